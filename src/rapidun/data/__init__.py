@@ -1,0 +1,1 @@
+"""Rows in: layouts, readers, templates, tokenisation, collation."""

@@ -1,0 +1,87 @@
+"""Examples to padded batches: lengths decide the attention mask, never token ids (trap 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One tokenised row: ``input_ids[answer_start:]`` are its answer and end-of-sequence tokens.
+
+    Args:
+        id: The row's id.
+        input_ids: All tokens, prompt first.
+        answer_start: Index of the first token that carries loss; at least 1.
+        truncated: Whether the prompt was cut from the left to fit the context.
+    """
+
+    id: str
+    input_ids: list[int]
+    answer_start: int
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``input_ids``, ``attention_mask``, ``labels``: int64 tensors of shape (batch, length).
+
+    ``labels`` equal ``input_ids`` on answer tokens and -100 on prompt and padding; the shift by one is the
+    loss's work (`rapidun.models.losses`).
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+
+def collate(examples: Sequence[Example], pad_token_id: int) -> Batch:
+    """Right-pad ``examples`` to the longest of them.
+
+    Raises:
+        ValueError: If ``examples`` is empty.
+    """
+    if not examples:
+        raise ValueError("collate needs at least one example")
+    width = max(len(example) for example in examples)
+    shape = (len(examples), width)
+    input_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.int64)
+    for index, example in enumerate(examples):
+        tokens = torch.tensor(example.input_ids, dtype=torch.int64)
+        input_ids[index, : len(tokens)] = tokens
+        attention_mask[index, : len(tokens)] = 1
+        labels[index, example.answer_start : len(tokens)] = tokens[example.answer_start :]
+    return Batch(input_ids, attention_mask, labels)
+
+
+def token_budget_batches(examples: Sequence[Example], max_tokens: int) -> list[list[int]]:
+    """Indices of length-sorted batches whose padded size stays within ``max_tokens``; every index once.
+
+    Longest first, so that a batch that does not fit in memory fails at the start of a long job. A row longer
+    than the budget is a batch of its own.
+    """
+    order = sorted(range(len(examples)), key=lambda index: (-len(examples[index]), index))
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and (len(batches[-1]) + 1) * len(examples[batches[-1][0]]) <= max_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

@@ -1,0 +1,1 @@
+"""Models and tokenizers: loading, LoRA, fingerprints, the answer loss."""

@@ -1,0 +1,54 @@
+"""Tiny real models and a tiny real tokenizer: random weights, real architectures, built in milliseconds."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+ARCHITECTURES = ("llama", "mistral", "qwen2", "gpt2", "gpt_neox", "gemma")
+VOCABULARY = 300
+
+_COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+}
+_SETTINGS: dict[str, dict[str, object]] = {
+    "llama": {**_SMALL, "num_key_value_heads": 1},
+    "mistral": {**_SMALL, "num_key_value_heads": 1, "sliding_window": 64},
+    "qwen2": {**_SMALL, "num_key_value_heads": 1},
+    "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128},
+    "gpt_neox": {**_SMALL},
+    "gemma": {**_SMALL, "num_key_value_heads": 1, "head_dim": 8},
+}
+
+
+def tiny_model(architecture: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A randomly initialised causal LM of the named architecture, in evaluation mode."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **_COMMON, **_SETTINGS[architecture])
+    return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+
+def tiny_tokenizer(*, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of ``VOCABULARY`` entries with pad, BOS and EOS apart."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the cat sat on the mat and the dog ran to the other cat"] * 4, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=128
+    )
+    if chat_template is not None:
+        fast.chat_template = chat_template
+    return fast
