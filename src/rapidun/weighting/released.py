@@ -1,0 +1,58 @@
+"""RapidUn's released mapping from RapidIn files to weights, number for number (``--compat released``).
+
+It differs from our defaults in four ways: each query keeps its 40 most helpful rows and sets all others to 0
+(negative values stay when they are among the 40); a row's own query counts; the MAD has an absolute floor of
+1e-3; and so most retain scores are exactly 0 (trap 17), of which `robust_weights` warns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rapidun.files import write_jsonl
+from rapidun.weighting.rapidin import RapidinResults
+from rapidun.weighting.schemes import WeightOptions, Weights, weights_of
+from rapidun.weighting.scores import FloatArray, fuse
+
+RELEASED_TOP_K = 40
+
+RELEASED_OPTIONS = WeightOptions(
+    aggregate="median",
+    exclude_self=False,
+    forget_temperature=0.7,
+    retain_temperature=1.2,
+    w_min=0.2,
+    w_max=3.0,
+    floor=1e-3,
+)
+"""``top_k`` is not here: the files' own order decides among equal values, so truncation happens on the lists."""
+
+
+def released_weights(results: RapidinResults) -> Weights:
+    """The weights that RapidUn's released code computes from the same four files.
+
+    Args:
+        results: From `read_rapidin`.
+
+    Returns:
+        Weights (forget rows,) and (retain rows,), float64, mean 1 per group; row ``i`` is the training row with
+        id ``i`` in the files.
+
+    Warns:
+        WeightWarning: See `robust_weights`.
+    """
+    blocks = results.top_helpful(RELEASED_TOP_K)
+    scores = fuse(blocks, aggregate=RELEASED_OPTIONS.aggregate, exclude_self=RELEASED_OPTIONS.exclude_self)
+    return weights_of(scores, RELEASED_OPTIONS)
+
+
+def write_released(directory: str | Path, weights: Weights) -> tuple[Path, Path]:
+    """Write ``forget_weights.jsonl`` and ``retain_weights.jsonl``: ``{"index", "weight"}`` a line, full precision."""
+    forget, retain = Path(directory) / "forget_weights.jsonl", Path(directory) / "retain_weights.jsonl"
+    _write(forget, weights.forget)
+    _write(retain, weights.retain)
+    return forget, retain
+
+
+def _write(path: Path, weights: FloatArray) -> None:
+    write_jsonl(path, ({"index": index, "weight": weight} for index, weight in enumerate(weights.tolist())))

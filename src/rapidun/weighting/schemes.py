@@ -1,0 +1,165 @@
+"""The weighting schemes, by name: RapidUn's and the controls it must beat.
+
+A gain over "uniform" that "random" or "shuffled" weights give as well is not a gain of influence (trap 29).
+"shuffled" has exactly the weights of "influence", on other rows of the same group; "random" draws scores from
+a normal distribution and sends them through the same robust weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rapidun.errors import ConfigError
+from rapidun.weighting.robust import robust_weights
+from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, checked_blocks, fuse
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights of mean one per group and the scores they come from, all float64.
+
+    Args:
+        forget: (forget rows,).
+        retain: (retain rows,).
+        forget_scores: (forget rows,); 0 where the scheme has no scores.
+        retain_scores: (retain rows,); 0 where the scheme has no scores.
+    """
+
+    forget: FloatArray
+    retain: FloatArray
+    forget_scores: FloatArray
+    retain_scores: FloatArray
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """Settings of `fuse` and `robust_weights`; the defaults are RapidUn's, with our choices where its code erred.
+
+    Args:
+        alpha: Weight of forget rows on forget queries.
+        beta: Weight of forget rows on retain queries.
+        gamma: Weight of retain rows on retain queries.
+        delta: Weight of retain rows on forget queries.
+        aggregate: "median" or "mean" over queries.
+        top_k: Rows kept per query, or None for all.
+        exclude_self: Whether a row's influence on itself is left out.
+        forget_temperature: ``tau`` of the forget group.
+        retain_temperature: ``tau`` of the retain group.
+        w_min: Smallest weight before division by the mean.
+        w_max: Largest weight before division by the mean.
+        floor: "relative" or an absolute floor of the MAD.
+    """
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    gamma: float = 1.0
+    delta: float = 1.0
+    aggregate: str = "median"
+    top_k: int | None = None
+    exclude_self: bool = True
+    forget_temperature: float = 0.7
+    retain_temperature: float = 1.2
+    w_min: float = 0.2
+    w_max: float = 3.0
+    floor: str | float = "relative"
+
+
+Scheme = Callable[[BlocksLike, np.random.Generator, WeightOptions], Weights]
+
+SCHEMES: dict[str, Scheme] = {}
+
+
+def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
+    """Register a scheme under ``name``: a function ``(blocks, generator, options) -> Weights``."""
+
+    def register(scheme: Scheme) -> Scheme:
+        SCHEMES[name] = scheme
+        return scheme
+
+    return register
+
+
+def scheme_weights(name: str, blocks: BlocksLike, seed: int = 0, options: WeightOptions | None = None) -> Weights:
+    """The weights of the scheme called ``name``; the same for the same blocks, seed and options.
+
+    Args:
+        name: "influence", "self_only", "uniform", "random" or "shuffled", or a registered scheme.
+        blocks: The four influence blocks, each (scored rows, queries).
+        seed: Only "random" and "shuffled" depend on it.
+        options: Defaults to `WeightOptions()`.
+
+    Raises:
+        ConfigError: If the scheme is unknown or an option is out of range.
+        InputError: If the blocks cannot be used; see `fuse`.
+    """
+    if name not in SCHEMES:
+        raise ConfigError(f"weighting scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+    return SCHEMES[name](blocks, np.random.default_rng(seed), options or WeightOptions())
+
+
+def weights_of(scores: Scores, options: WeightOptions) -> Weights:
+    """`robust_weights` of both groups, each with its own temperature."""
+    return Weights(
+        forget=robust_weights(scores.forget, options.forget_temperature, options.w_min, options.w_max, options.floor),
+        retain=robust_weights(scores.retain, options.retain_temperature, options.w_min, options.w_max, options.floor),
+        forget_scores=scores.forget,
+        retain_scores=scores.retain,
+    )
+
+
+@register_scheme("influence")
+def influence(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """RapidUn: all four blocks."""
+    scores = fuse(
+        blocks,
+        alpha=options.alpha,
+        beta=options.beta,
+        gamma=options.gamma,
+        delta=options.delta,
+        aggregate=options.aggregate,
+        top_k=options.top_k,
+        exclude_self=options.exclude_self,
+    )
+    return weights_of(scores, options)
+
+
+@register_scheme("self_only")
+def self_only(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """The paper's ablation: each group's influence on itself, without the cross terms."""
+    return influence(blocks, generator, replace(options, beta=0.0, delta=0.0))
+
+
+@register_scheme("uniform")
+def uniform(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """Every weight 1; only the number of rows is read from the blocks."""
+    forget, retain = _group_sizes(blocks)
+    return Weights(np.ones(forget), np.ones(retain), np.zeros(forget), np.zeros(retain))
+
+
+@register_scheme("random")
+def random(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """Standard normal scores through the same robust weights, so of the same spread as influence weights."""
+    forget, retain = _group_sizes(blocks)
+    return weights_of(Scores(generator.standard_normal(forget), generator.standard_normal(retain)), options)
+
+
+@register_scheme("shuffled")
+def shuffled(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """The influence weights, permuted within each group; each score moves with its weight."""
+    weights = influence(blocks, generator, options)
+    forget = generator.permutation(len(weights.forget))
+    retain = generator.permutation(len(weights.retain))
+    return Weights(
+        weights.forget[forget],
+        weights.retain[retain],
+        weights.forget_scores[forget],
+        weights.retain_scores[retain],
+    )
+
+
+def _group_sizes(blocks: BlocksLike) -> tuple[int, int]:
+    ff, _, _, rr = checked_blocks(blocks)
+    return ff.shape[0], rr.shape[0]

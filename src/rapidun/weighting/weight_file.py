@@ -1,0 +1,162 @@
+"""``weights.jsonl``: one row a line, with its group, score and weight, readable by a person and by the trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.errors import InputError
+from rapidun.files import write_jsonl
+from rapidun.weighting.checks import finite_number
+from rapidun.weighting.schemes import Weights
+from rapidun.weighting.scores import FloatArray
+
+GROUPS = ("forget", "retain")
+
+
+@dataclass(frozen=True)
+class WeightedRow:
+    """One line of ``weights.jsonl``.
+
+    Args:
+        id: The row's id.
+        group: "forget" or "retain".
+        index: Position in its group, from 0.
+        score: Fused influence.
+        weight: At least 0; weights of a group have mean 1 as written.
+        prompt: For the reader; "" where absent.
+        response: For the reader; "" where absent.
+    """
+
+    id: str
+    group: str
+    index: int
+    score: float
+    weight: float
+    prompt: str = ""
+    response: str = ""
+
+
+def write_weights(
+    path: str | Path,
+    weights: Weights,
+    forget_rows: Iterable[Mapping[str, Any]],
+    retain_rows: Iterable[Mapping[str, Any]],
+) -> None:
+    """Write ``weights.jsonl`` atomically: forget rows first, each group in its order.
+
+    Args:
+        path: The file.
+        weights: Weights and scores of both groups.
+        forget_rows: Rows with ``id``, ``prompt`` and ``response``, in the order of ``weights.forget``.
+        retain_rows: The same for ``weights.retain``.
+
+    Raises:
+        InputError: If a group has another number of rows than of weights.
+    """
+    lines = [
+        *_lines("forget", forget_rows, weights.forget, weights.forget_scores),
+        *_lines("retain", retain_rows, weights.retain, weights.retain_scores),
+    ]
+    write_jsonl(Path(path), (asdict(line) for line in lines))
+
+
+def read_weights(path: str | Path) -> list[WeightedRow]:
+    """The rows of a ``weights.jsonl``, sorted by group (forget first) and index; blank lines are ignored.
+
+    Raises:
+        InputError: If the file is missing or empty, or a line is not a JSON object, lacks a field, or has a field
+            of the wrong type or range; if an index of a group appears twice or is missing. Names file and line.
+    """
+    path = Path(path)
+    found: dict[tuple[str, int], WeightedRow] = {}
+    for number, line in _numbered_lines(path):
+        row = _row_of(line, f"{path}:{number}")
+        if (row.group, row.index) in found:
+            raise InputError(f"{path}:{number}: {row.group} index {row.index} appears a second time.")
+        found[row.group, row.index] = row
+    if not found:
+        raise InputError(f"{path}: holds no weights.")
+    for group in GROUPS:
+        size = sum(of == group for of, _ in found)
+        missing = [index for index in range(size) if (group, index) not in found]
+        if missing:
+            raise InputError(f"{path}: {group} index {missing[0]} is missing, of {size} {group} rows.")
+    return [found[key] for key in sorted(found)]
+
+
+def group_weights(rows: Iterable[WeightedRow], group: str) -> FloatArray:
+    """The weights of one group in the order of its indices, (rows,) float64."""
+    chosen = sorted((row for row in rows if row.group == group), key=lambda row: row.index)
+    return np.array([row.weight for row in chosen], dtype=np.float64)
+
+
+def _lines(group: str, rows: Iterable[Mapping[str, Any]], weights: FloatArray, scores: FloatArray) -> list[WeightedRow]:
+    rows = list(rows)
+    if not len(rows) == len(weights) == len(scores):
+        raise InputError(
+            f"the {group} set has {len(rows)} rows, {len(weights)} weights and {len(scores)} scores; they must match. "
+            "Weights belong to the rows they were computed on."
+        )
+    return [
+        WeightedRow(str(row["id"]), group, index, float(score), float(weight), row["prompt"], row["response"])
+        for index, (row, weight, score) in enumerate(zip(rows, weights, scores, strict=True))
+    ]
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    # Not splitlines(): JSON strings may hold U+2028 and its kin, which are no line ends here.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _row_of(line: str, where: str) -> WeightedRow:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}).") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: must be a JSON object.")
+    group = _text(value, "group", where)
+    if group not in GROUPS:
+        raise InputError(f'{where}: group is {group!r}; it must be "forget" or "retain".')
+    index = value.get("index")
+    if type(index) is not int or index < 0:
+        raise InputError(f"{where}: index is {index!r}; it must be a whole number from 0.")
+    weight = _number(value, "weight", where)
+    if weight < 0:
+        raise InputError(f"{where}: weight is {weight}; it must not be negative.")
+    return WeightedRow(
+        id=_text(value, "id", where),
+        group=group,
+        index=index,
+        score=_number(value, "score", where),
+        weight=weight,
+        prompt=_text({"prompt": "", **value}, "prompt", where),
+        response=_text({"response": "", **value}, "response", where),
+    )
+
+
+def _text(value: Mapping[str, Any], key: str, where: str) -> str:
+    if not isinstance(value.get(key), str):
+        raise InputError(f"{where}: {key} is {value.get(key)!r}; it must be text.")
+    return str(value[key])
+
+
+def _number(value: Mapping[str, Any], key: str, where: str) -> float:
+    number = finite_number(value.get(key))
+    if number is None:
+        raise InputError(f"{where}: {key} is {value.get(key)!r}; it must be a finite number.")
+    return number

@@ -1,0 +1,91 @@
+"""The weighting schemes: RapidUn's and the controls of trap 29."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rapidun.errors import ConfigError
+from rapidun.weighting import SCHEMES, WeightOptions, fuse, register_scheme, robust_weights, scheme_weights
+
+
+def blocks(seed: int = 0) -> SimpleNamespace:
+    generator = np.random.default_rng(seed)
+    shapes = {"ff": (40, 40), "fr": (40, 120), "rf": (120, 40), "rr": (120, 120)}
+    return SimpleNamespace(**{name: generator.normal(size=shape) for name, shape in shapes.items()})
+
+
+def test_trap_29_the_controls_are_there() -> None:
+    assert {"influence", "self_only", "uniform", "random", "shuffled"} <= set(SCHEMES)
+
+
+@pytest.mark.parametrize("name", ["influence", "self_only", "uniform", "random", "shuffled"])
+def test_every_scheme_gives_mean_one_weights_for_both_groups(name: str) -> None:
+    weights = scheme_weights(name, blocks(), seed=3)
+    assert weights.forget.shape == weights.forget_scores.shape == (40,)
+    assert weights.retain.shape == weights.retain_scores.shape == (120,)
+    assert weights.forget.mean() == pytest.approx(1, abs=1e-12)
+    assert weights.retain.mean() == pytest.approx(1, abs=1e-12)
+
+
+def test_influence_is_fuse_then_robust_weights_with_a_temperature_per_group() -> None:
+    weights, scores = scheme_weights("influence", blocks()), fuse(blocks())
+    np.testing.assert_array_equal(weights.forget, robust_weights(scores.forget, 0.7))
+    np.testing.assert_array_equal(weights.retain, robust_weights(scores.retain, 1.2))
+    np.testing.assert_array_equal(weights.retain_scores, scores.retain)
+
+
+def test_options_reach_the_formulas() -> None:
+    options = WeightOptions(beta=0.5, aggregate="mean", exclude_self=False, forget_temperature=2.0, w_max=1.5)
+    scores = fuse(blocks(), beta=0.5, aggregate="mean", exclude_self=False)
+    np.testing.assert_array_equal(
+        scheme_weights("influence", blocks(), options=options).forget, robust_weights(scores.forget, 2.0, w_max=1.5)
+    )
+
+
+def test_self_only_ignores_the_cross_blocks() -> None:
+    changed = blocks()
+    changed.fr, changed.rf = changed.fr * 100, changed.rf - 7
+    np.testing.assert_array_equal(
+        scheme_weights("self_only", blocks()).forget, scheme_weights("self_only", changed).forget
+    )
+
+
+def test_uniform_is_one_everywhere_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(scheme_weights("uniform", blocks()).retain, np.ones(120))
+
+
+def test_shuffled_has_the_influence_weights_on_other_rows_of_the_same_group() -> None:
+    influence, shuffled = scheme_weights("influence", blocks()), scheme_weights("shuffled", blocks(), seed=1)
+    assert sorted(influence.forget) == sorted(shuffled.forget)
+    assert sorted(influence.retain) == sorted(shuffled.retain)
+    assert not np.array_equal(influence.forget, shuffled.forget)
+
+
+def test_random_has_about_the_spread_of_influence_and_none_of_its_order() -> None:
+    influence, random = scheme_weights("influence", blocks()), scheme_weights("random", blocks(), seed=1)
+    assert random.retain.std() == pytest.approx(influence.retain.std(), rel=0.25)
+    assert abs(np.corrcoef(random.retain, influence.retain)[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("name", ["random", "shuffled"])
+def test_the_seed_decides(name: str) -> None:
+    first, again, other = (scheme_weights(name, blocks(), seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.forget, again.forget)
+    assert not np.array_equal(first.forget, other.forget)
+
+
+def test_an_unknown_scheme_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'luck' is unknown; choose one of influence"):
+        scheme_weights("luck", blocks())
+
+
+def test_a_scheme_is_one_registered_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rapidun.weighting.schemes.SCHEMES", dict(SCHEMES))
+    register_scheme("luck")(lambda blocks, generator, options: scheme_weights("uniform", blocks))
+    np.testing.assert_array_equal(scheme_weights("luck", blocks()).forget, np.ones(40))
