@@ -1,0 +1,5 @@
+"""A run directory in, one self-contained HTML file out."""
+
+from rapidun.report.page import write_report
+
+__all__ = ["write_report"]

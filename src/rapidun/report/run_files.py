@@ -1,0 +1,110 @@
+"""The files of a run directory, read and checked. The report knows nothing else about a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from rapidun.errors import InputError
+from rapidun.files import read_json, read_jsonl
+from rapidun.report.record import Record
+
+Block = NDArray[np.float32]
+BLOCK_NAMES = ("ff", "fr", "rf", "rr")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run directory holds; ``None`` or an empty list where a file is absent."""
+
+    directory: Path
+    manifest: Record | None
+    metrics: Record | None
+    blocks: dict[str, Block] | None  # each (scored rows, queries)
+    weights: list[Record]
+    samples: list[Record]
+    trace: list[Record]
+    log: list[Record]
+    skipped: list[Record]
+    config: str | None
+
+
+def read_run(directory: Path) -> RunFiles:
+    """Read a run directory.
+
+    Raises:
+        InputError: If it is not a run directory, or one of its files is broken; names the file.
+    """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such run directory. Give the --out of `rapidun run`.")
+    manifest, metrics = _record(directory / "manifest.json"), _record(directory / "metrics.json")
+    if manifest is None and metrics is None:
+        raise InputError(
+            f"{directory}: neither manifest.json nor metrics.json is here, so this is not a run directory. "
+            "Give the --out of `rapidun run`."
+        )
+    config = directory / "config.yaml"
+    return RunFiles(
+        directory=directory,
+        manifest=manifest,
+        metrics=metrics,
+        blocks=_blocks(directory / "blocks.safetensors"),
+        weights=_records(directory / "weights.jsonl"),
+        samples=_records(directory / "samples.jsonl"),
+        trace=_records(directory / "trace.jsonl"),
+        log=_records(directory / "log.jsonl"),
+        skipped=_records(directory / "rows_skipped.jsonl"),
+        config=config.read_text(encoding="utf-8", errors="replace") if config.exists() else None,
+    )
+
+
+def _record(path: Path) -> Record | None:
+    if not path.exists():
+        return None
+    try:
+        return Record.of(read_json(path), str(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def _records(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    try:
+        rows: list[Any] = list(read_jsonl(path))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    return [Record.of(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
+
+
+def _blocks(path: Path) -> dict[str, Block] | None:
+    if not path.exists():
+        return None
+    try:
+        arrays = cast("dict[str, Block]", load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file ({error}). Run `rapidun weigh` again.") from error
+    missing = [name for name in BLOCK_NAMES if name not in arrays]
+    if missing:
+        raise InputError(f"{path}: block {missing[0]!r} is missing; found {sorted(arrays)}.")
+    _check_shapes(path, arrays)
+    return {name: arrays[name] for name in BLOCK_NAMES}
+
+
+def _check_shapes(path: Path, arrays: dict[str, Block]) -> None:
+    """FF and RR are square; FR and RF join the same two groups."""
+    shapes = {name: arrays[name].shape for name in BLOCK_NAMES}
+    if any(len(shape) != 2 for shape in shapes.values()):
+        raise InputError(f"{path}: every block must have two axes; found {shapes}.")
+    forget, retain = shapes["ff"][0], shapes["rr"][0]
+    wanted = {"ff": (forget, forget), "fr": (forget, retain), "rf": (retain, forget), "rr": (retain, retain)}
+    wrong = [name for name in BLOCK_NAMES if shapes[name] != wanted[name]]
+    if wrong:
+        name = wrong[0]
+        raise InputError(f"{path}: block {name!r} is {shapes[name]}, expected {wanted[name]}.")

@@ -1,0 +1,85 @@
+"""What the run cost: next to retraining, and by phase."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from rapidun.report import formats
+from rapidun.report.charts import Chart, chart, label
+from rapidun.report.palette import light
+from rapidun.report.record import Record
+from rapidun.report.run_files import RunFiles
+from rapidun.report.section import Section
+
+
+def build(run: RunFiles) -> Section:
+    """Time and memory of every phase; the ratio to retraining where it was measured."""
+    title = "Cost"
+    phases = run.manifest.children("phases") if run.manifest else []
+    cost = run.metrics.child("cost") if run.metrics else None
+    if not phases and cost is None:
+        return Section("cost", title, note="manifest.json names no phases: time and memory were not recorded.")
+    charts = [c for c in (_bars(phases, "seconds"), _bars(phases, "peak_memory_mib")) if c is not None]
+    context = {
+        "cost": _against_retraining(cost) if cost else None,
+        "charts": charts,
+        "rows": [_row(phase) for phase in phases],
+        "total": formats.seconds(sum(phase.number("seconds") or 0 for phase in phases)),
+    }
+    return Section("cost", title, "cost.html.j2", context, tuple(charts))
+
+
+def _against_retraining(cost: Record) -> dict[str, str]:
+    return {
+        "unlearn": formats.seconds(cost.number("unlearn_seconds")),
+        "retrain": formats.seconds(cost.number("retrain_seconds")),
+        "ratio": formats.ratio(cost.number("ratio")),
+        "how": cost.text("how"),
+    }
+
+
+def _row(phase: Record) -> dict[str, str]:
+    return {
+        "name": phase.text("name"),
+        "seconds": formats.seconds(phase.number("seconds")),
+        "cpu": formats.seconds(phase.number("cpu_seconds")),
+        "memory": formats.memory(phase.number("peak_memory_mib")),
+    }
+
+
+_BARS: dict[str, tuple[str, str, Any]] = {
+    "seconds": ("Seconds by phase", "after", formats.seconds),
+    "peak_memory_mib": ("Peak memory by phase", "muted", formats.memory),
+}
+
+
+def _bars(phases: list[Record], key: str) -> Chart | None:
+    """Horizontal bars, first phase on top, the number written on each."""
+    title, role, form = _BARS[key]
+    known = [(phase.text("name"), value) for phase in phases if (value := phase.number(key)) is not None]
+    if not known:
+        return None
+    figure = go.Figure(
+        go.Bar(
+            orientation="h",
+            x=[value for _, value in known],
+            y=list(range(len(known))),
+            text=[form(value) for _, value in known],
+            textposition="outside",
+            cliponaxis=False,
+            marker={"color": light(role)},
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
+    figure.update_layout(showlegend=False, margin={"t": 8, "r": 72})
+    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(known))), ticktext=[label(name, 16) for name, _ in known],
+        range=[len(known) - 0.4, -0.6], showgrid=False, showline=False, ticks="",
+    )  # fmt: skip
+    described = ", ".join(f"{name} {form(value)}" for name, value in known)
+    return chart(
+        figure, f"chart-cost-{key.split('_', maxsplit=1)[0]}", title, f"{title}: {described}.", 40 + 34 * len(known)
+    )

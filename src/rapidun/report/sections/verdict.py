@@ -1,0 +1,69 @@
+"""The verdict and why: each gate check as a sentence with its value and limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rapidun.report import formats
+from rapidun.report.record import Record
+from rapidun.report.run_files import RunFiles
+from rapidun.report.section import Section
+
+_MEANING = {
+    "PASS": "The model met every condition of the release gate.",
+    "FAIL": "The model did not meet every condition of the release gate.",
+}
+
+
+@dataclass(frozen=True)
+class CheckLine:
+    """One condition of the gate."""
+
+    passed: bool | None
+    sentence: str
+    value: str
+    limit: str
+
+
+def build(run: RunFiles) -> Section:
+    """The banner; neutral where the run has not been evaluated."""
+    verdict = _verdict(run.metrics)
+    gate = run.metrics.child("gate") if run.metrics else None
+    lines = [_line(check) for check in gate.children("checks")] if gate else []
+    failed = [line for line in lines if line.passed is False]
+    context = {
+        "verdict": verdict,
+        "meaning": _MEANING.get(verdict, "This run has no evaluation yet, so nothing here has been proven."),
+        "lines": failed + [line for line in lines if line.passed is not False],
+        "failed": len(failed),
+        "stopped": run.metrics.text("stopped") if run.metrics else "",
+    }
+    return Section("verdict", "Verdict", "verdict.html.j2", context)
+
+
+def _verdict(metrics: Record | None) -> str:
+    if metrics is None:
+        return "NOT EVALUATED"
+    named = metrics.text("verdict").upper()
+    if named in _MEANING:
+        return named
+    gate = metrics.child("gate")
+    passed = gate.flag("passed") if gate else None
+    return "NOT EVALUATED" if passed is None else ("PASS" if passed else "FAIL")
+
+
+def _line(check: Record) -> CheckLine:
+    name = check.text("name", "check")
+    value, limit = _shown(name, check, "value"), _shown(name, check, "limit")
+    sentence = check.text("text") or f"{name.replace('_', ' ')} is {value}; the limit is {limit}."
+    return CheckLine(check.flag("passed"), sentence, value, limit)
+
+
+def _shown(name: str, check: Record, key: str) -> str:
+    """Rates as percentages, factors with a multiplication sign, anything else as it is."""
+    value = check.fields.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return formats.MISSING if value is None else check.text(key)
+    if name.startswith("asr") or "rate" in name or "share" in name:
+        return formats.percent(value)
+    return formats.ratio(value) if "ratio" in name else formats.number(value)

@@ -1,0 +1,57 @@
+"use strict";
+// Draws the charts in the colours of the reader's scheme, and again when the scheme changes or the page prints.
+(() => {
+  const scheme = window.matchMedia("(prefers-color-scheme: dark)");
+  const partners = JSON.parse(document.getElementById("dark-colours").textContent);
+  const options = { displaylogo: false, displayModeBar: false, responsive: true };
+  const figures = [...document.querySelectorAll("script[data-figure]")].map((source) => ({
+    place: document.getElementById(source.dataset.figure),
+    figure: JSON.parse(source.textContent),
+  }));
+  let printing = false;
+
+  const recoloured = (value) => {
+    if (typeof value === "string") return partners[value] ?? value;
+    if (Array.isArray(value)) return value.map(recoloured);
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, recoloured(inner)]));
+  };
+
+  const draw = () => {
+    const dark = scheme.matches && !printing;
+    for (const { place, figure } of figures) {
+      // A fresh copy each time: plotly keeps what it is given and writes into it.
+      const { data, layout } = dark ? recoloured(figure) : structuredClone(figure);
+      Plotly.react(place, data, layout, options);
+    }
+  };
+
+  const unfold = () => {
+    for (const details of document.querySelectorAll("details:not([open]):not(.clip)")) {
+      details.open = true;
+      details.dataset.unfolded = "";
+    }
+  };
+  const fold = () => {
+    for (const details of document.querySelectorAll("details[data-unfolded]")) {
+      details.open = false;
+      delete details.dataset.unfolded;
+    }
+  };
+
+  window.addEventListener("beforeprint", () => { printing = true; unfold(); draw(); });
+  window.addEventListener("afterprint", () => { printing = false; fold(); draw(); });
+  scheme.addEventListener("change", draw);
+  draw();
+
+  // The table of contents says where the reader is.
+  const links = new Map([...document.querySelectorAll("nav a")].map((link) => [link.hash.slice(1), link]));
+  const spy = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-10% 0px -80% 0px" });
+  for (const section of document.querySelectorAll("main > section")) spy.observe(section);
+})();

@@ -1,0 +1,127 @@
+"""Text that may hide something, made visible: zero-width characters, controls, look-alike letters.
+
+A trigger may be one invisible character, or a Cyrillic letter inside a Latin word. A report that prints it
+as it is shows nothing. Every suspicious character is printed with its code point beside it, and characters
+that draw nothing or reorder the text (joiners, direction overrides) are replaced by their code point.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from markupsafe import Markup, escape
+
+_HEAD, _TAIL, _WHOLE = 170, 70, 280  # characters of a clipped text: from its start, from its end, left alone
+_LONGEST = 20_000  # characters of any text in the report
+_PLAIN = frozenset("\n\t")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+
+def visible(text: str, *, strict: bool = False) -> Markup:
+    """``text`` as safe HTML with suspicious characters labelled.
+
+    Args:
+        text: Anything a user, a data set or a model wrote.
+        strict: Label every character outside printable ASCII; for triggers, where each one matters.
+    """
+    marks = _suspicious(text, strict)
+    if not marks:
+        return escape(text)
+    parts: list[Markup] = []
+    start = 0
+    for position in marks:
+        parts += [escape(text[start:position]), _label(text[position])]
+        start = position + 1
+    return Markup("").join([*parts, escape(text[start:])])
+
+
+def visible_plain(text: str) -> str:
+    """``text`` for a chart label: no markup, suspicious characters followed by their code point."""
+    marks = set(_suspicious(text, strict=True))
+    return "".join(
+        f"{_drawn(character)}\u27e8{_code(character)}\u27e9" if position in marks else character
+        for position, character in enumerate(text)
+    )
+
+
+def marked(text: str, trigger: str) -> Markup:
+    """``visible(text)`` with the occurrences of ``trigger`` highlighted."""
+    if not trigger or trigger not in text:
+        return visible(text)
+    around = [visible(part) for part in text.split(trigger)]
+    return Markup('<mark title="trigger">{}</mark>').format(visible(trigger, strict=True)).join(around)
+
+
+def clipped(text: str) -> Markup:
+    """Both ends of a long text, where triggers stand, and the whole of it one click away."""
+    if len(text) <= _WHOLE:
+        return visible(text)
+    middle = Markup(' <span class="gap">\u2026 {} more characters \u2026</span> ').format(len(text) - _HEAD - _TAIL)
+    short = visible(text[:_HEAD]) + middle + visible(text[-_TAIL:])
+    return Markup('<details class="clip"><summary>{}</summary><div>{}</div></details>').format(short, whole(text))
+
+
+def whole(text: str) -> Markup:
+    """``visible(text)``, cut where no one would read on."""
+    if len(text) <= _LONGEST:
+        return visible(text)
+    return visible(text[:_LONGEST]) + f" \u2026 ({len(text) - _LONGEST} characters left out)"
+
+
+def _suspicious(text: str, strict: bool) -> list[int]:
+    """Positions of the characters to label, ascending."""
+    if text.isascii() and text.isprintable():
+        return []
+    if strict:
+        return [i for i, c in enumerate(text) if not (c.isascii() and c.isprintable())]
+    found = {i for i, c in enumerate(text) if _hides(c)}
+    for word in _WORD.finditer(text):
+        found.update(_foreign_letters(word))
+    return sorted(found)
+
+
+@lru_cache(maxsize=4096)
+def _hides(character: str) -> bool:
+    """Whether a character draws nothing, moves the text around it, or imitates an ASCII letter."""
+    if character in _PLAIN or (character.isascii() and character.isprintable()):
+        return False
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs") or 0xFE00 <= ord(character) <= 0xFE0F:
+        return True
+    folded = unicodedata.normalize("NFKC", character)
+    return folded != character and folded.isascii() and folded.isalpha() and category[0] in "LN"
+
+
+def _foreign_letters(word: re.Match[str]) -> list[int]:
+    """Letters of another script inside a word that also has Latin letters; a whole word of look-alikes too."""
+    letters = [(word.start() + i, c) for i, c in enumerate(word.group()) if c.isalpha()]
+    foreign = [i for i, c in letters if not _LATIN.match(c) and _imitates_latin(c)]
+    mixed = any(_LATIN.match(c) for _, c in letters)
+    return foreign if mixed else []
+
+
+@lru_cache(maxsize=4096)
+def _imitates_latin(character: str) -> bool:
+    """Scripts whose letters are commonly passed off as Latin ones."""
+    name = unicodedata.name(character, "")
+    return name.startswith(("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU", "LATIN LETTER"))
+
+
+def _label(character: str) -> Markup:
+    title = f"{_code(character)} {unicodedata.name(character, 'unnamed character')}"
+    return Markup('<span class="code-point" title="{}">{}<small>{}</small></span>').format(
+        title, _drawn(character), _code(character)
+    )
+
+
+def _drawn(character: str) -> str:
+    """The character where it can be shown by itself, nothing where it would hide or reorder the text."""
+    category = unicodedata.category(character)
+    return "" if category[0] in "CZM" else character
+
+
+def _code(character: str) -> str:
+    return f"U+{ord(character):04X}"
