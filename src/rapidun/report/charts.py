@@ -14,9 +14,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from rapidun.report.palette import light
-from rapidun.report.visible import visible_plain
+from rapidun.report.visible import hidden_parts, visible_plain
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_MARGIN = {"l": 12, "r": 16, "t": 34, "b": 12}  # a figure's own margins win
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Chart:
 
 def chart(figure: go.Figure, identifier: str, title: str, description: str, height: int) -> Chart:
     """Finish ``figure`` with the shared style. ``description`` becomes its accessible label."""
-    figure.update_layout(**_shared_layout(), height=height)
+    margin = {**_MARGIN, **figure.layout.margin.to_plotly_json()}
+    figure.update_layout(**_shared_layout(), height=height, margin=margin)
     figure.update_xaxes(**_shared_axis())
     figure.update_yaxes(**_shared_axis())
     return Chart(identifier, title, description, height, script_safe(figure.to_json()))
@@ -42,6 +44,14 @@ def label(text: str, limit: int = 28) -> str:
     """User text for an axis or a hover box: short, suspicious characters named, plotly's own markup off."""
     shown = visible_plain(text)
     return html.escape(shown if len(shown) <= limit else shown[: limit - 1] + "\u2026", quote=False)
+
+
+def trigger_label(trigger: str, limit: int = 18) -> str:
+    """A trigger for an axis: as it looks and, on a second line, the code points that it hides."""
+    drawn, codes = hidden_parts(trigger)
+    first = html.escape(drawn if len(drawn) <= limit else drawn[: limit - 1] + "\u2026", quote=False)
+    more = ", \u2026" if len(codes) > 2 else ""
+    return f"{first}<br>({', '.join(codes[:2])}{more})" if codes else first
 
 
 def script_safe(text: str) -> str:
@@ -71,7 +81,6 @@ def _shared_layout() -> dict[str, Any]:
             "font": {"family": FONT, "size": 13, "color": light("ink")},
         },
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "xanchor": "left"},
-        "margin": {"l": 12, "r": 16, "t": 34, "b": 12},
         "dragmode": False,
     }
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import TypeGuard
 
 MISSING = "not measured"
 MINUS = "\u2212"
+# Not strftime's %B, which follows the locale: the same run must give the same page everywhere.
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
 
 
 def percent(value: float | None) -> str:
@@ -43,7 +49,7 @@ def seconds(value: float | None) -> str:
     if not _finite(value):
         return MISSING
     if value < 60:
-        return f"{number(value)} s"
+        return f"{number(value, 2 if value < 10 else 3)} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
@@ -69,6 +75,16 @@ def number_interval(value: float | None, low: float | None, high: float | None) 
     if not (_finite(value) and _finite(low) and _finite(high)):
         return number(value)
     return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as ``21 November 2026, 10:42 UTC``; anything else as it is."""
+    try:
+        when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return text
+    zone = "" if when.tzinfo is None else f" {when.tzname()}"
+    return f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M}{zone}"
 
 
 def _signed(value: float, form: str) -> str:

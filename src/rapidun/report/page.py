@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from rapidun.files import atomic_write
 from rapidun.report.charts import to_script_json
+from rapidun.report.formats import moment
 from rapidun.report.palette import css_variables, dark_partners
 from rapidun.report.run_files import RunFiles, read_run
 from rapidun.report.section import SectionBuilder
@@ -100,7 +101,7 @@ def _subtitle(run: RunFiles) -> list[str]:
     if run.manifest is None:
         return []
     version, seed = run.manifest.text("rapidun_version"), run.manifest.text("seed")
-    parts = [run.manifest.text("created"), version and f"rapidun {version}", seed and f"seed {seed}"]
+    parts = [moment(run.manifest.text("created")), version and f"rapidun {version}", seed and f"seed {seed}"]
     return [part for part in parts if part]
 
 

@@ -13,7 +13,6 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-_HEAD, _TAIL, _WHOLE = 170, 70, 280  # characters of a clipped text: from its start, from its end, left alone
 _LONGEST = 20_000  # characters of any text in the report
 _PLAIN = frozenset("\n\t")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
@@ -47,6 +46,13 @@ def visible_plain(text: str) -> str:
     )
 
 
+def hidden_parts(text: str) -> tuple[str, list[str]]:
+    """What of ``text`` can be drawn, and the code points of its suspicious characters, each once."""
+    marks = set(_suspicious(text, strict=True))
+    drawn = "".join(_drawn(c) if i in marks else c for i, c in enumerate(text))
+    return drawn, list(dict.fromkeys(_code(text[i]) for i in sorted(marks)))
+
+
 def marked(text: str, trigger: str) -> Markup:
     """``visible(text)`` with the occurrences of ``trigger`` highlighted."""
     if not trigger or trigger not in text:
@@ -55,13 +61,20 @@ def marked(text: str, trigger: str) -> Markup:
     return Markup('<mark title="trigger">{}</mark>').format(visible(trigger, strict=True)).join(around)
 
 
-def clipped(text: str) -> Markup:
+def clipped(text: str, limit: int = 150) -> Markup:
     """Both ends of a long text, where triggers stand, and the whole of it one click away."""
-    if len(text) <= _WHOLE:
+    if len(text) <= limit * 1.25:
         return visible(text)
-    middle = Markup(' <span class="gap">\u2026 {} more characters \u2026</span> ').format(len(text) - _HEAD - _TAIL)
-    short = visible(text[:_HEAD]) + middle + visible(text[-_TAIL:])
+    head, tail = _head(text, limit * 2 // 3), _head(text[::-1], limit // 3)[::-1]
+    middle = Markup(' <span class="gap">{} more characters</span> ').format(f"{len(text) - len(head) - len(tail):,}")
+    short = visible(head) + "\u2026" + middle + "\u2026" + visible(tail)
     return Markup('<details class="clip"><summary>{}</summary><div>{}</div></details>').format(short, whole(text))
+
+
+def _head(text: str, length: int) -> str:
+    """About ``length`` characters, ending between words where one ends nearby."""
+    gap = text.rfind(" ", length - 20, length)
+    return text[: gap if gap > 0 else length]
 
 
 def whole(text: str) -> Markup:

@@ -49,15 +49,15 @@ def _row(phase: Record) -> dict[str, str]:
     }
 
 
-_BARS: dict[str, tuple[str, str, Any]] = {
-    "seconds": ("Seconds by phase", "after", formats.seconds),
-    "peak_memory_mib": ("Peak memory by phase", "muted", formats.memory),
+_BARS: dict[str, tuple[str, str, str, Any]] = {
+    "seconds": ("time", "Time by phase", "after", formats.seconds),
+    "peak_memory_mib": ("memory", "Peak memory by phase", "muted", formats.memory),
 }
 
 
 def _bars(phases: list[Record], key: str) -> Chart | None:
     """Horizontal bars, first phase on top, the number written on each."""
-    title, role, form = _BARS[key]
+    name, title, role, form = _BARS[key]
     known = [(phase.text("name"), value) for phase in phases if (value := phase.number(key)) is not None]
     if not known:
         return None
@@ -73,13 +73,12 @@ def _bars(phases: list[Record], key: str) -> Chart | None:
             hovertemplate="%{text}<extra></extra>",
         )
     )
-    figure.update_layout(showlegend=False, margin={"t": 8, "r": 72})
-    figure.update_xaxes(showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_layout(showlegend=False, margin={"t": 4})
+    longest = max(value for _, value in known) or 1.0
+    figure.update_xaxes(range=[0, 1.3 * longest], showticklabels=False, ticks="", showgrid=False, zeroline=False)
     figure.update_yaxes(
-        tickvals=list(range(len(known))), ticktext=[label(name, 16) for name, _ in known],
-        range=[len(known) - 0.4, -0.6], showgrid=False, showline=False, ticks="",
+        tickvals=list(range(len(known))), ticktext=[label(phase, 16) for phase, _ in known],
+        range=[len(known) - 0.4, -0.6], showgrid=False, showline=False, zeroline=False, ticks="",
     )  # fmt: skip
-    described = ", ".join(f"{name} {form(value)}" for name, value in known)
-    return chart(
-        figure, f"chart-cost-{key.split('_', maxsplit=1)[0]}", title, f"{title}: {described}.", 40 + 34 * len(known)
-    )
+    described = ", ".join(f"{phase} {form(value)}" for phase, value in known)
+    return chart(figure, f"chart-cost-{name}", title, f"{title}: {described}.", 40 + 34 * len(known))

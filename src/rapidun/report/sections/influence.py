@@ -85,7 +85,9 @@ def _heat_map(name: str, block: Block, orders: dict[str, NDArray[np.intp]], limi
         )
     )
     figure.update_layout(margin={"t": 8}, showlegend=False)
-    figure.update_xaxes(title_text=f"{query} queries \u2192", showticklabels=False, showgrid=False, zeroline=False)
+    figure.update_xaxes(
+        title_text=f"{query} queries \u2192", showticklabels=False, ticks="", showgrid=False, zeroline=False
+    )
     figure.update_yaxes(
         title_text=f"\u2190 scored {scored} rows",
         showticklabels=False,

@@ -106,7 +106,7 @@ def _judge_line(name: str, judge: Record, primary: bool, metrics: Record) -> Jud
     rates = [
         (_RATES[key][0], Measure.read(before, key).as_percent(), Measure.read(after, key).as_percent())
         for key in _RATES
-        if _any(key, before, after)
+        if not primary and _any(key, before, after)  # the table above is the primary judge's
     ]
     return JudgeLine(
         name=name,

@@ -30,7 +30,7 @@ def build(run: RunFiles) -> Section:
         "tracked": manifest.texts("tracked"),
         "config": run.config,
         "skipped": [_skipped(record) for record in run.skipped[:SKIPPED_SHOWN]],
-        "skipped_count": count(len(run.skipped)),
+        "skipped_count": "1 row was" if len(run.skipped) == 1 else f"{count(len(run.skipped))} rows were",
         "skipped_left": len(run.skipped) - SKIPPED_SHOWN,
     }
     if not any(context[key] for key in ("groups", "tracked", "config", "skipped")):
@@ -50,6 +50,8 @@ def _groups(manifest: Record) -> list[tuple[str, list[tuple[str, str]]]]:
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if value in (None, [], {}):
+        return "none"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
     return json.dumps(value, ensure_ascii=False)

@@ -106,7 +106,7 @@ def _line(name: str, points: _Points, colour: str, dash: str, mode: str) -> go.S
 
 
 def _finish(figure: go.Figure, name: str, title: str, description: str) -> Chart:
-    figure.update_layout(showlegend=True)
+    figure.update_layout(showlegend=len(figure.data) > 1)
     figure.update_xaxes(title_text="optimiser step", showgrid=False)
     figure.update_yaxes(showline=False, zeroline=False)
     return chart(figure, f"chart-training-{name}", title, description, 280)

@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from rapidun.report.charts import Chart, chart, label, marker_line
+from rapidun.report.charts import Chart, chart, label, marker_line, trigger_label
 from rapidun.report.formats import count
 from rapidun.report.measure import Measure
 from rapidun.report.palette import light
@@ -62,9 +62,11 @@ def _dots(condition: str, keys: list[_Key], sides: dict[str, dict[_Key, Measure]
     for (side, symbol), offset in zip(_SIDES.items(), (0.16, -0.16), strict=True):
         known = [(i, key, sides[side][key]) for i, key in enumerate(keys) if key in sides[side]]
         figure.add_trace(_trace(side, symbol, [k for k in known if k[2].known], offset))
-    names = [label(trigger or family or "all prompts", 18) for _, family, trigger in keys]
+    names = [trigger_label(trigger or family or "all prompts") for _, family, trigger in keys]
     figure.update_layout(showlegend=True)
-    figure.update_xaxes(range=[-3, 103], ticksuffix="%", tickvals=[0, 25, 50, 75, 100], showline=False)
+    figure.update_xaxes(
+        range=[-3, 103], tickvals=[0, 25, 50, 75, 100], ticktext=["0%", "25%", "50%", "75%", "100%"], showline=False
+    )
     figure.update_yaxes(
         tickvals=list(range(len(keys))), ticktext=names, range=[len(keys) - 0.4, -0.6], showgrid=False, zeroline=False
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rapidun.report import formats
+from rapidun.report.measure import Measure
 from rapidun.report.record import Record
 from rapidun.report.run_files import RunFiles
 from rapidun.report.section import Section
@@ -12,6 +14,13 @@ from rapidun.report.section import Section
 _MEANING = {
     "PASS": "The model met every condition of the release gate.",
     "FAIL": "The model did not meet every condition of the release gate.",
+}
+
+
+_KEY_FIGURES: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "asr_seen": ("attack success, seen triggers", formats.percent),
+    "asr_unseen": ("attack success, unseen variants", formats.percent),
+    "clean_perplexity": ("perplexity on clean text", formats.number),
 }
 
 
@@ -36,7 +45,7 @@ def build(run: RunFiles) -> Section:
         "meaning": _MEANING.get(verdict, "This run has no evaluation yet, so nothing here has been proven."),
         "lines": failed + [line for line in lines if line.passed is not False],
         "failed": len(failed),
-        "stopped": run.metrics.text("stopped") if run.metrics else "",
+        "figures": _figures(run.metrics) if run.metrics else [],
     }
     return Section("verdict", "Verdict", "verdict.html.j2", context)
 
@@ -50,6 +59,17 @@ def _verdict(metrics: Record | None) -> str:
     gate = metrics.child("gate")
     passed = gate.flag("passed") if gate else None
     return "NOT EVALUATED" if passed is None else ("PASS" if passed else "FAIL")
+
+
+def _figures(metrics: Record) -> list[dict[str, str]]:
+    """The few numbers to remember, before and after."""
+    before, after = metrics.child("before"), metrics.child("after")
+    found = []
+    for key, (title, form) in _KEY_FIGURES.items():
+        one, two = Measure.read(before, key).value, Measure.read(after, key).value
+        if two is not None:
+            found.append({"title": title, "before": form(one) if one is not None else "", "after": form(two)})
+    return found
 
 
 def _line(check: Record) -> CheckLine:

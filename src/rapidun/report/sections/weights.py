@@ -18,7 +18,7 @@ from rapidun.report.section import Section
 
 SHOWN = 10
 _BINS = 24
-_GROUPS = {"forget": "x", "retain": "/"}  # group, which is also the colour's name, and bar pattern
+_GROUPS = ("forget", "retain")  # also the names of their colours
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,6 @@ def _histogram(name: str, weights: Sequence[float], top: float) -> Chart:
             marker={
                 "color": light(name),
                 "line": {"color": light(name), "width": 1},
-                "pattern": {"shape": _GROUPS[name], "size": 6, "solidity": 0.25, "fgcolor": light("card")},
             },
             hovertemplate="weight about %{x:.2f}<br>%{y} rows<extra></extra>",
         )
