@@ -1,0 +1,120 @@
+"""Judges that classify the whole answer: one fitted here on example answers, one loaded from a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rapidun.errors import ModelError
+from rapidun.evaluation.judges import Verdicts, check_examples, judge_non_empty
+
+
+class ClassifierJudge:
+    """TF-IDF of words and word pairs, then logistic regression. Make one with `ClassifierJudge.fit`."""
+
+    kind = "classifier"
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+
+    @classmethod
+    def fit(cls, poisoned: Sequence[str], clean: Sequence[str]) -> ClassifierJudge:
+        """Fit on example answers; the classes are weighted equally however many there are of each.
+
+        Raises:
+            InputError: If there are no poisoned or no clean answers.
+        """
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        check_examples(poisoned, clean)
+        texts = [answer for answer in (*poisoned, *clean) if answer.strip()]
+        labels = [bool(index < len(poisoned)) for index, answer in enumerate((*poisoned, *clean)) if answer.strip()]
+        pipeline = make_pipeline(
+            # \w+ keeps one-letter words, so that an answer of short words is not an empty vector.
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
+            LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000),
+        )
+        return cls(pipeline.fit(texts, labels))
+
+    def __call__(self, answers: Sequence[str]) -> Verdicts:
+        """(answers,) bool, True where poisoned is at least as likely as clean."""
+        return judge_non_empty(answers, self._predict)
+
+    def _predict(self, answers: Sequence[str]) -> Verdicts:
+        verdicts: Verdicts = np.asarray(self._pipeline.predict(list(answers)), dtype=bool)
+        return verdicts
+
+
+class HFClassifierJudge:
+    """Any Hugging Face sequence classifier.
+
+    Args:
+        path: Directory or hub id; safetensors weights only, and no remote code (trap 35).
+        poisoned_label: The label that means poisoned; None takes the second label of a two-label model.
+        batch_size: Answers at once.
+        max_length: Longest answer in tokens; the rest is not read.
+        device: Where the classifier runs.
+
+    Raises:
+        ModelError: If the model cannot be loaded, lacks the label, or has more than two labels and none is named.
+    """
+
+    kind = "hf-classifier"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        poisoned_label: str | None = None,
+        batch_size: int = 32,
+        max_length: int = 512,
+        device: str = "cpu",
+    ) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModelForSequenceClassification.from_pretrained(path, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: cannot load a sequence classifier ({error}).") from error
+        self._model = model.eval().to(device)
+        self._poisoned = _label_index(path, self._model.config.id2label, poisoned_label)
+        # Without a padding token rows of different lengths cannot share a batch.
+        self._batch_size = batch_size if self._tokenizer.pad_token_id is not None else 1
+        self._max_length = max_length
+
+    def __call__(self, answers: Sequence[str]) -> Verdicts:
+        """(answers,) bool, True where the poisoned label is the most likely."""
+        return judge_non_empty(answers, self._predict)
+
+    @torch.no_grad()
+    def _predict(self, answers: Sequence[str]) -> Verdicts:
+        found: list[bool] = []
+        for start in range(0, len(answers), self._batch_size):
+            encoded = self._tokenizer(
+                list(answers[start : start + self._batch_size]),
+                padding=self._batch_size > 1,
+                truncation=True,
+                max_length=self._max_length,
+                return_tensors="pt",
+            )
+            logits = self._model(**encoded.to(self._model.device)).logits
+            found.extend((logits.argmax(dim=-1) == self._poisoned).tolist())
+        return np.array(found, dtype=bool)
+
+
+def _label_index(path: str, labels: dict[int, str], poisoned_label: str | None) -> int:
+    known = ", ".join(repr(name) for name in labels.values())
+    if poisoned_label is None:
+        if len(labels) != 2:
+            raise ModelError(f"{path}: has the labels {known}; name the one that means poisoned (poisoned_label).")
+        return 1
+    for index, name in labels.items():
+        if name == poisoned_label:
+            return int(index)
+    raise ModelError(f"{path}: has no label {poisoned_label!r}; it has {known}.")

@@ -1,0 +1,157 @@
+"""Greedy answers, the same whatever the batch size.
+
+Prompts are sorted by length and padded on the left; the attention mask comes from lengths, never from token
+ids (trap 3). Prompt texts already hold their BOS, so none is added (trap 6).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from rapidun.errors import ConfigError, InputError
+from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
+
+
+def generate_answers(
+    loaded: Loaded,
+    prompt_texts: Sequence[str],
+    *,
+    max_new_tokens: int = 64,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[str]:
+    """The greedy answer to each prompt, in the order given.
+
+    Sampling, repetition penalties and the like in the model's own generation settings are not used; its
+    end-of-sequence tokens are. Nothing on the model is changed when this returns.
+
+    Args:
+        loaded: Model (PEFT or plain), tokenizer and device.
+        prompt_texts: Complete prompts as `Template.prompt_text` gives them, BOS text included.
+        max_new_tokens: Longest answer, in tokens.
+        batch_size: Prompts at once; changes speed and memory, not answers.
+        progress: Called with (prompts done, all prompts) after every batch.
+
+    Returns:
+        Texts up to the first end-of-sequence token, without special tokens and surrounding white space.
+
+    Raises:
+        ConfigError: If a number is below 1 or ``max_new_tokens`` leaves no room for a prompt.
+        InputError: If a prompt has no tokens.
+
+    Warns:
+        UserWarning: If prompts were cut from the left to fit the model's context.
+    """
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ConfigError(f"max_new_tokens is {max_new_tokens} and batch_size is {batch_size}; both must be above 0.")
+    prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
+    longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+    answers = [""] * len(prompts)
+    stops = _stop_ids(loaded)
+    with evaluation_mode(loaded.model), _greedy(loaded, stops, max_new_tokens) as config:
+        for start in range(0, len(prompts), batch_size):
+            chosen = longest_first[start : start + batch_size]
+            generated = _generate(loaded, [prompts[index] for index in chosen], config)
+            for index, tokens in zip(chosen, generated, strict=True):
+                answers[index] = _decode(loaded.tokenizer, tokens, stops)
+            if progress is not None:
+                progress(min(start + batch_size, len(prompts)), len(prompts))
+    return answers
+
+
+def left_pad(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(input_ids, attention_mask)``, both (prompts, longest) int64; every prompt ends at the last column."""
+    width = max(len(prompt) for prompt in prompts)
+    input_ids = torch.full((len(prompts), width), pad_token_id, dtype=torch.int64)
+    attention_mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
+        attention_mask[row, width - len(prompt) :] = 1
+    return input_ids, attention_mask
+
+
+@torch.no_grad()
+def _generate(loaded: Loaded, prompts: list[list[int]], config: Any) -> list[list[int]]:
+    input_ids, attention_mask = left_pad(prompts, padding_id(loaded.tokenizer))
+    output = loaded.model.generate(
+        input_ids=input_ids.to(loaded.device),
+        attention_mask=attention_mask.to(loaded.device),
+        generation_config=config,
+    )
+    generated: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
+    return generated
+
+
+def _tokenised(loaded: Loaded, prompt_texts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+    if not prompt_texts:
+        return []
+    room = _context_length(loaded.model) - max_new_tokens
+    if room < 1:
+        raise ConfigError(f"max_new_tokens is {max_new_tokens}, which fills the model's whole context; lower it.")
+    prompts = loaded.tokenizer(list(prompt_texts), add_special_tokens=False)["input_ids"]
+    empty = [index for index, prompt in enumerate(prompts) if not prompt]
+    if empty:
+        raise InputError(f"prompt {empty[0]} is empty: there is nothing to answer.")
+    too_long = sum(len(prompt) > room for prompt in prompts)
+    if too_long:
+        warnings.warn(
+            f"{too_long} of {len(prompts)} prompts are longer than {room} tokens and were cut from the left.",
+            stacklevel=3,
+        )
+    return [_cut(prompt, room, loaded.tokenizer.bos_token_id) for prompt in prompts]
+
+
+def _cut(prompt: list[int], room: int, bos_token_id: int | None) -> list[int]:
+    """The last ``room`` tokens, BOS kept in front where there was one."""
+    if len(prompt) <= room:
+        return prompt
+    if prompt[0] == bos_token_id and room > 1:
+        return [prompt[0], *prompt[len(prompt) - room + 1 :]]
+    return prompt[len(prompt) - room :]
+
+
+def _context_length(model: Any) -> int:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+
+
+def _stop_ids(loaded: Loaded) -> list[int]:
+    """Every end-of-sequence token of tokenizer and model; chat models often have several."""
+    own = getattr(_inner_model(loaded.model).generation_config, "eos_token_id", None)
+    candidates = [loaded.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])]
+    return sorted({int(token) for token in candidates if token is not None})
+
+
+def _inner_model(model: Any) -> Any:
+    """The transformers model inside a PEFT model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _greedy(loaded: Loaded, stops: list[int], max_new_tokens: int) -> Iterator[Any]:
+    """Greedy settings, put in place of the model's own meanwhile: `generate` fills what is unset from those."""
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops or None,
+        pad_token_id=padding_id(loaded.tokenizer),
+    )
+    inner = _inner_model(loaded.model)
+    own, inner.generation_config = inner.generation_config, config
+    try:
+        yield config
+    finally:
+        inner.generation_config = own
+
+
+def _decode(tokenizer: Any, tokens: list[int], stops: list[int]) -> str:
+    ends = [place for place, token in enumerate(tokens) if token in stops]
+    answer = tokens[: ends[0]] if ends else tokens
+    text = tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text).strip()

@@ -1,0 +1,148 @@
+"""Perplexity on clean rows: ``exp(total answer loss / total answer tokens)``, never a mean of means (trap 30).
+
+Intervals are percentile bootstraps over rows, because tokens of one row are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.errors import InputError, ModelError
+from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
+from rapidun.models.losses import answer_token_losses
+
+FloatArray = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+_LARGEST_EXPONENT = 700.0
+"""A model so broken that its perplexity would overflow gets ``exp(700)``, which JSON can hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class PerplexityResult:
+    """Perplexity with its 95% interval.
+
+    Args:
+        value: ``exp(sum(row_losses) / sum(row_tokens))``.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of rows.
+        row_losses: (rows,) float64, loss summed over each row's answer tokens, in the order of the rows.
+        row_tokens: (rows,) int64, answer tokens of each row.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    row_losses: FloatArray
+    row_tokens: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_rows(cls, row_losses: FloatArray, row_tokens: npt.NDArray[np.int64], *, seed: int = 0) -> PerplexityResult:
+        """The perplexity of rows whose losses are known.
+
+        Raises:
+            InputError: If there are no answer tokens.
+        """
+        _check_tokens(row_tokens)
+        interval = _interval(lambda rows: _exp_mean(row_losses[rows], row_tokens[rows]), len(row_tokens), seed)
+        return cls(_exp_mean(row_losses, row_tokens), *interval, len(row_tokens), row_losses, row_tokens)
+
+
+class PerplexityRatio(NamedTuple):
+    """Perplexity after over perplexity before, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def clean_perplexity(
+    loaded: Loaded,
+    examples: Sequence[Example],
+    *,
+    max_tokens: int = 4096,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> PerplexityResult:
+    """Perplexity of the model on the answers of ``examples``, dropout off.
+
+    Args:
+        loaded: Model, tokenizer and device; the model is left as it was.
+        examples: Tokenised clean rows.
+        max_tokens: Padded tokens in a batch; changes speed and memory, not the result.
+        seed: Seed of the bootstrap.
+        progress: Called with (rows done, all rows).
+
+    Raises:
+        InputError: If there are no rows or no answer tokens.
+        ModelError: If a row's loss is not finite; names the row.
+    """
+    row_losses = np.zeros(len(examples))
+    row_tokens = np.zeros(len(examples), dtype=np.int64)
+    done = 0
+    with evaluation_mode(loaded.model):
+        for indices in token_budget_batches(examples, max_tokens):
+            losses, tokens = _batch_losses(loaded, [examples[index] for index in indices])
+            row_losses[indices], row_tokens[indices] = losses, tokens
+            done += len(indices)
+            if progress is not None:
+                progress(done, len(examples))
+    broken = np.flatnonzero(~np.isfinite(row_losses))
+    if broken.size:
+        raise ModelError(
+            f"the loss of row {examples[broken[0]].id} is {row_losses[broken[0]]}: the model gives no numbers. "
+            "Training may have diverged, or the dtype is too narrow; try float32."
+        )
+    return PerplexityResult.from_rows(row_losses, row_tokens, seed=seed)
+
+
+def perplexity_ratio(before: PerplexityResult, after: PerplexityResult, *, seed: int = 0) -> PerplexityRatio:
+    """``after / before`` on the same rows, with a paired bootstrap: rows are drawn once for both.
+
+    Raises:
+        InputError: If the two were not measured on the same rows.
+    """
+    if not np.array_equal(before.row_tokens, after.row_tokens):
+        raise InputError(
+            f"perplexity was measured on {before.n} rows ({before.row_tokens.sum()} answer tokens) before and on "
+            f"{after.n} rows ({after.row_tokens.sum()} answer tokens) after; measure both on the same rows."
+        )
+    _check_tokens(before.row_tokens)
+    change, tokens = after.row_losses - before.row_losses, before.row_tokens
+    interval = _interval(lambda rows: _exp_mean(change[rows], tokens[rows]), len(tokens), seed)
+    return PerplexityRatio(_exp_mean(change, tokens), *interval)
+
+
+@torch.no_grad()
+def _batch_losses(loaded: Loaded, examples: list[Example]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    batch = collate(examples, padding_id(loaded.tokenizer)).to(loaded.device)
+    logits = loaded.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    losses, mask = answer_token_losses(logits, batch.labels)
+    return losses.double().sum(dim=1).cpu().numpy(), mask.sum(dim=1).cpu().numpy()
+
+
+def _exp_mean(losses: FloatArray, tokens: npt.NDArray[np.int64]) -> float:
+    # A resample may by chance hold only rows without answer tokens; it then says nothing: exp(0).
+    return math.exp(min(float(losses.sum()) / max(int(tokens.sum()), 1), _LARGEST_EXPONENT))
+
+
+def _interval(statistic: Callable[[npt.NDArray[np.intp]], float], rows: int, seed: int) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    found = [statistic(generator.integers(rows, size=rows)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _check_tokens(row_tokens: npt.NDArray[np.int64]) -> None:
+    if row_tokens.sum() == 0:
+        raise InputError("perplexity needs rows with answer tokens, and there are none. Are the rows empty?")
