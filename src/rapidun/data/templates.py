@@ -190,12 +190,12 @@ def _chat_ending(apply: Callable[..., str], eos: str) -> str:
 def _file_template(path: Path, tokenizer: Any) -> Template:
     """A Jinja file over the row's columns, ``messages``, ``bos_token`` and ``eos_token``; it renders the prompt.
 
-    As in every Jinja file, one newline at its very end is not part of the text.
+    Jinja's defaults hold: one newline at the very end of the file is not part of the text, all others are.
     """
     if not path.is_file():
         raise InputError(f"--template {path}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file.")
     source = path.read_text(encoding="utf-8")
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
     try:
         used = meta.find_undeclared_variables(environment.parse(source))
         compiled = environment.from_string(source)
