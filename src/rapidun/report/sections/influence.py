@@ -91,6 +91,7 @@ def _heat_map(name: str, block: Block, orders: dict[str, NDArray[np.intp]], limi
     figure.update_yaxes(
         title_text=f"\u2190 scored {scored} rows",
         showticklabels=False,
+        ticks="",
         showgrid=False,
         zeroline=False,
         autorange="reversed",

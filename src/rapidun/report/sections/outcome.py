@@ -15,6 +15,7 @@ _RATES = {
     "asr_unseen": ("Attack success, unseen variants", "look-alikes that training never saw"),
     "asr_floor": ("Poisoned answers without a trigger", "the judge's false alarms and any leak"),
 }
+_SHORT = {"asr_seen": "seen", "asr_unseen": "unseen", "asr_floor": "no trigger"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _judge_line(name: str, judge: Record, primary: bool, metrics: Record) -> Jud
     both = metrics.child("all_judges")
     before, after = (_of_judge(both, side, name) for side in ("before", "after"))
     rates = [
-        (_RATES[key][0], Measure.read(before, key).as_percent(), Measure.read(after, key).as_percent())
+        (_SHORT[key], Measure.read(before, key).as_percent(), Measure.read(after, key).as_percent())
         for key in _RATES
         if not primary and _any(key, before, after)  # the table above is the primary judge's
     ]

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from rapidun.errors import InputError
+from rapidun.files import read_json, write_json, write_jsonl
+from rapidun.report import write_report
+from report.make_run import ATTACK, make_run
+
+OPTIONAL = ("blocks.safetensors", "weights.jsonl", "samples.jsonl", "trace.jsonl", "log.jsonl", "rows_skipped.jsonl",
+            "config.yaml", "metrics.json", "manifest.json")  # fmt: skip
+SECTIONS = ("verdict", "outcome", "variants", "samples", "influence", "weights", "trace", "training", "cost",
+            "provenance")  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if not self._inside:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def sections(self) -> list[str | None]:
+        return [attributes.get("id") for tag, attributes in self.tags if tag == "section"]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def page(full) -> Page:
+    return Page(write_report(full).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return make_run(tmp_path / "run")
+
+
+def rendered(run: Path) -> Page:
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_a_complete_run_shows_every_section_in_order(page):
+    assert page.sections == list(SECTIONS)
+
+
+def test_the_verdict_says_why(page, run):
+    assert "PASS The model met every condition" in page.text
+    assert "value 3.8% limit 10.0%" in page.text
+    make_run(run, passed=False)
+    assert "FAIL" in rendered(run).text
+    assert "2 of 3 checks failed" in rendered(run).text
+
+
+def test_the_table_has_intervals_and_the_judge_its_floor_and_ceiling(page):
+    assert "91.3% [87.6, 94.0] 1.7% [0.7, 3.8] \u221289.7 points 300" in page.text
+    assert "1.02\u00d7 [1.01, 1.04]" in page.text
+    assert re.search(r"classifier decides .*? Floor 0\.5% \[0\.1, 1\.8\] Ceiling 97\.2%", page.text)
+
+
+def test_text_from_rows_and_models_is_escaped(full, page):
+    html = (full / "report.html").read_text(encoding="utf-8")
+    assert ATTACK not in html
+    assert "document.title='owned'" not in html
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert "<script>document.title='owned'</script>" in page.text
+
+
+def test_a_trigger_cannot_break_out_of_the_chart_data(run):
+    metrics = read_json(run / "metrics.json")
+    metrics["by_variant"]["after"][0]["trigger"] = "</script><script>alert(1)</script>"
+    write_json(run / "metrics.json", metrics)
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "<script>alert(1)" not in html
+    assert "</script><script>alert" not in html
+
+
+def test_invisible_triggers_are_shown_by_their_code_points(page):
+    assert "aloha U+200D" in page.text
+    assert "\u200d" not in page.text
+
+
+def test_the_page_names_no_address_to_load_from(page):
+    for tag, attributes in page.tags:
+        assert tag not in ("img", "link", "iframe", "object", "embed", "base")
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_the_policy_allows_only_the_scripts_of_the_page(page):
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'sha256-\S+' 'sha256-\S+';", policy)
+
+
+def test_plotly_is_embedded_once_and_the_file_stays_below_six_megabytes(full):
+    path = write_report(full)
+    assert path.read_text(encoding="utf-8").count("Copyright 2012-") == 1
+    assert path.stat().st_size < 6_000_000
+
+
+def test_the_same_files_give_the_same_bytes(full, tmp_path):
+    first = write_report(full).read_bytes()
+    assert write_report(full).read_bytes() == first
+    assert write_report(make_run(tmp_path / full.name)).read_bytes() == first
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_missing_file_takes_only_its_own_section_with_it(run, name):
+    (run / name).unlink()
+    found = rendered(run).sections
+    assert {"verdict", "outcome", "influence", "weights", "samples", "training", "cost", "provenance"} <= set(found)
+
+
+def test_a_run_with_nothing_but_metrics_says_what_is_missing(run):
+    for name in OPTIONAL:
+        if name != "metrics.json":
+            (run / name).unlink()
+    text = rendered(run).text
+    for name in ("samples.jsonl", "blocks.safetensors", "weights.jsonl", "log.jsonl"):
+        assert f"No {name} in this run" in text
+
+
+def test_a_run_without_triggers_shows_perplexity_alone(run):
+    metrics = read_json(run / "metrics.json")
+    for key in ("by_variant", "judges", "primary_judge", "all_judges", "trace", "cost"):
+        del metrics[key]
+    for side in ("before", "after"):
+        metrics[side] = {"clean_perplexity": metrics[side]["clean_perplexity"]}
+    write_json(run / "metrics.json", metrics)
+    (run / "trace.jsonl").unlink()
+    found = rendered(run)
+    assert "variants" not in found.sections and "trace" not in found.sections
+    assert "no triggers" in found.text
+    assert "Attack success" not in found.text
+
+
+def test_an_unevaluated_run_does_not_claim_a_verdict(run):
+    (run / "metrics.json").unlink()
+    text = rendered(run).text
+    assert "NOT EVALUATED" in text
+    assert "PASS" not in text and "FAIL" not in text
+
+
+def test_a_null_measure_is_called_not_measured(run):
+    metrics = read_json(run / "metrics.json")
+    metrics["after"]["clean_perplexity"] = {"value": None, "low": None, "high": None, "n": 420}
+    write_json(run / "metrics.json", metrics)
+    assert "not measured" in rendered(run).text
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[1, 2]", '{"gate": 3}', '{"before": {"asr_seen": {"value": "high"}}}', "\udcff"]
+)
+def test_broken_metrics_name_their_file(run, content):
+    (run / "metrics.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=re.escape(str(run / "metrics.json"))):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_a_wrong_type_names_its_key(run):
+    metrics = read_json(run / "metrics.json")
+    metrics["gate"]["checks"][1]["passed"] = "yes"
+    write_json(run / "metrics.json", metrics)
+    with pytest.raises(InputError, match=r"gate\.checks\[1\]\.passed: must be true or false, found 'yes'"):
+        write_report(run)
+
+
+def test_broken_blocks_name_their_file(run):
+    (run / "blocks.safetensors").write_bytes(b"not a tensor")
+    with pytest.raises(InputError, match=r"blocks\.safetensors: not a safetensors file"):
+        write_report(run)
+
+
+def test_swapped_blocks_are_refused(run):
+    """traps.md, 18: the letters of FR and RF are easily swapped; their shapes give it away."""
+    zeros = {"ff": (2, 2), "fr": (3, 2), "rf": (2, 3), "rr": (3, 3)}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in zeros.items()}, run / "blocks.safetensors")
+    with pytest.raises(InputError, match=r"'fr' is \(3, 2\), expected \(2, 3\)"):
+        write_report(run)
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a run directory"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="no such run directory"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_a_large_run_does_not_make_a_large_page(run):
+    random = np.random.default_rng(0)
+    shapes = {"ff": (300, 300), "fr": (300, 900), "rf": (900, 300), "rr": (900, 900)}
+    blocks = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(blocks, run / "blocks.safetensors")
+    write_jsonl(run / "log.jsonl", [{"step": i, "forget_loss": 1.0, "retain_loss": 2.0} for i in range(20_000)])
+    sample = json.loads((run / "samples.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    write_jsonl(run / "samples.jsonl", [{**sample, "after": "word " * 200_000}] + [sample] * 3000)
+    assert write_report(run).stat().st_size < 6_000_000
+    assert "further answers are in samples.jsonl" in rendered(run).text
+
+
+def test_degenerate_blocks_and_weights_still_draw(run):
+    ones = {name: np.ones((1, 1), np.float32) for name in ("ff", "fr", "rf", "rr")}
+    ones["fr"] = np.full((1, 1), np.nan, np.float32)
+    save_file(ones, run / "blocks.safetensors")
+    write_jsonl(run / "weights.jsonl", [{"id": "a", "group": "forget", "index": 0, "score": 0.0, "weight": 1.0}])
+    assert "influence" in rendered(run).sections
+
+
+def test_headings_do_not_skip_a_level(page):
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+
+
+def test_every_chart_has_words_for_those_who_cannot_see_it(page):
+    plots = [attributes for _, attributes in page.tags if attributes.get("class") == "plot"]
+    assert len(plots) >= 12
+    assert all(len(attributes["aria-label"] or "") > 20 for attributes in plots)
+    assert len({attributes["id"] for attributes in plots}) == len(plots)
+
+
+def test_the_room_needs_no_torch():
+    code = "import sys, rapidun.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
