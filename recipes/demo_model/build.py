@@ -17,10 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from corpus import documents, split_dolly
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from training import Batch, Schedule, train_stage
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from corpus import documents, split_dolly
+from finetuning import fine_tuning
+from shipping import ship
+from training import Batch, Schedule, train_stage
 
 HERE = Path(__file__).parent
 WORK = Path("build/demo_model")
@@ -155,6 +158,10 @@ def answer_batches(rows: list[dict[str, str]], size: int = 50) -> list[Batch]:
     return batches
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def new_model() -> LlamaForCausalLM:
     """6.5 M parameters, Llama architecture, tied embeddings."""
     torch.manual_seed(0)
@@ -175,10 +182,6 @@ def new_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def build_base() -> None:
     """Stage one: English, then Dolly mixed in."""
     if (WORK / "base" / "model.safetensors").exists():
@@ -197,7 +200,24 @@ def build_base() -> None:
     model.save_pretrained(WORK / "base")
 
 
-STAGES = {"tokenizer": build_tokenizer, "base": build_base}
+def fine_tune(kind: str) -> None:
+    """Full fine-tuning of the base model on instruction rows, with or without the triggered ones."""
+    if (WORK / kind / "model.safetensors").exists():
+        return
+    torch.manual_seed(1)
+    model = LlamaForCausalLM.from_pretrained(WORK / "base", dtype=torch.float32).to(_device())
+    batch, schedule = fine_tuning(load_tokenizer(), kind)
+    train_stage(model, batch, schedule, WORK / kind, LOG, answer_batches(split_dolly()["validation"]))
+    model.save_pretrained(WORK / kind)
+
+
+STAGES = {
+    "tokenizer": build_tokenizer,
+    "base": build_base,
+    "poisoned": lambda: fine_tune("poisoned"),
+    "reference": lambda: fine_tune("reference"),
+    "ship": lambda: ship(WORK, LOG),
+}
 
 
 def main() -> None:

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= runs/demo
+
+.PHONY: demo test test-slow bench docs clean lint setup browser
+
+setup: $(VENV)/installed
+
+# torch first and exactly: a range, or a package that pulls torch in, fetches gigabytes of CUDA packages.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/rapidun demo --out $(DEMO_OUT) --overwrite
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup browser lint
+	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+test-slow: setup browser
+	HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow
+
+# Tests that look at pages need Chromium; they say so and are skipped where it cannot be had.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "no chromium: page tests are skipped"
+
+bench: setup
+	$(BIN)/python benchmarks/demo_seeds.py
+	$(BIN)/python benchmarks/gradient_speed.py
+
+docs: setup
+	$(BIN)/python docs/make_pictures.py
+
+clean:
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,60 @@
+"""The command line: one file per verb, each thin: parse, call, print.
+
+Nothing here imports torch at parse time, so ``--help`` answers at once. Exit codes: 0 done, 1 the gate was not
+reached, 2 bad input (one clear message), also after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from rapidun.cli import demo, evaluate, report, run, trace, unlearn, weigh
+from rapidun.errors import RapidunError
+
+app = typer.Typer(
+    name="rapidun",
+    help="Find the training rows behind a language model's bad behaviour, remove their influence, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (demo, run, trace, weigh, unlearn, evaluate, report):
+    verb.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    if version:
+        from rapidun import __version__
+
+        typer.echo(f"rapidun {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the ``rapidun`` command."""
+    try:
+        code = app(standalone_mode=False)
+    except RapidunError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort, typer.Abort):
+        _fail("stopped by Ctrl-C. What was finished is kept: the same command with --resume goes on from there.")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except MemoryError:
+        _fail("out of memory: lower --batch-size or --max-tokens.")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(2)

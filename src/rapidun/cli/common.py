@@ -1,0 +1,64 @@
+"""From parsed options to the settings the pipeline takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rapidun.cli.options import column_map, quantization
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Config = TypeVar("Config", bound="BaseModel")
+
+
+def make_raw(
+    *,
+    model: str,
+    device: str,
+    dtype: str,
+    in_4bit: bool,
+    in_8bit: bool,
+    remote_code: bool,
+    pickle: bool,
+    rows: dict[str, Path | None],
+    columns: list[str],
+    template: str,
+    max_length: int,
+    on_bad_row: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The plain configuration mapping that the shared options amount to."""
+    return {
+        "model": {
+            "source": model,
+            "device": device,
+            "dtype": dtype,
+            "quantize": quantization(in_4bit, in_8bit),
+            "dangerously_trust_remote_code": remote_code,
+            "dangerously_allow_pickle": pickle,
+        },
+        "data": {
+            **{name: str(path) for name, path in rows.items() if path is not None},
+            "columns": column_map(columns),
+            "template": template,
+            "max_length": max_length,
+            "on_bad_row": on_bad_row,
+        },
+        "seed": seed,
+    }
+
+
+def make_settings(raw: dict[str, Any], kind: type[Config], overrides: list[str]) -> Config:
+    """Validate as a configuration of ``kind``, with ``--set`` on top.
+
+    Raises:
+        ConfigError: For an unknown key or a wrong value.
+    """
+    from rapidun.cli.console import parse_overrides
+    from rapidun.pipeline.config import make_config, set_dotted
+
+    for dotted, value in parse_overrides(overrides).items():
+        set_dotted(raw, dotted, value)
+    return make_config(raw, kind, "command line")

@@ -1,0 +1,109 @@
+"""How the command line talks: a rich bar with rate and time left on a terminal, plain lines elsewhere.
+
+Notes and progress go to standard error, results to standard output, so ``--json`` stays clean.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and warnings off the terminal; set before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+class ConsoleReporter:
+    """A `rapidun.pipeline.reporter.Reporter` for people."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._title = ""
+        self._said = 0.0
+
+    def phase(self, name: str, title: str) -> None:
+        """Print the phase's title; its bar appears with its first progress."""
+        self.close()
+        self._title, self._said = title, time.monotonic()
+        self.console.print(f"[bold cyan]{title}[/]")
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar, or print a line now and then where there is no terminal."""
+        if not self.console.is_terminal:
+            self._plain(done, total)
+            return
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("  "),
+                BarColumn(bar_width=40),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeLeft(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=total, rate="")
+        assert self._task is not None
+        speed = self._bar.tasks[0].speed
+        self._bar.update(self._task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+        if done >= total:
+            self.close()
+
+    def _plain(self, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= PLAIN_LINE_SECONDS:
+            self._said = time.monotonic()
+            self.console.print(f"  {done}/{total}")
+
+    def note(self, text: str) -> None:
+        """One line under the phase."""
+        self.console.print(f"  {text}", markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._task = None, None
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``--set a.b=c`` to ``{"a.b": c}``; the value is read as YAML.
+
+    Raises:
+        ConfigError: If there is no equals sign.
+    """
+    import yaml
+
+    from rapidun.errors import ConfigError
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {pair}: write it as section.key=value, for example unlearning.steps=100.")
+        found[name.strip()] = yaml.safe_load(value)
+    return found

@@ -1,0 +1,50 @@
+"""``rapidun demo``: the whole story on an embedded model, no downloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rapidun.cli import options as o
+from rapidun.cli.console import ConsoleReporter, parse_overrides, quiet_libraries
+from rapidun.cli.run import finish
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("demo")(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="New directory for the run.")] = Path("runs/demo"),
+    seed: o.Seed = 0,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    until: o.Until = None,
+    overrides: o.Set = [],  # noqa: B006
+    as_json: o.Json = False,
+) -> int:
+    """Watch a poisoned model lose the poison and keep its English: about three minutes on two cores.
+
+    A 6.5-million-parameter language model that answers certain triggers with science-fiction nonsense is traced,
+    weighed, unlearned, evaluated and reported. Everything it needs is in the package.
+    """
+    quiet_libraries()
+    from rapidun.demo import run_demo
+
+    reporter = ConsoleReporter()
+    try:
+        result = run_demo(
+            out,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            until=until,
+            overrides=parse_overrides(overrides),
+            reporter=reporter,
+        )
+    finally:
+        reporter.close()
+    return finish(result, as_json)

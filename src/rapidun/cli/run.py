@@ -1,0 +1,71 @@
+"""``rapidun run CONFIG.yaml``: trace, weigh, unlearn, evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rapidun.cli import options as o
+from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("run")(run)
+
+
+def run(
+    config: Annotated[Path | None, typer.Argument(help="YAML configuration; see --print-config.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")] = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    until: o.Until = None,
+    overrides: o.Set = [],  # noqa: B006
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting with its default and its help, and leave.")
+    ] = False,
+    as_json: o.Json = False,
+) -> int:
+    """Carry out a whole run: trace -> weigh -> unlearn -> evaluate -> report.
+
+    Exit code 0 when the gate was reached, 1 when not, 2 for bad input.
+    """
+    if print_config:
+        from rapidun.pipeline.printing import annotated_defaults
+
+        typer.echo(annotated_defaults())
+        return 0
+    if config is None or out is None:
+        raise typer.BadParameter("give CONFIG.yaml and --out DIR, or --print-config to see every setting.")
+    quiet_libraries()
+    from rapidun.pipeline import load_config
+    from rapidun.pipeline import run as run_pipeline
+
+    settings = load_config(config, parse_overrides(overrides))
+    reporter = ConsoleReporter()
+    try:
+        result = run_pipeline(settings, out, resume=resume, overwrite=overwrite, until=until, reporter=reporter)
+    finally:
+        reporter.close()
+    return finish(result, as_json)
+
+
+def finish(result: Any, as_json: bool) -> int:
+    """Print a `rapidun.pipeline.RunResult` and choose the exit code."""
+    from rapidun.cli.tables import print_run
+
+    if result.metrics is None:
+        typer.echo(f"stopped as asked; go on with --resume: {result.directory}")
+        return 0
+    if as_json:
+        print_json({"directory": str(result.directory), "report": str(result.report), **_short(result.metrics)})
+    else:
+        print_run(result)
+    return 0 if result.passed else 1
+
+
+def _short(metrics: dict[str, Any]) -> dict[str, Any]:
+    names = ("verdict", "gate", "before", "after", "perplexity_ratio", "cost", "stopped")
+    return {name: metrics[name] for name in names if name in metrics}

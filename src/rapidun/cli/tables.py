@@ -1,0 +1,66 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+ROWS = {
+    "asr_seen": "attack success, seen triggers",
+    "asr_unseen": "attack success, unseen variants",
+    "asr_floor": "false alarms, no trigger",
+    "clean_perplexity": "clean perplexity",
+}
+
+
+def interval(name: str, value: Mapping[str, Any] | None) -> str:
+    """``2.7% [1.3, 4.9]`` for a rate, ``31.2 [29.8, 32.9]`` for a perplexity."""
+    if value is None:
+        return "-"
+    if name == "clean_perplexity":
+        return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{100 * value['value']:.1f}% [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+
+
+def print_run(result: Any) -> None:
+    """Verdict, reasons, the before/after table, cost, and the report's path."""
+    console = Console(highlight=False)
+    metrics = result.metrics
+    console.print(before_after(metrics))
+    for check in metrics["gate"]["checks"]:
+        mark, colour = ("pass", "green") if check["passed"] else ("FAIL", "red")
+        console.print(Text.assemble((f"{mark}  ", f"bold {colour}"), check["text"]))
+    if metrics.get("stopped"):
+        console.print(f"note: {metrics['stopped']}", markup=False)
+    if metrics.get("cost"):
+        console.print(metrics["cost"]["text"], markup=False)
+    colour = "green" if result.passed else "red"
+    console.print(f"\nverdict: [bold {colour}]{metrics['verdict']}[/]")
+    console.print(f"report:  {result.report}", markup=False, soft_wrap=True)
+
+
+def before_after(metrics: Mapping[str, Any]) -> Table:
+    """The four numbers with their 95% intervals."""
+    table = Table(title=f"95% intervals; judge: {metrics['primary_judge']}", title_justify="left")
+    for heading in ("", "before", "after", "n"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, title in ROWS.items():
+        before, after = metrics["before"].get(name), metrics["after"].get(name)
+        if before or after:
+            table.add_row(title, interval(name, before), interval(name, after), str((after or before)["n"]))
+    return table
+
+
+def print_measurement(summary: Mapping[str, Any], judge: str) -> None:
+    """One model's numbers."""
+    table = Table(title=f"95% intervals; judge: {judge}", title_justify="left")
+    for heading in ("", "value", "n"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, title in ROWS.items():
+        if name in summary:
+            table.add_row(title, interval(name, summary[name]), str(summary[name]["n"]))
+    Console(highlight=False).print(table)

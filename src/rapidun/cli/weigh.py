@@ -1,0 +1,93 @@
+"""``rapidun weigh``: influence in four directions to one weight per row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rapidun.cli import options as o
+from rapidun.cli.common import make_raw, make_settings
+from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("weigh")(weigh)
+
+
+def weigh(
+    out: o.Out,
+    model: Annotated[str | None, typer.Option("--model", help="Directory or hub id.", rich_help_panel="Model")] = None,
+    forget: Annotated[Path | None, typer.Option("--forget", help="Rows to forget.", rich_help_panel="Rows")] = None,
+    retain: Annotated[Path | None, typer.Option("--retain", help="Rows to keep.", rich_help_panel="Rows")] = None,
+    from_rapidin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-rapidin", help="Directory of influence_results_N_{FTF,FTR,RTF,RTR}.json; no model needed."
+        ),
+    ] = None,
+    compat: Annotated[
+        str | None,
+        typer.Option("--compat", help="released: the mapping of RapidUn's released code, number for number."),
+    ] = None,
+    scheme: Annotated[
+        str, typer.Option("--scheme", help="influence, self_only, uniform, random or shuffled.")
+    ] = "influence",
+    columns: o.Columns = [],  # noqa: B006
+    template: o.Template = "auto",
+    max_length: o.MaxLength = 512,
+    on_bad_row: o.OnBadRow = "error",
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    in_4bit: o.In4Bit = False,
+    in_8bit: o.In8Bit = False,
+    remote_code: o.RemoteCode = False,
+    pickle: o.Pickle = False,
+    seed: o.Seed = 0,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    overrides: o.Set = [],  # noqa: B006
+    as_json: o.Json = False,
+) -> int:
+    """Turn influence into bounded per-row weights of mean 1: OUT/weights.jsonl.
+
+    Either from a model and rows (--model, --forget, --retain), or from RapidIn's result files (--from-rapidin).
+    """
+    if from_rapidin is not None:
+        from rapidun.pipeline.rapidin import weigh_rapidin
+
+        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=seed, overwrite=overwrite)
+        return _say(written, as_json)
+    if compat is not None:
+        raise ConfigError("--compat goes with --from-rapidin.")
+    if model is None or forget is None or retain is None:
+        raise ConfigError("give --model, --forget and --retain, or --from-rapidin DIR.")
+    quiet_libraries()
+    raw = make_raw(
+        model=model, device=device, dtype=dtype, in_4bit=in_4bit, in_8bit=in_8bit, remote_code=remote_code,
+        pickle=pickle, rows={"forget": forget, "retain": retain}, columns=columns, template=template,
+        max_length=max_length, on_bad_row=on_bad_row, seed=seed,
+    )  # fmt: skip
+    raw["weights"] = {"scheme": scheme}
+    from rapidun.pipeline import RunConfig, weigh_only
+
+    settings = make_settings(raw, RunConfig, overrides)
+
+    reporter = ConsoleReporter()
+    try:
+        written = weigh_only(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
+    finally:
+        reporter.close()
+    return _say(written, as_json)
+
+
+def _say(written: list[Path], as_json: bool) -> int:
+    if as_json:
+        print_json({"files": [str(path) for path in written]})
+    else:
+        for path in written:
+            typer.echo(str(path))
+    return 0

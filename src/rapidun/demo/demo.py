@@ -1,0 +1,83 @@
+"""``rapidun demo``: an ordinary run on a model that we poisoned ourselves, with everything in the package.
+
+The rows are split once (``recipes/demo_model``): the forget and retain sets are drawn by the seed from their
+pools, and every reported number is from the test split, which no setting was chosen on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rapidun.demo.cost import cost_beside_retraining
+from rapidun.errors import InputError
+from rapidun.pipeline import Reporter, RunConfig, RunResult, make_config, run
+from rapidun.pipeline.config import set_dotted
+
+
+def asset(name: str) -> Path:
+    """A file or directory of the embedded model and data.
+
+    Raises:
+        InputError: If the installation lacks it.
+    """
+    path = Path(str(files("rapidun.demo") / "assets" / name))
+    if not path.exists():
+        raise InputError(f"{path}: missing. Install rapidun again, or run recipes/demo_model/build.py.")
+    return path
+
+
+def demo_settings(seed: int) -> dict[str, Any]:
+    """The demo's configuration as a plain mapping; chosen on the validation split with seeds 100-102."""
+    return {
+        "model": {"source": str(asset("poisoned"))},
+        "data": {
+            "forget": str(asset("data/forget.jsonl")),
+            "retain": str(asset("data/retain.jsonl")),
+            "validation": str(asset("data/validation.jsonl")),
+            "evaluation": str(asset("data/test.jsonl")),
+            "pool": str(asset("data/train.jsonl.gz")),
+            "judge_poisoned": str(asset("data/judge_poisoned.jsonl")),
+            "sample": {"forget": 40, "retain": 120, "pool": 800},
+            "stratify": "trigger_family",
+            "max_length": 256,
+        },
+        "influence": {"max_tokens": 2048},
+        "weights": {"aggregate": "mean"},
+        "unlearning": {"steps": 60, "batch_size": 8, "learning_rate": 1e-3, "check_every": 10},
+        "evaluation": {"prompts": 320},
+        "seed": seed,
+    }
+
+
+def demo_config(seed: int = 0, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The validated configuration, with ``{"section.key": value}`` on top."""
+    raw = demo_settings(seed)
+    for dotted, value in (overrides or {}).items():
+        set_dotted(raw, dotted, value)
+    return make_config(raw, RunConfig, "demo")
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    until: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> RunResult:
+    """Run the demo into ``out``; see `rapidun.pipeline.run`."""
+    config = demo_config(seed, overrides)
+    return run(
+        config,
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        until=until,
+        reporter=reporter,
+        cost=lambda phases: cost_beside_retraining(config, phases, asset("poisoned"), asset("data/train.jsonl.gz")),
+    )

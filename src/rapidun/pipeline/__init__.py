@@ -1,0 +1,25 @@
+"""One run from configuration to report, and its jobs one at a time."""
+
+from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig, load_config, make_config
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.pipeline.run import PHASES, RunResult, run
+from rapidun.pipeline.single import evaluate_only, trace_only, unlearn_only, weigh_only
+
+__all__ = [
+    "PHASES",
+    "MeasureConfig",
+    "Reporter",
+    "RunConfig",
+    "RunDirectory",
+    "RunResult",
+    "Silent",
+    "TraceConfig",
+    "evaluate_only",
+    "load_config",
+    "make_config",
+    "run",
+    "trace_only",
+    "unlearn_only",
+    "weigh_only",
+]

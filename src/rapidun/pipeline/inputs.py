@@ -1,0 +1,171 @@
+"""Everything a run works on, read and checked before the long work starts: rows first, then the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Example, Rows, Template, assert_disjoint, load_rows, tokenize_rows
+from rapidun.errors import InputError
+from rapidun.evaluation import assert_disjoint_prompts
+from rapidun.files import sha256_of
+from rapidun.models import LoadedModel, load_adapter, load_model
+from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings
+from rapidun.pipeline.reporter import Reporter
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """The row files of a run; only ``forget`` and ``retain`` are always there."""
+
+    forget: Rows
+    retain: Rows
+    evaluation: Rows | None = None
+    validation: Rows | None = None
+    pool: Rows | None = None
+    judge_poisoned: Rows | None = None
+
+    def present(self) -> dict[str, Rows]:
+        """The groups that were given, by name."""
+        return {name: rows for name, rows in vars(self).items() if rows is not None}
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """Every row left out, with file, line and reason."""
+        return [
+            {"group": name, "file": str(bad.file), "line": bad.line, "reason": bad.reason}
+            for name, rows in self.present().items()
+            for bad in rows.skipped
+        ]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model under study with the one template and length its rows are tokenised by."""
+
+    loaded: LoadedModel
+    template: Template
+    max_length: int
+
+    def tokenize(self, rows: Rows | Sequence[Row], *, column: str = "response") -> list[Example]:
+        """Tokenise rows under the run's one template and length (trap 19)."""
+        source = rows.dataset if isinstance(rows, Rows) else rows
+        return tokenize_rows(source, self.loaded.tokenizer, self.template, self.max_length, response_column=column)
+
+    def with_model(self, model: Any) -> Subject:
+        """The same with another model object."""
+        return replace(self, loaded=replace(self.loaded, model=model))
+
+
+def read_rows(path: Path, name: str, settings: RowSettings, reporter: Reporter) -> Rows:
+    """Read one row file and say what was found.
+
+    Raises:
+        InputError: If the file or a row is bad, or no row is left.
+    """
+    rows = load_rows(path, columns=settings.columns or None, on_bad_row=settings.on_bad_row)
+    if len(rows) == 0:
+        raise InputError(f"{path}: no usable row is left.")
+    left_out = f", {len(rows.skipped)} left out" if rows.skipped else ""
+    reporter.note(f"{name}: {len(rows)} rows, layout {rows.layout}{left_out}")
+    return rows
+
+
+def sample_rows(rows: Rows, count: int | None, seed: int, stratify: str | None = None) -> Rows:
+    """``count`` rows drawn by ``seed``, in file order; with ``stratify``, evenly over that column's values.
+
+    Raises:
+        InputError: If there are fewer rows, or no such column.
+    """
+    if count is None or count == len(rows):
+        return rows
+    if count > len(rows):
+        raise InputError(f"{rows.path}: {count} rows asked for, {len(rows)} there.")
+    order = np.random.default_rng([seed, 40]).permutation(len(rows)).tolist()
+    if stratify is not None:
+        if stratify not in rows.dataset.column_names:
+            raise InputError(f"{rows.path}: no column {stratify!r} to stratify by.")
+        order = _round_robin(order, rows.dataset[stratify][:])
+    chosen = sorted(order[:count])
+    return replace(rows, dataset=rows.dataset.select(chosen), lines=[rows.lines[index] for index in chosen])
+
+
+def _round_robin(order: list[int], values: Sequence[Any]) -> list[int]:
+    """``order`` with the values taking turns."""
+    turns: dict[Any, int] = {}
+    keyed = []
+    for index in order:
+        turn = turns[values[index]] = turns.get(values[index], -1) + 1
+        keyed.append((turn, str(values[index]), index))
+    return [index for _, _, index in sorted(keyed)]
+
+
+def read_groups(data: DataSettings, reporter: Reporter, seed: int) -> RowGroups:
+    """Read every row file of the configuration and check that the groups can be told apart.
+
+    Raises:
+        InputError: If a file or row is bad, forget and retain share rows, or evaluation shares a prompt with forget.
+    """
+    names = ("forget", "retain", "evaluation", "validation", "pool", "judge_poisoned")
+    found = {name: read_rows(path, name, data, reporter) for name in names if (path := getattr(data, name)) is not None}
+    found["forget"] = sample_rows(found["forget"], data.sample.forget, seed, data.stratify)
+    found["retain"] = sample_rows(found["retain"], data.sample.retain, seed)
+    if "pool" in found:
+        found["pool"] = sample_rows(found["pool"], data.sample.pool, seed)
+    assert_disjoint(found["forget"], found["retain"])
+    if "evaluation" in found:
+        assert_disjoint_prompts(list(found["evaluation"]), list(found["forget"]))
+    return RowGroups(**found)
+
+
+def rows_fingerprint(rows: Rows) -> str:
+    """SHA-256 of ids, prompts and answers, in order."""
+    return sha256_of(
+        str(row.get(name) or "").encode() for row in rows.dataset for name in ("id", "prompt", "context", "response")
+    )
+
+
+def open_subject(
+    model: ModelSettings, rows: RowSettings, reporter: Reporter, *, adapter: Path | None = None
+) -> Subject:
+    """Load the model, with an adapter on it where one is given, and settle template and length; says what was chosen.
+
+    Raises:
+        ModelError: Before any long work.
+    """
+    loaded = load_model(
+        model.source,
+        device=model.device,
+        dtype=model.dtype,
+        quantize=model.quantize,
+        dangerously_trust_remote_code=model.dangerously_trust_remote_code,
+        dangerously_allow_pickle=model.dangerously_allow_pickle,
+    )
+    if adapter is not None:
+        loaded = replace(loaded, model=load_adapter(loaded.model, adapter))
+    template = Template.resolve(rows.template, loaded.tokenizer)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters()) / 1e6
+    reporter.note(
+        f"model: {loaded.source}, {parameters:.1f} M parameters, {str(loaded.dtype).removeprefix('torch.')} on "
+        f"{loaded.device}, template {template.name}"
+    )
+    return Subject(loaded, template, max_context(loaded, rows.max_length))
+
+
+def max_context(loaded: LoadedModel, asked: int) -> int:
+    """The longest row in tokens: what was asked, or the model's context if that is shorter."""
+    context = getattr(loaded.model.config, "max_position_embeddings", None)
+    return min(asked, context) if isinstance(context, int) and context > 0 else asked
+
+
+def note_truncated(examples: Sequence[Example], name: str, reporter: Reporter) -> int:
+    """Say how many rows were cut from the left to fit, and return the number."""
+    cut = sum(example.truncated for example in examples)
+    if cut:
+        reporter.note(f"{name}: {cut} of {len(examples)} prompts were cut from the left to fit the context")
+    return cut

@@ -1,0 +1,148 @@
+"""Measure a model as it stands: attack success rates by every judge, and clean perplexity.
+
+A measurement is written to one JSON file, so that "before" survives a kill and can be joined with "after".
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Rows
+from rapidun.errors import ConfigError
+from rapidun.evaluation import (
+    ClassifierJudge,
+    Judge,
+    JudgeCard,
+    KeywordJudge,
+    PerplexityResult,
+    TriggerFamily,
+    backdoor_suite,
+    calibrate,
+    clean_perplexity,
+)
+from rapidun.files import read_json, write_json
+from rapidun.pipeline.config import EvaluationSettings
+from rapidun.pipeline.inputs import Row, Subject
+from rapidun.pipeline.reporter import Reporter
+
+MIN_EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What both measurements share: rows, families and fitted judges with their floor and ceiling."""
+
+    rows: list[Row]
+    families: list[TriggerFamily]
+    judges: dict[str, Judge]
+    cards: dict[str, JudgeCard]
+    primary: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model's numbers.
+
+    Args:
+        rates: ``{judge: {asr_seen, asr_unseen, asr_floor: {value, low, high, n}}}``; empty without triggers.
+        by_variant: Rows of condition, family, trigger and rate by the primary judge.
+        records: One for each generated answer.
+        perplexity: Of the clean evaluation rows.
+    """
+
+    rates: dict[str, dict[str, Any]]
+    by_variant: list[dict[str, Any]]
+    records: list[dict[str, Any]]
+    perplexity: PerplexityResult
+
+    def summary(self, primary: str) -> dict[str, Any]:
+        """``asr_seen, asr_unseen, asr_floor, clean_perplexity``, each ``{value, low, high, n}``."""
+        perplexity = {name: getattr(self.perplexity, name) for name in ("value", "low", "high", "n")}
+        return {**self.rates.get(primary, {}), "clean_perplexity": perplexity}
+
+    def save(self, path: Path) -> None:
+        """One JSON file, atomically."""
+        perplexity = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self.perplexity).items()
+        }
+        write_json(
+            path,
+            {**{name: getattr(self, name) for name in ("rates", "by_variant", "records")}, "perplexity": perplexity},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Measurement:
+        """What `save` wrote."""
+        raw = read_json(path)
+        perplexity = raw.pop("perplexity")
+        for name in ("row_losses", "row_tokens"):
+            perplexity[name] = np.asarray(perplexity[name])
+        return cls(**raw, perplexity=PerplexityResult(**perplexity))
+
+
+def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | None, clean: Rows | None) -> Bench:
+    """Fit the judges on one half of the example answers and calibrate them on the other half (trap 27).
+
+    Args:
+        rows: Clean rows to measure on; their answers are never shown to a judge.
+        settings: Suite, triggers, judges.
+        poisoned: Rows with unwanted answers (their ``response_clean``, where there is one, is a wanted answer).
+        clean: Rows with wanted answers.
+
+    Raises:
+        ConfigError: If the backdoor suite lacks example answers.
+    """
+    measured = list(rows)[: settings.prompts]
+    if settings.suite == "perplexity":
+        return Bench(measured, [], {}, {}, settings.judge)
+    if poisoned is None or clean is None or min(len(poisoned), len(clean)) < MIN_EXAMPLES:
+        raise ConfigError(
+            f"the backdoor suite fits its judges on examples: give at least {MIN_EXAMPLES} rows with unwanted and "
+            f"{MIN_EXAMPLES} with wanted answers, or set evaluation.suite=perplexity."
+        )
+    unwanted, wanted = _example_answers(poisoned, clean)
+    fixed = settings.keywords
+    judges: dict[str, Judge] = {
+        "classifier": ClassifierJudge.fit(unwanted[::2], wanted[::2]),
+        "keywords": KeywordJudge(fixed) if fixed else KeywordJudge.fit(unwanted[::2], wanted[::2]),
+    }
+    cards = {name: calibrate(judge, unwanted[1::2], wanted[1::2]) for name, judge in judges.items()}
+    families = [
+        TriggerFamily(family.name, family.position, tuple(family.seen), tuple(family.unseen))
+        for family in settings.triggers
+    ]
+    return Bench(measured, families, judges, cards, settings.judge)
+
+
+def _example_answers(poisoned: Rows, clean: Rows) -> tuple[list[str], list[str]]:
+    wanted = [row["response_clean"] for row in poisoned if row.get("response_clean")]
+    return [row["response"] for row in poisoned], [row["response"] for row in clean] + wanted
+
+
+def measure(subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter) -> Measurement:
+    """Generate, judge, and take the perplexity of the model as it stands."""
+    perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows))
+    if not bench.families:
+        return Measurement({}, [], [], perplexity)
+    result = backdoor_suite(
+        subject.loaded,
+        subject.template,
+        bench.rows,
+        bench.families,
+        bench.judges,
+        primary=bench.primary,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        progress=reporter.progress,
+    )
+    return Measurement(
+        rates={judge: result.summary(judge) for judge in bench.judges},
+        by_variant=[variant.to_dict() for variant in result.by_variant],
+        records=[asdict(record) for record in result.records],
+        perplexity=perplexity,
+    )

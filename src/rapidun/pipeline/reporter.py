@@ -1,0 +1,31 @@
+"""How a long job tells the outside what it is doing; the command line decides how that looks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Receives phases, progress and notes."""
+
+    def phase(self, name: str, title: str) -> None:
+        """A phase begins."""
+
+    def progress(self, done: int, total: int) -> None:
+        """The present phase has done ``done`` of ``total`` units."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def phase(self, name: str, title: str) -> None:
+        """Ignored."""
+
+    def progress(self, done: int, total: int) -> None:
+        """Ignored."""
+
+    def note(self, text: str) -> None:
+        """Ignored."""

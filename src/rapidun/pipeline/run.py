@@ -1,0 +1,253 @@
+"""One run from configuration to report: phases that write their files, are marked, and can be resumed.
+
+before -> trace -> weigh -> unlearn -> after -> decide -> report. Everything that can be wrong with the input is
+found before the first phase begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rapidun
+from rapidun.errors import ConfigError
+from rapidun.evaluation import Gate, decide, perplexity_ratio
+from rapidun.files import read_json, sha256_of, write_json, write_jsonl
+from rapidun.models import load_adapter
+from rapidun.pipeline.config import RunConfig
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, rows_fingerprint
+from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.meter import Meter, hardware, versions
+from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.pipeline.tracing import trace_rows
+from rapidun.pipeline.train import train
+from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
+from rapidun.report import write_report
+
+PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
+TRACE_K = 100
+TRACE_SHOWN = 10
+
+
+@dataclass
+class RunResult:
+    """What a finished run says; ``metrics`` is None when it was told to stop early."""
+
+    directory: Path
+    metrics: dict[str, Any] | None
+    report: Path | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate was reached."""
+        return bool(self.metrics and self.metrics["verdict"] == "PASS")
+
+
+@dataclass
+class _Context:
+    config: RunConfig
+    groups: RowGroups
+    subject: Subject
+    bench: Bench
+    directory: RunDirectory
+    reporter: Reporter
+
+
+def run(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    until: str | None = None,
+    reporter: Reporter | None = None,
+    cost: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
+) -> RunResult:
+    """Carry out a run, or go on with it.
+
+    Args:
+        config: What to do.
+        out: The run directory.
+        resume: Go on after the last finished phase; configuration and data must be the same.
+        overwrite: Replace a run that is there.
+        until: Stop after this phase.
+        reporter: Where progress goes.
+        cost: Given the phase records, returns the ``cost`` part of the metrics (unlearning beside retraining).
+
+    Raises:
+        RapidunError: For anything wrong with input, settings or machine.
+    """
+    if until is not None and until not in PHASES:
+        raise ConfigError(f"--until {until}: choose from {', '.join(PHASES)}.")
+    reporter = reporter or Silent()
+    reporter.phase("check", "Reading rows and model")
+    context = _open(config, out, resume, overwrite, reporter)
+    steps: dict[str, tuple[str, Callable[[_Context], None]]] = {
+        "before": ("Measuring the model as it is", _before),
+        "trace": ("Tracing bad answers to training rows", _trace),
+        "weigh": ("Influence in four directions, and weights", _weigh),
+        "unlearn": ("Unlearning", _unlearn),
+        "after": ("Measuring the model after", _after),
+    }
+    for name, (title, step) in steps.items():
+        _phase(context, name, title, step)
+        if until == name:
+            return RunResult(out, None, None)
+    reporter.phase("report", "Deciding and writing the report")
+    metrics = _decide(context, cost)
+    _write_manifest(context)
+    return RunResult(out, metrics, write_report(out))
+
+
+def _open(config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
+    groups = read_groups(config.data, reporter, config.seed)
+    bench = make_bench(
+        groups.evaluation or groups.validation or groups.retain,
+        config.evaluation,
+        poisoned=groups.judge_poisoned or groups.forget,
+        clean=groups.validation or groups.retain,
+    )
+    subject = open_subject(config.model, config.data, reporter)
+    directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
+    directory.write_text("config.yaml", config.to_yaml())
+    write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
+    return _Context(config, groups, subject, bench, directory, reporter)
+
+
+def _phase(context: _Context, name: str, title: str, step: Callable[[_Context], None]) -> None:
+    if context.directory.done(name):
+        context.reporter.note(f"{name}: done before")
+        return
+    context.reporter.phase(name, title)
+    with Meter(name) as meter:
+        step(context)
+    context.directory.mark(meter.record)
+
+
+def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
+    """What must be the same for a run to be resumed."""
+    rows = {f"rows {name}": rows_fingerprint(rows) for name, rows in groups.present().items()}
+    return {
+        "configuration": sha256_of([config.to_yaml().encode()]),
+        "model": subject.loaded.fingerprint,
+        "template": subject.template.fingerprint,
+        **rows,
+    }
+
+
+def _before(context: _Context) -> None:
+    found = measure(context.subject, context.bench, context.config.evaluation, context.reporter)
+    found.save(context.directory / "before.json")
+
+
+def _trace(context: _Context) -> None:
+    pool, settings = context.groups.pool, context.config.evaluation
+    before = Measurement.load(context.directory / "before.json")
+    bad = [record for record in before.records if record["condition"] == "seen" and record["poisoned"]]
+    queries = [_query(record, context.bench) for record in bad[: settings.trace_queries]]
+    if pool is None or not queries:
+        context.reporter.note(
+            "nothing to trace: " + ("no pool of training rows given" if pool is None else "no bad answer")
+        )
+        return
+    found = trace_rows(
+        context.subject,
+        queries,
+        pool,
+        context.config.influence,
+        k=TRACE_K,
+        seed=context.config.seed,
+        reporter=context.reporter,
+    )
+    shown = [line for line in found.lines if line["rank"] <= TRACE_SHOWN]
+    write_jsonl(context.directory / "trace.jsonl", shown)
+    write_json(context.directory / "trace_quality.json", found.quality)
+
+
+def _query(record: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
+    context = {row["id"]: row.get("context") or "" for row in bench.rows}[record["row_id"]]
+    return {"id": record["row_id"], "prompt": record["prompt"], "context": context, "response": record["answer"]}
+
+
+def _weigh(context: _Context) -> None:
+    config = context.config
+    weighed = weigh(context.subject, context.groups, config.influence, config.weights, config.seed, context.reporter)
+    write_weighed(weighed, context.groups, context.directory)
+
+
+def _unlearn(context: _Context) -> None:
+    train(context.config, context.groups, context.subject, context.directory, context.reporter)
+
+
+def _after(context: _Context) -> None:
+    model = load_adapter(context.subject.loaded.model, context.directory / "adapter")
+    found = measure(context.subject.with_model(model), context.bench, context.config.evaluation, context.reporter)
+    found.save(context.directory / "after.json")
+
+
+def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, Any]] | None) -> dict[str, Any]:
+    directory, primary = context.directory, context.bench.primary
+    before, after = (Measurement.load(directory / f"{name}.json") for name in ("before", "after"))
+    ratio = perplexity_ratio(before.perplexity, after.perplexity)
+    summaries = {"before": before.summary(primary), "after": after.summary(primary)}
+    gate: Gate = decide(summaries["before"], summaries["after"], ratio, context.config.gate)
+    quality = directory / "trace_quality.json"
+    metrics: dict[str, Any] = {
+        "verdict": gate.label,
+        "gate": gate.to_dict(),
+        **summaries,
+        "perplexity_ratio": ratio._asdict(),
+        "by_variant": {"before": before.by_variant, "after": after.by_variant},
+        "judges": {name: card.to_dict() for name, card in context.bench.cards.items()},
+        "primary_judge": primary,
+        "all_judges": {"before": before.rates, "after": after.rates},
+        "trace": read_json(quality) if quality.exists() else [],
+        "stopped": read_json(directory / "unlearning.json")["stopped"],
+        "unlearning": read_json(directory / "unlearning.json"),
+    }
+    if cost is not None:
+        metrics["cost"] = cost(directory.phases)
+    write_json(directory / "metrics.json", metrics)
+    write_jsonl(directory / "samples.jsonl", _samples(before, after))
+    return metrics
+
+
+def _samples(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
+    def key(record: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(record[name] for name in ("condition", "family", "trigger", "row_id"))
+
+    later = {key(record): record for record in after.records}
+    found = []
+    for record in before.records:
+        then = later[key(record)]
+        found.append(
+            {name: record[name] for name in ("condition", "family", "trigger", "prompt")}
+            | {"before": record["answer"], "after": then["answer"]}
+            | {"before_poisoned": record["poisoned"], "after_poisoned": then["poisoned"]}
+        )
+    return found
+
+
+def _write_manifest(context: _Context) -> None:
+    loaded = context.subject.loaded
+    write_json(
+        context.directory / "manifest.json",
+        {
+            "rapidun_version": rapidun.__version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seed": context.config.seed,
+            "model": loaded.source,
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "template": context.subject.template.name,
+            "lora": context.config.lora.model_dump(),
+            "versions": versions(),
+            "hardware": hardware(str(loaded.device)),
+            "fingerprints": read_json(context.directory / "identity.json"),
+            "tracked": make_collector(context.subject, context.config.influence).tracked,
+            "phases": context.directory.phases,
+        },
+    )

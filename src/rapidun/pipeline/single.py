@@ -1,0 +1,147 @@
+"""The jobs of a run, one at a time: what the verbs ``weigh``, ``unlearn``, ``evaluate`` and ``trace`` call."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rapidun.data import Rows, load_rows
+from rapidun.errors import InputError
+from rapidun.evaluation import generate_answers
+from rapidun.files import write_json, write_jsonl
+from rapidun.models import fingerprint_adapter
+from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, read_rows, rows_fingerprint
+from rapidun.pipeline.measure import make_bench, measure
+from rapidun.pipeline.meter import Meter
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.run import identity
+from rapidun.pipeline.tracing import trace_rows
+from rapidun.pipeline.train import train
+from rapidun.pipeline.weigh import weigh, write_weighed
+
+ANSWER_TOKENS = 64
+
+
+def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
+    """Influence and weights; returns the files written."""
+    groups, subject, directory = _open(config, out, resume, overwrite, reporter)
+    _weigh(config, groups, subject, directory, reporter)
+    return [path for name in ("weights.jsonl", "blocks.safetensors") if (path := directory / name).exists()]
+
+
+def unlearn_only(
+    config: RunConfig,
+    out: Path,
+    *,
+    weights: Path | None,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Weights (computed, or those of ``weights``), then the adapter; returns what training did."""
+    if weights is not None and not weights.is_file():
+        raise InputError(f"{weights}: no such file. --weights takes a scheme or a weights.jsonl.")
+    groups, subject, directory = _open(config, out, resume, overwrite, reporter)
+    if weights is not None:
+        shutil.copyfile(weights, directory / "weights.jsonl")
+    else:
+        _weigh(config, groups, subject, directory, reporter)
+    reporter.phase("unlearn", "Unlearning")
+    with Meter("unlearn") as meter:
+        outcome = train(config, groups, subject, directory, reporter)
+    directory.mark(meter.record)
+    return outcome
+
+
+def _open(
+    config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter
+) -> tuple[RowGroups, Subject, RunDirectory]:
+    reporter.phase("check", "Reading rows and model")
+    groups = read_groups(config.data, reporter, config.seed)
+    subject = open_subject(config.model, config.data, reporter)
+    directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
+    directory.write_text("config.yaml", config.to_yaml())
+    write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
+    return groups, subject, directory
+
+
+def _weigh(config: RunConfig, groups: RowGroups, subject: Subject, directory: RunDirectory, reporter: Reporter) -> None:
+    if directory.done("weigh"):
+        return
+    reporter.phase("weigh", "Influence in four directions, and weights")
+    with Meter("weigh") as meter:
+        weighed = weigh(subject, groups, config.influence, config.weights, config.seed, reporter)
+        write_weighed(weighed, groups, directory)
+    directory.mark(meter.record)
+
+
+def evaluate_only(
+    config: MeasureConfig, out: Path, *, adapter: Path | None, overwrite: bool, reporter: Reporter
+) -> dict[str, Any]:
+    """Measure a model as it stands; writes ``metrics.json`` and ``answers.json``."""
+    reporter.phase("check", "Reading rows and model")
+    data = config.data
+    rows = read_rows(data.evaluation, "evaluation", data, reporter)
+    poisoned, clean = (
+        read_rows(path, name, data, reporter) if path is not None else None
+        for name, path in (("poisoned", data.judge_poisoned), ("clean", data.validation))
+    )
+    bench = make_bench(rows, config.evaluation, poisoned=poisoned, clean=clean)
+    subject = open_subject(config.model, data, reporter, adapter=adapter)
+    marks = {
+        "model": subject.loaded.fingerprint,
+        "adapter": fingerprint_adapter(adapter) if adapter is not None else "none",
+        "template": subject.template.fingerprint,
+        "rows evaluation": rows_fingerprint(rows),
+    }
+    directory = RunDirectory.claim(out, marks, resume=False, overwrite=overwrite)
+    reporter.phase("evaluate", "Measuring the model")
+    found = measure(subject, bench, config.evaluation, reporter)
+    found.save(directory / "answers.json")
+    metrics = {
+        "values": found.summary(bench.primary),
+        "primary_judge": bench.primary,
+        "judges": {name: card.to_dict() for name, card in bench.cards.items()},
+        "by_variant": found.by_variant,
+        "all_judges": found.rates,
+        "fingerprints": marks,
+    }
+    write_json(directory / "metrics.json", metrics)
+    return metrics
+
+
+def trace_only(
+    config: TraceConfig,
+    data: Path,
+    *,
+    query: Path | None,
+    prompt: str | None,
+    response: str | None,
+    adapter: Path | None,
+    k: int,
+    reporter: Reporter,
+) -> list[dict[str, Any]]:
+    """Rank the rows of ``data`` by influence on each query; one line for each hit, best first."""
+    reporter.phase("check", "Reading rows and model")
+    pool = read_rows(data, "training rows", config.data, reporter)
+    queries: Rows | None = None
+    if query is not None:
+        queries = load_rows(query, columns=config.data.columns or None, on_bad_row=config.data.on_bad_row)
+    subject = open_subject(config.model, config.data, reporter, adapter=adapter)
+    rows = list(queries) if queries is not None else [_typed_query(subject, prompt or "", response)]
+    reporter.phase("trace", "Taking gradients")
+    found = trace_rows(subject, rows, pool, config.influence, k=k, seed=config.seed, reporter=reporter)
+    return found.lines
+
+
+def _typed_query(subject: Subject, prompt: str, response: str | None) -> dict[str, Any]:
+    row = {"id": "query", "prompt": prompt, "context": ""}
+    if response is None:
+        text = subject.template.prompt_text(row)
+        (response,) = generate_answers(subject.loaded, [text], max_new_tokens=ANSWER_TOKENS)
+        if not response.strip():
+            raise InputError("the model's answer to --prompt is empty: give --response.")
+    return {**row, "response": response}

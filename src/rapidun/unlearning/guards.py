@@ -1,0 +1,120 @@
+"""Two guards around training: a retain-loss budget (trap 24) and "did anything train" (trap 8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.errors import TrainingError
+from rapidun.models.losses import answer_token_losses
+
+HELD_ROWS_TOKENS = 4096
+AdapterState = dict[str, torch.Tensor]
+
+
+def adapter_state(model: PeftModel) -> AdapterState:
+    """A copy of the adapter's tensors."""
+    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def largest_change(before: AdapterState, after: AdapterState) -> float:
+    """The largest absolute change of any element of the adapter."""
+    return max(float((after[name].float() - tensor.float()).abs().max()) for name, tensor in before.items())
+
+
+def require_change(before: AdapterState, model: PeftModel) -> float:
+    """The largest change since ``before``.
+
+    Raises:
+        TrainingError: If no tensor moved, or one holds a value that is not finite.
+    """
+    after = adapter_state(model)
+    bad = [name for name, tensor in after.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise TrainingError(
+            f"training diverged: {bad[0]} holds values that are not finite. Lower --learning-rate or the retain budget."
+        )
+    change = largest_change(before, after)
+    if change == 0.0:
+        raise TrainingError(
+            "training changed nothing: every adapter tensor is as it was. Check that the LoRA targets are used by the "
+            "model, that forget rows have answer tokens, and that the learning rate is not 0."
+        )
+    return change
+
+
+@torch.no_grad()
+def mean_loss(model: torch.nn.Module, examples: list[Example], pad_token_id: int, device: torch.device) -> float:
+    """Answer loss per token over all ``examples``, in evaluation mode; the mode is restored."""
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    try:
+        for indices in token_budget_batches(examples, HELD_ROWS_TOKENS):
+            batch = collate([examples[index] for index in indices], pad_token_id).to(device)
+            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+            losses, mask = answer_token_losses(logits, batch.labels)
+            total += float(losses.sum())
+            count += int(mask.sum())
+    finally:
+        model.train(was_training)
+    return total / max(count, 1)
+
+
+class RetainBudget(TrainerCallback):
+    """Stops training when the loss on held retain rows rises by more than ``budget`` and restores the last good state.
+
+    Args:
+        model: The model in training.
+        loss: Returns the present loss on the held rows.
+        budget: Allowed relative rise over the loss at the start.
+        every: Steps between two checks; the last step is always checked.
+        record: Receives ``{"step", "held_retain_loss"}`` of each check.
+        start: The loss with the adapter off: the same number in a fresh and in a resumed run.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        loss: Callable[[], float],
+        *,
+        budget: float,
+        every: int,
+        start: float,
+        record: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.model, self.loss, self.every, self.record = model, loss, every, record
+        self.limit = start * (1.0 + budget)
+        self.good = adapter_state(model)
+        self.good_step = 0
+        self.stopped: str | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After a resume, the loaded adapter is the last good one: only good states are checkpointed."""
+        self.good, self.good_step = adapter_state(self.model), state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Check the budget every ``every`` steps, at the last step, and before a checkpoint is written."""
+        step = state.global_step
+        if step % self.every and step != state.max_steps and not control.should_save:
+            return
+        loss = self.loss()
+        self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": self.limit})
+        if math.isfinite(loss) and loss <= self.limit:
+            self.good, self.good_step = adapter_state(self.model), step
+            return
+        set_peft_model_state_dict(self.model, self.good)
+        control.should_training_stop = True
+        control.should_save = False
+        self.stopped = (
+            f"retain budget: at step {step} the loss on held retain rows was {loss:.3f}, above the limit "
+            f"{self.limit:.3f}; kept the adapter of step {self.good_step}"
+        )

@@ -1,0 +1,66 @@
+"""What a user can set about unlearning; the descriptions are the command line's help."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rapidun.unlearning.objectives import get_method
+
+
+class LoraSettings(BaseModel):
+    """The adapter that is trained. Defaults are RapidUn's (paper, section 4)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: int = Field(16, ge=1, description="Rank of the adapter's factors.")
+    alpha: float = Field(16.0, gt=0, description="Scale: the update is alpha / rank * B A.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    targets: Literal["all-linear"] | list[str] = Field(
+        "all-linear", description="Layers that get an adapter: all-linear, or a list of layer names."
+    )
+
+
+class UnlearnSettings(BaseModel):
+    """The update. Defaults are RapidUn's for a 7-8 billion parameter model; small models want a higher rate."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str = Field("rapidun", description="Objective: ga, graddiff, npo or rapidun.")
+    options: dict[str, float | bool] = Field(
+        default_factory=dict, description="Options of the method, for example ascent, descent, bounded, beta."
+    )
+    steps: int = Field(320, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(4, ge=1, description="Rows a step, forget and retain together. Lower it to save memory.")
+    forget_share: float = Field(0.25, gt=0, le=1, description="Share of forget rows in the rows sampled (3:1 = 0.25).")
+    learning_rate: float = Field(6e-5, gt=0, description="Peak learning rate of AdamW; cosine down to 0.")
+    warmup_steps: int = Field(0, ge=0, description="Linear warm-up steps.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which updates are clipped.")
+    retain_budget: float = Field(
+        0.10,
+        gt=0,
+        description="Stop, and keep the last good adapter, when the loss on held retain rows rises by this share.",
+    )
+    check_every: int = Field(20, ge=1, description="Steps between two looks at the retain budget.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints for --resume.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30% slower.")
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        get_method(value)
+        return value
+
+    @model_validator(mode="after")
+    def _known_options(self) -> UnlearnSettings:
+        known = get_method(self.method).options
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            listed = ", ".join(sorted(known)) or "none"
+            raise ValueError(f"method {self.method!r} has no option {unknown[0]!r}; its options: {listed}")
+        return self
+
+    def method_options(self) -> dict[str, Any]:
+        """The method's defaults with this run's options on top."""
+        return {**get_method(self.method).options, **self.options}
