@@ -1,0 +1,96 @@
+"""RapidGrad: a count-sketch whose buckets and signs are a function of (seed, tensor name, index) and nothing else.
+
+Value ``j`` of a tensor is added, with a random sign ``r(j)``, to bucket ``h(j)`` of k::
+
+    sketch(x)[b] = sum over j with h(j) = b of r(j) x_j
+
+``E<sketch(x), sketch(y)> = <x, y>`` and the variance is ``(|x|^2 |y|^2 + <x, y>^2 - 2 sum_j x_j^2 y_j^2) / k``:
+the estimator of RapidIn (arXiv 2405.11724, section 3.2) and OPORP, without their permutation of all D values and
+without their padding. No permutation is stored, so memory does not grow with D; and since the hash knows neither
+the batch nor the other tensors nor the device, the same gradient has the same sketch everywhere (trap 13).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from rapidun.errors import ConfigError
+
+_CHUNK = 2**16  # part of the definition: each chunk of a tensor has keys of its own
+_MULTIPLIERS = (0x7FEB352D, 0x045D9F3B)  # odd, with about half of their bits set
+
+
+@dataclass(frozen=True)
+class RapidGrad:
+    """Count-sketch to ``k`` values.
+
+    Args:
+        k: Number of buckets; a power of two is fastest.
+        seed: Another seed is another, independent sketch.
+
+    Raises:
+        ConfigError: If ``k`` is not between 1 and 2^31 - 1.
+    """
+
+    k: int = 65_536
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k < 2**31:
+            raise ConfigError(f"sketch k={self.k}: give a number between 1 and 2147483647, for example 65536.")
+
+    def dimension(self, sizes: Mapping[str, int]) -> int:
+        """``k``, whatever is tracked."""
+        return self.k
+
+    def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
+        """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k), chunk by chunk."""
+        for number, chunk in enumerate(torch.split(gradients, _CHUNK, dim=1)):
+            buckets, signs = self.buckets_and_signs(name, number, chunk.shape[1], gradients.device)
+            total.index_add_(1, buckets, chunk * signs)
+
+    def buckets_and_signs(
+        self, name: str, chunk: int, length: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bucket (int64) and sign (float32, +1 or -1) of the first ``length`` values of a tensor's chunk."""
+        hashed = _hashed(_keys(self.seed, name, chunk), length, device)
+        signs = torch.copysign(torch.ones((), device=device), hashed.view(torch.float32))
+        positive = hashed.bitwise_and_(0x7FFFFFFF)
+        if self.k & (self.k - 1) == 0:
+            return positive.bitwise_and_(self.k - 1).long(), signs  # the same remainder, four times faster
+        return positive.remainder_(self.k).long(), signs
+
+
+def _keys(seed: int, name: str, chunk: int) -> tuple[int, int, int]:
+    """Three 32-bit keys, as different for neighbouring chunks and names as SHA-256 makes them."""
+    digest = hashlib.sha256(f"{seed}:{chunk}:{name}".encode()).digest()
+    return _int32(digest[0:4]), _int32(digest[4:8]), _int32(digest[8:12])
+
+
+def _int32(raw: bytes) -> int:
+    return int.from_bytes(raw, "little", signed=True)
+
+
+def _hashed(keys: tuple[int, int, int], length: int, device: torch.device) -> torch.Tensor:
+    """Keyed hash of 0..length-1, int32: integer arithmetic modulo 2^32, equal on every device.
+
+    Three rounds of "add a key, multiply by an odd number, fold the high bits onto the low ones"; with two rounds,
+    neighbouring values fall into one bucket measurably too often. A right shift of a negative int32 brings ones
+    in from the left; the mask takes them away.
+    """
+    first, second, third = keys
+    values = torch.arange(length, dtype=torch.int32, device=device)
+    values ^= first
+    values *= _MULTIPLIERS[0]
+    values ^= (values >> 15) & 0x1FFFF
+    values += second
+    values *= _MULTIPLIERS[1]
+    values ^= (values >> 16) & 0xFFFF
+    values += third
+    values *= _MULTIPLIERS[0]
+    values ^= (values >> 16) & 0xFFFF
+    return values

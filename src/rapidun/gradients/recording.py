@@ -1,0 +1,140 @@
+"""Hooks that catch what a layer's per-example gradient needs, in one forward and one backward pass.
+
+A forward hook keeps the layer's input and counts its calls; a tensor hook on its output receives the output's
+gradient. When the last call of a weight tensor has its gradient, the per-example gradient is formed, handed
+over and dropped, so that one tensor's gradients exist at a time. Tensor hooks fire once per graph node, so
+activation checkpointing, which runs a layer's forward twice, does not count a layer twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from rapidun.errors import ModelError
+from rapidun.gradients.layers import layer_gradient
+from rapidun.gradients.targets import TrackedTensor
+
+Receive = Callable[[str, slice, torch.Tensor], None]
+_MAX_VALUES = 2**24  # 64 MiB of float32 gradients at a time
+
+
+class Recorder:
+    """Per-example gradients of tracked tensors during one forward and backward pass.
+
+    Args:
+        shape: (examples, length) of the pass's token ids.
+        receive: Called with ``(tensor name, rows, gradients)``; gradients are float32 of shape (rows, size).
+    """
+
+    def __init__(self, shape: tuple[int, int], receive: Receive) -> None:
+        self._shape = shape
+        self._receive = receive
+        self._calls: dict[str, int] = {}
+        self._caught: dict[str, list[_Caught]] = {}
+        self._counting = True
+        self.received: set[str] = set()
+
+    @contextmanager
+    def attached(self, tensors: Sequence[TrackedTensor]) -> Iterator[None]:
+        """Hooks on every layer of ``tensors``; removed at the end, also after an exception."""
+        handles = []
+        try:
+            for tensor in tensors:
+                hook = partial(self._after_forward, tensor)
+                handles += [layer.register_forward_hook(hook, with_kwargs=True) for layer in tensor.layers]
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def backward(self, outputs: torch.Tensor, gradient: torch.Tensor | None = None) -> None:
+        """Run the backward pass from ``outputs`` and hand over every tracked gradient."""
+        self._counting = False  # checkpointed layers run forward again from here on
+        outputs.backward(gradient)  # type: ignore[no-untyped-call]
+        for name in list(self._caught):
+            self._hand_over(name)
+
+    def _after_forward(
+        self, tensor: TrackedTensor, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> None:
+        if self._counting:
+            self._calls[tensor.name] = self._calls.get(tensor.name, 0) + 1
+        if output.requires_grad:
+            activations = args[0] if args else next(iter(kwargs.values()))
+            caught = _Caught(tensor.name, layer, activations.detach())
+            output.register_hook(partial(self._after_backward, caught))
+
+    def _after_backward(self, caught: _Caught, output_gradients: torch.Tensor) -> None:
+        caught.arrived(output_gradients)
+        waiting = self._caught.setdefault(caught.name, [])
+        waiting.append(caught)
+        if len(waiting) == self._calls[caught.name]:
+            self._hand_over(caught.name)
+
+    @torch.no_grad()
+    def _hand_over(self, name: str) -> None:
+        """Form the gradient of one tensor, summed over its layers' calls, a few examples at a time."""
+        calls = self._caught.pop(name)
+        self.received.add(name)
+        step = max(1, _MAX_VALUES // calls[0].size)
+        for start in range(0, self._shape[0], step):
+            rows = slice(start, min(start + step, self._shape[0]))
+            gradients = calls[0].gradients(rows, self._shape)
+            for call in calls[1:]:
+                gradients += call.gradients(rows, self._shape)
+            self._receive(name, rows, gradients)
+
+
+class _Caught:
+    """One call of one layer: its input and, once it arrives, its output's gradient."""
+
+    def __init__(self, name: str, layer: nn.Module, activations: torch.Tensor) -> None:
+        self.name = name
+        self._layer = layer
+        self._activations = activations
+        self._version = activations._version
+        self._output_gradients: torch.Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        assert self._output_gradients is not None
+        return self._activations.shape[-1] * self._output_gradients.shape[-1]
+
+    def arrived(self, output_gradients: torch.Tensor) -> None:
+        if self._activations._version != self._version:
+            raise ModelError(
+                f"{self.name}: the model changes this layer's input in place after the layer has used it, so its "
+                "per-example gradient cannot be formed. Choose other targets."
+            )
+        self._output_gradients = output_gradients.detach()
+
+    def gradients(self, rows: slice, shape: tuple[int, int]) -> torch.Tensor:
+        """(rows, size) float32, whatever the model's dtype (trap 7)."""
+        assert self._output_gradients is not None
+        activations = _by_example(self._activations, shape, self.name)[rows]
+        output_gradients = _by_example(self._output_gradients, shape, self.name)[rows]
+        formed = layer_gradient(self._layer)(self._layer, activations.float(), output_gradients.float())
+        return formed.flatten(1)
+
+
+def _by_example(values: torch.Tensor, shape: tuple[int, int], name: str) -> torch.Tensor:
+    """(examples, positions, features), also for layers that see (examples x length, features).
+
+    Raises:
+        ModelError: If the values cannot be told apart by example (the experts of a mixture, for instance).
+    """
+    examples, length = shape
+    if values.ndim >= 3 and values.shape[0] == examples:
+        return values.flatten(1, -2)
+    if values.ndim == 2 and values.shape[0] == examples * length:
+        return values.reshape(examples, length, -1)
+    raise ModelError(
+        f"{name}: this layer sees values of shape {tuple(values.shape)}, which cannot be split into the batch's "
+        f"{examples} examples of {length} tokens. Choose other targets."
+    )

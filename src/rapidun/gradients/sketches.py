@@ -1,0 +1,56 @@
+"""Per-example gradients of many tensors, reduced to one vector of k values: the protocol, and the exact form.
+
+A sketch is a linear map of the concatenated gradients. It gets them one tensor at a time, in any order, so the
+whole gradient never exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+
+class Sketch(Protocol):
+    """A linear map from gradients, one tensor at a time, to vectors of k values."""
+
+    @property
+    def k(self) -> int | None:
+        """Length of the vectors; None where it follows from the tracked tensors."""
+
+    def dimension(self, sizes: Mapping[str, int]) -> int:
+        """Length of the vectors for tensors of these names and sizes."""
+
+    def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
+        """Add one tensor's share to ``total`` in place.
+
+        Args:
+            total: (batch, dimension) float32.
+            name: The tensor's name.
+            gradients: (batch, size of the tensor) float32, on the device of ``total``.
+            sizes: Number of values of every tracked tensor, in the model's order.
+        """
+
+
+class Exact:
+    """No sketch: all gradients side by side, in the model's order. For small models and as the reference."""
+
+    @property
+    def k(self) -> int | None:
+        """None: as many values as are tracked."""
+        return None
+
+    def dimension(self, sizes: Mapping[str, int]) -> int:
+        """Number of tracked values."""
+        return sum(sizes.values())
+
+    def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
+        """Add ``gradients`` at the tensor's place."""
+        start = 0
+        for other, size in sizes.items():
+            if other == name:
+                total[:, start : start + size] += gradients
+                return
+            start += size
+        raise KeyError(name)

@@ -1,0 +1,72 @@
+"""The user's model, borrowed: evaluation mode and frozen parameters inside a block, everything as before after.
+
+Evaluation mode, because dropout makes a gradient or a hidden state depend on chance (trap 10). Frozen, so that
+autograd computes no weight gradient and writes no ``.grad``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from rapidun.errors import ModelError
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module; each module's own mode is restored, also after an exception."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient; the flags are restored, also after an exception."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def differentiable_inputs(model: nn.Module) -> Iterator[None]:
+    """Let the input embeddings' output require a gradient: the one leaf that frozen weights leave.
+
+    Raises:
+        ModelError: If the model has no input embeddings.
+    """
+    handle = input_embeddings(model).register_forward_hook(lambda module, inputs, output: output.requires_grad_(True))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def input_embeddings(model: nn.Module) -> nn.Module:
+    """The module that turns token ids into vectors.
+
+    Raises:
+        ModelError: If the model does not say which one it is.
+    """
+    getter = getattr(model, "get_input_embeddings", None)
+    found = getter() if callable(getter) else None
+    if not isinstance(found, nn.Module):
+        raise ModelError(f"{type(model).__name__} has no get_input_embeddings(). Give a Hugging Face causal LM.")
+    return found
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model expects its token ids."""
+    return next(input_embeddings(model).parameters()).device
