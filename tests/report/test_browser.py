@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
 from rapidun.report import write_report
 from rapidun.report.palette import contrast
 from report.make_run import make_run
@@ -25,7 +26,7 @@ READABLE = """() => {
   const ground = (e) => {
     for (; e; e = e.parentElement) {
       const c = getComputedStyle(e).backgroundColor;
-      if (!c.endsWith(', 0)')) return hex(c);
+      if (!/^rgba\\(.*, 0\\)$/.test(c)) return hex(c);
     }
     return '#ffffff';
   };
@@ -125,6 +126,37 @@ def test_a_script_that_slipped_in_would_not_run(browser, report, tmp_path):
     page = browser.new_page()
     page.goto(broken.as_uri())
     assert "owned" not in page.title()
+    page.close()
+
+
+def test_hostile_lengths_do_not_widen_the_page(browser, tmp_path):
+    run = make_run(tmp_path / "run")
+    long = "unbroken" * 60
+    manifest, metrics = read_json(run / "manifest.json"), read_json(run / "metrics.json")
+    manifest["model"], manifest["phases"][0]["name"] = long, long
+    metrics["by_variant"]["after"][0]["trigger"] = long
+    metrics["gate"]["checks"][0]["text"] = long
+    metrics["judges"][long] = {"kind": long, "floor": 0.1, "ceiling": 0.9, "keywords": [long]}
+    write_json(run / "manifest.json", manifest)
+    write_json(run / "metrics.json", metrics)
+    samples = [{**sample, "prompt": long, "before": long} for sample in read_jsonl(run / "samples.jsonl")]
+    write_jsonl(run / "samples.jsonl", samples)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(write_report(run).as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
+
+
+def test_charts_on_paper_are_as_wide_as_half_a_page_and_grow_back(browser, report):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    width = "document.querySelector('#chart-weights-forget svg').clientWidth"
+    before = page.evaluate(width)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(width) == 310
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    until(page, f"{width} === {before}")
     page.close()
 
 

@@ -8,6 +8,7 @@
     place: document.getElementById(source.dataset.figure),
     figure: JSON.parse(source.textContent),
   }));
+  const paperWidth = 310; // pixels of half a page of A4 or Letter: a chart drawn wider would be cut
   let printing = false;
 
   const recoloured = (value) => {
@@ -22,6 +23,7 @@
     for (const { place, figure } of figures) {
       // A fresh copy each time: plotly keeps what it is given and writes into it.
       const { data, layout } = dark ? recoloured(figure) : structuredClone(figure);
+      if (printing) Object.assign(layout, { width: paperWidth, autosize: false });
       Plotly.react(place, data, layout, options);
     }
   };
