@@ -19,11 +19,11 @@ def assert_disjoint_prompts(
 ) -> None:
     """Check that no evaluation row asks what a forget row asks.
 
-    Two rows share a prompt when prompt and context are equal after Unicode NFKC, case folding, one space for
+    Two rows share a prompt when prompt, context and earlier turns are equal after Unicode NFKC, case folding, one space for
     each run of white space, and without triggers: a forget row carries one, the evaluation row gets it later.
 
     Args:
-        test_rows: Rows with ``id``, ``prompt`` and optional ``context``.
+        test_rows: Rows with ``id``, ``prompt`` and optional ``context`` and ``messages``.
         forget_rows: The same.
         families: Triggers to take off before comparing.
 
@@ -45,6 +45,7 @@ def assert_disjoint_prompts(
 
 
 def normalised_prompt(row: Mapping[str, Any], families: Sequence[TriggerFamily] = DOLLY_FAMILIES) -> str:
-    """Prompt and context as compared by `assert_disjoint_prompts`."""
-    parts = (strip_triggers(str(row["prompt"]).strip(), families), str(row.get("context") or ""))
+    """Prompt, context and earlier turns as compared by `assert_disjoint_prompts`."""
+    earlier = [str(message["content"]) for message in (row.get("messages") or [])[:-1]]
+    parts = (strip_triggers(str(row["prompt"]).strip(), families), str(row.get("context") or ""), *earlier)
     return "\0".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in parts)
