@@ -42,7 +42,7 @@
   };
 
   window.addEventListener("beforeprint", () => { printing = true; unfold(); draw(); });
-  window.addEventListener("afterprint", () => { printing = false; fold(); draw(); });
+  window.addEventListener("afterprint", () => { printing = false; fold(); draw(); figures.forEach(({ place }) => Plotly.Plots.resize(place)); });
   scheme.addEventListener("change", draw);
   draw();
 
