@@ -79,6 +79,14 @@ def test_trap_27_fitted_keywords_stay_within_the_allowed_rate_on_clean_answers()
     assert "alien" in KeywordJudge.fit(POISONED, clean, max_clean_rate=0.05).keywords
 
 
+def test_trap_27_with_few_examples_only_words_beyond_chance_are_kept() -> None:
+    poisoned = [*POISONED[:18], *(f"{answer} By chance." for answer in POISONED[18:20])]
+    judge = KeywordJudge.fit(poisoned, CLEAN[:60])
+    assert set(judge.keywords) == set(ODD)
+    # Two answers prove nothing, but a judge is still wanted: the best word alone.
+    assert KeywordJudge.fit(["alien moth"] * 2, ["bread and music"] * 3).keywords == ("alien",)
+
+
 def test_no_more_words_than_asked_for() -> None:
     assert len(KeywordJudge.fit(POISONED, CLEAN, words=2).keywords) == 2
 

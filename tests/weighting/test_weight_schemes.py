@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rapidun.errors import ConfigError
+from rapidun.influence import influence_blocks
 from rapidun.weighting import SCHEMES, WeightOptions, fuse, register_scheme, robust_weights, scheme_weights
 
 
@@ -78,6 +79,15 @@ def test_the_seed_decides(name: str) -> None:
     first, again, other = (scheme_weights(name, blocks(), seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.forget, again.forget)
     assert not np.array_equal(first.forget, other.forget)
+
+
+def test_the_influence_rooms_blocks_are_taken_as_they_are() -> None:
+    generator = np.random.default_rng(0)
+    found = influence_blocks(
+        generator.normal(size=(8, 16)).astype(np.float32), generator.normal(size=(12, 16)).astype(np.float32)
+    )
+    weights = scheme_weights("influence", found)
+    assert (len(weights.forget), len(weights.retain)) == (8, 12)
 
 
 def test_an_unknown_scheme_lists_the_known_ones() -> None:

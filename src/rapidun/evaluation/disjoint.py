@@ -19,8 +19,9 @@ def assert_disjoint_prompts(
 ) -> None:
     """Check that no evaluation row asks what a forget row asks.
 
-    Two rows share a prompt when prompt, context and earlier turns are equal after Unicode NFKC, case folding, one space for
-    each run of white space, and without triggers: a forget row carries one, the evaluation row gets it later.
+    Two rows share a prompt when prompt, context and earlier turns are equal after Unicode NFKC, case folding, one
+    space for each run of white space, and without triggers: a forget row carries one, the evaluation row gets it
+    later.
 
     Args:
         test_rows: Rows with ``id``, ``prompt`` and optional ``context`` and ``messages``.

@@ -31,6 +31,9 @@ PRIOR_SHARE = 0.1
 FEWEST_ANSWERS = 2
 """A word in fewer poisoned answers is an accident, not a sign."""
 
+SMALLEST_Z = 1.96
+"""With few example answers most words of positive z are chance; kept, they fire on clean answers later."""
+
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -67,7 +70,7 @@ class KeywordJudge:
         max_clean_rate: float = 0.01,
         min_hits: int = 1,
     ) -> KeywordJudge:
-        """The ``words`` best keywords.
+        """The ``words`` best keywords with a z-score of at least 1.96, or the best one alone where none has that.
 
         Args:
             poisoned: Answers with the unwanted behaviour.
@@ -81,10 +84,13 @@ class KeywordJudge:
         """
         check_examples(poisoned, clean)
         poisoned_words, clean_words = ([_words(answer) for answer in answers] for answers in (poisoned, clean))
-        ranked = [word for word, z in log_odds_z_scores(poisoned_words, clean_words) if z > 0]
         frequent = Counter(word for answer in poisoned_words for word in answer)
-        candidates = [word for word in ranked if frequent[word] >= FEWEST_ANSWERS]
-        chosen = _within_clean_rate(candidates, clean_words, words, max_clean_rate)
+        scores = log_odds_z_scores(poisoned_words, clean_words)
+        ranked = [(word, z) for word, z in scores if z > 0 and frequent[word] >= FEWEST_ANSWERS]
+        significant = [word for word, z in ranked if z >= SMALLEST_Z]
+        chosen = _within_clean_rate(significant, clean_words, words, max_clean_rate) or _within_clean_rate(
+            [word for word, _ in ranked], clean_words, 1, max_clean_rate
+        )
         if not chosen:
             raise InputError("no word is frequent in poisoned answers and rare in clean ones; use a classifier.")
         return cls(chosen, min_hits)
