@@ -32,6 +32,14 @@ def test_weights_survive_a_round_trip_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(group_weights(rows, "retain"), WEIGHTS.retain)
 
 
+def test_weights_of_other_rows_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.jsonl"
+    write_weights(path, WEIGHTS, FORGET, RETAIN)
+    assert len(group_weights(read_weights(path), "forget", 2)) == 2
+    with pytest.raises(InputError, match="there are 2 forget weights for 3 forget rows"):
+        group_weights(read_weights(path), "forget", 3)
+
+
 def test_lines_have_the_public_fields(tmp_path: Path) -> None:
     path = tmp_path / "weights.jsonl"
     write_weights(path, WEIGHTS, FORGET, RETAIN)

@@ -90,9 +90,23 @@ def read_weights(path: str | Path) -> list[WeightedRow]:
     return [found[key] for key in sorted(found)]
 
 
-def group_weights(rows: Iterable[WeightedRow], group: str) -> FloatArray:
-    """The weights of one group in the order of its indices, (rows,) float64."""
+def group_weights(rows: Iterable[WeightedRow], group: str, size: int | None = None) -> FloatArray:
+    """The weights of one group in the order of its indices, (rows,) float64.
+
+    Args:
+        rows: From `read_weights`.
+        group: "forget" or "retain".
+        size: The number of rows the group must have; None takes as many as there are.
+
+    Raises:
+        InputError: If the group has another size.
+    """
     chosen = sorted((row for row in rows if row.group == group), key=lambda row: row.index)
+    if size is not None and len(chosen) != size:
+        raise InputError(
+            f"there are {len(chosen)} {group} weights for {size} {group} rows. Weights belong to the rows they were "
+            "computed on: weigh these rows again, or use the rows of the weights."
+        )
     return np.array([row.weight for row in chosen], dtype=np.float64)
 
 
