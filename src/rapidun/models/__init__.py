@@ -1,1 +1,37 @@
 """Models and tokenizers: loading, LoRA, fingerprints, the answer loss."""
+
+from rapidun.models.fingerprints import adapter_fingerprint, model_fingerprint, tokenizer_fingerprint
+from rapidun.models.loading import LoadedModel, load_model
+from rapidun.models.lora import (
+    adapter_disabled,
+    attach_lora,
+    enable_gradient_checkpointing,
+    is_adapted,
+    load_adapter,
+    merge_adapter,
+    save_adapter,
+)
+from rapidun.models.losses import answer_token_losses, mean_answer_loss, sum_answer_loss
+from rapidun.models.placement import choose_device, choose_dtype
+from rapidun.models.targets import linear_layers
+
+__all__ = [
+    "LoadedModel",
+    "adapter_disabled",
+    "adapter_fingerprint",
+    "answer_token_losses",
+    "attach_lora",
+    "choose_device",
+    "choose_dtype",
+    "enable_gradient_checkpointing",
+    "is_adapted",
+    "linear_layers",
+    "load_adapter",
+    "load_model",
+    "mean_answer_loss",
+    "merge_adapter",
+    "model_fingerprint",
+    "save_adapter",
+    "sum_answer_loss",
+    "tokenizer_fingerprint",
+]

@@ -1,0 +1,191 @@
+"""`load_model`: any Hugging Face causal LM and its tokenizer, checked, on a device, with a fingerprint."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rapidun.errors import ModelError
+from rapidun.models.fingerprints import model_fingerprint
+from rapidun.models.placement import choose_device, choose_dtype
+from rapidun.models.quiet import quiet
+from rapidun.models.sources import check_directory, is_local
+
+Quantize = Literal["4bit", "8bit"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal LM in evaluation mode and what is needed to say which one it is.
+
+    Args:
+        model: The transformers model.
+        tokenizer: Its tokenizer; has an EOS and a pad token.
+        source: The path or hub id, as given.
+        device: Where the model is.
+        dtype: Of its parameters; of its arithmetic where it is quantised.
+        fingerprint: Of its parameters (`model_fingerprint`).
+        notes: What was decided on the user's behalf, to be shown to them.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    device: torch.device
+    dtype: torch.dtype
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pad_token_id(self) -> int:
+        """What `rapidun.data.collate` fills rows with; never attended to, whatever its id (trap 3)."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens the model can read at once, where its configuration says so."""
+        found = getattr(self.model.config, "max_position_embeddings", None)
+        return None if found is None else int(found)
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    quantize: Quantize | None = None,
+    dangerously_trust_remote_code: bool = False,
+    dangerously_allow_pickle: bool = False,
+) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        source: A local model directory, or a hub id.
+        device: ``auto`` (cuda, else mps, else cpu), or a torch device name.
+        dtype: ``auto`` (see `choose_dtype`), ``float32``, ``bfloat16`` or ``float16``.
+        quantize: Load the linear layers in 4 (NF4, double quantisation) or 8 bits; needs a CUDA GPU and bitsandbytes.
+        dangerously_trust_remote_code: Run Python code that comes with the model.
+        dangerously_allow_pickle: Read weights that are not safetensors.
+
+    Raises:
+        ModelError: If anything about the model, its tokenizer, the device or the quantisation cannot be used.
+    """
+    name = str(source)
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
+    options = _quantization(quantize, place, precision)
+    local = is_local(name)
+    where = str(check_directory(name, allow_pickle=dangerously_allow_pickle)) if local else name
+    tokenizer = _load_tokenizer(where, name, trust=dangerously_trust_remote_code)
+    notes = _give_pad_token(tokenizer)
+    model = _load_weights(
+        where,
+        name,
+        dtype=precision,
+        trust_remote_code=dangerously_trust_remote_code,
+        use_safetensors=None if dangerously_allow_pickle else True,
+        device_map={"": place},  # straight to its device, without a copy in main memory
+        **options,
+    )
+    _check_vocabulary(model, tokenizer, name)
+    return LoadedModel(model.eval(), tokenizer, name, place, precision, model_fingerprint(model), notes)
+
+
+def _load_weights(where: str, source: str, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with quiet():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(where, output_loading_info=True, **options)
+        except Exception as error:  # transformers, safetensors and the hub raise a dozen unrelated types here
+            raise _load_error(source, "the model", error) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{source}: {len(missing)} weights are missing, e.g. {missing[0]}; transformers would fill them with "
+            "random numbers. Download or save the model again."
+        )
+    return model
+
+
+def _load_tokenizer(where: str, source: str, *, trust: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust)
+        except Exception as error:  # as above
+            raise _load_error(source, "the tokenizer", error) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{source}: the tokenizer has no end-of-sequence token, so no answer could end. Set eos_token in its "
+            "tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def _load_error(source: str, what: str, error: Exception) -> ModelError:
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{source}: {what} needs Python code of its own. Read that code, then pass "
+            "--dangerously-trust-remote-code, or use a model that transformers knows."
+        )
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if is_local(source):
+        return ModelError(f"{source}: cannot load {what} ({reason}).")
+    return ModelError(
+        f"{source}: cannot load {what} from the Hugging Face hub or its local cache ({reason}). Check the id and the "
+        "network, or give the path of a model directory."
+    )
+
+
+def _give_pad_token(tokenizer: Any) -> tuple[str, ...]:
+    """A tokenizer without a pad token pads with its unknown token or token 0.
+
+    Which one does not matter, since masks come from lengths; but it is never EOS, so that no other code can take
+    real ends for padding (trap 3).
+    """
+    if tokenizer.pad_token_id is not None:
+        return ()
+    chosen = tokenizer.unk_token_id if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else 0
+    if chosen == tokenizer.eos_token_id:
+        chosen = 1
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(chosen)
+    return (f"The tokenizer has no pad token; {tokenizer.pad_token!r} (id {chosen}) pads, and is masked by length.",)
+
+
+def _check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{source}: the tokenizer has {len(tokenizer)} tokens but the model embeds {rows}: they do not belong "
+            "together. Use the tokenizer the model was trained with."
+        )
+
+
+def _quantization(quantize: Quantize | None, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Options of ``from_pretrained`` for 4- or 8-bit loading; none without."""
+    if quantize is None:
+        return {}
+    if quantize not in ("4bit", "8bit"):
+        raise ModelError(f"quantize={quantize!r} is unknown. Choose 4bit or 8bit.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"{quantize} loading needs bitsandbytes: pip install 'rapidun[quant]'.")
+    if device.type != "cuda":
+        raise ModelError(f"{quantize} loading needs a CUDA GPU; this would run on {device}. Leave --quantize out.")
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return {"quantization_config": config}

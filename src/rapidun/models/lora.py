@@ -1,0 +1,244 @@
+"""LoRA: ``W x + (alpha/rank) B A x`` with ``B = 0`` at the start (Hu et al. 2021), through PEFT.
+
+The reference model of every objective is the same model with its adapter off (`adapter_disabled`): there is
+never a second copy in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rapidun.errors import ModelError, OutputError
+from rapidun.files import disk_error, read_json, write_json
+from rapidun.models.quiet import quiet
+from rapidun.models.targets import choose_targets, is_conv1d, linear_layers
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def attach_lora(
+    model: Any,
+    *,
+    rank: int = 16,
+    alpha: float = 16,
+    dropout: float = 0.05,
+    targets: str | Sequence[str] = "all-linear",
+    seed: int = 0,
+) -> PeftModel:
+    """Put a new, trainable LoRA adapter on ``model`` and freeze everything else.
+
+    Args:
+        model: A transformers causal LM without an adapter; changed in place.
+        rank: Rank of each factor pair, at least 1.
+        alpha: Scale: the update is multiplied by ``alpha / rank``.
+        dropout: Share of the adapter's inputs dropped in training.
+        targets: ``"all-linear"`` (all but the output head) or layer names such as ``["q_proj", "v_proj"]``.
+        seed: Of the factors ``A``. The same seed gives the same adapter, and the global random state stays as it was.
+
+    Raises:
+        ModelError: If a setting is out of range, a target matches nothing, or there is an adapter already.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    _check_settings(rank, alpha, dropout)
+    if is_adapted(model):
+        raise ModelError("The model has an adapter already. Merge it (merge_adapter) before attaching another.")
+    names = choose_targets(model, targets)
+    layers = linear_layers(model)
+    transposed = [is_conv1d(layers[name]) for name in layers if any(f".{name}".endswith(f".{end}") for end in names)]
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=names,
+        fan_in_fan_out=all(transposed),
+    )
+    with quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    if _is_checkpointing(model):
+        adapted.enable_input_require_grads()
+    return adapted
+
+
+def _check_settings(rank: int, alpha: float, dropout: float) -> None:
+    if rank < 1:
+        raise ModelError(f"LoRA rank {rank}: must be at least 1.")
+    if alpha <= 0:
+        raise ModelError(f"LoRA alpha {alpha}: must be above 0.")
+    if not 0 <= dropout < 1:
+        raise ModelError(f"LoRA dropout {dropout}: must be at least 0 and below 1.")
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether ``model`` carries a PEFT adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
+def enable_gradient_checkpointing(model: Any) -> None:
+    """Trade compute for memory in training, in the one way that also trains LoRA (trap 8).
+
+    With all embeddings frozen, a checkpointed block whose inputs need no gradient passes none on: the inputs are
+    made to need one, and the non-reentrant form is used.
+    """
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 6 on
+        model.activation_checkpointing_enable(options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    model.enable_input_require_grads()
+
+
+def _is_checkpointing(model: Any) -> bool:
+    if hasattr(model, "is_activation_checkpointing"):
+        return bool(model.is_activation_checkpointing)
+    return bool(getattr(model, "is_gradient_checkpointing", False))
+
+
+def save_adapter(model: PeftModel, directory: str | Path) -> Path:
+    """Write the adapter in PEFT's format, safetensors, beside ``directory``, then rename it into place.
+
+    An adapter that is there already is replaced; any other content is not touched.
+
+    Raises:
+        ModelError: If ``model`` has no adapter.
+        OutputError: If something else is at ``directory``, or it cannot be written.
+    """
+    _need_adapter(model)
+    folder = Path(directory)
+    if (
+        folder.exists()
+        and not (folder / "adapter_config.json").is_file()
+        and (folder.is_file() or any(folder.iterdir()))
+    ):
+        raise OutputError(f"{folder}: holds something that is not an adapter. Choose another place.")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        beside.mkdir(parents=True)
+        with quiet():
+            model.save_pretrained(beside, safe_serialization=True, save_embedding_layers=False)
+        _settle_order(beside / "adapter_config.json")
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return folder
+
+
+def _settle_order(path: Path) -> None:
+    """PEFT writes a set's order, which differs from run to run; equal adapters should be equal files."""
+    settings = read_json(path)
+    if isinstance(settings.get("target_modules"), list):
+        settings["target_modules"] = sorted(settings["target_modules"])
+    write_json(path, settings)
+
+
+def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) -> PeftModel:
+    """Put a saved adapter on ``model``.
+
+    Args:
+        model: The base model it was trained on; changed in place.
+        directory: Where `save_adapter` (or PEFT) wrote it.
+        trainable: Whether the adapter's weights take gradients, e.g. to resume.
+
+    Raises:
+        ModelError: If there is no safetensors adapter, it does not fit the model, or the model has one already.
+    """
+    from peft import PeftModel
+
+    folder = Path(directory)
+    _check_adapter_directory(folder)
+    if is_adapted(model):
+        raise ModelError("The model has an adapter already. Merge it (merge_adapter) before loading another.")
+    with quiet(), torch.random.fork_rng():
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"{folder}: the adapter does not fit this model ({reason}).") from error
+    _check_complete(adapted, folder)
+    return adapted
+
+
+def _check_adapter_directory(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such directory.")
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder}: no adapter_config.json, so not a PEFT adapter.")
+    if not (folder / _WEIGHTS).is_file():
+        pickled = " Its weights are a pickle, which is not read." if (folder / "adapter_model.bin").exists() else ""
+        raise ModelError(f"{folder}: no {_WEIGHTS}.{pickled} Save the adapter again with safe_serialization=True.")
+
+
+def _check_complete(adapted: PeftModel, folder: Path) -> None:
+    """PEFT only warns of names that fit nothing; those layers would silently stay untrained."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(str(folder / _WEIGHTS), framework="pt") as file:
+        saved = set(file.keys())
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if saved != expected:
+        odd = sorted(saved ^ expected)
+        raise ModelError(f"{folder}: the adapter does not fit this model: {len(odd)} tensors differ, e.g. {odd[0]}.")
+
+
+def merge_adapter(model: PeftModel) -> Any:
+    """The base model with the adapter's update added to its weights, and no adapter left. Changes it in place.
+
+    Raises:
+        ModelError: If there is no adapter, or merged weights would not be finite.
+    """
+    _need_adapter(model)
+    try:
+        with quiet():
+            return model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ModelError(f"The adapter cannot be merged: {error}") from error
+
+
+@contextmanager
+def adapter_disabled(model: PeftModel) -> Iterator[Any]:
+    """Inside, ``model`` computes what its base model computes; afterwards all is as it was.
+
+    May be nested. Whether the adapter's weights take gradients is kept: PEFT alone would switch that on.
+
+    Raises:
+        ModelError: If ``model`` has no adapter.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    _need_adapter(model)
+    if all(module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer)):
+        yield model
+        return
+    took_gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield model
+    finally:
+        for parameter, flag in took_gradients:
+            parameter.requires_grad_(flag)
+
+
+def _need_adapter(model: Any) -> None:
+    if not (hasattr(model, "peft_config") and is_adapted(model)):
+        raise ModelError("The model has no adapter. Attach one with attach_lora or load_adapter.")

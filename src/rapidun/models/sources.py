@@ -1,0 +1,56 @@
+"""What stands at the place a user named, looked at before anything is loaded.
+
+A directory is checked by hand, because "no config.json" and "these are pickles" are clearer than what a failed
+load says. Pickled weights can run any code when they are read (trap 35), so they need the user's word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rapidun.errors import ModelError
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def is_local(source: str) -> bool:
+    """Whether ``source`` means a path: it exists, or it cannot be a hub id (``name`` or ``owner/name``)."""
+    path = Path(source).expanduser()
+    return path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+
+
+def check_directory(source: str, *, allow_pickle: bool) -> Path:
+    """The directory, if it holds a configuration, usable weights and a tokenizer.
+
+    Raises:
+        ModelError: Says what is missing and what to do.
+    """
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        state = "is a file, not a model directory" if folder.exists() else "no such directory"
+        raise ModelError(f"{source}: {state}. Give a Hugging Face model directory or a hub id such as owner/name.")
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ModelError(f"{source}: this is an adapter. Give its base model as --model and this as --adapter.")
+        raise ModelError(f"{source}: no config.json, so not a Hugging Face model directory.")
+    _check_weights(folder, source, allow_pickle=allow_pickle)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(
+            f"{source}: no tokenizer (tokenizer.json is missing). Save the model's tokenizer there with "
+            "tokenizer.save_pretrained(DIR)."
+        )
+    return folder
+
+
+def _check_weights(folder: Path, source: str, *, allow_pickle: bool) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if not pickles:
+        raise ModelError(f"{source}: no weights (*.safetensors) beside config.json.")
+    if not allow_pickle:
+        raise ModelError(
+            f"{source}: the weights are a pickle ({pickles[0]}), which can run any code when it is read. Convert them "
+            "to safetensors, or pass --dangerously-allow-pickle if you trust where they come from."
+        )

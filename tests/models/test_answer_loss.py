@@ -1,0 +1,80 @@
+"""The answer loss: shifted, masked, and the same for a row whatever stands beside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rapidun.data import Example, collate
+from rapidun.models import answer_token_losses, mean_answer_loss, sum_answer_loss
+from tiny import ARCHITECTURES, tiny_model
+
+EXAMPLES = [
+    Example("a", [1, 5, 6, 7, 8, 2], 3),
+    Example("b", [1, 9, 10, 2], 1),
+    Example("c", [1, *range(20, 40), 2], 15),
+]
+
+
+@torch.no_grad()
+def logits_of(model, batch):
+    return model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trap_1_the_loss_is_the_models_own_loss(architecture):
+    model = tiny_model(architecture)
+    for example in EXAMPLES:
+        batch = collate([example], 0)
+        with torch.no_grad():
+            expected = model(**vars(batch)).loss
+        torch.testing.assert_close(mean_answer_loss(logits_of(model, batch), batch.labels)[0], expected)
+
+
+def test_trap_1_a_model_that_copies_its_input_does_not_get_loss_zero():
+    batch = collate(EXAMPLES[:1], 0)
+    copying = torch.nn.functional.one_hot(batch.input_ids, 300).float() * 100
+    assert mean_answer_loss(copying, batch.labels)[0] > 50
+
+
+def test_trap_2_prompt_and_padding_logits_change_nothing():
+    batch = collate(EXAMPLES, 0)
+    logits = torch.randn(*batch.input_ids.shape, 300, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    losses, mask = answer_token_losses(logits, batch.labels)
+    assert losses.shape == mask.shape == (3, batch.labels.shape[1] - 1)
+    assert mask.sum(dim=1).tolist() == [len(example) - example.answer_start for example in EXAMPLES]
+    assert (losses[~mask] == 0).all()
+    sum_answer_loss(logits, batch.labels).sum().backward()
+    carries = torch.zeros_like(batch.labels, dtype=torch.bool)
+    carries[:, :-1] = mask
+    assert (logits.grad[~carries] == 0).all() and (logits.grad[carries] != 0).any()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trap_4_a_rows_loss_does_not_depend_on_its_batch(architecture):
+    model = tiny_model(architecture)
+    batch = collate(EXAMPLES, 0)
+    together = mean_answer_loss(logits_of(model, batch), batch.labels)
+    for index, example in enumerate(EXAMPLES):
+        alone = collate([example], 0)
+        torch.testing.assert_close(mean_answer_loss(logits_of(model, alone), alone.labels)[0], together[index])
+
+
+def test_trap_3_the_pad_id_changes_nothing_even_when_it_is_eos():
+    model = tiny_model()
+    losses = [mean_answer_loss(logits_of(model, b), b.labels) for b in (collate(EXAMPLES, pad) for pad in (0, 2))]
+    torch.testing.assert_close(*losses)
+
+
+def test_a_constant_on_all_logits_changes_nothing_and_half_precision_is_summed_in_float32():
+    batch = collate(EXAMPLES, 0)
+    logits = torch.randn(*batch.input_ids.shape, 300, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        mean_answer_loss(logits + 3.0, batch.labels), mean_answer_loss(logits, batch.labels), atol=1e-5, rtol=1e-5
+    )
+    assert sum_answer_loss(logits.to(torch.bfloat16), batch.labels).dtype == torch.float32
+
+
+def test_a_row_without_answer_tokens_has_loss_zero():
+    labels = torch.full((1, 4), -100)
+    assert mean_answer_loss(torch.randn(1, 4, 10), labels).tolist() == [0.0]
