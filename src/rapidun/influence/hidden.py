@@ -1,0 +1,66 @@
+"""Similarity of the model's own hidden states: the strongest of the cheap baselines on small models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
+from rapidun.gradients.state import device_of, evaluating
+from rapidun.influence.similarity import Array, prepared
+
+
+def hidden_similarity(
+    model: nn.Module, queries: Sequence[Example], pool: Sequence[Example], pad_token_id: int, *, max_tokens: int = 8192
+) -> Array:
+    """Cosine of hidden vectors after subtracting the pool's mean, (queries, pool) float32.
+
+    Centred, because the hidden states of a language model share a large common part that hides their
+    differences. A pool of one row is its own mean: its similarities are 0.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one.
+        queries: Tokenised rows to find neighbours of.
+        pool: Tokenised rows to be ranked.
+        pad_token_id: Any token id.
+        max_tokens: Padded size of a batch, in tokens.
+    """
+    if not queries or not pool:
+        return np.zeros((len(queries), len(pool)), dtype=np.float32)
+    vectors = hidden_vectors(model, pool, pad_token_id, max_tokens=max_tokens)
+    asked = hidden_vectors(model, queries, pad_token_id, max_tokens=max_tokens)
+    centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    similarities: Array = prepared(asked - centre, "cosine") @ prepared(vectors - centre, "cosine").T
+    return similarities
+
+
+def hidden_vectors(
+    model: nn.Module, examples: Sequence[Example], pad_token_id: int, *, max_tokens: int = 8192
+) -> Array:
+    """Last layer's hidden states averaged over each row's answer tokens, (n, hidden size) float32.
+
+    A row without answer tokens is zero. The model is in evaluation mode meanwhile, and as before afterwards.
+    """
+    device = device_of(model)
+    found: dict[int, torch.Tensor] = {}
+    with evaluating(model), torch.no_grad():
+        for indices in token_budget_batches(examples, max_tokens):
+            batch = collate([examples[index] for index in indices], pad_token_id).to(device)
+            outputs = model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                output_hidden_states=True,
+                use_cache=False,
+            )
+            states = outputs.hidden_states[-1].float()
+            answers = (batch.labels != IGNORE_INDEX).to(states.device)
+            # b t h, b t -> b h
+            sums = torch.einsum("bth,bt->bh", states, answers.float())
+            means = sums / answers.sum(dim=1, keepdim=True).clamp_min(1)
+            found.update(zip(indices, means.cpu(), strict=True))
+    if not found:
+        return np.zeros((0, 0), dtype=np.float32)
+    return torch.stack([found[index] for index in range(len(examples))]).numpy()

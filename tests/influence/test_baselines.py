@@ -1,0 +1,82 @@
+"""The baselines rank by shared words, by hidden states, and by nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradients.cases import examples
+from rapidun.data.batches import Example
+from rapidun.influence import bm25_scores, hidden_similarity, hidden_vectors, random_scores
+from tiny import ARCHITECTURES, tiny_model
+
+texts = st.lists(st.lists(st.sampled_from(["cat", "Dog", "a", ">>>", "moon"]), max_size=6).map(" ".join), max_size=5)
+
+
+def plain_bm25(queries, documents, k1=1.5, b=0.75):
+    documents = [document.lower().split() for document in documents]
+    average = sum(map(len, documents)) / max(1, len(documents))
+    scores = np.zeros((len(queries), len(documents)))
+    for i, query in enumerate(queries):
+        for word in query.lower().split():
+            containing = sum(word in document for document in documents)
+            idf = math.log(1 + (len(documents) - containing + 0.5) / (containing + 0.5))
+            for j, document in enumerate(documents):
+                if count := document.count(word):
+                    scores[i, j] += idf * count / (count + k1 * (1 - b + b * len(document) / average))
+    return scores
+
+
+@settings(max_examples=80, deadline=None)
+@given(texts, texts)
+def test_bm25_equals_the_formula(queries, documents):
+    found = bm25_scores(queries, documents)
+    assert found.shape == (len(queries), len(documents))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, plain_bm25(queries, documents), rtol=1e-4, atol=1e-6)
+
+
+def test_bm25_prints_nothing(capfd):
+    bm25_scores(["the cat"], ["a cat", "a dog"])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_random_scores_are_the_same_for_the_same_seed():
+    assert random_scores(2, 3).shape == (2, 3)
+    np.testing.assert_array_equal(random_scores(2, 3, seed=1), random_scores(2, 3, seed=1))
+    assert not np.array_equal(random_scores(2, 3, seed=1), random_scores(2, 3, seed=2))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_hidden_vectors_are_means_over_answer_tokens_of_the_last_layer(architecture):
+    model, rows = tiny_model(architecture).train(), examples()
+    found = hidden_vectors(model, rows, 0, max_tokens=30)
+    assert all(module.training for module in model.modules())
+    model.eval()
+    for row, vector in zip(rows, found, strict=True):
+        states = model(input_ids=torch.tensor([row.input_ids]), output_hidden_states=True).hidden_states[-1]
+        wanted = states[0, row.answer_start :].mean(dim=0).detach().numpy()
+        np.testing.assert_allclose(vector, wanted, atol=1e-5)
+
+
+def test_hidden_similarity_is_the_cosine_after_centring_on_the_pool():
+    model, rows = tiny_model(), examples()
+    vectors = hidden_vectors(model, rows, 0, max_tokens=100)
+    centred = vectors - vectors.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    found = hidden_similarity(model, rows[:2], rows, 0, max_tokens=30)
+    np.testing.assert_allclose(found, centred[:2] @ centred.T, atol=1e-4)
+
+
+def test_trap_16_hidden_similarity_of_nothing_and_of_one_row():
+    model, rows = tiny_model(), examples()
+    assert hidden_similarity(model, [], rows, 0, max_tokens=30).shape == (0, 5)
+    assert hidden_similarity(model, rows, [], 0, max_tokens=30).shape == (5, 0)
+    assert not hidden_similarity(model, rows, rows[:1], 0, max_tokens=300).any()
+    no_answer = Example("x", [5, 6, 7], 3)
+    assert not hidden_vectors(model, [no_answer], 0, max_tokens=30).any()
