@@ -52,7 +52,7 @@ class Scores:
     retain: FloatArray
 
 
-def fuse(  # noqa: PLR0917 - the papers' four coefficients, in their order
+def fuse(
     blocks: BlocksLike,
     alpha: float = 1.0,
     beta: float = 1.0,
