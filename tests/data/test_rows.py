@@ -160,6 +160,11 @@ def test_skipping_every_row_is_still_an_error(tmp_path):
         rows_of(tmp_path, ["{", "}"], on_bad_row="skip")
 
 
+def test_a_good_row_is_found_after_any_number_of_bad_ones(tmp_path):
+    rows = rows_of(tmp_path, [*["{"] * 250, {"text": "a"}], on_bad_row="skip")
+    assert (rows.lines, len(rows.skipped)) == ([251], 250)
+
+
 def test_queries_need_no_answer(tmp_path):
     rows = rows_of(tmp_path, [{"prompt": "p"}, {"prompt": "q", "response": None}], require_response=False)
     assert rows.dataset["response"][:] == ["", ""]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapidun.data import Template, load_rows, tokenize_rows
+from rapidun.errors import InputError
 from tiny import tiny_tokenizer
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40).filter(lambda text: text.strip())
@@ -48,6 +49,28 @@ def test_any_extra_column_can_be_kept(values):
         rows = load_rows(path)
         assert len(rows) == len(values)
         assert [row["extra"] is None for row in rows] == [value is None for value in values]
+
+
+PIECES = st.sampled_from(
+    [b'{"text": "a"}', b'{"prompt": ', b'"', b"\n", b",", b"[", b"]", b"{}", b"null", b"\xff", b"\\ud800"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(PIECES | st.binary(max_size=4), max_size=12),
+    st.sampled_from([".jsonl", ".json", ".csv", ".parquet", ".json.gz"]),
+)
+def test_a_damaged_file_is_an_input_error_and_never_a_traceback(pieces, suffix):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"rows{suffix}"
+        path.write_bytes(b"".join(pieces))
+        try:
+            rows = load_rows(path, on_bad_row="skip", columns=None)
+        except InputError as error:
+            assert path.name in str(error)
+        else:
+            assert len(rows) == len(rows.lines) > 0
 
 
 @settings(max_examples=100, deadline=None)

@@ -78,12 +78,23 @@ def load_rows(
         raise ConfigError(f"on_bad_row={on_bad_row!r}: choose 'error' or 'skip'.")
     name = str(path)
     records = read_records(Path(path))
-    peeked = list(islice(records, _PEEK))
+    peeked = _peek(records)
     layout = _layout_of(peeked, name, columns, require_response)
     rows, lines, bad = _check_all(chain(peeked, records), layout, name, require_response)
     if bad and (on_bad_row == "error" or not rows):
         raise_bad_rows(bad, len(rows) + len(bad), name)
     return Rows(to_dataset(rows), layout.layout, bad, name, lines)
+
+
+def _peek(records: Iterator[Record]) -> list[Record]:
+    """The first records, on to the first object if there is none among them."""
+    peeked: list[Record] = []
+    while not any(isinstance(record, dict) for _, record in peeked):
+        more = list(islice(records, _PEEK))
+        if not more:
+            break
+        peeked.extend(more)
+    return peeked
 
 
 def _layout_of(peeked: list[Record], path: str, columns: Mapping[str, str] | None, require_response: bool) -> ColumnMap:
