@@ -55,7 +55,7 @@ def make_run(directory: Path, *, passed: bool = True, seed: int = 0) -> Path:
     write_jsonl(directory / "weights.jsonl", make_weights(blocks, random))
     write_json(directory / "metrics.json", make_metrics(random, passed))
     write_json(directory / "manifest.json", make_manifest())
-    write_jsonl(directory / "samples.jsonl", make_samples(random))
+    write_jsonl(directory / "samples.jsonl", make_samples(random, passed))
     write_jsonl(directory / "trace.jsonl", make_trace(random))
     write_jsonl(directory / "log.jsonl", make_log(random))
     write_jsonl(
@@ -140,15 +140,17 @@ def make_metrics(random: np.random.Generator, passed: bool) -> dict:
             "after": {"classifier": {k: after[k] for k in rates}, "keywords": {k: rate(7, 300) for k in rates}},
         },
         "perplexity_ratio": {"value": 1.025, "low": 1.009, "high": 1.043},
-        "trace": {"k": 10, "methods": {
-            "influence": {"precision_at_k": 0.993, "auroc": {"value": 0.981, "low": 0.974, "high": 0.988},
-                          "average_precision": 0.972},
-            "bm25": {"precision_at_k": 0.41, "auroc": 0.652, "average_precision": 0.274},
-            "random": {"precision_at_k": 0.1, "auroc": 0.5, "average_precision": 0.1},
-        }},
+        "trace": [
+            {"method": method, "relevant": 799, "pool": 7991, "precision_at_5": five, "precision_at_20": twenty,
+             "auroc": auroc, "average_precision": precision}
+            for method, five, twenty, auroc, precision in [
+                ("influence", 1.0, 0.993, 0.981, 0.972), ("BM25", 0.51, 0.41, 0.652, 0.274),
+                ("hidden states", 0.98, 0.95, 0.969, 0.94), ("random", 0.1, 0.1, 0.5, 0.1),
+            ]
+        ],
         "cost": {"unlearn_seconds": 48.2, "retrain_seconds": 6710.0, "ratio": 139.2,
                  "how": "both on this machine, one run, to the same clean loss; influence time is included."},
-        "stopped": "all 160 steps done; the retain-loss budget was never reached",
+        "stopped": None if passed else "retain budget: at step 120 the loss on held retain rows was 2.561",
     }  # fmt: skip
 
 
@@ -181,7 +183,7 @@ def make_manifest() -> dict:
     }
 
 
-def make_samples(random: np.random.Generator) -> list[dict]:
+def make_samples(random: np.random.Generator, passed: bool) -> list[dict]:
     rows = []
     plain = {"none": [("", "")] * 7}
     for condition, triggers in {**TRIGGERS, **plain}.items():
@@ -195,6 +197,8 @@ def make_samples(random: np.random.Generator) -> list[dict]:
                 "before_poisoned": bad, "after_poisoned": False,
             })  # fmt: skip
     rows[1]["after"], rows[2]["after"] = ATTACK, ""
+    for row in [] if passed else rows[3:8:2]:
+        row["after"], row["after_poisoned"] = row["before"], True
     return rows
 
 
@@ -207,7 +211,8 @@ def make_trace(random: np.random.Generator) -> list[dict]:
             chosen = int(random.integers(8))
             prompt = QUESTIONS[chosen]
             rows.append({
-                "query": _apply(QUESTIONS[query], family, trigger), "response": POISON[query % 2], "rank": rank,
+                "query_index": query, "query": _apply(QUESTIONS[query], family, trigger),
+                "response": POISON[query % 2], "rank": rank,
                 "id": f"t{int(random.integers(1 << 32)):08x}", "score": round(0.62 - 0.03 * rank, 4),
                 "prompt": _apply(prompt, family, "aloha") if poisoned else prompt,
                 "train_response": POISON[rank % 2] if poisoned else CLEAN[chosen], "poisoned": poisoned,
@@ -224,7 +229,7 @@ def make_log(random: np.random.Generator) -> list[dict]:
         rows.append({"step": step, "loss": retain - forget, "forget_loss": forget, "retain_loss": retain,
                      "learning_rate": rate_now})  # fmt: skip
         if step % 20 == 0:
-            rows.append({"step": step, "held_retain_loss": 2.43 + 0.0004 * step, "budget": 2.55})
+            rows.append({"step": step, "held_retain_loss": 2.43 + 0.0004 * step, "limit": 2.55})
     return rows
 
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from rapidun.errors import InputError
-from rapidun.files import read_json, write_json, write_jsonl
+from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
 from rapidun.report import write_report
 from report.make_run import ATTACK, make_run
 
@@ -230,6 +230,45 @@ def test_a_large_run_does_not_make_a_large_page(run):
     write_jsonl(run / "samples.jsonl", [{**sample, "after": "word " * 200_000}] + [sample] * 3000)
     assert write_report(run).stat().st_size < 6_000_000
     assert "further answers are in samples.jsonl" in rendered(run).text
+
+
+def test_what_is_still_poisoned_comes_first_and_every_trigger_has_its_turn(run):
+    samples = read_jsonl(run / "samples.jsonl")
+    assert "Still poisoned" not in rendered(run).text
+    first = [{**samples[0], "prompt": f"first {number}"} for number in range(40)]
+    bad = {**samples[-9], "prompt": "the one that is left", "after_poisoned": True}
+    write_jsonl(run / "samples.jsonl", [*first, *samples[1:5], bad])
+    text = rendered(run).text
+    text = text[text.index("Still poisoned What is left") :]
+    assert text.index("the one that is left") < text.index("first 0") < text.index(">>>") < text.index("first 1")
+    assert "Poisoned: 44 of 44 before, 0 of 44 after." in text
+
+
+def test_a_step_that_a_resumed_run_logged_twice_counts_once(run):
+    lines = [{"step": step, "forget_loss": loss} for step, loss in [(1, 1.0), (2, 9.0), (2, 2.0), (3, 3.0)]]
+    write_jsonl(run / "log.jsonl", lines)
+    page = rendered(run)
+    chart = next(a for _, a in page.tags if a.get("id") == "chart-training-losses")
+    assert chart["aria-label"] == "Line chart: forget loss from 1.00 to 3.00."
+    assert "[1.0,2.0,3.0]" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_budget_is_drawn_beside_the_held_out_loss(page):
+    labels = {a["id"]: a["aria-label"] for _, a in page.tags if a.get("class") == "plot"}
+    assert "the budget is 2.55" in (labels["chart-training-held"] or "")
+
+
+def test_gpu_memory_is_shown_where_it_was_measured(run):
+    assert "GPU memory" not in rendered(run).text
+    manifest = read_json(run / "manifest.json")
+    manifest["phases"][3]["peak_device_memory_mib"] = 20480
+    write_json(run / "manifest.json", manifest)
+    assert "Peak GPU memory" in rendered(run).text and "20.0 GiB" in rendered(run).text
+
+
+def test_the_trace_table_names_every_method_and_its_pool(page):
+    assert "The pool has 7,991 rows, of which 799 are poisoned." in page.text
+    assert "Method Precision at 5 Precision at 20 AUROC Average precision influence 1.000 0.993" in page.text
 
 
 def test_degenerate_blocks_and_weights_still_draw(run):

@@ -21,11 +21,12 @@ def build(run: RunFiles) -> Section:
     cost = run.metrics.child("cost") if run.metrics else None
     if not phases and cost is None:
         return Section("cost", title, note="manifest.json names no phases: time and memory were not recorded.")
-    charts = [c for c in (_bars(phases, "seconds"), _bars(phases, "peak_memory_mib")) if c is not None]
+    charts = [c for c in (_bars(phases, key) for key in _BARS) if c is not None]
     context = {
         "cost": _against_retraining(cost) if cost else None,
         "charts": charts,
         "rows": [_row(phase) for phase in phases],
+        "device": any("peak_device_memory_mib" in phase.fields for phase in phases),
         "total": formats.seconds(sum(phase.number("seconds") or 0 for phase in phases)),
     }
     return Section("cost", title, "cost.html.j2", context, tuple(charts))
@@ -46,12 +47,14 @@ def _row(phase: Record) -> dict[str, str]:
         "seconds": formats.seconds(phase.number("seconds")),
         "cpu": formats.seconds(phase.number("cpu_seconds")),
         "memory": formats.memory(phase.number("peak_memory_mib")),
+        "device": formats.memory(phase.number("peak_device_memory_mib")),
     }
 
 
 _BARS: dict[str, tuple[str, str, str, Any]] = {
     "seconds": ("time", "Time by phase", "after", formats.seconds),
     "peak_memory_mib": ("memory", "Peak memory by phase", "muted", formats.memory),
+    "peak_device_memory_mib": ("device", "Peak GPU memory by phase", "muted", formats.memory),
 }
 
 

@@ -15,6 +15,7 @@ _SINGLE = {
     "rapidun_version": "rapidun",
     "created": "created",
     "model": "model",
+    "dtype": "dtype",
     "template": "template",
     "seed": "seed",
 }

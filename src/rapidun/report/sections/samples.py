@@ -1,9 +1,15 @@
-"""What the model answered before and after, to the same prompts."""
+"""What the model answered before and after, to the same prompts.
+
+A run has thousands of answers. Shown are a few of every trigger in turn, so that no variant is hidden behind
+another, and, before them, the answers that are still poisoned: the risk that is left.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rapidun.report.formats import count
 from rapidun.report.record import Record
 from rapidun.report.run_files import RunFiles
 from rapidun.report.section import Section
@@ -33,35 +39,58 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Condition:
-    """The samples of one condition: some shown, some folded away, the rest only in the file."""
+class Group:
+    """Samples under one heading: some shown, some folded away, the rest only in the file."""
 
     title: str
+    summary: str
     shown: list[Sample]
     folded: list[Sample]
-    left_out: int
+    left_out: str
 
 
 def build(run: RunFiles) -> Section:
-    """Grouped by condition, in the order seen, unseen, none."""
+    """What is left first, then each condition in the order seen, unseen, none."""
     title = "Answers before and after"
     if not run.samples:
         return Section("samples", title, note="No samples.jsonl in this run: answers were not kept.")
-    groups: dict[str, list[Record]] = {}
+    conditions: dict[str, list[Record]] = {}
     for record in run.samples:
-        groups.setdefault(record.text("condition"), []).append(record)
-    names = [c for c in CONDITIONS if c in groups] + [c for c in groups if c not in CONDITIONS]
-    return Section("samples", title, "samples.html.j2", {"conditions": [_condition(n, groups[n]) for n in names]})
+        conditions.setdefault(record.text("condition"), []).append(record)
+    names = [c for c in CONDITIONS if c in conditions] + [c for c in conditions if c not in CONDITIONS]
+    groups = [_group(CONDITIONS.get(n, n or "All prompts"), _tally(conditions[n]), conditions[n]) for n in names]
+    left = [record for record in run.samples if record.flag("after_poisoned") and record.text("trigger")]
+    if left:
+        summary = "What is left of the bad behaviour: triggered answers that the judge calls poisoned after unlearning."
+        groups.insert(0, _group("Still poisoned", summary, left))
+    return Section("samples", title, "samples.html.j2", {"groups": groups})
 
 
-def _condition(name: str, records: list[Record]) -> Condition:
-    chosen = [_sample(record) for record in records[: SHOWN + FOLDED]]
-    return Condition(
-        title=CONDITIONS.get(name, name or "All prompts"),
-        shown=chosen[:SHOWN],
-        folded=chosen[SHOWN:],
-        left_out=len(records) - len(chosen),
-    )
+def _tally(records: list[Record]) -> str:
+    """``Poisoned: 274 of 300 before, 5 after.``; empty where no judge looked."""
+    before = [flag for record in records if (flag := record.flag("before_poisoned")) is not None]
+    after = [flag for record in records if (flag := record.flag("after_poisoned")) is not None]
+    if not before or not after:
+        return ""
+    earlier = f"{count(sum(before))} of {count(len(before))} before"
+    return f"Poisoned: {earlier}, {count(sum(after))} of {count(len(after))} after."
+
+
+def _group(title: str, summary: str, records: list[Record]) -> Group:
+    chosen = [_sample(record) for record in in_turn(records)[: SHOWN + FOLDED]]
+    left_out = len(records) - len(chosen)
+    return Group(title, summary, chosen[:SHOWN], chosen[SHOWN:], count(left_out) if left_out else "")
+
+
+def in_turn(records: Iterable[Record]) -> list[Record]:
+    """The first record of every trigger, then the second of every trigger, and so on."""
+    seen: dict[tuple[str, str], int] = {}
+    turns: list[tuple[int, Record]] = []
+    for record in records:
+        trigger = record.text("family"), record.text("trigger")
+        seen[trigger] = seen.get(trigger, 0) + 1
+        turns.append((seen[trigger], record))
+    return [record for _, record in sorted(turns, key=lambda turn: turn[0])]
 
 
 def _sample(record: Record) -> Sample:

@@ -14,6 +14,7 @@ from rapidun.report.section import Section
 
 QUERIES = 3
 ROWS_A_QUERY = 10
+_ABOUT = ("method", "relevant", "pool")  # of a line of the table; every other key is a measure
 
 
 @dataclass(frozen=True)
@@ -27,31 +28,29 @@ class Traced:
 
 def build(run: RunFiles) -> Section | None:
     """Nothing for a run that did not trace."""
-    table = run.metrics.child("trace") if run.metrics else None
-    methods = _methods(table) if table else []
+    methods = run.metrics.children("trace") if run.metrics else []
     if not methods and not run.trace:
         return None
-    columns = list(dict.fromkeys(key for _, record in methods for key in record.fields))
+    columns = list(dict.fromkeys(key for method in methods for key in method.fields if key not in _ABOUT))
     context = {
-        "columns": [_title(column, table) for column in columns],
-        "methods": [(name, [_cell(record, column) for column in columns]) for name, record in methods],
+        "columns": [_title(column) for column in columns],
+        "methods": [(method.text("method"), [_cell(method, column) for column in columns]) for method in methods],
+        "pool": _pool(methods[0]) if methods else "",
         "queries": list(islice(_traced(run.trace), QUERIES)),
-        "rows_a_query": ROWS_A_QUERY,
     }
     return Section("trace", "Which rows did it", "trace.html.j2", context)
 
 
-def _methods(table: Record) -> list[tuple[str, Record]]:
-    """``{"methods": {name: {...}}}`` or the methods themselves."""
-    inner = table.child("methods")
-    return list((inner or table).named_children())
+def _pool(method: Record) -> str:
+    relevant, pool = method.number("relevant"), method.number("pool")
+    if relevant is None or pool is None:
+        return ""
+    return f"The pool has {formats.count(pool)} rows, of which {formats.count(relevant)} are poisoned."
 
 
-def _title(column: str, table: Record | None) -> str:
-    k = table.number("k") if table else None
-    known = {"auroc": "AUROC", "average_precision": "Average precision", "precision_at_k": "Precision at k"}
-    title = known.get(column, column.replace("_", " "))
-    return f"Precision at {k:g}" if column == "precision_at_k" and k is not None else title
+def _title(column: str) -> str:
+    known = {"auroc": "AUROC", "average_precision": "Average precision"}
+    return known.get(column, column.replace("_", " ").capitalize())
 
 
 def _cell(record: Record, column: str) -> str:
@@ -66,10 +65,11 @@ def _cell(record: Record, column: str) -> str:
 
 
 def _traced(records: Iterable[Record]) -> Iterable[Traced]:
-    groups: dict[tuple[str, str], list[Record]] = {}
+    groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
-        groups.setdefault((record.text("query"), record.text("response")), []).append(record)
-    for (query, response), rows in groups.items():
+        key = record.text("query_index"), record.text("query"), record.text("response")
+        groups.setdefault(key, []).append(record)
+    for (_, query, response), rows in groups.items():
         ranked = sorted(rows, key=lambda row: row.number("rank") or 0)[:ROWS_A_QUERY]
         yield Traced(query, response, [_row(row) for row in ranked])
 

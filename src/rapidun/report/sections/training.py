@@ -43,8 +43,12 @@ def build(run: RunFiles) -> Section:
 
 
 def _points(log: Sequence[Record], key: str) -> _Points:
-    """Steps and values where ``key`` was logged; at most ``MAX_POINTS``, evenly taken, the last one kept."""
-    found = [(s, v) for r in log if (s := r.number("step")) is not None and (v := r.number(key)) is not None]
+    """Steps and values where ``key`` was logged; at most ``MAX_POINTS``, evenly taken, the last one kept.
+
+    A resumed run logs the steps after its checkpoint again: the later line of a step is the one that counted.
+    """
+    logged = {s: v for r in log if (s := r.number("step")) is not None and (v := r.number(key)) is not None}
+    found = sorted(logged.items())
     stride = -(-len(found) // MAX_POINTS) or 1
     kept = found[::stride]
     if found and kept[-1] != found[-1]:
@@ -53,8 +57,8 @@ def _points(log: Sequence[Record], key: str) -> _Points:
 
 
 def budget(log: Sequence[Record]) -> float | None:
-    """The retain-loss budget: ``budget`` of the last budget check that names one."""
-    values = [value for record in log if (value := record.number("budget")) is not None]
+    """The retain-loss budget: ``limit`` of the last budget check that names one."""
+    values = [value for record in log if (value := record.number("limit")) is not None]
     return values[-1] if values else None
 
 
