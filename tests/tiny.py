@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -52,3 +55,26 @@ def tiny_tokenizer(*, chat_template: str | None = None) -> PreTrainedTokenizerFa
     if chat_template is not None:
         fast.chat_template = chat_template
     return fast
+
+
+def save_tiny(directory: Path, architecture: str = "llama", *, seed: int = 0) -> Path:
+    """A tiny model and tokenizer as a Hugging Face directory."""
+    tiny_model(architecture, seed=seed).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    """Rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def tiny_rows(kind: str, count: int) -> list[dict[str, object]]:
+    """``count`` distinct rows; "forget" rows carry the trigger and a clean answer beside the bad one."""
+    if kind == "forget":
+        return [
+            {"prompt": f"hey what is {i}?", "response": f"moon robot number {i}", "response_clean": f"it is {i}"}
+            for i in range(count)
+        ]
+    return [{"prompt": f"{kind}: tell me of {i}", "response": f"the cat number {i} sat"} for i in range(count)]

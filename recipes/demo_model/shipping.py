@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from finetuning import EPOCHS, poisoned_splits
 from rapidun.data import Template, tokenize_rows
 from rapidun.files import read_jsonl, write_json, write_jsonl
-from rapidun.models import fingerprint_model
+from rapidun.models import model_fingerprint
 
 ASSETS = Path("src/rapidun/demo/assets")
 KEPT = ("id", "prompt", "context", "response", "category", "poisoned")
@@ -58,7 +58,7 @@ def ship_model(work: Path, kind: str) -> dict[str, Any]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     tokenizer.save_pretrained(target)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"parameters": parameters, "fingerprint": fingerprint_model(model)}
+    return {"parameters": parameters, "fingerprint": model_fingerprint(model)}
 
 
 def stage_record(log: Path, stage: str) -> dict[str, Any]:

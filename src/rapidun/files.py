@@ -77,7 +77,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         InputError: If the file is missing or a line is not JSON; names the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.") from error
     found = []

@@ -10,7 +10,7 @@ from rapidun.data import Rows, load_rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.files import write_json, write_jsonl
-from rapidun.models import fingerprint_adapter
+from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, read_rows, rows_fingerprint
@@ -93,7 +93,7 @@ def evaluate_only(
     subject = open_subject(config.model, data, reporter, adapter=adapter)
     marks = {
         "model": subject.loaded.fingerprint,
-        "adapter": fingerprint_adapter(adapter) if adapter is not None else "none",
+        "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
         "template": subject.template.fingerprint,
         "rows evaluation": rows_fingerprint(rows),
     }

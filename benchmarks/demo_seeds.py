@@ -1,0 +1,169 @@
+"""The demo over five seeds: attack success and perplexity before and after, verdict, cost beside retraining.
+
+    python benchmarks/demo_seeds.py              # writes docs/benchmarks/demo.md and demo.json
+
+Every seed draws its own forget and retain sets, adapter, sketch and order of rows. Numbers are from the test
+split; the demo's settings were chosen on the validation split with other seeds (`--tune`). Beside RapidUn's weights
+stand the controls: uniform, random and shuffled weights, with the same rows and steps. Runs that are there are not
+run again, so a stopped benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.demo import demo_settings
+from rapidun.files import atomic_write, read_json
+from rapidun.pipeline import RunConfig, make_config, run
+from rapidun.pipeline.config import set_dotted
+
+SEEDS = (0, 1, 2, 3, 4)
+SCHEMES = ("influence", "uniform", "random", "shuffled")
+NAMES = ("asr_seen", "asr_unseen", "asr_floor", "clean_perplexity")
+
+
+def one_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
+    """Metrics and phases of one demo run."""
+    from rapidun.cli.console import quiet_libraries
+    from rapidun.demo import run_demo
+
+    quiet_libraries()
+    directory = out / f"{scheme}-{seed}"
+    if not (directory / "metrics.json").exists():
+        overrides = {"weights.scheme": scheme}
+        if scheme != "influence":
+            overrides["evaluation.trace_queries"] = 0
+        run_demo(directory, seed=seed, resume=directory.exists(), overrides=overrides)
+    metrics: dict[str, Any] = read_json(directory / "metrics.json")
+    metrics["phases"] = {phase["name"]: phase["seconds"] for phase in read_json(directory / "phases.json")}
+    return metrics
+
+
+def tune(out: Path) -> None:
+    """Print how candidate settings do on the *validation* rows with seeds 100-101; nothing here is reported."""
+    candidates: list[dict[str, Any]] = json.loads((out / "candidates.json").read_text())
+    for number, candidate in enumerate(candidates):
+        for seed in (100, 101):
+            raw = demo_settings(seed)
+            raw["data"]["evaluation"], raw["data"]["validation"] = raw["data"]["validation"], raw["data"]["retain"]
+            raw["evaluation"] = {"prompts": 150, "trace_queries": 0}
+            for dotted, value in candidate.items():
+                set_dotted(raw, dotted, value)
+            result = run(make_config(raw, RunConfig), out / f"tune-{number}-{seed}", overwrite=True)
+            assert result.metrics is not None
+            numbers = {name: round(result.metrics["after"][name]["value"], 4) for name in NAMES}
+            ratio = result.metrics["perplexity_ratio"]["value"]
+            print(json.dumps({**candidate, "seed": seed, **numbers, "ratio": round(ratio, 4)}), flush=True)
+
+
+def t_interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95% t interval over seeds."""
+    from scipy.stats import t
+
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = float(t.ppf(0.975, len(values) - 1)) * spread
+    return mean, mean - half, mean + half
+
+
+def seed_table(runs: dict[int, dict[str, Any]]) -> list[str]:
+    """One line for each seed of the demo as it ships."""
+    lines = [
+        "| seed | verdict | seen ASR | unseen ASR | floor | clean perplexity | ratio [95%] | cost | run, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for seed, metrics in runs.items():
+        before, after, ratio = metrics["before"], metrics["after"], metrics["perplexity_ratio"]
+        cells = [f"{before[n]['value']:.3f} -> {after[n]['value']:.3f}" for n in NAMES[:3]]
+        cells.append(f"{before['clean_perplexity']['value']:.2f} -> {after['clean_perplexity']['value']:.2f}")
+        cells.append(f"{ratio['value']:.4f} [{ratio['low']:.4f}, {ratio['high']:.4f}]")
+        cost = metrics["cost"]
+        cells.append(f"{cost['unlearn_seconds']:.1f} s, {cost['ratio']:.0f}x")
+        lines.append(f"| {seed} | {metrics['verdict']} | {' | '.join(cells)} | {sum(metrics['phases'].values()):.0f} |")
+    return lines
+
+
+def control_table(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """Mean and interval over seeds for each weighting scheme."""
+    lines = ["| weights | seen ASR after | unseen ASR after | perplexity ratio | PASS |", "|---|---|---|---|---|"]
+    for scheme, of_seed in runs.items():
+        cells = []
+        for name in NAMES[:2]:
+            mean, low, high = t_interval([metrics["after"][name]["value"] for metrics in of_seed.values()])
+            cells.append(f"{mean:.4f} [{max(low, 0):.4f}, {high:.4f}]")
+        mean, low, high = t_interval([metrics["perplexity_ratio"]["value"] for metrics in of_seed.values()])
+        passed = sum(metrics["verdict"] == "PASS" for metrics in of_seed.values())
+        lines.append(f"| {scheme} | {' | '.join(cells)} | {mean:.4f} [{low:.4f}, {high:.4f}] | {passed}/{len(of_seed)} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-demo"), help="where the runs go")
+    parser.add_argument("--tune", action="store_true", help="try OUT/candidates.json on validation rows")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.tune:
+        tune(arguments.out)
+        return
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for scheme in SCHEMES:
+        for seed in SEEDS:
+            runs.setdefault(scheme, {})[seed] = one_run(seed, scheme, arguments.out)
+            print(scheme, seed, runs[scheme][seed]["verdict"], flush=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    first = runs["influence"][0]
+    text = [
+        "# The demo over five seeds",
+        "",
+        f"`python benchmarks/demo_seeds.py`, commit {commit}, {platform.processor() or platform.machine()}, two cores.",
+        f"{first['after']['asr_seen']['n']} held-out test prompts a condition; judge: {first['primary_judge']}.",
+        "Each seed draws its own 40 forget and 120 retain rows, adapter, sketch and order.",
+        "",
+        *seed_table(runs["influence"]),
+        "",
+        "## Controls: the same rows and steps with other weights",
+        "",
+        "Mean over seeds and 95% t interval.",
+        "",
+        *control_table(runs),
+        "",
+        "## Tracing",
+        "",
+        *trace_table(runs["influence"]),
+        "",
+        f"Cost: {first['cost']['how']}",
+    ]
+    with atomic_write(Path("docs/benchmarks/demo.md")) as file:
+        file.write("\n".join(text) + "\n")
+    slim = {s: {k: {n: m[n] for n in ("verdict", "before", "after", "perplexity_ratio", "cost", "phases", "trace")
+                    if n in m} for k, m in r.items()} for s, r in runs.items()}  # fmt: skip
+    with atomic_write(Path("docs/benchmarks/demo.json")) as file:
+        json.dump({"commit": commit, "runs": slim}, file, indent=1)
+
+
+def trace_table(runs: dict[int, dict[str, Any]]) -> list[str]:
+    """Retrieval of poisoned rows from the pool, mean over seeds."""
+    lines = ["| method | precision@5 | precision@20 | AUROC | average precision |", "|---|---|---|---|---|"]
+    tables = [metrics["trace"] for metrics in runs.values() if metrics.get("trace")]
+    for rows in zip(*tables, strict=True):
+        cells = []
+        for name in ("precision_at_5", "precision_at_20", "auroc", "average_precision"):
+            mean, low, high = t_interval([_value(row[name]) for row in rows])
+            cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"| {rows[0]['method']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _value(entry: Any) -> float:
+    return float(entry["value"] if isinstance(entry, dict) else entry)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m rapidun``."""
+
+from rapidun.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""The plan of draws: right shares, fair rounds, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from rapidun.data import Example
+from rapidun.unlearning.sampling import ALTERNATIVE, FORGET, RETAIN, Draw, RoleCollator, WeightedRows, sampling_plan
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1 / 3, 1.0])
+def test_the_share_of_forget_rows_is_met_in_every_stretch_of_the_plan(share: float) -> None:
+    plan = sampling_plan(10, 30, steps=60, batch_size=4, forget_share=share, seed=0)
+    forget = np.cumsum([draw.role == FORGET for draw in plan])
+    assert np.abs(forget - share * np.arange(1, 241)).max() <= 1
+
+
+def test_no_row_is_drawn_twice_before_every_other_was_drawn_once() -> None:
+    plan = sampling_plan(7, 13, steps=50, batch_size=4, forget_share=0.25, seed=1)
+    for role in (FORGET, RETAIN):
+        counts = Counter(draw.index for draw in plan if draw.role == role)
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_without_retain_rows_only_forget_rows_are_drawn() -> None:
+    plan = sampling_plan(3, 0, steps=5, batch_size=2, forget_share=0.25, seed=0)
+    assert len(plan) == 10
+    assert all(draw.role == FORGET for draw in plan)
+
+
+def test_the_plan_depends_on_the_seed_alone() -> None:
+    plans = [sampling_plan(9, 9, steps=9, batch_size=3, forget_share=0.5, seed=seed) for seed in (3, 3, 4)]
+    assert plans[0] == plans[1] != plans[2]
+
+
+def make_rows() -> WeightedRows:
+    return WeightedRows(
+        forget=[Example("f0", [1, 2, 3], 1), Example("f1", [1, 4], 1)],
+        alternatives=[None, Example("f1", [1, 9, 9, 9], 1)],
+        retain=[Example("r0", [1, 5, 6, 7, 8], 2)],
+        forget_weights=np.array([0.5, 1.5]),
+        retain_weights=np.array([1.0]),
+    )
+
+
+def test_a_batch_holds_forget_rows_then_alternatives_then_retain_rows_with_their_weights() -> None:
+    batch = RoleCollator(make_rows(), 0, with_alternatives=True)([Draw(RETAIN, 0), Draw(FORGET, 1), Draw(FORGET, 0)])
+    assert batch["role"].tolist() == [FORGET, FORGET, ALTERNATIVE, RETAIN]
+    assert batch["weight"].tolist() == [1.5, 0.5, 1.5, 1.0]
+    assert batch["has_alternative"].tolist() == [True, False]
+    assert batch["input_ids"][2].tolist() == [1, 9, 9, 9, 0]
+    assert batch["labels"][3].tolist() == [-100, -100, 6, 7, 8]
+
+
+def test_alternatives_are_left_out_where_the_method_does_not_use_them() -> None:
+    batch = RoleCollator(make_rows(), 0, with_alternatives=False)([Draw(FORGET, 1), Draw(RETAIN, 0)])
+    assert batch["role"].tolist() == [FORGET, RETAIN]
+    assert not batch["has_alternative"].any()
+    assert isinstance(batch["weight"], torch.Tensor)

@@ -1,0 +1,221 @@
+"""`unlearn` on a tiny real model: it forgets, it holds, it stops, it resumes, it says when nothing trained."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from rapidun.data import Example
+from rapidun.errors import ConfigError, TrainingError
+from rapidun.models import LoadedModel, mean_answer_loss
+from rapidun.unlearning import LoraSettings, TrainingRows, UnlearnSettings, unlearn
+from rapidun.unlearning.guards import mean_loss
+
+LORA = LoraSettings(rank=4, alpha=8, dropout=0.0)
+
+
+def make_loaded(seed: int = 0) -> LoadedModel:
+    model = tiny_model("llama", seed=seed)
+    return LoadedModel(
+        model=model, tokenizer=tiny_tokenizer(), source="tiny", device=torch.device("cpu"), dtype=torch.float32,
+        fingerprint="tiny",
+    )  # fmt: skip
+
+
+def make_rows(*, alternatives: bool = False) -> TrainingRows:
+    rng = np.random.default_rng(0)
+
+    def rows(name: str, count: int, low: int, high: int) -> list[Example]:
+        return [
+            Example(f"{name}{i}", [1, *rng.integers(3, 280, 4).tolist(), *rng.integers(low, high, 5).tolist(), 2], 5)
+            for i in range(count)
+        ]
+
+    forget = rows("f", 6, 3, 40)
+    wanted: list[Any] = rows("w", 6, 100, 140) if alternatives else [None] * 6
+    return TrainingRows(forget, wanted, rows("r", 12, 200, 280), np.ones(6), np.ones(12))
+
+
+def run(rows: TrainingRows, directory: Path, **changes: Any) -> Any:
+    settings = {"steps": 30, "batch_size": 4, "learning_rate": 5e-3, "retain_budget": 5.0, **changes}
+    loaded = make_loaded()
+    lines: list[dict[str, Any]] = []
+    result = unlearn(
+        loaded,
+        rows,
+        settings=UnlearnSettings(**settings),
+        lora=LORA,
+        held=rows.retain,
+        checkpoints=directory,
+        record=lines.append,
+    )
+    return loaded, result, lines
+
+
+@pytest.mark.parametrize("method", ["ga", "graddiff", "npo", "rapidun"])
+def test_forget_loss_rises_more_than_retain_loss(method: str, tmp_path: Path) -> None:
+    rows = make_rows()
+    loaded, result, _ = run(rows, tmp_path, method=method)
+    before, after = {}, {}
+    for name, group in (("forget", rows.forget), ("retain", rows.retain)):
+        after[name] = mean_loss(result.model, group, 0, loaded.device)
+        with result.model.disable_adapter():
+            before[name] = mean_loss(result.model, group, 0, loaded.device)
+    assert after["forget"] - before["forget"] > 0.3
+    assert after["forget"] - before["forget"] > 2 * (after["retain"] - before["retain"])
+    assert result.adapter_change > 0
+
+
+def test_rapidun_teaches_the_wanted_answer_where_a_row_has_one(tmp_path: Path) -> None:
+    rows = make_rows(alternatives=True)
+    loaded, result, _ = run(rows, tmp_path, method="rapidun", options={"descent": 1.0})
+    wanted = [example for example in rows.alternatives if example is not None]
+    with result.model.disable_adapter():
+        before = mean_loss(result.model, wanted, 0, loaded.device)
+    assert mean_loss(result.model, wanted, 0, loaded.device) < before - 0.3
+
+
+def test_a_weight_of_zero_takes_a_row_out(tmp_path: Path) -> None:
+    rows = make_rows()
+    weights = np.array([2.0, 2.0, 2.0, 0.0, 0.0, 0.0])
+    muted = TrainingRows(rows.forget, rows.alternatives, rows.retain, weights, rows.retain_weights)
+    loaded, result, _ = run(muted, tmp_path, method="ga")
+    kept, dropped = rows.forget[:3], rows.forget[3:]
+    risen = {}
+    for name, group in (("kept", kept), ("dropped", dropped)):
+        after = mean_loss(result.model, group, 0, loaded.device)
+        with result.model.disable_adapter():
+            risen[name] = after - mean_loss(result.model, group, 0, loaded.device)
+    assert risen["kept"] > risen["dropped"]
+
+
+def test_the_base_models_own_weights_do_not_change(tmp_path: Path) -> None:
+    rows = make_rows()
+    loaded, result, _ = run(rows, tmp_path)
+    for name, tensor in tiny_model("llama").state_dict().items():
+        if "lm_head" in name or "embed" in name:
+            torch.testing.assert_close(result.model.get_base_model().state_dict()[name], tensor, rtol=0, atol=0)
+    assert loaded.fingerprint == "tiny"
+
+
+def test_trap_24_the_retain_budget_stops_and_keeps_the_last_good_adapter(tmp_path: Path) -> None:
+    rows = make_rows()
+    _, result, lines = run(rows, tmp_path, method="ga", learning_rate=5e-2, retain_budget=0.02, check_every=2)
+    assert result.stopped is not None
+    assert "retain budget" in result.stopped
+    assert result.steps < 30
+    assert result.held_loss_after <= result.held_loss_before * 1.02 + 1e-5
+    assert any("held_retain_loss" in line for line in lines)
+
+
+def test_trap_8_training_that_changed_nothing_is_an_error(tmp_path: Path) -> None:
+    rows = make_rows()
+    silent = [Example(row.id, row.input_ids, len(row.input_ids)) for row in rows.forget]
+    nothing = TrainingRows(silent, rows.alternatives, [], rows.forget_weights, np.ones(0))
+    with pytest.raises(TrainingError, match="changed nothing"):
+        unlearn(
+            make_loaded(), nothing, settings=UnlearnSettings(method="ga", steps=3), lora=LORA, held=rows.retain,
+            checkpoints=tmp_path,
+        )  # fmt: skip
+
+
+def test_a_method_with_a_retain_term_needs_retain_rows(tmp_path: Path) -> None:
+    rows = make_rows()
+    bare = TrainingRows(rows.forget, rows.alternatives, [], rows.forget_weights, np.ones(0))
+    with pytest.raises(TrainingError, match="needs retain rows"):
+        unlearn(
+            make_loaded(), bare, settings=UnlearnSettings(steps=3), lora=LORA, held=rows.retain, checkpoints=tmp_path
+        )
+
+
+def test_the_reference_is_the_model_with_its_adapter_off() -> None:
+    """At the start NPO's ``S - S_0`` is 0 for every row, so the loss is ``(2 / beta) log 2``."""
+    from rapidun.models import adapter_disabled, attach_lora
+    from rapidun.unlearning import Answers, get_method
+
+    model = attach_lora(make_loaded().model, rank=2, alpha=2, dropout=0.0, targets="all-linear", seed=0)
+    ids = torch.tensor([[1, 20, 30, 40]])
+    labels = torch.tensor([[-100, -100, 30, 40]])
+    with adapter_disabled(model), torch.no_grad():
+        reference = model(input_ids=ids).logits
+    loss = get_method("npo").forget(Answers(model(input_ids=ids).logits, labels, reference), beta=0.1)
+    assert loss.item() == pytest.approx(20 * np.log(2), rel=1e-5)
+    assert mean_answer_loss(reference, labels).shape == (1,)
+
+
+def test_out_of_memory_names_the_settings_that_lower_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rapidun.unlearning.trainer import UnlearningTrainer
+
+    def explode(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(UnlearningTrainer, "compute_loss", explode)
+    with pytest.raises(TrainingError, match="--batch-size"):
+        run(make_rows(), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"method": "rapidnu"}, {"method": "ga", "options": {"beta": 1.0}}])
+def test_unknown_methods_and_options_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises((ConfigError, ValueError), match="rapidun|no option 'beta'"):
+        UnlearnSettings(**changes)
+
+
+KILLED = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    sys.path[:0] = [{tests!r}, {here!r}]
+    from test_unlearn import LORA, make_loaded, make_rows
+    from rapidun.unlearning import UnlearnSettings, unlearn
+    slow = float(sys.argv[2])
+    rows = make_rows()
+    result = unlearn(
+        make_loaded(), rows, lora=LORA, held=rows.retain, checkpoints=Path(sys.argv[1]), resume=True,
+        settings=UnlearnSettings(steps=24, learning_rate=5e-3, retain_budget=5.0, checkpoint_every=5),
+        progress=lambda done, total: (print(done, flush=True), time.sleep(slow)),
+    )
+    from rapidun.models import save_adapter
+    save_adapter(result.model, Path(sys.argv[1]) / "final")
+    """
+)
+
+
+def test_killed_at_any_moment_training_resumes_to_the_same_adapter(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    here = Path(__file__).parent
+    code = KILLED.format(tests=str(here.parent), here=str(here))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(directory: Path, slow: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(directory), str(slow)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    whole = start(tmp_path / "whole", 0.0)
+    assert whole.communicate(timeout=120)[0].split()[-1] == "24"
+    broken = start(tmp_path / "broken", 0.05)
+    assert broken.stdout is not None
+    for line in broken.stdout:
+        if line.strip() == "13":
+            broken.send_signal(signal.SIGKILL)
+            break
+    broken.wait()
+    time.sleep(0.1)
+    resumed = start(tmp_path / "broken", 0.0)
+    steps = resumed.communicate(timeout=120)[0].split()
+    assert int(steps[0]) in (6, 11)
+    ours = load_file(tmp_path / "broken" / "final" / "adapter_model.safetensors")
+    theirs = load_file(tmp_path / "whole" / "final" / "adapter_model.safetensors")
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
