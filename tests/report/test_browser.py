@@ -93,7 +93,9 @@ def test_it_is_drawn_readable_quiet_offline_and_fits(tab, report):
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for plot in tab.locator(".plot").all():
         assert plot.locator("svg.main-svg .xy, svg.main-svg .cartesianlayer").count() > 0
-    unreadable = [(text, one, two) for one, two, text in tab.evaluate(READABLE) if contrast(one, two) < 4.5]
+    pairs = tab.evaluate(READABLE)
+    assert len(pairs) > 8
+    unreadable = [(text, one, two) for one, two, text in pairs if contrast(one, two) < 4.5]
     assert unreadable == []
 
 
