@@ -53,6 +53,12 @@ def test_unit_gives_the_whole_gradient_norm_one():
     torch.testing.assert_close(found.norm(dim=1), torch.ones(5))
 
 
+def test_unit_works_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr("rapidun.gradients.recording._MAX_VALUES", 600)
+    found = GradientCollector(tiny_model(), "linear", normalize="unit")(collate(examples(), 0), RapidGrad(4096))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(5), atol=0.1, rtol=0)
+
+
 def test_gradients_of_one_large_tensor_are_formed_a_few_rows_at_a_time(monkeypatch):
     monkeypatch.setattr("rapidun.gradients.recording._MAX_VALUES", 600)
     assert_equals_loop(tiny_model(), "linear")

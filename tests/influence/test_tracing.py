@@ -85,9 +85,19 @@ def test_trap_16_zero_vectors_score_zero():
     assert [hit.score for hit in hits.helpful] == [0, 0]
 
 
-def test_trap_15_rows_that_are_not_finite_are_refused_and_not_ranked():
-    with pytest.raises(InputError, match="not finite"):
-        trace(np.ones((1, 2)), np.array([[0.0, np.nan]]), ids(1), 2)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_trap_15_rows_that_are_not_finite_are_refused_and_not_ranked(bad):
+    train = np.ones((40, 2))
+    train[33, 1] = bad
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="Row 33 of the vectors is not finite"):
+        patch.setattr("rapidun.influence.tracing._BLOCK_VALUES", 20)
+        trace(np.ones((1, 2)), train, ids(40), 2)
+
+
+def test_very_short_and_very_long_vectors_have_their_cosine():
+    train = np.array([[1e-30, 0], [1e30, 1e30], [3e-20, 4e-20]])
+    (hits,) = trace(np.array([[1e-25, 0]]), train, ids(3), 3)
+    np.testing.assert_allclose([hit.score for hit in hits.helpful], [1, 0.5**0.5, 0.6], rtol=1e-5)
 
 
 def test_bad_arguments_are_errors():

@@ -7,6 +7,7 @@ separate the examples at each layer, where ``grad W = sum_t g_t a_t^T`` splits b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -107,7 +108,7 @@ class GradientCollector:
 
 
 class _SketchedBatch:
-    """The growing (batch, k) sketch of one batch, and the squared norm of each example's whole gradient."""
+    """The growing (batch, k) sketch of one batch and, for ``"unit"``, each tensor's per-example norms."""
 
     def __init__(
         self, sketch: Sketch, sizes: dict[str, int], batch: int, device: torch.device, normalize: Normalization
@@ -116,21 +117,21 @@ class _SketchedBatch:
         self._sizes = sizes
         self._normalize = normalize
         self._total = torch.zeros(batch, sketch.dimension(sizes), device=device)
-        self._squared_norm = torch.zeros(batch, device=device, dtype=torch.float64)
+        self._norms = torch.zeros(batch, len(sizes) if normalize == "unit" else 0, device=device)
 
     def receive(self, name: str, rows: slice, gradients: torch.Tensor) -> None:
         """Take one tensor's gradients, (rows, size) float32, which may be overwritten."""
         gradients = gradients.to(self._total.device)
         if self._normalize == "layer":
-            gradients *= inverse_or_zero(row_norms(gradients)).unsqueeze(1)
+            gradients /= divisors(row_norms(gradients))
         elif self._normalize == "unit":
-            self._squared_norm[rows] += row_norms(gradients).double().square()
+            self._norms[rows, list(self._sizes).index(name)] = row_norms(gradients)
         self._sketch.add(self._total[rows], name, gradients, self._sizes)
 
     def finished(self, scale: float) -> torch.Tensor:
         """The sketch after what is normalised over the whole gradient."""
         if self._normalize == "unit":
-            self._total *= inverse_or_zero(self._squared_norm.sqrt()).unsqueeze(1)
+            self._total /= divisors(row_norms(self._norms))
         elif self._normalize == "none":
             self._total /= scale
         finite = self._total.isfinite().all(dim=1)
@@ -142,15 +143,16 @@ class _SketchedBatch:
         return self._total
 
 
-def row_norms(gradients: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm of each row, (rows,) float64, also where its square would leave the range of float32."""
-    norms: torch.Tensor = torch.linalg.vector_norm(gradients, dim=1).double()
-    outside = (norms < 1e-15) | (norms > 1e15)
-    if bool(outside.any()):
-        norms[outside] = torch.linalg.vector_norm(gradients[outside].double(), dim=1)
-    return norms
+def row_norms(values: torch.Tensor) -> torch.Tensor:
+    """Euclidean norm of each row, (rows,) float32.
+
+    Each row is divided by its largest value first: the square of 1e-23 is 0 in float32 (trap 7).
+    """
+    largest: torch.Tensor = torch.linalg.vector_norm(values, ord=math.inf, dim=1)
+    scaled: torch.Tensor = torch.linalg.vector_norm(values / divisors(largest), dim=1)
+    return largest * scaled
 
 
-def inverse_or_zero(norms: torch.Tensor) -> torch.Tensor:
-    """``1 / norm`` in float32, and 0 where the norm is 0: zero gradients stay zero (trap 7)."""
-    return torch.where(norms > torch.finfo(torch.float32).tiny, 1 / norms, 0.0).float()
+def divisors(norms: torch.Tensor) -> torch.Tensor:
+    """(rows, 1): the norms, and 1 where a norm is 0, so that zero rows stay zero (trap 7)."""
+    return torch.where(norms > 0, norms, 1.0).unsqueeze(1)

@@ -47,12 +47,31 @@ def prepared(vectors: npt.NDArray[np.generic], similarity: Similarity) -> Array:
         InputError: If a value is not finite; names the first such row.
     """
     values = np.asarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
-    finite = np.isfinite(norms[:, 0])
+    norms = row_norms(values)
+    check_finite(norms)
+    return values if similarity == "dot" else values / divisors(norms)[:, None]
+
+
+def row_norms(values: Array) -> Array:
+    """Euclidean norm of each row, (rows,) float32; in float64 only where a square would leave float32's range."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        norms: Array = np.sqrt(np.einsum("ij,ij->i", values, values))
+        outside = ~((norms > 1e-12) & (norms < 1e18))
+        norms[outside] = np.linalg.norm(values[outside].astype(np.float64), axis=1)
+    return norms
+
+
+def divisors(norms: Array) -> Array:
+    """The norms, and 1 where a norm is 0: zero vectors stay zero."""
+    return np.where(norms > 0, norms, np.float32(1))
+
+
+def check_finite(norms: Array, first_row: int = 0) -> None:
+    """Refuse vectors whose norms are not finite: a row that was never finished must not be ranked (trap 15).
+
+    Raises:
+        InputError: Naming the first such row, counted from ``first_row``.
+    """
+    finite = np.isfinite(norms)
     if not finite.all():
-        raise InputError(f"Row {int(np.argmin(finite))} of the vectors is not finite. Collect it again.")
-    if similarity == "dot":
-        return values
-    directions = np.zeros_like(values)
-    np.divide(values, norms, out=directions, where=norms > 0, casting="same_kind")
-    return directions
+        raise InputError(f"Row {first_row + int(np.argmin(finite))} of the vectors is not finite. Collect it again.")

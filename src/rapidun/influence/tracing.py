@@ -13,7 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence.similarity import Array, Similarity, check_similarity, check_vectors, prepared
+from rapidun.influence.similarity import (
+    Array,
+    Similarity,
+    check_finite,
+    check_similarity,
+    check_vectors,
+    divisors,
+    prepared,
+    row_norms,
+)
 
 _BLOCK_VALUES = 2**24  # 64 MiB of training vectors at a time
 
@@ -69,7 +78,7 @@ def trace(
     worst = [_Top(k) for _ in queries]
     step = max(1, _BLOCK_VALUES // max(1, train.shape[1]))
     for start in range(0, len(train), step):
-        scores = queries @ prepared(train[start : start + step], similarity).T
+        scores = _scores(queries, np.asarray(train[start : start + step], dtype=np.float32), start, similarity)
         for row, high, low in zip(scores, best, worst, strict=True):
             high.offer(row, start)
             low.offer(-row, start)
@@ -77,6 +86,16 @@ def trace(
         Hits(_hits(high.positions, high.scores, train_ids), _hits(low.positions, -low.scores, train_ids))
         for high, low in zip(best, worst, strict=True)
     ]
+
+
+def _scores(queries: Array, block: Array, start: int, similarity: Similarity) -> Array:
+    """(queries, rows of the block); the small product is divided by the rows' norms, not the large block."""
+    norms = row_norms(block)
+    check_finite(norms, start)
+    scores: Array = queries @ block.T
+    if similarity == "cosine":
+        scores /= divisors(norms)
+    return scores
 
 
 class _Top:
