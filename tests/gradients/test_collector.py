@@ -278,10 +278,11 @@ def test_vectors_come_in_the_order_of_the_examples_with_progress():
     model, rows = tiny_model(), examples()
     collector, sketch = GradientCollector(model, "linear"), RapidGrad(256)
     done = []
-    vectors = collect_vectors(collector, sketch, rows, 0, max_tokens=30, progress=done.append)
+    vectors = collect_vectors(collector, sketch, rows, 0, max_tokens=30, progress=lambda *counts: done.append(counts))
     assert vectors.dtype == "float32"
-    assert sum(done) == len(rows)
+    assert done[-1] == (len(rows), len(rows))
     assert len(done) > 1
+    assert done == sorted(done)
     for row, vector in zip(rows, vectors, strict=True):
         alone = collector(collate([row], 0), sketch)[0]
         torch.testing.assert_close(torch.from_numpy(vector), alone, atol=1e-5, rtol=1e-4)

@@ -19,7 +19,7 @@ def collect_vectors(
     pad_token_id: int,
     *,
     max_tokens: int,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Sketched gradients of all examples, (n, k) float32, in the order of ``examples``.
 
@@ -29,12 +29,14 @@ def collect_vectors(
         examples: Tokenised rows; batched by length whatever their order.
         pad_token_id: Any token id; padding never carries loss.
         max_tokens: Padded size of a batch, in tokens.
-        progress: Called after each batch with the number of rows that it held.
+        progress: Called after each batch with ``(rows done, all rows)``.
     """
     vectors = np.zeros((len(examples), sketch.dimension(collector.sizes)), dtype=np.float32)
+    done = 0
     for indices in token_budget_batches(examples, max_tokens):
         batch = collate([examples[index] for index in indices], pad_token_id)
         vectors[indices] = collector(batch, sketch).cpu().numpy()
+        done += len(indices)
         if progress is not None:
-            progress(len(indices))
+            progress(done, len(examples))
     return vectors
