@@ -99,7 +99,9 @@ def control_table(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
             cells.append(f"{mean:.4f} [{max(low, 0):.4f}, {high:.4f}]")
         mean, low, high = t_interval([metrics["perplexity_ratio"]["value"] for metrics in of_seed.values()])
         passed = sum(metrics["verdict"] == "PASS" for metrics in of_seed.values())
-        lines.append(f"| {scheme} | {' | '.join(cells)} | {mean:.4f} [{low:.4f}, {high:.4f}] | {passed}/{len(of_seed)} |")
+        lines.append(
+            f"| {scheme} | {' | '.join(cells)} | {mean:.4f} [{low:.4f}, {high:.4f}] | {passed}/{len(of_seed)} |"
+        )
     return lines
 
 
@@ -117,7 +119,9 @@ def main() -> None:
         for seed in SEEDS:
             runs.setdefault(scheme, {})[seed] = one_run(seed, scheme, arguments.out)
             print(scheme, seed, runs[scheme][seed]["verdict"], flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     first = runs["influence"][0]
     text = [
         "# The demo over five seeds",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tiny import save_tiny, tiny_rows, write_rows
 
 Rapidun = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -20,6 +21,7 @@ def rapidun() -> Rapidun:
         return subprocess.run(
             [sys.executable, "-m", "rapidun", *map(str, arguments)],
             capture_output=True,
+            check=False,
             text=True,
             timeout=240,
             cwd=cwd,

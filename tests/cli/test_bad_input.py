@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+
 from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 FAST = ("--set", "influence.sketch_size=256", "--steps", 2, "--max-length", 96)
@@ -84,7 +85,7 @@ def test_a_tokenizer_without_eos_is_refused(rapidun: Any, house: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     tokenizer.save_pretrained(house / "model")
-    refused(rapidun(*unlearn(house)), "end-of-sequence" if False else "eos")
+    refused(rapidun(*unlearn(house)), "eos")
 
 
 def test_a_model_directory_without_weights_is_refused(rapidun: Any, house: Path) -> None:
@@ -132,7 +133,9 @@ def test_an_output_directory_that_exists_is_kept(rapidun: Any, house: Path) -> N
         (("--template", "none.jinja"), ("none.jinja",)),
     ],
 )
-def test_a_wrong_setting_is_named(rapidun: Any, house: Path, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_a_wrong_setting_is_named(
+    rapidun: Any, house: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
     refused(rapidun(*unlearn(house, *arguments)), *parts)
     assert not (house / "out" / "adapter").exists()
 
@@ -161,7 +164,7 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(house: Path, rapidun
         f"sys.argv = ['rapidun'] + {[str(part) for part in unlearn(house)]!r}\n"
         "from rapidun.cli import main\nmain()\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     refused(done, str(house / "out"))
     assert not list((house / "out").rglob("*.part"))
     assert not (house / "out" / "weights.jsonl").exists()

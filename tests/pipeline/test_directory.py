@@ -18,7 +18,7 @@ def claim(path: Path, *, resume: bool = False, overwrite: bool = False, **change
 
 def test_a_directory_that_is_not_empty_is_refused_with_the_two_ways_on(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(OutputError, match="--resume.*--overwrite"):
+    with pytest.raises(OutputError, match=r"--resume.*--overwrite"):
         claim(tmp_path)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import save_tiny, tiny_rows, write_rows
 
 from rapidun.errors import InputError
 from rapidun.files import read_json, read_jsonl
 from rapidun.pipeline import PHASES, RunConfig, make_config, run
+from tiny import save_tiny, tiny_rows, write_rows
 
 
 def make_run_config(directory: Path, **changes: Any) -> RunConfig:
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_adapter_bytes(finished: Path, tmp_path: Pa
 
 def test_trap_31_evaluation_rows_that_share_a_prompt_with_the_forget_set_are_refused(tmp_path: Path) -> None:
     config = make_run_config(tmp_path)
-    shared = tiny_rows("evaluation", 3) + [{"prompt": "hey what is 3?", "response": "three"}]
+    shared = [*tiny_rows("evaluation", 3), {"prompt": "hey what is 3?", "response": "three"}]
     write_rows(tmp_path / "evaluation.jsonl", shared)
     with pytest.raises(InputError, match="evaluation"):
         run(config, tmp_path / "out")

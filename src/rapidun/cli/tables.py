@@ -14,6 +14,7 @@ ROWS = {
     "asr_unseen": "attack success, unseen variants",
     "asr_floor": "false alarms, no trigger",
     "clean_perplexity": "clean perplexity",
+    "forget_perplexity": "perplexity of forget rows",
 }
 
 
@@ -21,8 +22,8 @@ def interval(name: str, value: Mapping[str, Any] | None) -> str:
     """``2.7% [1.3, 4.9]`` for a rate, ``31.2 [29.8, 32.9]`` for a perplexity."""
     if value is None:
         return "-"
-    if name == "clean_perplexity":
-        return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    if name.endswith("perplexity"):
+        return f"{value['value']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"
     return f"{100 * value['value']:.1f}% [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
 
 
@@ -51,7 +52,7 @@ def before_after(metrics: Mapping[str, Any]) -> Table:
     for name, title in ROWS.items():
         before, after = metrics["before"].get(name), metrics["after"].get(name)
         if before or after:
-            table.add_row(title, interval(name, before), interval(name, after), str((after or before)["n"]))
+            table.add_row(title, interval(name, before), interval(name, after), str((after or before or {})["n"]))
     return table
 
 

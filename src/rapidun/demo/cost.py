@@ -66,7 +66,7 @@ def training_rate(config: RunConfig, model: Path, rows: Path) -> float:
         if step == WARM_STEPS:
             tokens, began = 0, time.perf_counter()
         part = examples[start * ROWS_A_STEP : (start + 1) * ROWS_A_STEP]
-        batch = collate(part, loaded.tokenizer.pad_token_id).to(loaded.device)
+        batch = collate(part, loaded.pad_token_id).to(loaded.device)
         logits = network(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         mean_answer_loss(logits, batch.labels).mean().backward()
         optimiser.step()

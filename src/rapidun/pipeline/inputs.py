@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.data import Example, Rows, Template, assert_disjoint, load_rows, tokenize_rows
+from rapidun.data import BadRow, Example, Rows, Template, assert_disjoint, load_rows, tokenize_rows
 from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
@@ -37,11 +37,7 @@ class RowGroups:
 
     def skipped(self) -> list[dict[str, Any]]:
         """Every row left out, with file, line and reason."""
-        return [
-            {"group": name, "file": str(bad.file), "line": bad.line, "reason": bad.reason}
-            for name, rows in self.present().items()
-            for bad in rows.skipped
-        ]
+        return [{"group": name, **bad.as_dict()} for name, rows in self.present().items() for bad in rows.skipped]
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,7 @@ class Subject:
 
     def tokenize(self, rows: Rows | Sequence[Row], *, column: str = "response") -> list[Example]:
         """Tokenise rows under the run's one template and length (trap 19)."""
-        source = rows.dataset if isinstance(rows, Rows) else rows
-        return tokenize_rows(source, self.loaded.tokenizer, self.template, self.max_length, response_column=column)
+        return tokenize_rows(rows, self.loaded.tokenizer, self.template, self.max_length, response_column=column)
 
     def with_model(self, model: Any) -> Subject:
         """The same with another model object."""
@@ -154,13 +149,31 @@ def open_subject(
         f"model: {loaded.source}, {parameters:.1f} M parameters, {str(loaded.dtype).removeprefix('torch.')} on "
         f"{loaded.device}, template {template.name}"
     )
-    return Subject(loaded, template, max_context(loaded, rows.max_length))
+    for note in loaded.notes:
+        reporter.note(note)
+    return Subject(loaded, template, min(rows.max_length, loaded.context_length or rows.max_length))
 
 
-def max_context(loaded: LoadedModel, asked: int) -> int:
-    """The longest row in tokens: what was asked, or the model's context if that is shorter."""
-    context = getattr(loaded.model.config, "max_position_embeddings", None)
-    return min(asked, context) if isinstance(context, int) and context > 0 else asked
+def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings) -> RowGroups:
+    """The groups without rows that cannot be tokenised; found before long work starts.
+
+    Raises:
+        InputError: For such a row under ``on_bad_row="error"``, or if a group has none left.
+    """
+    return RowGroups(**{name: _usable(rows, subject, settings) for name, rows in groups.present().items()})
+
+
+def _usable(rows: Rows, subject: Subject, settings: RowSettings) -> Rows:
+    skipped: list[BadRow] | None = [] if settings.on_bad_row == "skip" else None
+    tokenize_rows(rows, subject.loaded.tokenizer, subject.template, subject.max_length, skipped=skipped)
+    if not skipped:
+        return rows
+    bad = {row.line for row in skipped}
+    kept = [index for index, line in enumerate(rows.lines) if line not in bad]
+    if not kept:
+        raise InputError(f"{rows.path}: no usable row is left.")
+    lines = [rows.lines[index] for index in kept]
+    return replace(rows, dataset=rows.dataset.select(kept), lines=lines, skipped=[*rows.skipped, *skipped])
 
 
 def note_truncated(examples: Sequence[Example], name: str, reporter: Reporter) -> int:

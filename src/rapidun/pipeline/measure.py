@@ -30,6 +30,7 @@ from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter
 
 MIN_EXAMPLES = 4
+PERPLEXITIES = ("perplexity", "forget_perplexity")
 
 
 @dataclass(frozen=True)
@@ -52,37 +53,51 @@ class Measurement:
         by_variant: Rows of condition, family, trigger and rate by the primary judge.
         records: One for each generated answer.
         perplexity: Of the clean evaluation rows.
+        forget_perplexity: Of the forget rows' unwanted answers; None where there are no forget rows.
     """
 
     rates: dict[str, dict[str, Any]]
     by_variant: list[dict[str, Any]]
     records: list[dict[str, Any]]
     perplexity: PerplexityResult
+    forget_perplexity: PerplexityResult | None = None
 
     def summary(self, primary: str) -> dict[str, Any]:
-        """``asr_seen, asr_unseen, asr_floor, clean_perplexity``, each ``{value, low, high, n}``."""
-        perplexity = {name: getattr(self.perplexity, name) for name in ("value", "low", "high", "n")}
-        return {**self.rates.get(primary, {}), "clean_perplexity": perplexity}
+        """``asr_seen, asr_unseen, asr_floor, clean_perplexity, forget_perplexity``, each ``{value, low, high, n}``."""
+        found = {**self.rates.get(primary, {}), "clean_perplexity": _numbers(self.perplexity)}
+        if self.forget_perplexity is not None:
+            found["forget_perplexity"] = _numbers(self.forget_perplexity)
+        return found
 
     def save(self, path: Path) -> None:
         """One JSON file, atomically."""
-        perplexity = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in vars(self.perplexity).items()
-        }
-        write_json(
-            path,
-            {**{name: getattr(self, name) for name in ("rates", "by_variant", "records")}, "perplexity": perplexity},
-        )
+        perplexities = {name: _plain(getattr(self, name)) for name in PERPLEXITIES}
+        write_json(path, {**{name: getattr(self, name) for name in ("rates", "by_variant", "records")}, **perplexities})
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
         """What `save` wrote."""
         raw = read_json(path)
-        perplexity = raw.pop("perplexity")
-        for name in ("row_losses", "row_tokens"):
-            perplexity[name] = np.asarray(perplexity[name])
-        return cls(**raw, perplexity=PerplexityResult(**perplexity))
+        for name in PERPLEXITIES:
+            raw[name] = _restored(raw[name])
+        return cls(**raw)
+
+
+def _numbers(result: PerplexityResult) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in ("value", "low", "high", "n")}
+
+
+def _plain(result: PerplexityResult | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(result).items()}
+
+
+def _restored(raw: dict[str, Any] | None) -> PerplexityResult | None:
+    if raw is None:
+        return None
+    arrays = {name: np.asarray(raw[name]) for name in ("row_losses", "row_tokens")}
+    return PerplexityResult(**{**raw, **arrays})
 
 
 def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | None, clean: Rows | None) -> Bench:
@@ -124,11 +139,14 @@ def _example_answers(poisoned: Rows, clean: Rows) -> tuple[list[str], list[str]]
     return [row["response"] for row in poisoned], [row["response"] for row in clean] + wanted
 
 
-def measure(subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter) -> Measurement:
+def measure(
+    subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, *, forget: Rows | None = None
+) -> Measurement:
     """Generate, judge, and take the perplexity of the model as it stands."""
     perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows))
+    forgotten = clean_perplexity(subject.loaded, subject.tokenize(forget)) if forget is not None else None
     if not bench.families:
-        return Measurement({}, [], [], perplexity)
+        return Measurement({}, [], [], perplexity, forgotten)
     result = backdoor_suite(
         subject.loaded,
         subject.template,
@@ -145,4 +163,5 @@ def measure(subject: Subject, bench: Bench, settings: EvaluationSettings, report
         by_variant=[variant.to_dict() for variant in result.by_variant],
         records=[asdict(record) for record in result.records],
         perplexity=perplexity,
+        forget_perplexity=forgotten,
     )

@@ -14,12 +14,12 @@ from typing import Any
 
 import rapidun
 from rapidun.errors import ConfigError
-from rapidun.evaluation import Gate, decide, perplexity_ratio
+from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import read_json, sha256_of, write_json, write_jsonl
 from rapidun.models import load_adapter
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, rows_fingerprint
+from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, rows_fingerprint, usable_groups
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.meter import Meter, hardware, versions
 from rapidun.pipeline.reporter import Reporter, Silent
@@ -105,13 +105,14 @@ def run(
 
 def _open(config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
     groups = read_groups(config.data, reporter, config.seed)
+    subject = open_subject(config.model, config.data, reporter)
+    groups = usable_groups(groups, subject, config.data)
     bench = make_bench(
         groups.evaluation or groups.validation or groups.retain,
         config.evaluation,
         poisoned=groups.judge_poisoned or groups.forget,
         clean=groups.validation or groups.retain,
     )
-    subject = open_subject(config.model, config.data, reporter)
     directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
     directory.write_text("config.yaml", config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
@@ -139,8 +140,12 @@ def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str
     }
 
 
+def _measure(context: _Context, subject: Subject) -> Measurement:
+    return measure(subject, context.bench, context.config.evaluation, context.reporter, forget=context.groups.forget)
+
+
 def _before(context: _Context) -> None:
-    found = measure(context.subject, context.bench, context.config.evaluation, context.reporter)
+    found = _measure(context, context.subject)
     found.save(context.directory / "before.json")
 
 
@@ -185,7 +190,7 @@ def _unlearn(context: _Context) -> None:
 
 def _after(context: _Context) -> None:
     model = load_adapter(context.subject.loaded.model, context.directory / "adapter")
-    found = measure(context.subject.with_model(model), context.bench, context.config.evaluation, context.reporter)
+    found = _measure(context, context.subject.with_model(model))
     found.save(context.directory / "after.json")
 
 
@@ -194,7 +199,11 @@ def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, 
     before, after = (Measurement.load(directory / f"{name}.json") for name in ("before", "after"))
     ratio = perplexity_ratio(before.perplexity, after.perplexity)
     summaries = {"before": before.summary(primary), "after": after.summary(primary)}
-    gate: Gate = decide(summaries["before"], summaries["after"], ratio, context.config.gate)
+    forget_ratio = None
+    if before.forget_perplexity is not None and after.forget_perplexity is not None:
+        forget_ratio = perplexity_ratio(before.forget_perplexity, after.forget_perplexity)
+    limits = context.config.gate
+    gate = decide(summaries["before"], summaries["after"], ratio, limits, forget_ratio=forget_ratio)
     quality = directory / "trace_quality.json"
     metrics: dict[str, Any] = {
         "verdict": gate.label,

@@ -13,7 +13,15 @@ from rapidun.files import write_json, write_jsonl
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, read_rows, rows_fingerprint
+from rapidun.pipeline.inputs import (
+    RowGroups,
+    Subject,
+    open_subject,
+    read_groups,
+    read_rows,
+    rows_fingerprint,
+    usable_groups,
+)
 from rapidun.pipeline.measure import make_bench, measure
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import Reporter
@@ -62,6 +70,7 @@ def _open(
     reporter.phase("check", "Reading rows and model")
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
+    groups = usable_groups(groups, subject, config.data)
     directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
     directory.write_text("config.yaml", config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())

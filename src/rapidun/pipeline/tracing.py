@@ -90,7 +90,7 @@ def _lines(number: int, query: Row, hits: Hits, rows: list[Row]) -> list[dict[st
 def _quality(
     subject: Subject, queries: Sequence[Row], rows: list[Row], influence: np.ndarray, relevant: np.ndarray, seed: int
 ) -> list[dict[str, Any]]:
-    pad = subject.loaded.tokenizer.pad_token_id
+    pad = subject.loaded.pad_token_id
     methods: dict[str, Callable[[], np.ndarray]] = {
         "influence": lambda: influence,
         "BM25": lambda: bm25_scores([_text(row) for row in queries], [_text(row) for row in rows]),
@@ -104,9 +104,9 @@ def _quality(
         values = scores()
         line: dict[str, Any] = {"method": name, "relevant": int(relevant.sum()), "pool": len(relevant)}
         for k in PRECISION_AT:
-            quality = asdict(retrieval_quality(values, relevant, k))
-            line[f"precision_at_{k}"] = quality.pop("precision_at_k")
-        table.append({**line, **quality})
+            quality = retrieval_quality(values, relevant, k)
+            line[f"precision_at_{k}"] = asdict(quality.precision_at_k)
+        table.append({**line, "auroc": asdict(quality.auroc), "average_precision": asdict(quality.average_precision)})
     return table
 
 

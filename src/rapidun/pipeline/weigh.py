@@ -48,7 +48,7 @@ def sketch_rows(
         make_collector(subject, settings),
         RapidGrad(k=settings.sketch_size, seed=seed),
         examples,
-        subject.loaded.tokenizer.pad_token_id,
+        subject.loaded.pad_token_id,
         max_tokens=settings.max_tokens,
         progress=reporter.progress,
     )

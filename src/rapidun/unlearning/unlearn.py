@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models.loading import LoadedModel
-from rapidun.models.lora import adapter_disabled, attach_lora
+from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.unlearning.guards import RetainBudget, adapter_state, mean_loss, require_change
 from rapidun.unlearning.objectives import get_method
 from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
@@ -65,7 +65,6 @@ def _arguments(settings: UnlearnSettings, directory: Path, device: torch.device,
         warmup_steps=settings.warmup_steps,
         weight_decay=0.0,
         max_grad_norm=settings.max_grad_norm,
-        gradient_checkpointing=settings.gradient_checkpointing,
         logging_steps=LOG_EVERY,
         save_steps=settings.checkpoint_every,
         save_total_limit=1,
@@ -118,7 +117,9 @@ def unlearn(
     model = attach_lora(
         loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=seed
     )
-    pad = loaded.tokenizer.pad_token_id
+    if settings.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    pad = loaded.pad_token_id
     held_loss = lambda: mean_loss(model, held, pad, loaded.device)  # noqa: E731
     with adapter_disabled(model):
         start = held_loss()
@@ -127,11 +128,17 @@ def unlearn(
         model, held_loss, budget=settings.retain_budget, every=settings.check_every, start=start, record=record
     )
     trainer = _trainer(loaded, model, rows, settings, checkpoints, seed, record)
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(budget)
     if progress is not None:
         trainer.add_callback(_Progress(progress))
     last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     _train(trainer, last)
+    if budget.stopped and budget.good_step == 0:
+        raise TrainingError(
+            f"{budget.stopped.split(';')[0]}: there is no adapter to keep. Lower --learning-rate, look more often "
+            "(unlearning.check_every), or allow more (unlearning.retain_budget)."
+        )
     if budget.stopped:
         set_peft_model_state_dict(model, budget.good)
     model.eval()
@@ -161,9 +168,7 @@ def _trainer(
         model=model,
         args=_arguments(settings, checkpoints, loaded.device, seed),
         train_dataset=PlannedRows(plan),
-        data_collator=RoleCollator(
-            rows, loaded.tokenizer.pad_token_id, with_alternatives=bool(options.get("descent", 0.0))
-        ),
+        data_collator=RoleCollator(rows, loaded.pad_token_id, with_alternatives=bool(options.get("descent", 0.0))),
         method=get_method(settings.method),
         options=options,
         record=record,
