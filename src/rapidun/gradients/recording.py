@@ -56,7 +56,7 @@ class Recorder:
     def backward(self, outputs: torch.Tensor, gradient: torch.Tensor | None = None) -> None:
         """Run the backward pass from ``outputs`` and hand over every tracked gradient."""
         self._counting = False  # checkpointed layers run forward again from here on
-        outputs.backward(gradient)  # type: ignore[no-untyped-call]
+        outputs.backward(gradient)
         for name in list(self._caught):
             self._hand_over(name)
 

@@ -5,6 +5,7 @@ A measurement is written to one JSON file, so that "before" survives a kill and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ PERPLEXITIES = ("perplexity", "forget_perplexity")
 class Bench:
     """What both measurements share: rows, families and fitted judges with their floor and ceiling."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     families: list[TriggerFamily]
     judges: dict[str, Judge]
     cards: dict[str, JudgeCard]

@@ -64,10 +64,11 @@ def trace_rows(
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    return unit
 
 
-def _lines(number: int, query: Row, hits: Hits, rows: list[Row]) -> list[dict[str, Any]]:
+def _lines(number: int, query: Row, hits: Hits, rows: Sequence[Row]) -> list[dict[str, Any]]:
     found = []
     for rank, hit in enumerate(hits.helpful, 1):
         row = rows[hit.position]
@@ -88,7 +89,12 @@ def _lines(number: int, query: Row, hits: Hits, rows: list[Row]) -> list[dict[st
 
 
 def _quality(
-    subject: Subject, queries: Sequence[Row], rows: list[Row], influence: np.ndarray, relevant: np.ndarray, seed: int
+    subject: Subject,
+    queries: Sequence[Row],
+    rows: Sequence[Row],
+    influence: np.ndarray,
+    relevant: np.ndarray,
+    seed: int,
 ) -> list[dict[str, Any]]:
     pad = subject.loaded.pad_token_id
     methods: dict[str, Callable[[], np.ndarray]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,7 @@ def unlearn(
     )
     if settings.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    pad = loaded.pad_token_id
-    held_loss = lambda: mean_loss(model, held, pad, loaded.device)  # noqa: E731
+    held_loss = partial(mean_loss, model, held, loaded.pad_token_id, loaded.device)
     with adapter_disabled(model):
         start = held_loss()
     initial = adapter_state(model)
@@ -134,6 +134,13 @@ def unlearn(
         trainer.add_callback(_Progress(progress))
     last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     _train(trainer, last)
+    _keep_last_good(model, budget)
+    model.eval()
+    change = require_change(initial, model)
+    return UnlearnResult(model, budget.good_step, budget.stopped, change, start, held_loss())
+
+
+def _keep_last_good(model: PeftModel, budget: RetainBudget) -> None:
     if budget.stopped and budget.good_step == 0:
         raise TrainingError(
             f"{budget.stopped.split(';')[0]}: there is no adapter to keep. Lower --learning-rate, look more often "
@@ -141,9 +148,6 @@ def unlearn(
         )
     if budget.stopped:
         set_peft_model_state_dict(model, budget.good)
-    model.eval()
-    change = require_change(initial, model)
-    return UnlearnResult(model, budget.good_step, budget.stopped, change, start, held_loss())
 
 
 def _trainer(
