@@ -13,8 +13,15 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -49,7 +56,14 @@ class ConsoleReporter:
         if not self.console.is_terminal:
             self._plain(done, total)
             return
-        if self._bar is None:
+        bar, task = self._open_bar(total)
+        speed = bar.tasks[0].speed
+        bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+        if done >= total:
+            self.close()
+
+    def _open_bar(self, total: int) -> tuple[Progress, TaskID]:
+        if self._bar is None or self._task is None:
             self._bar = Progress(
                 TextColumn("  "),
                 BarColumn(bar_width=40),
@@ -57,17 +71,13 @@ class ConsoleReporter:
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),
-                TimeLeft(),
+                TimeRemainingColumn(),
                 console=self.console,
                 transient=True,
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=total, rate="")
-        assert self._task is not None
-        speed = self._bar.tasks[0].speed
-        self._bar.update(self._task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
-        if done >= total:
-            self.close()
+        return self._bar, self._task
 
     def _plain(self, done: int, total: int) -> None:
         if time.monotonic() - self._said >= PLAIN_LINE_SECONDS:

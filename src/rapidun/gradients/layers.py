@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -67,9 +67,7 @@ def weight_size(layer: nn.Module) -> int:
     """Number of weights, also of quantised linear layers, whose stored tensor is packed."""
     if isinstance(layer, nn.Linear):
         return layer.out_features * layer.in_features
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    return math.prod(weight.shape)
+    return math.prod(cast(torch.Tensor, layer.weight).shape)
 
 
 @register_layer(nn.Linear)

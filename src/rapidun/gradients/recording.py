@@ -103,8 +103,12 @@ class _Caught:
 
     @property
     def size(self) -> int:
-        assert self._output_gradients is not None
-        return self._activations.shape[-1] * self._output_gradients.shape[-1]
+        return self._activations.shape[-1] * self._backward().shape[-1]
+
+    def _backward(self) -> torch.Tensor:
+        if self._output_gradients is None:
+            raise RuntimeError(f"{self.name}: its backward pass has not run")
+        return self._output_gradients
 
     def arrived(self, output_gradients: torch.Tensor) -> None:
         if self._activations._version != self._version:
@@ -116,9 +120,8 @@ class _Caught:
 
     def gradients(self, rows: slice, shape: tuple[int, int]) -> torch.Tensor:
         """(rows, size) float32, whatever the model's dtype (trap 7)."""
-        assert self._output_gradients is not None
         activations = _by_example(self._activations, shape, self.name)[rows]
-        output_gradients = _by_example(self._output_gradients, shape, self.name)[rows]
+        output_gradients = _by_example(self._backward(), shape, self.name)[rows]
         formed = layer_gradient(self._layer)(self._layer, activations.float(), output_gradients.float())
         return formed.flatten(1)
 
