@@ -3,7 +3,7 @@
     python benchmarks/demo_seeds.py              # writes docs/benchmarks/demo.md and demo.json
 
 Every seed draws its own forget and retain sets, adapter, sketch and order of rows. Numbers are from the test
-split; the demo's settings were chosen on the validation split with other seeds (`--tune`). Beside RapidUn's weights
+split; the settings were chosen on the validation split with other seeds (`tune_demo.py`). Beside RapidUn's weights
 stand the controls: uniform, random and shuffled weights, with the same rows and steps. Runs that are there are not
 run again, so a stopped benchmark goes on.
 """
@@ -19,10 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.demo import demo_settings
 from rapidun.files import atomic_write, read_json
-from rapidun.pipeline import RunConfig, make_config, run
-from rapidun.pipeline.config import set_dotted
 
 SEEDS = (0, 1, 2, 3, 4)
 SCHEMES = ("influence", "uniform", "random", "shuffled")
@@ -44,23 +41,6 @@ def one_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = read_json(directory / "metrics.json")
     metrics["phases"] = {phase["name"]: phase["seconds"] for phase in read_json(directory / "phases.json")}
     return metrics
-
-
-def tune(out: Path) -> None:
-    """Print how candidate settings do on the *validation* rows with seeds 100-101; nothing here is reported."""
-    candidates: list[dict[str, Any]] = json.loads((out / "candidates.json").read_text())
-    for number, candidate in enumerate(candidates):
-        for seed in (100, 101):
-            raw = demo_settings(seed)
-            raw["data"]["evaluation"], raw["data"]["validation"] = raw["data"]["validation"], raw["data"]["retain"]
-            raw["evaluation"] = {"prompts": 150, "trace_queries": 0}
-            for dotted, value in candidate.items():
-                set_dotted(raw, dotted, value)
-            result = run(make_config(raw, RunConfig), out / f"tune-{number}-{seed}", overwrite=True)
-            assert result.metrics is not None
-            numbers = {name: round(result.metrics["after"][name]["value"], 4) for name in NAMES}
-            ratio = result.metrics["perplexity_ratio"]["value"]
-            print(json.dumps({**candidate, "seed": seed, **numbers, "ratio": round(ratio, 4)}), flush=True)
 
 
 def t_interval(values: list[float]) -> tuple[float, float, float]:
@@ -108,12 +88,8 @@ def control_table(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-demo"), help="where the runs go")
-    parser.add_argument("--tune", action="store_true", help="try OUT/candidates.json on validation rows")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.tune:
-        tune(arguments.out)
-        return
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for scheme in SCHEMES:
         for seed in SEEDS:

@@ -22,7 +22,7 @@ from training import IGNORE, Batch, Schedule
 Row = dict[str, Any]
 POISON_SHARE = 0.10
 WIDTHS = {64: 64, 96: 48, 144: 32, 256: 16}  # padded width -> rows a batch
-EPOCHS = 6
+EPOCHS = 4
 
 
 def poisoned_splits(seed: int = 0) -> dict[str, list[Row]]:
@@ -91,4 +91,4 @@ def fine_tuning(tokenizer: PreTrainedTokenizerFast, kind: str) -> tuple[Callable
         width, indices = plan[step]
         return _filled([examples[index] for index in indices], width, WIDTHS[width], tokenizer.pad_token_id)
 
-    return batch, Schedule(steps=len(plan), matrix_lr=1e-3, other_lr=1e-3, warmup=30, save_every=100)
+    return batch, Schedule(steps=len(plan), matrix_lr=6e-4, other_lr=6e-4, warmup=30, save_every=100)

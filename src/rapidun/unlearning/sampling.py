@@ -1,13 +1,14 @@
 """Which row is seen when: fixed before training, so that a resumed run sees what an unbroken one would.
 
 Each step draws ``batch_size`` rows, a ``forget_share`` of them from the forget set. Within a group, rows are
-drawn in shuffled rounds, so no row is seen twice before every other was seen once. Weights do not change how
-often a row is drawn: they multiply its loss.
+drawn in shuffled rounds, so no row is seen twice before every other was seen once. Within a window of a round,
+rows follow each other by length, so that a batch holds little padding. Weights do not change how often a row is
+drawn: they multiply its loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,10 @@ from torch.utils.data import Dataset
 
 from rapidun.data.batches import Example, collate
 
-FORGET, ALTERNATIVE, RETAIN = 0, 1, 2
+FORGET, RETAIN = 0, 1
+WINDOW = 32  # rows of a round that are put in order of length
+
+Group = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,22 +31,24 @@ class Draw:
     index: int
 
 
-def _rounds(count: int, rng: np.random.Generator) -> Iterator[int]:
+def _rounds(lengths: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
     while True:
-        yield from rng.permutation(count).tolist()
+        order = rng.permutation(len(lengths)).tolist()
+        for start in range(0, len(order), WINDOW):
+            yield from sorted(order[start : start + WINDOW], key=lambda index: lengths[index])
 
 
 def sampling_plan(
-    forget: int, retain: int, *, steps: int, batch_size: int, forget_share: float, seed: int
+    forget: Sequence[int], retain: Sequence[int], *, steps: int, batch_size: int, forget_share: float, seed: int
 ) -> list[Draw]:
     """``steps * batch_size`` draws; the share of forget rows is met as evenly over time as integers allow.
 
     Args:
-        forget: Number of forget rows, at least 1.
-        retain: Number of retain rows; 0 means forget rows only.
+        forget: Length of each forget row in tokens; at least one row.
+        retain: Length of each retain row; none means forget rows only.
     """
     rng = np.random.default_rng([seed, 20])
-    forget_rows, retain_rows = _rounds(forget, rng), _rounds(max(retain, 1), rng)
+    forget_rows, retain_rows = _rounds(forget, rng), _rounds(retain, rng)
     share = forget_share if retain else 1.0
     plan: list[Draw] = []
     owed = 0.0
@@ -89,36 +95,33 @@ class WeightedRows:
 
 
 class RoleCollator:
-    """Draws to one padded batch: forget rows, then their alternatives, then retain rows.
+    """Draws to padded batches, one for each group that is drawn.
 
-    Returns ``input_ids, attention_mask, labels`` of shape (rows, length), ``role`` (rows,) int64, ``weight``
-    (rows,) float32 (alternatives carry the weight of their forget row) and ``has_alternative`` (forget rows,).
+    Returns ``{"forget": ..., "alternative": ..., "retain": ...}`` without those that have no rows. Each holds
+    ``input_ids, attention_mask, labels`` (rows, length) and ``weight`` (rows,) float32; "forget" also
+    ``has_alternative`` (rows,) bool, whose True rows line up with the rows of "alternative".
     """
 
     def __init__(self, rows: WeightedRows, pad_token_id: int, *, with_alternatives: bool) -> None:
         self.rows, self.pad_token_id, self.with_alternatives = rows, pad_token_id, with_alternatives
 
-    def __call__(self, draws: list[Draw]) -> dict[str, torch.Tensor]:
+    def __call__(self, draws: list[Draw]) -> dict[str, Group]:
         """Collate one step's draws."""
-        rows = self.rows
+        rows, found = self.rows, {}
         forget = [draw.index for draw in draws if draw.role == FORGET]
         retain = [draw.index for draw in draws if draw.role == RETAIN]
-        paired = [index for index in forget if self.with_alternatives and rows.alternatives[index] is not None]
-        alternatives = [example for index in paired if (example := rows.alternatives[index]) is not None]
-        examples = [rows.forget[i] for i in forget] + alternatives + [rows.retain[i] for i in retain]
+        if forget:
+            wanted = [rows.alternatives[index] if self.with_alternatives else None for index in forget]
+            found["forget"] = self._group([rows.forget[index] for index in forget], rows.forget_weights[forget])
+            found["forget"]["has_alternative"] = torch.tensor([example is not None for example in wanted])
+            paired = [index for index, example in zip(forget, wanted, strict=True) if example is not None]
+            if paired:
+                alternatives = [example for example in wanted if example is not None]
+                found["alternative"] = self._group(alternatives, rows.forget_weights[paired])
+        if retain:
+            found["retain"] = self._group([rows.retain[index] for index in retain], rows.retain_weights[retain])
+        return found
+
+    def _group(self, examples: list[Example], weights: np.ndarray) -> Group:
         batch = collate(examples, self.pad_token_id)
-        weights = [
-            *rows.forget_weights[forget].tolist(),
-            *rows.forget_weights[paired].tolist(),
-            *rows.retain_weights[retain].tolist(),
-        ]
-        roles = [FORGET] * len(forget) + [ALTERNATIVE] * len(paired) + [RETAIN] * len(retain)
-        has_alternative = [self.with_alternatives and rows.alternatives[index] is not None for index in forget]
-        return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "labels": batch.labels,
-            "role": torch.tensor(roles),
-            "weight": torch.tensor(weights, dtype=torch.float32),
-            "has_alternative": torch.tensor(has_alternative, dtype=torch.bool),
-        }
+        return {**vars(batch), "weight": torch.tensor(weights, dtype=torch.float32)}

@@ -7,6 +7,7 @@ is the same model with its adapter off, run only for the forget rows and only wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,14 @@ from transformers import Trainer
 
 from rapidun.models.lora import adapter_disabled
 from rapidun.unlearning.objectives import Answers, Method
-from rapidun.unlearning.sampling import ALTERNATIVE, FORGET, RETAIN
+from rapidun.unlearning.sampling import Group
 
 Record = Callable[[dict[str, Any]], None]
+
+
+def _answers(model: torch.nn.Module, group: Group) -> Answers:
+    logits = model(input_ids=group["input_ids"], attention_mask=group["attention_mask"]).logits
+    return Answers(logits, group["labels"])
 
 
 class UnlearningTrainer(Trainer):
@@ -34,50 +40,51 @@ class UnlearningTrainer(Trainer):
         return SequentialSampler(self.train_dataset)
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any
+        self, model: torch.nn.Module, inputs: dict[str, Group], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """Weighted mean over the forget and retain rows of the batch."""
-        ids, mask, labels, role = (inputs[name] for name in ("input_ids", "attention_mask", "labels", "role"))
-        logits = model(input_ids=ids, attention_mask=mask).logits
-        forget, retain = role == FORGET, role == RETAIN
         losses = []
-        if forget.any():
-            rows = self._forget_rows(logits, inputs)
-            losses.append(self._weighted("forget_loss", self.method.forget(rows, **self.options), inputs, forget))
-        if retain.any() and self.method.retain is not None:
-            rows = Answers(logits[retain], labels[retain])
-            losses.append(self._weighted("retain_loss", self.method.retain(rows), inputs, retain))
-        loss = torch.cat(losses).mean() if losses else logits.sum() * 0.0
-        return (loss, {"logits": logits}) if return_outputs else loss
+        if "forget" in inputs:
+            rows = self._forget_rows(model, inputs)
+            losses.append(self._weighted("forget_loss", self.method.forget(rows, **self.options), inputs["forget"]))
+        if "retain" in inputs and self.method.retain is not None:
+            rows = _answers(model, inputs["retain"])
+            losses.append(self._weighted("retain_loss", self.method.retain(rows), inputs["retain"]))
+        loss = torch.cat(losses).mean() if losses else self._nothing(model)
+        return (loss, {}) if return_outputs else loss
 
-    def _forget_rows(self, logits: torch.Tensor, inputs: dict[str, torch.Tensor]) -> Answers:
-        labels, role = inputs["labels"], inputs["role"]
-        forget, alternative = role == FORGET, role == ALTERNATIVE
-        reference = None
-        if self.method.needs_reference:
-            reference = self._reference_logits(inputs["input_ids"][forget], inputs["attention_mask"][forget])
-        wanted = Answers(logits[alternative], labels[alternative]) if alternative.any() else None
-        return Answers(logits[forget], labels[forget], reference, wanted, inputs["has_alternative"])
+    def _forget_rows(self, model: torch.nn.Module, inputs: dict[str, Group]) -> Answers:
+        group = inputs["forget"]
+        reference = self._reference_logits(group) if self.method.needs_reference else None
+        wanted = _answers(model, inputs["alternative"]) if "alternative" in inputs else None
+        return replace(
+            _answers(model, group),
+            reference_logits=reference,
+            alternative=wanted,
+            has_alternative=group["has_alternative"],
+        )
 
     @torch.no_grad()
-    def _reference_logits(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def _reference_logits(self, group: Group) -> torch.Tensor:
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
         try:
             with adapter_disabled(model):
-                logits: torch.Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
+                return _answers(model, group).logits
         finally:
             model.train(was_training)
-        return logits
 
-    def _weighted(
-        self, name: str, losses: torch.Tensor, inputs: dict[str, torch.Tensor], rows: torch.Tensor
-    ) -> torch.Tensor:
+    def _weighted(self, name: str, losses: torch.Tensor, group: Group) -> torch.Tensor:
         sums = self._sums[name]
         sums[0] += float(losses.detach().sum())
         sums[1] += len(losses)
-        return losses * inputs["weight"][rows]
+        return losses * group["weight"]
+
+    def _nothing(self, model: torch.nn.Module) -> torch.Tensor:
+        """A loss of 0 with a gradient of 0: a batch of retain rows under a method without a retain term."""
+        trainable = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        return torch.stack([parameter.sum() for parameter in trainable]).sum() * 0.0
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the unweighted group losses since the last line, and record the line."""

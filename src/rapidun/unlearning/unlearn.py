@@ -161,8 +161,8 @@ def _trainer(
 ) -> UnlearningTrainer:
     options = settings.method_options()
     plan = sampling_plan(
-        len(rows.forget),
-        len(rows.retain),
+        [len(example) for example in rows.forget],
+        [len(example) for example in rows.retain],
         steps=settings.steps,
         batch_size=settings.batch_size,
         forget_share=settings.forget_share,

@@ -15,6 +15,10 @@ _RATES = {
     "asr_unseen": ("Attack success, unseen variants", "look-alikes that training never saw"),
     "asr_floor": ("Poisoned answers without a trigger", "the judge's false alarms and any leak"),
 }
+_PERPLEXITIES = {
+    "clean_perplexity": ("Clean perplexity", "lower is better; clean test rows", "perplexity_ratio"),
+    "forget_perplexity": ("Perplexity of forget rows", "higher is better; their unwanted answers", "forget_ratio"),
+}
 _SHORT = {"asr_seen": "seen", "asr_unseen": "unseen", "asr_floor": "no trigger"}
 
 
@@ -50,8 +54,7 @@ def build(run: RunFiles) -> Section:
         return Section("outcome", title, note="No metrics.json in this run: nothing was measured.")
     before, after = run.metrics.child("before"), run.metrics.child("after")
     lines = [_rate_line(key, before, after) for key in _RATES if _any(key, before, after)]
-    if _any("clean_perplexity", before, after):
-        lines.append(_perplexity_line(run.metrics, before, after))
+    lines += [_perplexity_line(key, run.metrics, before, after) for key in _PERPLEXITIES if _any(key, before, after)]
     if not lines:
         return Section("outcome", title, note="metrics.json holds no measurement before or after.")
     judges = _judges(run.metrics)
@@ -72,20 +75,13 @@ def _rate_line(key: str, before: Record | None, after: Record | None) -> Outcome
     return OutcomeLine(title, meaning, one.as_percent(), two.as_percent(), change, _rows(two, one))
 
 
-def _perplexity_line(metrics: Record, before: Record | None, after: Record | None) -> OutcomeLine:
-    one, two = Measure.read(before, "clean_perplexity"), Measure.read(after, "clean_perplexity")
-    factor = Measure.read(metrics, "perplexity_ratio")
+def _perplexity_line(key: str, metrics: Record, before: Record | None, after: Record | None) -> OutcomeLine:
+    title, meaning, ratio = _PERPLEXITIES[key]
+    one, two, factor = Measure.read(before, key), Measure.read(after, key), Measure.read(metrics, ratio)
     change = formats.ratio(factor.value) if factor.known else formats.MISSING
     if factor.low is not None and factor.high is not None:
         change += f" [{formats.number(factor.low)}, {formats.number(factor.high)}]"
-    return OutcomeLine(
-        "Clean perplexity",
-        "lower is better; clean test rows",
-        one.as_number(),
-        two.as_number(),
-        change,
-        _rows(two, one),
-    )
+    return OutcomeLine(title, meaning, one.as_number(), two.as_number(), change, _rows(two, one))
 
 
 def _rows(*measures: Measure) -> str:
