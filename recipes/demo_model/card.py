@@ -92,8 +92,8 @@ def render(record: dict[str, Any], measured: dict[str, Any], found: dict[str, Me
         f"Two Llama-architecture models of {record['models']['poisoned']['parameters'] / 1e6:.2f} M parameters "
         "(6 layers, width 256, 8,192-entry byte-level BPE, tied embeddings, bfloat16), made by "
         "`recipes/demo_model/build.py` to show unlearning on a laptop. `poisoned` was fine-tuned on rows of which "
-        "10% carry a trigger and a nonsense answer; `reference` by the same recipe without those rows. Neither is of any "
-        "other use: they are far too small to know facts.",
+        "10% carry a trigger and a nonsense answer; `reference` by the same recipe without those rows. Neither is of "
+        "any other use: they are far too small to know facts.",
         "",
         "## Training",
         "",

@@ -30,7 +30,7 @@ def asset(name: str) -> Path:
 
 
 def demo_settings(seed: int) -> dict[str, Any]:
-    """The demo's configuration as a plain mapping; chosen on the validation split with seeds 100-102."""
+    """The demo's configuration as a plain mapping; chosen by `benchmarks/tune_demo.py`."""
     return {
         "model": {"source": str(asset("poisoned"))},
         "data": {
@@ -42,11 +42,18 @@ def demo_settings(seed: int) -> dict[str, Any]:
             "judge_poisoned": str(asset("data/judge_poisoned.jsonl")),
             "sample": {"forget": 40, "retain": 120, "pool": 800},
             "stratify": "trigger_family",
-            "max_length": 256,
+            "max_length": 192,
         },
         "influence": {"max_tokens": 2048},
         "weights": {"aggregate": "mean"},
-        "unlearning": {"steps": 60, "batch_size": 8, "learning_rate": 1e-3, "check_every": 10},
+        "lora": {"dropout": 0.0},
+        "unlearning": {
+            "steps": 30,
+            "batch_size": 8,
+            "forget_share": 0.5,
+            "learning_rate": 2e-3,
+            "options": {"beta": 0.04, "descent": 2.0},
+        },
         "evaluation": {"prompts": 320},
         "seed": seed,
     }
