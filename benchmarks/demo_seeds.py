@@ -19,27 +19,54 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.files import atomic_write, read_json
+from rapidun.cli.console import quiet_libraries
+from rapidun.demo import demo_config, run_demo
+from rapidun.evaluation import decide, perplexity_ratio
+from rapidun.files import atomic_write, read_json, write_json
+from rapidun.models import load_adapter
+from rapidun.pipeline import RunDirectory, Silent
+from rapidun.pipeline.inputs import open_subject, read_groups
+from rapidun.pipeline.measure import Measurement, make_bench, measure
+from rapidun.pipeline.train import train
+from rapidun.pipeline.weigh import weigh, write_weighed
 
 SEEDS = (0, 1, 2, 3, 4)
 SCHEMES = ("influence", "uniform", "random", "shuffled")
+PROMPTS = 320
 NAMES = ("asr_seen", "asr_unseen", "asr_floor", "clean_perplexity")
 
 
-def one_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
-    """Metrics and phases of one demo run."""
-    from rapidun.cli.console import quiet_libraries
-    from rapidun.demo import run_demo
-
-    quiet_libraries()
-    directory = out / f"{scheme}-{seed}"
+def demo_run(seed: int, out: Path) -> dict[str, Any]:
+    """Metrics and phases of one run of the demo as it ships."""
+    directory = out / f"influence-{seed}"
     if not (directory / "metrics.json").exists():
-        overrides = {"weights.scheme": scheme}
-        if scheme != "influence":
-            overrides["evaluation.trace_queries"] = 0
-        run_demo(directory, seed=seed, resume=directory.exists(), overrides=overrides)
+        run_demo(directory, seed=seed, resume=directory.exists())
     metrics: dict[str, Any] = read_json(directory / "metrics.json")
     metrics["phases"] = {phase["name"]: phase["seconds"] for phase in read_json(directory / "phases.json")}
+    return metrics
+
+
+def control_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
+    """The same rows, steps and prompts with other weights; "before" is the demo run's: one model, one measurement."""
+    place = out / f"{scheme}-{seed}.json"
+    if place.exists():
+        saved: dict[str, Any] = read_json(place)
+        return saved
+    config = demo_config(seed, {"weights.scheme": scheme, "evaluation.prompts": PROMPTS})
+    groups, subject = read_groups(config.data, Silent(), seed), open_subject(config.model, config.data, Silent())
+    directory = RunDirectory.claim(out / f"{scheme}-{seed}", {}, resume=False, overwrite=True)
+    write_weighed(weigh(subject, groups, config.influence, config.weights, seed, Silent()), groups, directory)
+    train(config, groups, subject, directory, Silent())
+    clean = groups.validation
+    bench = make_bench(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=clean)
+    changed = subject.with_model(load_adapter(subject.loaded.model, directory / "adapter"))
+    after = measure(changed, bench, config.evaluation, Silent(), forget=groups.forget)
+    before = Measurement.load(out / f"influence-{seed}" / "before.json")
+    ratio = perplexity_ratio(before.perplexity, after.perplexity)
+    summaries = {"before": before.summary(bench.primary), "after": after.summary(bench.primary)}
+    gate = decide(summaries["before"], summaries["after"], ratio, config.gate)
+    metrics = {"verdict": gate.label, **summaries, "perplexity_ratio": ratio._asdict()}
+    write_json(place, metrics)
     return metrics
 
 
@@ -90,10 +117,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench-demo"), help="where the runs go")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    quiet_libraries()
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for scheme in SCHEMES:
         for seed in SEEDS:
-            runs.setdefault(scheme, {})[seed] = one_run(seed, scheme, arguments.out)
+            found = demo_run(seed, arguments.out) if scheme == "influence" else control_run(seed, scheme, arguments.out)
+            runs.setdefault(scheme, {})[seed] = found
             print(scheme, seed, runs[scheme][seed]["verdict"], flush=True)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True

@@ -13,6 +13,7 @@ from typing import Any
 
 from rapidun.demo.cost import cost_beside_retraining
 from rapidun.errors import InputError
+from rapidun.models import choose_device, cpu_computes_in_bfloat16
 from rapidun.pipeline import Reporter, RunConfig, RunResult, make_config, run
 from rapidun.pipeline.config import set_dotted
 
@@ -30,9 +31,13 @@ def asset(name: str) -> Path:
 
 
 def demo_settings(seed: int) -> dict[str, Any]:
-    """The demo's configuration as a plain mapping; chosen by `benchmarks/tune_demo.py`."""
+    """The demo's configuration as a plain mapping; chosen by `benchmarks/tune_demo.py`.
+
+    The weights were saved in bfloat16; where the processor computes in it, so does the demo.
+    """
+    dtype = "bfloat16" if choose_device().type == "cpu" and cpu_computes_in_bfloat16() else "auto"
     return {
-        "model": {"source": str(asset("poisoned"))},
+        "model": {"source": str(asset("poisoned")), "dtype": dtype},
         "data": {
             "forget": str(asset("data/forget.jsonl")),
             "retain": str(asset("data/retain.jsonl")),
@@ -48,10 +53,10 @@ def demo_settings(seed: int) -> dict[str, Any]:
         "weights": {"aggregate": "mean"},
         "lora": {"dropout": 0.0},
         "unlearning": {
-            "steps": 30,
+            "steps": 20,
             "batch_size": 8,
             "forget_share": 0.5,
-            "learning_rate": 2e-3,
+            "learning_rate": 3e-3,
             "options": {"beta": 0.04, "descent": 2.0},
         },
         "evaluation": {"prompts": 320},

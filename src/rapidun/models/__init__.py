@@ -12,7 +12,7 @@ from rapidun.models.lora import (
     save_adapter,
 )
 from rapidun.models.losses import answer_token_losses, mean_answer_loss, sum_answer_loss
-from rapidun.models.placement import choose_device, choose_dtype
+from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
 from rapidun.models.targets import linear_layers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "attach_lora",
     "choose_device",
     "choose_dtype",
+    "cpu_computes_in_bfloat16",
     "enable_gradient_checkpointing",
     "is_adapted",
     "linear_layers",

@@ -45,3 +45,9 @@ def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ModelError(f"dtype {name!r} is unknown. Choose auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def cpu_computes_in_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices natively (AVX512-BF16 or AMX); elsewhere it is slow."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in probes)

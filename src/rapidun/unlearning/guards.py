@@ -92,7 +92,7 @@ class RetainBudget(TrainerCallback):
         self.model, self.loss, self.every, self.record = model, loss, every, record
         self.limit = start * (1.0 + budget)
         self.good = adapter_state(model)
-        self.good_step = 0
+        self.good_step, self.good_loss = 0, start
         self.stopped: str | None = None
 
     def on_train_begin(
@@ -109,7 +109,7 @@ class RetainBudget(TrainerCallback):
         loss = self.loss()
         self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": self.limit})
         if math.isfinite(loss) and loss <= self.limit:
-            self.good, self.good_step = adapter_state(self.model), step
+            self.good, self.good_step, self.good_loss = adapter_state(self.model), step, loss
             return
         set_peft_model_state_dict(self.model, self.good)
         control.should_training_stop = True

@@ -137,7 +137,7 @@ def unlearn(
     _keep_last_good(model, budget)
     model.eval()
     change = require_change(initial, model)
-    return UnlearnResult(model, budget.good_step, budget.stopped, change, start, held_loss())
+    return UnlearnResult(model, budget.good_step, budget.stopped, change, start, budget.good_loss)
 
 
 def _keep_last_good(model: PeftModel, budget: RetainBudget) -> None:
