@@ -53,7 +53,7 @@ def demo_settings(seed: int) -> dict[str, Any]:
         "weights": {"aggregate": "mean"},
         "lora": {"dropout": 0.0},
         "unlearning": {
-            "steps": 20,
+            "steps": 22,
             "batch_size": 8,
             "forget_share": 0.5,
             "learning_rate": 3e-3,
