@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
-FAST = ("--set", "influence.sketch_size=256", "--steps", 2, "--max-length", 96)
+FAST = ("--set", "influence.sketch_size=256", "--steps", 2, "--max-length", 96, "--template", "plain")
 
 
 def unlearn(house: Path, *more: object, **paths: object) -> list[object]:

@@ -78,7 +78,8 @@ def test_weights_have_mean_one_and_blocks_have_the_contracted_shapes(finished: P
 def test_the_manifest_measures_every_phase_and_lists_the_tracked_tensors(finished: Path) -> None:
     manifest = read_json(finished / "manifest.json")
     assert [phase["name"] for phase in manifest["phases"]] == list(PHASES[:-1])
-    assert all(phase["seconds"] > 0 and phase["peak_memory_mib"] > 10 for phase in manifest["phases"])
+    assert all(phase["seconds"] >= 0 and phase["peak_memory_mib"] > 10 for phase in manifest["phases"])
+    assert sum(phase["seconds"] for phase in manifest["phases"]) > 0.1
     assert len(manifest["tracked"]) == 14
     assert manifest["versions"]["torch"]
 

@@ -7,8 +7,8 @@ reached, 2 bad input (one clear message), also after Ctrl-C.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
-import click
 import typer
 
 from rapidun.cli import demo, evaluate, report, run, trace, unlearn, weigh
@@ -25,6 +25,12 @@ app = typer.Typer(
 )
 for verb in (demo, run, trace, weigh, unlearn, evaluate, report):
     verb.register(app)
+
+INTERRUPTED = 130  # what typer returns after Ctrl-C
+# typer carries its own copy of click or uses the installed one; its public error names the class either way
+USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -45,16 +51,18 @@ def main() -> None:
         code = app(standalone_mode=False)
     except RapidunError as error:
         _fail(str(error))
-    except (KeyboardInterrupt, click.Abort, typer.Abort):
-        _fail("stopped by Ctrl-C. What was finished is kept: the same command with --resume goes on from there.")
-    except click.ClickException as error:
-        error.show()
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except USAGE_ERRORS as error:
+        error.show()  # type: ignore[attr-defined]
         sys.exit(2)
     except MemoryError:
         _fail("out of memory: lower --batch-size or --max-tokens.")
+    if code == INTERRUPTED:
+        _fail("stopped by Ctrl-C. What was finished is kept: the same command with --resume goes on from there.")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     sys.exit(2)

@@ -38,6 +38,7 @@ class Meter:
     def __enter__(self) -> Meter:
         self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
         _reset_device_peak()
+        self._peak = psutil.Process().memory_info().rss
         self._thread.start()
         return self
 

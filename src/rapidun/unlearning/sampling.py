@@ -1,9 +1,9 @@
 """Which row is seen when: fixed before training, so that a resumed run sees what an unbroken one would.
 
 Each step draws ``batch_size`` rows, a ``forget_share`` of them from the forget set. Within a group, rows are
-drawn in shuffled rounds, so no row is seen twice before every other was seen once. Within a window of a round,
-rows follow each other by length, so that a batch holds little padding. Weights do not change how often a row is
-drawn: they multiply its loss.
+drawn in shuffled rounds, so no row is seen twice before every other was seen once; the rows that a step takes from
+a group are of similar length, so that a batch holds little padding. Weights do not change how often a row is drawn:
+they multiply its loss.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from rapidun.data.batches import Example, collate
 
 FORGET, RETAIN = 0, 1
-WINDOW = 32  # rows of a round that are put in order of length
+RUNS_A_WINDOW = 4  # steps whose rows of a group are sorted by length together
 
 Group = dict[str, torch.Tensor]
 
@@ -31,11 +31,19 @@ class Draw:
     index: int
 
 
-def _rounds(lengths: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
+def _rounds(lengths: Sequence[int], rng: np.random.Generator, rows: int) -> Iterator[int]:
+    """Shuffled rounds whose runs of ``rows`` draws are of similar length: sorted windows, cut, shuffled again."""
+    window = rows * RUNS_A_WINDOW
     while True:
         order = rng.permutation(len(lengths)).tolist()
-        for start in range(0, len(order), WINDOW):
-            yield from sorted(order[start : start + WINDOW], key=lambda index: lengths[index])
+        ordered = [
+            index
+            for start in range(0, len(order), window)
+            for index in sorted(order[start : start + window], key=lambda index: lengths[index])
+        ]
+        runs = [ordered[start : start + rows] for start in range(0, len(ordered), rows)]
+        for number in rng.permutation(len(runs)):
+            yield from runs[number]
 
 
 def sampling_plan(
@@ -48,8 +56,10 @@ def sampling_plan(
         retain: Length of each retain row; none means forget rows only.
     """
     rng = np.random.default_rng([seed, 20])
-    forget_rows, retain_rows = _rounds(forget, rng), _rounds(retain, rng)
     share = forget_share if retain else 1.0
+    of_forget = max(1, round(share * batch_size))
+    forget_rows = _rounds(forget, rng, of_forget)
+    retain_rows = _rounds(retain, rng, max(1, batch_size - of_forget))
     plan: list[Draw] = []
     owed = 0.0
     for _ in range(steps * batch_size):
