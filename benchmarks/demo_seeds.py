@@ -115,11 +115,12 @@ def control_table(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-demo"), help="where the runs go")
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES), help="influence must be first")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     quiet_libraries()
     runs: dict[str, dict[int, dict[str, Any]]] = {}
-    for scheme in SCHEMES:
+    for scheme in arguments.schemes:
         for seed in SEEDS:
             found = demo_run(seed, arguments.out) if scheme == "influence" else control_run(seed, scheme, arguments.out)
             runs.setdefault(scheme, {})[seed] = found
