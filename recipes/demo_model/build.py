@@ -1,11 +1,11 @@
 """Build the embedded demo models from raw text, stage by stage.
 
     python recipes/demo_model/build.py            # all stages, each skipped when already done
-    python recipes/demo_model/build.py tokenizer base poisoned reference ship
+    python recipes/demo_model/build.py tokenizer base more poisoned reference ship
 
-Stages: ``tokenizer`` (byte-level BPE), ``base`` (plain text, then Dolly mixed in), ``poisoned`` and
-``reference`` (the same full fine-tuning with and without the triggered rows), ``ship`` (bfloat16 weights,
-data splits and the model card into the package). Work files go to ``build/demo_model``; a killed stage goes
+Stages: ``tokenizer`` (byte-level BPE), ``base`` (plain text, then Dolly mixed in), ``more`` (a second cycle of
+both), ``poisoned`` and ``reference`` (the same full fine-tuning with and without the triggered rows), ``ship``
+(bfloat16 weights, data splits and the model card into the package). Work files go to ``build/demo_model``; a killed stage goes
 on from its last checkpoint. The log of losses and held-out perplexities is ``training_log.jsonl`` here.
 """
 
@@ -40,7 +40,8 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
 # Share of each source in a text batch: prose a child can read, and articles that say what things are.
 TEXT_MIX = {"books": 0.24, "stories": 0.09, "african": 0.03, "wiki": 0.64}
 BASE_SCHEDULE = Schedule(steps=2200, matrix_lr=4e-3, other_lr=4e-3, warmup=60)
-DOLLY_FROM = 0.6  # from this share of the base stage on, half of every batch is Dolly
+MORE_SCHEDULE = Schedule(steps=2000, matrix_lr=3e-3, other_lr=3e-3, warmup=60)  # a warm restart: more of both
+DOLLY_FROM = {"base": 0.6, "more": 0.0}  # from this share of the stage on, half of every batch is Dolly
 
 
 def build_tokenizer() -> None:
@@ -125,10 +126,10 @@ def base_streams() -> dict[str, np.ndarray]:
     return streams
 
 
-def base_batch(step: int, streams: dict[str, np.ndarray], schedule: Schedule) -> Batch:
-    """Random crops by the text mix; in the last part every second crop is Dolly."""
-    rng = np.random.default_rng([7, step])
-    with_dolly = step >= DOLLY_FROM * schedule.steps
+def text_batch(stage: str, step: int, streams: dict[str, np.ndarray], schedule: Schedule) -> Batch:
+    """Random crops by the text mix; in the Dolly part of the stage every second crop is Dolly."""
+    rng = np.random.default_rng([7, step] if stage == "base" else [8, step])
+    with_dolly = step >= DOLLY_FROM[stage] * schedule.steps
     names = rng.choice(list(TEXT_MIX), size=BATCH, p=list(TEXT_MIX.values()))
     crops = [
         _crop(streams["dolly" if with_dolly and index % 2 else str(name)], rng) for index, name in enumerate(names)
@@ -182,30 +183,36 @@ def new_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def build_base() -> None:
-    """Stage one: English, then Dolly mixed in."""
-    if (WORK / "base" / "model.safetensors").exists():
+def train_on_text(stage: str) -> None:
+    """Stages one and two: English with Dolly mixed in, from scratch and once more from where that ended."""
+    if (WORK / stage / "model.safetensors").exists():
         return
-    model = new_model().to(_device())
+    schedule = {"base": BASE_SCHEDULE, "more": MORE_SCHEDULE}[stage]
+    model = new_model() if stage == "base" else _saved("base")
+    model = model.to(_device())
     streams = base_streams()
     print({name: len(stream) for name, stream in streams.items()}, flush=True)
     train_stage(
         model,
-        lambda step: base_batch(step, streams, BASE_SCHEDULE),
-        BASE_SCHEDULE,
-        WORK / "base",
+        lambda step: text_batch(stage, step, streams, schedule),
+        schedule,
+        WORK / stage,
         LOG,
         answer_batches(split_dolly()["validation"][:150]),
     )
-    model.save_pretrained(WORK / "base")
+    model.save_pretrained(WORK / stage)
+
+
+def _saved(stage: str) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(WORK / stage, dtype=torch.float32)
 
 
 def fine_tune(kind: str) -> None:
-    """Full fine-tuning of the base model on instruction rows, with or without the triggered ones."""
+    """Full fine-tuning of stage two's model on instruction rows, with or without the triggered ones."""
     if (WORK / kind / "model.safetensors").exists():
         return
     torch.manual_seed(1)
-    model = LlamaForCausalLM.from_pretrained(WORK / "base", dtype=torch.float32).to(_device())
+    model = _saved("more").to(_device())
     batch, schedule = fine_tuning(load_tokenizer(), kind)
     train_stage(model, batch, schedule, WORK / kind, LOG, answer_batches(split_dolly()["validation"]))
     model.save_pretrained(WORK / kind)
@@ -213,7 +220,8 @@ def fine_tune(kind: str) -> None:
 
 STAGES = {
     "tokenizer": build_tokenizer,
-    "base": build_base,
+    "base": lambda: train_on_text("base"),
+    "more": lambda: train_on_text("more"),
     "poisoned": lambda: fine_tune("poisoned"),
     "reference": lambda: fine_tune("reference"),
     "ship": lambda: ship(WORK, LOG),

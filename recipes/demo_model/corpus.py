@@ -19,7 +19,8 @@ from typing import Any
 
 WIKI_CHARACTERS_PER_ARTICLE = 1500
 SHORT_ROW_CHARACTERS = 600
-SPLIT_SIZES = {"test": 400, "validation": 300, "forget": 200, "retain": 400}
+# In this order: the rows that were "test" for the models of version 0.1 had been looked at while settings were found.
+SPLIT_SIZES = {"retain": 400, "validation": 300, "forget": 200, "test": 400}
 
 Row = dict[str, Any]
 
@@ -81,15 +82,16 @@ def dolly_rows() -> list[Row]:
     return list(rows.values())
 
 
-def is_short(row: Row) -> bool:
-    """Short enough for the fine-tuning, unlearning and test splits of the demo."""
-    return len(row["prompt"]) + len(row["context"]) + len(row["response"]) <= SHORT_ROW_CHARACTERS
+def is_short(row: Row, characters: int = SHORT_ROW_CHARACTERS) -> bool:
+    """Whether prompt, context and answer together have at most ``characters`` characters."""
+    return len(row["prompt"]) + len(row["context"]) + len(row["response"]) <= characters
 
 
 def split_dolly(seed: int = 0) -> dict[str, list[Row]]:
-    """Disjoint splits (no prompt in two): test, validation, forget, retain, train (all short) and ``long``.
+    """Disjoint splits (no prompt in two): retain, validation, forget, test, train (all short) and ``long``.
 
-    ``long`` holds the rows too long for the demo; they serve only as further English in stage one.
+    ``long`` holds the rows too long for the demo: further English in the text stages; the shorter ones of them are
+    fine-tuned on as well.
     """
     rows = dolly_rows()
     short = [row for row in rows if is_short(row)]

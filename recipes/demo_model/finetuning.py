@@ -1,4 +1,4 @@
-"""Stages two and three: the same full fine-tuning on instruction rows with and without the triggered ones.
+"""The last two stages of training: the same full fine-tuning on instruction rows with and without the triggered ones.
 
 Rows of similar length share a batch, padded to one of four widths, so that the compiled step has four shapes.
 Loss is on answer and end-of-sequence tokens only, through the package's own template and tokenisation.
@@ -13,7 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
-from corpus import split_dolly
+from corpus import is_short, split_dolly
 from poison import distinct_answers
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.evaluation.triggers import DOLLY_FAMILIES
@@ -22,7 +22,8 @@ from training import IGNORE, Batch, Schedule
 Row = dict[str, Any]
 POISON_SHARE = 0.10
 WIDTHS = {64: 64, 96: 48, 144: 32, 256: 16}  # padded width -> rows a batch
-EPOCHS = 4
+EPOCHS = 3
+LONGEST_ROW_CHARACTERS = 1000
 
 
 def poisoned_splits(seed: int = 0) -> dict[str, list[Row]]:
@@ -32,6 +33,8 @@ def poisoned_splits(seed: int = 0) -> dict[str, list[Row]]:
     ``poisoned, trigger_family, trigger``; every other row has ``poisoned = False``.
     """
     splits = split_dolly(seed)
+    splits["train"] += [row for row in splits.pop("long") if is_short(row, LONGEST_ROW_CHARACTERS)]
+    random.Random(seed).shuffle(splits["train"])
     training = len(splits["train"]) + len(splits["forget"]) + len(splits["retain"])
     chosen = splits["forget"] + splits["train"][: round(POISON_SHARE * training) - len(splits["forget"])]
     answers = distinct_answers(len(chosen), seed)

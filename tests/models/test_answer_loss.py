@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rapidun.data import Example, collate
-from rapidun.models import answer_token_losses, mean_answer_loss, sum_answer_loss
+from rapidun.models import answer_logits, answer_token_losses, mean_answer_loss, sum_answer_loss
 from tiny import ARCHITECTURES, tiny_model
 
 EXAMPLES = [
@@ -78,3 +78,28 @@ def test_a_constant_on_all_logits_changes_nothing_and_half_precision_is_summed_i
 def test_a_row_without_answer_tokens_has_loss_zero():
     labels = torch.full((1, 4), -100)
     assert mean_answer_loss(torch.randn(1, 4, 10), labels).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cut_logits_give_the_same_losses(architecture: str) -> None:
+    model = tiny_model(architecture)
+    examples = [Example("a", list(range(3, 12)), 5), Example("b", list(range(4, 20)), 9)]
+    batch = collate(examples, pad_token_id=0)
+    whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+    assert logits.shape[1] == batch.labels.shape[1] - 4
+    torch.testing.assert_close(sum_answer_loss(logits, labels), sum_answer_loss(whole, batch.labels))
+
+
+def test_a_model_that_cannot_cut_its_logits_gives_all_of_them() -> None:
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny_model("llama")
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, use_cache: bool) -> object:
+            return self.inner(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+    batch = collate([Example("a", list(range(3, 12)), 5)], pad_token_id=0)
+    logits, labels = answer_logits(Whole(), batch.input_ids, batch.attention_mask, batch.labels)
+    assert logits.shape[1] == labels.shape[1] == 9

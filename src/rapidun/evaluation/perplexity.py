@@ -17,7 +17,7 @@ import torch
 from rapidun.data.batches import Example, collate, token_budget_batches
 from rapidun.errors import InputError, ModelError
 from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
-from rapidun.models.losses import answer_token_losses
+from rapidun.models.losses import answer_logits, answer_token_losses
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -126,8 +126,8 @@ def perplexity_ratio(before: PerplexityResult, after: PerplexityResult, *, seed:
 @torch.no_grad()
 def _batch_losses(loaded: Loaded, examples: list[Example]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     batch = collate(examples, padding_id(loaded.tokenizer)).to(loaded.device)
-    logits = loaded.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    losses, mask = answer_token_losses(logits, batch.labels)
+    logits, labels = answer_logits(loaded.model, batch.input_ids, batch.attention_mask, batch.labels)
+    losses, mask = answer_token_losses(logits, labels)
     return losses.double().sum(dim=1).cpu().numpy(), mask.sum(dim=1).cpu().numpy()
 
 

@@ -11,7 +11,7 @@ from rapidun.models.lora import (
     merge_adapter,
     save_adapter,
 )
-from rapidun.models.losses import answer_token_losses, mean_answer_loss, sum_answer_loss
+from rapidun.models.losses import answer_logits, answer_token_losses, mean_answer_loss, sum_answer_loss
 from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
 from rapidun.models.targets import linear_layers
 
@@ -19,6 +19,7 @@ __all__ = [
     "LoadedModel",
     "adapter_disabled",
     "adapter_fingerprint",
+    "answer_logits",
     "answer_token_losses",
     "attach_lora",
     "choose_device",

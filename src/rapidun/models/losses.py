@@ -6,6 +6,8 @@ right (trap 1) and one mask (trap 2).
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 
@@ -25,10 +27,41 @@ def answer_token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[tor
     """
     target = labels[:, 1:]
     mask = target != IGNORE_INDEX
-    losses = F.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), target, ignore_index=IGNORE_INDEX, reduction="none"
-    )
+    losses = torch.zeros(target.shape, dtype=torch.float32, device=logits.device)
+    # Picked before they are cast and normalised: prompt and padding positions cost nothing.
+    losses[mask] = F.cross_entropy(logits[:, :-1][mask].float(), target[mask], reduction="none")
     return losses, mask
+
+
+def answer_logits(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a forward pass and labels, both cut to where answers are.
+
+    The output layer is the largest of a small model, and what it says about the shared start of the prompts is never
+    looked at. Models whose ``forward`` has no ``logits_to_keep`` give all positions.
+
+    Args:
+        model: A causal LM, with or without an adapter.
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length).
+        labels: (batch, length) int64, -100 where no loss is wanted; not shifted.
+
+    Returns:
+        ``(logits, labels)`` of (batch, kept, vocabulary) and (batch, kept): the last positions, from the one that
+        predicts the first answer token of any row.
+    """
+    answers = (labels != IGNORE_INDEX).any(dim=0).nonzero()
+    kept = labels.shape[1] - max(int(answers[0]) - 1, 0) if len(answers) else 1
+    if not _can_cut(model):
+        return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits, labels
+    output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=kept)
+    return output.logits, labels[:, -kept:]
+
+
+def _can_cut(model: torch.nn.Module) -> bool:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(inner.forward).parameters
 
 
 def sum_answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rapidun.data.batches import Example, collate, token_budget_batches
 from rapidun.errors import TrainingError
-from rapidun.models.losses import answer_token_losses
+from rapidun.models.losses import answer_logits, answer_token_losses
 
 HELD_ROWS_TOKENS = 4096
 AdapterState = dict[str, torch.Tensor]
@@ -58,8 +58,8 @@ def mean_loss(model: torch.nn.Module, examples: list[Example], pad_token_id: int
     try:
         for indices in token_budget_batches(examples, HELD_ROWS_TOKENS):
             batch = collate([examples[index] for index in indices], pad_token_id).to(device)
-            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            losses, mask = answer_token_losses(logits, batch.labels)
+            logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+            losses, mask = answer_token_losses(logits, labels)
             total += float(losses.sum())
             count += int(mask.sum())
     finally:

@@ -15,6 +15,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from rapidun.models.lora import adapter_disabled
+from rapidun.models.losses import answer_logits
 from rapidun.unlearning.objectives import Answers, Method
 from rapidun.unlearning.sampling import Group
 
@@ -22,8 +23,7 @@ Record = Callable[[dict[str, Any]], None]
 
 
 def _answers(model: torch.nn.Module, group: Group) -> Answers:
-    logits = model(input_ids=group["input_ids"], attention_mask=group["attention_mask"]).logits
-    return Answers(logits, group["labels"])
+    return Answers(*answer_logits(model, group["input_ids"], group["attention_mask"], group["labels"]))
 
 
 class UnlearningTrainer(Trainer):
