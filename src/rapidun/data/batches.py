@@ -14,17 +14,22 @@ IGNORE_INDEX = -100
 class Example:
     """One tokenised row: ``input_ids[answer_start:]`` are its answer and end-of-sequence tokens.
 
+    They carry loss, all of them or those that ``loss_mask`` names.
+
     Args:
         id: The row's id.
         input_ids: All tokens, prompt first.
         answer_start: Index of the first token that carries loss; at least 1.
         truncated: Whether the prompt was cut from the left to fit the context.
+        loss_mask: One bool for each token: which answer tokens carry loss; None means every one. Tokens before
+            ``answer_start`` never do.
     """
 
     id: str
     input_ids: list[int]
     answer_start: int
     truncated: bool = False
+    loss_mask: list[bool] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -34,8 +39,8 @@ class Example:
 class Batch:
     """``input_ids``, ``attention_mask``, ``labels``: int64 tensors of shape (batch, length).
 
-    ``labels`` equal ``input_ids`` on answer tokens and -100 on prompt and padding; the shift by one is the
-    loss's work (`rapidun.models.losses`).
+    ``labels`` equal ``input_ids`` on answer tokens that carry loss and -100 elsewhere, on prompt and padding
+    always; the shift by one is the loss's work (`rapidun.models.losses`).
     """
 
     input_ids: torch.Tensor
@@ -54,7 +59,7 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> Batch:
     """Right-pad ``examples`` to the longest of them.
 
     Raises:
-        ValueError: If ``examples`` is empty.
+        ValueError: If ``examples`` is empty, or a loss mask is not as long as its row.
     """
     if not examples:
         raise ValueError("collate needs at least one example")
@@ -68,7 +73,16 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> Batch:
         input_ids[index, : len(tokens)] = tokens
         attention_mask[index, : len(tokens)] = 1
         labels[index, example.answer_start : len(tokens)] = tokens[example.answer_start :]
+        if example.loss_mask is not None:
+            labels[index, : len(tokens)][~_mask(example)] = IGNORE_INDEX
     return Batch(input_ids, attention_mask, labels)
+
+
+def _mask(example: Example) -> torch.Tensor:
+    mask = torch.tensor(example.loss_mask, dtype=torch.bool)
+    if len(mask) != len(example):
+        raise ValueError(f"row {example.id!r} has {len(example)} tokens and a loss mask of {len(mask)}")
+    return mask
 
 
 def token_budget_batches(examples: Sequence[Example], max_tokens: int) -> list[list[int]]:
