@@ -7,12 +7,12 @@ memory-mapped array: they are read in blocks, and only each query's k best and k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError, InputError
+from rapidun.index.hits import Hit, Hits
 from rapidun.influence.similarity import (
     Array,
     Similarity,
@@ -25,23 +25,6 @@ from rapidun.influence.similarity import (
 )
 
 _BLOCK_VALUES = 2**24  # 64 MiB of training vectors at a time
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A training row: its id, its position in the training set, and its influence on the query."""
-
-    id: str
-    position: int
-    score: float
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The two ends of one query's ranking: highest scores first, and lowest scores first."""
-
-    helpful: list[Hit]
-    harmful: list[Hit]
 
 
 def trace(

@@ -1,0 +1,38 @@
+"""The on-disk index: views of every row, built once, resumed, appended to, searched."""
+
+from rapidun.index.build import build_index, finish, missing_shards, prepare
+from rapidun.index.gradient import GradientView
+from rapidun.index.hits import Hit, Hits
+from rapidun.index.index import Index, open_index
+from rapidun.index.manifest import Manifest, ShardFiles
+from rapidun.index.matrix import Affine, Matrix
+from rapidun.index.plan import BuildPlan, plan_append, plan_build
+from rapidun.index.shards import build_shard
+from rapidun.index.sketches import describe_sketch, make_sketch, register_sketch
+from rapidun.index.views import IndexModel, View, register_view
+
+__all__ = [
+    "Affine",
+    "BuildPlan",
+    "GradientView",
+    "Hit",
+    "Hits",
+    "Index",
+    "IndexModel",
+    "Manifest",
+    "Matrix",
+    "ShardFiles",
+    "View",
+    "build_index",
+    "build_shard",
+    "describe_sketch",
+    "finish",
+    "make_sketch",
+    "missing_shards",
+    "open_index",
+    "plan_append",
+    "plan_build",
+    "prepare",
+    "register_sketch",
+    "register_view",
+]

@@ -1,0 +1,221 @@
+"""One matrix of an index, shard by shard on disk: exact search, all scores, single vectors.
+
+``score = <query, row>`` or, for ``"cosine"``, that over both norms (RapidIn, arXiv 2405.11724, eq. 5; in sketch space).
+Rows are read in blocks of about 8 MiB, widened to float32 and multiplied with all queries at once; a row's scale and
+norm, which are stored, are applied to the product and not to the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rapidun.errors import ConfigError, InputError
+from rapidun.index.hits import Hit, Hits
+from rapidun.index.ranking import both_ends
+from rapidun.index.storage import decode
+from rapidun.index.tensors import StoredTensor
+
+Similarity = Literal["cosine", "dot"]
+Array = npt.NDArray[np.float32]
+BLOCK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class ShardMatrix:
+    """One shard's share of a matrix: where its values, scales and norms lie, and the position of its first row."""
+
+    first: int
+    values: StoredTensor
+    scale: StoredTensor
+    norm: StoredTensor
+
+    @property
+    def rows(self) -> int:
+        """Rows of the shard."""
+        return self.values.shape[0]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A map of vectors before they are compared: ``(x - mean) @ matrix``; no matrix, only centred.
+
+    Args:
+        mean: (width,) float32.
+        matrix: (width, any) float32, or None.
+    """
+
+    mean: Array
+    matrix: Array | None = None
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The mapped vectors, float32."""
+        centred = vectors - torch.from_numpy(self.mean)
+        return centred if self.matrix is None else centred @ torch.from_numpy(self.matrix)
+
+
+class Matrix:
+    """Vectors of all rows under one name.
+
+    Args:
+        name: As in the manifest.
+        width: Length of a vector.
+        shards: In order of position.
+        ids_of: Row ids of positions.
+    """
+
+    def __init__(
+        self, name: str, width: int, shards: Sequence[ShardMatrix], ids_of: Callable[[list[int]], dict[int, str]]
+    ) -> None:
+        self.name, self.width = name, width
+        self._shards = shards
+        self._ids_of = ids_of
+
+    def __len__(self) -> int:
+        return sum(shard.rows for shard in self._shards)
+
+    def search(
+        self,
+        queries: npt.NDArray[np.generic],
+        k: int,
+        similarity: Similarity = "cosine",
+        *,
+        affine: Affine | None = None,
+    ) -> list[Hits]:
+        """The k rows of highest and of lowest score for each query; all rows where k exceeds their number.
+
+        Rows with equal scores stand in order of position.
+
+        Args:
+            queries: (queries, width).
+            k: Length of each list, at least 1.
+            similarity: ``"cosine"`` or ``"dot"``; a zero vector has similarity 0 to everything.
+            affine: Map queries and rows before comparing; norms are then taken anew, row by row.
+
+        Raises:
+            ConfigError: If ``similarity`` is unknown or ``k`` is below 1.
+            InputError: If the queries are not (queries, width) or a value is not finite.
+        """
+        if k < 1:
+            raise ConfigError(f"k={k}: ask for at least one row.")
+        asked = self._prepared(queries, similarity, affine)
+        best, worst = both_ends(self._score_blocks(asked, similarity, affine), len(asked), k)
+        ids = self._ids_of(torch.cat([best.positions, worst.positions], dim=1).unique().tolist())
+        return [
+            Hits(
+                _hits(best.positions[row].tolist(), best.scores[row].tolist(), ids),
+                _hits(worst.positions[row].tolist(), (0.0 - worst.scores[row]).tolist(), ids),
+            )
+            for row in range(len(asked))
+        ]
+
+    def scores(
+        self,
+        queries: npt.NDArray[np.generic],
+        similarity: Similarity = "cosine",
+        *,
+        affine: Affine | None = None,
+    ) -> Array:
+        """Every score, (queries, rows) float32; for indexes whose scores fit in memory. Raises as `search`."""
+        asked = self._prepared(queries, similarity, affine)
+        found = np.empty((len(asked), len(self)), dtype=np.float32)
+        for start, scores in self._score_blocks(asked, similarity, affine):
+            found[:, start : start + scores.shape[1]] = scores.numpy()
+        return found
+
+    def vectors(self, positions: Sequence[int] | None = None) -> Array:
+        """Stored vectors as float32, (positions, width); all of them without ``positions``.
+
+        Raises:
+            InputError: If a position is not in the index.
+        """
+        if positions is None:
+            blocks = [decode(stored, scale).numpy() for _, stored, scale, _ in self._blocks()]
+            return np.concatenate([np.empty((0, self.width), dtype=np.float32), *blocks])
+        found = np.empty((len(positions), self.width), dtype=np.float32)
+        for place, position in enumerate(positions):
+            shard = self._shard_of(int(position))
+            row = int(position) - shard.first
+            found[place] = decode(shard.values.read(row, row + 1), shard.scale.read(row, row + 1)).numpy()
+        return found
+
+    def blocks(self) -> Iterator[tuple[int, Array]]:
+        """All vectors in order: ``(position of the first, (rows, width) float32)``."""
+        for start, stored, scale, _ in self._blocks():
+            yield start, decode(stored, scale).numpy()
+
+    def mean(self) -> Array:
+        """The mean vector, (width,) float32, summed in float64."""
+        total = np.zeros(self.width)
+        for _, block in self.blocks():
+            total += block.sum(axis=0, dtype=np.float64)
+        return (total / max(1, len(self))).astype(np.float32)
+
+    def _prepared(self, queries: npt.NDArray[np.generic], similarity: str, affine: Affine | None) -> torch.Tensor:
+        if similarity not in get_args(Similarity):
+            raise ConfigError(f"similarity={similarity!r}: use one of {', '.join(get_args(Similarity))}.")
+        if queries.ndim != 2 or queries.shape[1] != self.width:
+            raise InputError(
+                f"{self.name}: queries of shape {tuple(queries.shape)} for vectors of length {self.width}. Make them "
+                "with the index's own model and sketch."
+            )
+        asked = torch.from_numpy(np.array(queries, dtype=np.float32))
+        asked = asked if affine is None else affine(asked)
+        finite = asked.isfinite().all(dim=1)
+        if not bool(finite.all()):
+            raise InputError(f"Query {int((~finite).nonzero()[0, 0])} is not finite.")
+        return asked if similarity == "dot" else asked / divisors(row_norms(asked)).unsqueeze(1)
+
+    def _score_blocks(
+        self, queries: torch.Tensor, similarity: str, affine: Affine | None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        for start, stored, scale, norm in self._blocks():
+            if affine is None:
+                scores = queries @ stored.to(torch.float32).T
+                scores *= scale / divisors(norm) if similarity == "cosine" else scale
+            else:
+                mapped = affine(decode(stored, scale))
+                scores = queries @ mapped.T
+                if similarity == "cosine":
+                    scores /= divisors(row_norms(mapped))
+            yield start, scores
+
+    def _blocks(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """``(start, stored, scale, norm)`` in order; the memory of ``stored`` is used again for the next block."""
+        reused: torch.Tensor | None = None
+        for shard in self._shards:
+            step = max(1, BLOCK_BYTES // max(1, shard.values.row_bytes))
+            if reused is None or reused.shape[0] < min(step, shard.rows):
+                reused = torch.empty(min(step, shard.rows), self.width, dtype=shard.values.dtype)
+            scales, norms = shard.scale.read(), shard.norm.read()
+            for start in range(0, shard.rows, step):
+                stop = min(start + step, shard.rows)
+                stored = reused[: stop - start]
+                shard.values.read_into(stored, start)
+                yield shard.first + start, stored, scales[start:stop], norms[start:stop]
+
+    def _shard_of(self, position: int) -> ShardMatrix:
+        for shard in self._shards:
+            if shard.first <= position < shard.first + shard.rows:
+                return shard
+        raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
+
+
+def row_norms(vectors: torch.Tensor) -> torch.Tensor:
+    """Euclidean norms, (rows,) float32; taken in float64, whose range holds the square of any float32."""
+    norms: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    return norms.float()
+
+
+def divisors(norms: torch.Tensor) -> torch.Tensor:
+    """The norms, and 1 where a norm is 0."""
+    return torch.where(norms > 0, norms, 1.0)
+
+
+def _hits(positions: list[int], scores: list[float], ids: dict[int, str]) -> list[Hit]:
+    return [Hit(ids[position], position, score) for position, score in zip(positions, scores, strict=True)]

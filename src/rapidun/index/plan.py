@@ -1,0 +1,202 @@
+"""What is to be built, fixed before the first row is looked at: which rows are in which shard, and how.
+
+A shard depends on nothing but its own rows and the plan, so shards can be computed in any order, by any worker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rapidun.data import Rows
+from rapidun.errors import ConfigError, FingerprintError, InputError
+from rapidun.files import sha256_of
+from rapidun.index.manifest import Fingerprints, Manifest, load_manifest, parse_manifest
+from rapidun.index.names import MANIFEST, PLAN
+from rapidun.index.storage import BYTES
+from rapidun.index.views import IndexModel, MatrixSpec, View
+
+_SHARD_BYTES = 128 * 2**20
+_SHARD_ROWS = (64, 8192)  # enough that rows of like length meet in a batch; few enough to lose little when killed
+_CONTENT = ("id", "prompt", "context", "response")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Rows ``start`` to ``stop - 1`` of the plan make shard ``number``; ``first`` is their place in the index."""
+
+    number: int
+    start: int
+    stop: int
+    first: int
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Everything that decides the bytes of the shards to come.
+
+    Args:
+        directory: The index.
+        manifest: Of the finished index, but for the shards and files to come.
+        model: What rows are looked at with.
+        rows: The rows to add.
+    """
+
+    directory: Path
+    manifest: Manifest
+    model: IndexModel
+    rows: Rows
+
+    @property
+    def appends(self) -> bool:
+        """Whether the rows are added to a finished index."""
+        return bool(self.manifest.shards)
+
+    @property
+    def spans(self) -> list[Span]:
+        """The shards to compute, in order."""
+        first_row = self.manifest.rows - len(self.rows)
+        size = self.manifest.shard_rows
+        starts = range(0, len(self.rows), size)
+        return [
+            Span(len(self.manifest.shards) + place, start, min(start + size, len(self.rows)), first_row + start)
+            for place, start in enumerate(starts)
+        ]
+
+    def span(self, number: int) -> Span:
+        """The shard ``number``.
+
+        Raises:
+            ConfigError: If it is not one of the plan's.
+        """
+        place = number - len(self.manifest.shards)
+        spans = self.spans
+        if not 0 <= place < len(spans):
+            raise ConfigError(f"{self.directory}: shard {number} is not of this plan.")
+        return spans[place]
+
+    def rows_of(self, span: Span) -> Rows:
+        """The rows of one shard, still on disk where the rows are."""
+        chosen = self.rows.dataset.select(range(span.start, span.stop))
+        return replace(self.rows, dataset=chosen, lines=self.rows.lines[span.start : span.stop])
+
+
+def plan_build(
+    directory: str | Path,
+    rows: Rows,
+    model: IndexModel,
+    views: Mapping[str, View],
+    *,
+    max_length: int,
+    max_tokens: int = 4096,
+    shard_rows: int | None = None,
+) -> BuildPlan:
+    """The plan of a new index.
+
+    Args:
+        directory: Where the index goes.
+        rows: The rows, in the index's order.
+        model: What they are looked at with.
+        views: By name; defaults are settled for this model.
+        max_length: Longest row in tokens.
+        max_tokens: Padded tokens in a batch.
+        shard_rows: Rows of a shard; None chooses about 128 MiB a shard.
+
+    Raises:
+        ConfigError: If there is no view or no row, or a number is out of range.
+        ModelError: If a view does not fit the model.
+    """
+    if not views:
+        raise ConfigError("an index needs at least one view: gradient, hidden or lexical.")
+    if len(rows) == 0:
+        raise InputError(f"{rows.path}: no row to index.")
+    if shard_rows is not None and shard_rows < 1:
+        raise ConfigError(f"shard_rows={shard_rows}: give at least 1.")
+    settled = {name: views[name].resolved(model) for name in sorted(views)}
+    matrices = {name: spec for view in settled.values() for name, spec in view.matrices(model).items()}
+    manifest = Manifest(
+        model=model.loaded.source,
+        adapter=model.adapter_name,
+        template=model.template.name,
+        fingerprints=Fingerprints(**model.fingerprints(), data=data_fingerprint(rows)),
+        views=settled,
+        matrices=matrices,
+        max_length=max_length,
+        max_tokens=max_tokens,
+        shard_rows=shard_rows or _chosen_rows(matrices),
+        rows=len(rows),
+    )
+    return BuildPlan(Path(directory), manifest, model, rows)
+
+
+def plan_append(directory: str | Path, rows: Rows, model: IndexModel) -> BuildPlan:
+    """The plan that adds ``rows`` to a finished index, with the views and settings it has.
+
+    Raises:
+        FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
+        InputError: If there is no finished index, or no row.
+    """
+    _settle(Path(directory))
+    before = load_manifest(Path(directory))
+    if len(rows) == 0:
+        raise InputError(f"{rows.path}: no row to append.")
+    check_same(before, Path(directory), **model.fingerprints())
+    chained = sha256_of(part.encode() for part in (before.fingerprints.data, data_fingerprint(rows)))
+    update = {
+        "fingerprints": before.fingerprints.model_copy(update={"data": chained}),
+        "rows": before.rows + len(rows),
+    }
+    return BuildPlan(Path(directory), before.model_copy(update=update), model, rows)
+
+
+def _settle(directory: Path) -> None:
+    """Take away the plan of an append that was killed after its manifest was in place."""
+    plan, manifest = directory / PLAN, directory / MANIFEST
+    if plan.is_file() and manifest.is_file():
+        finished, planned = parse_manifest(manifest), parse_manifest(plan)
+        if (finished.fingerprints, finished.rows) == (planned.fingerprints, planned.rows):
+            plan.unlink()
+
+
+def check_same(manifest: Manifest, directory: Path, **fingerprints: str | None) -> None:
+    """Refuse fingerprints that are not the index's; those that are None are not looked at.
+
+    Raises:
+        FingerprintError: Naming both values.
+    """
+    for name, given in fingerprints.items():
+        stored = getattr(manifest.fingerprints, name)
+        if given is not None and given != stored:
+            called = getattr(manifest, name, "")
+            raise FingerprintError(
+                f"{directory}: this index is of {name} {stored[:16]}{f' ({called})' if called else ''}, and {name} "
+                f"{given[:16]} was given. Use the {name} it was built with, or build another index."
+            )
+
+
+def data_fingerprint(rows: Rows) -> str:
+    """SHA-256 of ids, prompts, contexts, answers and earlier turns, in order; reads one row at a time."""
+    return sha256_of(_contents(rows))
+
+
+def _contents(rows: Rows) -> Iterator[bytes]:
+    for row in rows.dataset:
+        for name in _CONTENT:
+            yield str(row.get(name) or "").encode()
+        if row.get("messages"):
+            yield json.dumps(_plain(row["messages"]), sort_keys=True).encode()
+
+
+def _plain(messages: Any) -> list[dict[str, str]]:
+    return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages]
+
+
+def _chosen_rows(matrices: Mapping[str, MatrixSpec]) -> int:
+    """A power of two of rows near 128 MiB."""
+    row_bytes = sum(spec.width * BYTES[spec.dtype] for spec in matrices.values())
+    fitting = _SHARD_BYTES // max(1, row_bytes)
+    smallest, largest = _SHARD_ROWS
+    return max(smallest, min(largest, 1 << max(0, fitting.bit_length() - 1)))

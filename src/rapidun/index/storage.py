@@ -1,0 +1,88 @@
+"""Vectors as they lie on disk: float16, bfloat16 or int8, each row with a float32 scale.
+
+``value = stored * scale``. For int8 the scale is the row's largest value over 127. For float16 it is the power of two
+that brings the row's largest value into [1, 2), which loses nothing and keeps small gradients from flushing to zero
+(trap 7) and large activations from overflowing. For bfloat16, whose range is float32's, it is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from rapidun.errors import ModelError
+from rapidun.gradients.collector import row_norms
+
+StoreDtype = Literal["float16", "bfloat16", "int8"]
+TORCH_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
+BYTES = {"float16": 2, "bfloat16": 2, "int8": 1}
+_SMALLEST = 2.0**-126
+
+
+def encode(values: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(stored (rows, width) of dtype, scale (rows,) float32)`` of float32 ``values`` (rows, width)."""
+    largest = values.abs().amax(dim=1) if values.shape[1] else values.new_zeros(len(values))
+    scale = _SCALES[dtype](largest).to(torch.float32)
+    scaled = values / scale.unsqueeze(1)
+    if dtype == "int8":
+        scaled = scaled.round().clamp(-127, 127)
+    return scaled.to(TORCH_DTYPES[dtype]), scale
+
+
+def decode(stored: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """(rows, width) float32."""
+    return stored.to(torch.float32) * scale.unsqueeze(1)
+
+
+def _power_of_two(largest: torch.Tensor) -> torch.Tensor:
+    exponent = torch.frexp(largest).exponent - 1
+    return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent.clamp(min=-126)), 1.0)
+
+
+def _step(largest: torch.Tensor) -> torch.Tensor:
+    return torch.where(largest > 0, (largest / 127).clamp(min=_SMALLEST), 1.0)
+
+
+_SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "float16": _power_of_two,
+    "bfloat16": torch.ones_like,
+    "int8": _step,
+}
+
+
+class MatrixBuffer:
+    """One shard's rows of one matrix, encoded as they come, in any order.
+
+    Args:
+        name: The matrix's name; its tensors are ``name``, ``name.scale`` and ``name.norm``.
+        rows: Rows of the shard.
+        width: Length of a vector.
+        dtype: How values are stored.
+    """
+
+    def __init__(self, name: str, rows: int, width: int, dtype: StoreDtype) -> None:
+        self.name = name
+        self._dtype = dtype
+        self._stored = torch.zeros(rows, width, dtype=TORCH_DTYPES[dtype])
+        self._scale = torch.ones(rows)
+        self._norm = torch.zeros(rows)
+
+    def put(self, places: list[int], values: torch.Tensor) -> None:
+        """Store ``values`` (len(places), width) float32, on any device, at the rows ``places``.
+
+        Raises:
+            ModelError: If a value is not finite.
+        """
+        stored, scale = encode(values, self._dtype)
+        norms = row_norms(decode(stored, scale))
+        if not bool(norms.isfinite().all()):
+            raise ModelError(f"{self.name}: vectors are not finite. Load the model as bfloat16 or float32.")
+        self._stored[places] = stored.cpu()
+        self._scale[places] = scale.cpu()
+        self._norm[places] = norms.cpu()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """``{name, name.scale, name.norm}``; the norms are those of the stored values, for cosines."""
+        return {self.name: self._stored, f"{self.name}.scale": self._scale, f"{self.name}.norm": self._norm}

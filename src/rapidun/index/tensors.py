@@ -1,0 +1,96 @@
+"""Reading parts of a safetensors file: the header says where each tensor lies, and rows are read from there.
+
+Rows are read, not mapped, into memory that is given back: a search's memory then does not grow with the index even
+where the system counts mapped pages, and a file that was cut short is an error instead of a crash. The pages come
+from the system's cache either way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rapidun.errors import InputError
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+_LONGEST_HEADER = 100_000_000  # the format's own limit
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies in its file."""
+
+    path: Path
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows ``start`` to ``stop``, as a tensor of its own.
+
+        Raises:
+            InputError: If the file is missing or ends too early.
+        """
+        stop = self.shape[0] if stop is None else min(stop, self.shape[0])
+        rows = torch.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
+        self.read_into(rows, start)
+        return rows
+
+    def read_into(self, rows: torch.Tensor, start: int) -> None:
+        """Fill the contiguous ``rows`` with those from ``start`` on."""
+        if rows.numel() == 0:
+            return
+        raw = memoryview(rows.view(-1).view(torch.uint8).numpy().data)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset + start * self.row_bytes)
+                filled = 0
+                while filled < len(raw):
+                    count = file.readinto(raw[filled:])
+                    if not count:
+                        raise InputError(f"{self.path}: the file is too short. Check it with: rapidun index verify.")
+                    filled += count
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror or error}).") from error
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a safetensors file, by name; reads only its header.
+
+    Raises:
+        InputError: If the file is missing or its header is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > _LONGEST_HEADER:
+                raise ValueError("header too long")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        return {
+            name: StoredTensor(
+                path, 8 + length + entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
+            )
+            for name, entry in header.items()
+        }
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file. Check the index with: rapidun index verify.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: damaged header. Check the index with: rapidun index verify.") from error

@@ -1,0 +1,60 @@
+"""A tiny model, rows and plans that the tests of this room share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rapidun.data import Template, load_rows
+from rapidun.gradients import RapidGrad
+from rapidun.index import GradientView, IndexModel, describe_sketch, plan_build
+from rapidun.models import LoadedModel, model_fingerprint
+from tiny import tiny_model, tiny_tokenizer, write_rows
+
+
+def index_model(architecture: str = "llama", *, seed: int = 0, network=None, **options) -> IndexModel:
+    network = tiny_model(architecture, seed=seed) if network is None else network
+    tokenizer = tiny_tokenizer()
+    loaded = LoadedModel(network, tokenizer, "tiny", torch.device("cpu"), torch.float32, model_fingerprint(network), ())
+    return IndexModel(loaded, Template.resolve("plain", tokenizer), **options)
+
+
+def some_rows(folder: Path, count: int, *, name: str = "rows", start: int = 0):
+    return load_rows(
+        write_rows(
+            folder / f"{name}.jsonl",
+            [
+                {
+                    "id": f"r{i}",
+                    "prompt": f"tell me of {i} " + "and more " * (i % 5),
+                    "response": "the cat sat " * (i % 3 + 1) + str(i),
+                }
+                for i in range(start, start + count)
+            ],
+        )
+    )
+
+
+def gradient_view(k: int = 64, seed: int = 0, **settings) -> GradientView:
+    return GradientView(sketch=describe_sketch(RapidGrad(k=k, seed=seed)), **settings)
+
+
+def some_plan(
+    folder: Path, count: int = 25, *, out: str = "index", model=None, views=None, shard_rows: int = 8, **more
+):
+    settings = {"max_length": 96, "max_tokens": 200, **more}
+    return plan_build(
+        folder / out,
+        some_rows(folder, count),
+        model or index_model(),
+        views or {"gradient": gradient_view()},
+        shard_rows=shard_rows,
+        **settings,
+    )
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
+    }
