@@ -124,7 +124,8 @@ class GaussNewton:
         target = batch.labels[:, 1:] != IGNORE_INDEX
         per_token = (1 / target.sum(dim=1, keepdim=True).clamp_min(1)).expand_as(target)[target].unsqueeze(1)
         answer_logits = self._answer_logits(batch, target)
-        logits, pull_back = torch.func.vjp(answer_logits, self._weights)
+        linearised: Any = torch.func.vjp(answer_logits, self._weights)
+        logits, pull_back = linearised
         weighted = logits.softmax(dim=1)
         step = max(1, _MAX_VALUES // max(1, logits.numel()))
 

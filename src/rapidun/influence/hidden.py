@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,11 +45,31 @@ def hidden_vectors(
 
     A row without answer tokens is zero. The model is in evaluation mode meanwhile, and as before afterwards.
     """
+    return hidden_views(model, examples, pad_token_id, max_tokens=max_tokens).answer_mean
+
+
+class HiddenViews(NamedTuple):
+    """Two looks at each row, both (n, hidden size) float32 of the last layer.
+
+    Args:
+        answer_mean: Mean over the row's answer tokens: what the answer is about.
+        last_prompt: At the prompt's last token, where the model decides how to answer.
+    """
+
+    answer_mean: Array
+    last_prompt: Array
+
+
+def hidden_views(
+    model: nn.Module, examples: Sequence[Example], pad_token_id: int, *, max_tokens: int = 8192
+) -> HiddenViews:
+    """Both views from one forward pass; rows in the order of ``examples``."""
     device = device_of(model)
     found: dict[int, torch.Tensor] = {}
     with evaluating(model), torch.no_grad():
         for indices in token_budget_batches(examples, max_tokens):
-            batch = collate([examples[index] for index in indices], pad_token_id).to(device)
+            rows = [examples[index] for index in indices]
+            batch = collate(rows, pad_token_id).to(device)
             outputs = model(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -60,7 +81,10 @@ def hidden_vectors(
             # b t h, b t -> b h
             sums = torch.einsum("bth,bt->bh", states, answers.float())
             means = sums / answers.sum(dim=1, keepdim=True).clamp_min(1)
-            found.update(zip(indices, means.cpu(), strict=True))
+            ends = torch.tensor([row.answer_start - 1 for row in rows], device=states.device)
+            decides = states[torch.arange(len(rows), device=states.device), ends]
+            found.update(zip(indices, torch.stack([means, decides], dim=1).cpu(), strict=True))
     if not found:
-        return np.zeros((0, 0), dtype=np.float32)
-    return torch.stack([found[index] for index in range(len(examples))]).numpy()
+        return HiddenViews(*np.zeros((2, 0, 0), dtype=np.float32))
+    stacked = torch.stack([found[index] for index in range(len(examples))]).numpy()
+    return HiddenViews(np.ascontiguousarray(stacked[:, 0]), np.ascontiguousarray(stacked[:, 1]))
