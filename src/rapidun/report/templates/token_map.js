@@ -13,7 +13,7 @@
       const lit = share >= 0.06;
       token.style.background = lit ? `color-mix(in srgb, var(--${value > 0 ? "high" : "low"}-soft) ${Math.round(100 * share)}%, transparent)` : "";
       token.classList.toggle("lit", lit);
-      token.classList.toggle("strong", strongest.has(token));
+      token.classList.toggle("strong", lit && strongest.has(token));
       token.title = shown(value);
     }
   };
