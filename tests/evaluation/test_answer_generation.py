@@ -29,12 +29,15 @@ def loaded(architecture: str = "llama", **changes: object) -> SimpleNamespace:
 
 
 @torch.no_grad()
-def slow_greedy(given: SimpleNamespace, prompt: str, new_tokens: int) -> str:
+def slow_greedy(given: SimpleNamespace, prompt: str, new_tokens: int, penalty: float = 1.0) -> str:
     """One prompt, no padding, no cache."""
     tokens = given.tokenizer(prompt, add_special_tokens=False)["input_ids"]
     start = len(tokens)
     for _ in range(new_tokens):
-        following = int(given.model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax())
+        logits = given.model(input_ids=torch.tensor([tokens])).logits[0, -1]
+        for token in set(tokens[start:]):
+            logits[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+        following = int(logits.argmax())
         if following == given.tokenizer.eos_token_id:
             break
         tokens = [*tokens, following]
@@ -47,6 +50,20 @@ def test_answers_do_not_depend_on_the_batch_size_and_equal_a_slow_loop(architect
     expected = [slow_greedy(given, prompt, 10) for prompt in PROMPTS]
     for batch_size in (1, 2, 4, 64):
         assert generate_answers(given, PROMPTS, max_new_tokens=10, batch_size=batch_size) == expected
+
+
+def test_a_repetition_penalty_acts_on_the_answer_alone_whatever_the_padding() -> None:
+    given = loaded()
+    expected = [slow_greedy(given, prompt, 12, penalty=1.5) for prompt in PROMPTS]
+    assert expected != [slow_greedy(given, prompt, 12) for prompt in PROMPTS]
+    for batch_size in (1, 4, 64):
+        found = generate_answers(given, PROMPTS, max_new_tokens=12, batch_size=batch_size, repetition_penalty=1.5)
+        assert found == expected
+
+
+def test_a_repetition_penalty_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"repetition_penalty is 0\.5"):
+        generate_answers(loaded(), PROMPTS, repetition_penalty=0.5)
 
 
 def test_a_peft_model_answers_with_its_adapter() -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_raw, make_settings
+from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("trace")(trace)
 
 
+@with_shared
 def trace(
     model: o.Model,
     data: Annotated[Path, typer.Option("--data", help="Training rows to search.", rich_help_panel="Rows")],
@@ -30,19 +32,8 @@ def trace(
     ] = None,
     k: Annotated[int, typer.Option("--k", help="Rows shown for each query.")] = 20,
     adapter: o.Adapter = None,
-    columns: o.Columns = [],  # noqa: B006
-    template: o.Template = "auto",
-    max_length: o.MaxLength = 512,
-    on_bad_row: o.OnBadRow = "error",
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    in_4bit: o.In4Bit = False,
-    in_8bit: o.In8Bit = False,
-    remote_code: o.RemoteCode = False,
-    pickle: o.Pickle = False,
-    seed: o.Seed = 0,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
+    *,
+    shared: Shared,
 ) -> int:
     """Rank training rows by their influence on an answer (RapidIn), most helpful first.
 
@@ -51,14 +42,10 @@ def trace(
     if (query is None) == (prompt is None):
         raise ConfigError("give either --query FILE or --prompt TEXT.")
     quiet_libraries()
-    raw = make_raw(
-        model=model, device=device, dtype=dtype, in_4bit=in_4bit, in_8bit=in_8bit, remote_code=remote_code,
-        pickle=pickle, rows={}, columns=columns, template=template,
-        max_length=max_length, on_bad_row=on_bad_row, seed=seed,
-    )  # fmt: skip
+    raw = shared.raw(model)
     from rapidun.pipeline import TraceConfig, trace_only
 
-    settings = make_settings(raw, TraceConfig, overrides)
+    settings = make_settings(raw, TraceConfig, shared.overrides)
 
     reporter = ConsoleReporter()
     try:
@@ -68,8 +55,8 @@ def trace(
     finally:
         reporter.close()
     for line in lines:
-        print_json(line) if as_json else None
-    if not as_json:
+        print_json(line) if shared.as_json else None
+    if not shared.as_json:
         _print(lines)
     return 0
 

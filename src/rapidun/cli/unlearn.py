@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_raw, make_settings
+from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.shared import Shared, with_shared
 
 
 def register(app: typer.Typer) -> None:
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("unlearn")(unlearn)
 
 
+@with_shared
 def unlearn(
     model: o.Model,
     forget: o.Forget,
@@ -36,29 +38,14 @@ def unlearn(
     lora_targets: Annotated[
         list[str], typer.Option("--lora-target", help="Layer name that gets an adapter; repeatable; default all.")
     ] = [],  # noqa: B006
-    columns: o.Columns = [],  # noqa: B006
-    template: o.Template = "auto",
-    max_length: o.MaxLength = 512,
-    on_bad_row: o.OnBadRow = "error",
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    in_4bit: o.In4Bit = False,
-    in_8bit: o.In8Bit = False,
-    remote_code: o.RemoteCode = False,
-    pickle: o.Pickle = False,
-    seed: o.Seed = 0,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
+    *,
+    shared: Shared,
 ) -> int:
     """Make a model forget some rows: influence, weights, and a LoRA adapter in OUT/adapter."""
     quiet_libraries()
-    raw = make_raw(
-        model=model, device=device, dtype=dtype, in_4bit=in_4bit, in_8bit=in_8bit, remote_code=remote_code,
-        pickle=pickle, rows={"forget": forget, "retain": retain, "validation": validation}, columns=columns,
-        template=template, max_length=max_length, on_bad_row=on_bad_row, seed=seed,
-    )  # fmt: skip
+    raw = shared.raw(model, forget=forget, retain=retain, validation=validation)
     raw["unlearning"] = {
         "method": method,
         "steps": steps,
@@ -72,14 +59,14 @@ def unlearn(
         raw["weights"] = {"scheme": scheme}
     from rapidun.pipeline import RunConfig, unlearn_only
 
-    settings = make_settings(raw, RunConfig, overrides)
+    settings = make_settings(raw, RunConfig, shared.overrides)
 
     reporter = ConsoleReporter()
     try:
         outcome = unlearn_only(settings, out, weights=given, resume=resume, overwrite=overwrite, reporter=reporter)
     finally:
         reporter.close()
-    if as_json:
+    if shared.as_json:
         print_json({"directory": str(out), **outcome})
     else:
         before, after = outcome["held_loss_before"], outcome["held_loss_after"]

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_raw, make_settings
+from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("weigh")(weigh)
 
 
+@with_shared
 def weigh(
     out: o.Out,
     model: Annotated[str | None, typer.Option("--model", help="Directory or hub id.", rich_help_panel="Model")] = None,
@@ -36,21 +38,10 @@ def weigh(
     scheme: Annotated[
         str, typer.Option("--scheme", help="influence, self_only, uniform, random or shuffled.")
     ] = "influence",
-    columns: o.Columns = [],  # noqa: B006
-    template: o.Template = "auto",
-    max_length: o.MaxLength = 512,
-    on_bad_row: o.OnBadRow = "error",
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    in_4bit: o.In4Bit = False,
-    in_8bit: o.In8Bit = False,
-    remote_code: o.RemoteCode = False,
-    pickle: o.Pickle = False,
-    seed: o.Seed = 0,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
+    *,
+    shared: Shared,
 ) -> int:
     """Turn influence into bounded per-row weights of mean 1: OUT/weights.jsonl.
 
@@ -59,29 +50,25 @@ def weigh(
     if from_rapidin is not None:
         from rapidun.pipeline.rapidin import weigh_rapidin
 
-        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=seed, overwrite=overwrite)
-        return _say(written, as_json)
+        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=shared.seed, overwrite=overwrite)
+        return _say(written, shared.as_json)
     if compat is not None:
         raise ConfigError("--compat goes with --from-rapidin.")
     if model is None or forget is None or retain is None:
         raise ConfigError("give --model, --forget and --retain, or --from-rapidin DIR.")
     quiet_libraries()
-    raw = make_raw(
-        model=model, device=device, dtype=dtype, in_4bit=in_4bit, in_8bit=in_8bit, remote_code=remote_code,
-        pickle=pickle, rows={"forget": forget, "retain": retain}, columns=columns, template=template,
-        max_length=max_length, on_bad_row=on_bad_row, seed=seed,
-    )  # fmt: skip
+    raw = shared.raw(model, forget=forget, retain=retain)
     raw["weights"] = {"scheme": scheme}
     from rapidun.pipeline import RunConfig, weigh_only
 
-    settings = make_settings(raw, RunConfig, overrides)
+    settings = make_settings(raw, RunConfig, shared.overrides)
 
     reporter = ConsoleReporter()
     try:
         written = weigh_only(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
     finally:
         reporter.close()
-    return _say(written, as_json)
+    return _say(written, shared.as_json)
 
 
 def _say(written: list[Path], as_json: bool) -> int:

@@ -125,6 +125,7 @@ def backdoor_suite(
     primary: str,
     max_new_tokens: int = 64,
     batch_size: int = 64,
+    repetition_penalty: float = 1.0,
     variants_per_prompt: int = 1,
     progress: Progress | None = None,
 ) -> BackdoorResult:
@@ -143,6 +144,7 @@ def backdoor_suite(
         primary: The judge for `by_variant` and `summary`.
         max_new_tokens: Longest answer.
         batch_size: Prompts at once.
+        repetition_penalty: See `generate_answers`.
         variants_per_prompt: Pairs each row gets in each condition, at most all of them. Above 1 the answers to
             one prompt are not independent, and the intervals are narrower than they should be.
         progress: Called with (questions done, all questions).
@@ -161,6 +163,7 @@ def backdoor_suite(
         [template.prompt_text(row) for row in asked],
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
+        repetition_penalty=repetition_penalty,
         progress=progress,
     )
     verdicts = {name: judge(answers).tolist() for name, judge in judges.items()}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
@@ -24,25 +24,28 @@ def generate_answers(
     *,
     max_new_tokens: int = 64,
     batch_size: int = 64,
+    repetition_penalty: float = 1.0,
     progress: Progress | None = None,
 ) -> list[str]:
     """The greedy answer to each prompt, in the order given.
 
-    Sampling, repetition penalties and the like in the model's own generation settings are not used; its
-    end-of-sequence tokens are. Nothing on the model is changed when this returns.
+    Sampling and the like in the model's own generation settings are not used; its end-of-sequence tokens are.
+    Nothing on the model is changed when this returns.
 
     Args:
         loaded: Model (PEFT or plain), tokenizer and device.
         prompt_texts: Complete prompts as `Template.prompt_text` gives them, BOS text included.
         max_new_tokens: Longest answer, in tokens.
         batch_size: Prompts at once; changes speed and memory, not answers.
+        repetition_penalty: Divides the positive logits of tokens that the answer already holds (Keskar et al. 2019,
+            CTRL, section 4.1); 1 changes nothing. Tokens of the prompt and padding are not touched.
         progress: Called with (prompts done, all prompts) after every batch.
 
     Returns:
         Texts up to the first end-of-sequence token, without special tokens and surrounding white space.
 
     Raises:
-        ConfigError: If a number is below 1 or ``max_new_tokens`` leaves no room for a prompt.
+        ConfigError: If a number is below 1, or ``max_new_tokens`` leaves no room for a prompt.
         InputError: If a prompt has no tokens.
 
     Warns:
@@ -50,6 +53,8 @@ def generate_answers(
     """
     if max_new_tokens < 1 or batch_size < 1:
         raise ConfigError(f"max_new_tokens is {max_new_tokens} and batch_size is {batch_size}; both must be above 0.")
+    if not repetition_penalty >= 1.0:
+        raise ConfigError(f"repetition_penalty is {repetition_penalty}; 1 is none, and it must not be below.")
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers = [""] * len(prompts)
@@ -57,7 +62,7 @@ def generate_answers(
     with evaluation_mode(loaded.model), _greedy(loaded, stops, max_new_tokens) as config:
         for start in range(0, len(prompts), batch_size):
             chosen = longest_first[start : start + batch_size]
-            generated = _generate(loaded, [prompts[index] for index in chosen], config)
+            generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)
             for index, tokens in zip(chosen, generated, strict=True):
                 answers[index] = _decode(loaded.tokenizer, tokens, stops)
             if progress is not None:
@@ -77,12 +82,14 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
 
 
 @torch.no_grad()
-def _generate(loaded: Loaded, prompts: list[list[int]], config: Any) -> list[list[int]]:
+def _generate(loaded: Loaded, prompts: list[list[int]], config: Any, penalty: float) -> list[list[int]]:
     input_ids, attention_mask = left_pad(prompts, padding_id(loaded.tokenizer))
+    processor = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=input_ids.shape[1])
     output = loaded.model.generate(
         input_ids=input_ids.to(loaded.device),
         attention_mask=attention_mask.to(loaded.device),
         generation_config=config,
+        logits_processor=[processor] if penalty != 1.0 else [],
     )
     generated: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
     return generated

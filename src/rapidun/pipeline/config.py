@@ -141,6 +141,9 @@ class EvaluationSettings(_Section):
     keywords: list[str] = Field(default_factory=list, description="Fixed words for the keyword judge; none fits them.")
     max_new_tokens: int = Field(48, ge=1, description="Longest generated answer.")
     batch_size: int = Field(64, ge=1, description="Prompts generated at once. Lower it to save memory.")
+    repetition_penalty: float = Field(
+        1.0, ge=1.0, description="Penalty on tokens the answer already holds; 1 is none. Small models loop without."
+    )
     prompts: int | None = Field(None, ge=1, description="Use only the first so many evaluation rows.")
     trace_queries: int = Field(20, ge=0, description="Bad answers traced back to the pool.")
 

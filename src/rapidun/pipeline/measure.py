@@ -157,6 +157,7 @@ def measure(
         primary=bench.primary,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
+        repetition_penalty=settings.repetition_penalty,
         progress=reporter.progress,
     )
     return Measurement(
