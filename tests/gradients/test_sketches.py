@@ -10,7 +10,7 @@ from gradients.cases import examples, lora_model
 from rapidun.data.batches import collate
 from rapidun.errors import ConfigError
 from rapidun.gradients import Exact, GradientCollector, RapidGrad
-from rapidun.gradients.rapidgrad import _CHUNK
+from rapidun.gradients.rapidgrad import _CHUNK, _hashed_by_numpy, _hashed_by_torch, _keys
 from tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -138,6 +138,13 @@ def test_trap_13_the_hash_is_a_constant_of_the_format():
     buckets, signs = RapidGrad(65_536, seed=0).buckets_and_signs("model.layers.0.mlp.up_proj.weight", 1, 6, CPU)
     assert buckets.tolist() == GOLDEN_BUCKETS
     assert signs.tolist() == GOLDEN_SIGNS
+
+
+def test_trap_13_the_hash_of_a_cpu_is_the_hash_of_every_device():
+    for number in range(20):
+        keys = _keys(3, "layers.0.mlp", number)
+        wanted = _hashed_by_torch(keys, _CHUNK, CPU)
+        assert np.array_equal(_hashed_by_numpy(keys, _CHUNK).view(np.int32), wanted.numpy())
 
 
 def test_a_power_of_two_is_the_same_definition_as_any_other_k():

@@ -16,11 +16,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from rapidun.errors import ConfigError
 
 _CHUNK = 2**16  # part of the definition: each chunk of a tensor has keys of its own
+_SIGN_BIT = -(2**31)
+_INDICES = np.arange(_CHUNK, dtype=np.uint32)
 _MULTIPLIERS = (0x7FEB352D, 0x045D9F3B)  # odd, with about half of their bits set
 
 
@@ -47,11 +51,16 @@ class RapidGrad:
         """``k``, whatever is tracked."""
         return self.k
 
+    def describe(self) -> dict[str, int | str]:
+        """Kind and settings, for the manifest of an index."""
+        return {"kind": "rapidgrad", "k": self.k, "seed": self.seed}
+
     def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
         """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k), chunk by chunk."""
         for number, chunk in enumerate(torch.split(gradients, _CHUNK, dim=1)):
-            buckets, signs = self.buckets_and_signs(name, number, chunk.shape[1], gradients.device)
-            total.index_add_(1, buckets, chunk * signs)
+            hashed = _hashed(_keys(self.seed, name, number), chunk.shape[1], gradients.device)
+            flipped = chunk.view(torch.int32) ^ (hashed & _SIGN_BIT)  # chunk * signs, at a third of the cost
+            total.index_add_(1, self._buckets(hashed), flipped.view(torch.float32))
 
     def buckets_and_signs(
         self, name: str, chunk: int, length: int, device: torch.device
@@ -59,10 +68,13 @@ class RapidGrad:
         """Bucket (int64) and sign (float32, +1 or -1) of the first ``length`` values of a tensor's chunk."""
         hashed = _hashed(_keys(self.seed, name, chunk), length, device)
         signs = torch.copysign(torch.ones((), device=device), hashed.view(torch.float32))
-        positive = hashed.bitwise_and_(0x7FFFFFFF)
+        return self._buckets(hashed), signs
+
+    def _buckets(self, hashed: torch.Tensor) -> torch.Tensor:
+        """The hash without its sign bit, modulo k, int64; overwrites ``hashed``."""
         if self.k & (self.k - 1) == 0:
-            return positive.bitwise_and_(self.k - 1).long(), signs  # the same remainder, four times faster
-        return positive.remainder_(self.k).long(), signs
+            return hashed.bitwise_and_(self.k - 1).long()  # the same remainder, four times faster
+        return hashed.bitwise_and_(0x7FFFFFFF).remainder_(self.k).long()
 
 
 def _keys(seed: int, name: str, chunk: int) -> tuple[int, int, int]:
@@ -79,9 +91,29 @@ def _hashed(keys: tuple[int, int, int], length: int, device: torch.device) -> to
     """Keyed hash of 0..length-1, int32: integer arithmetic modulo 2^32, equal on every device.
 
     Three rounds of "add a key, multiply by an odd number, fold the high bits onto the low ones"; with two rounds,
-    neighbouring values fall into one bucket measurably too often. A right shift of a negative int32 brings ones
-    in from the left; the mask takes them away.
+    neighbouring values fall into one bucket measurably too often. On a CPU numpy computes it, which has unsigned
+    integers and so needs a fifth fewer operations: most of the time of sketching a single example.
     """
+    if device.type == "cpu":
+        return torch.from_numpy(_hashed_by_numpy(keys, length).view(np.int32))
+    return _hashed_by_torch(keys, length, device)
+
+
+def _hashed_by_numpy(keys: tuple[int, int, int], length: int) -> npt.NDArray[np.uint32]:
+    first, second, third = (np.uint32(key % 2**32) for key in keys)
+    values = _INDICES[:length] ^ first
+    values *= np.uint32(_MULTIPLIERS[0])
+    folded = values >> np.uint32(15)
+    values ^= folded
+    for key, multiplier in ((second, _MULTIPLIERS[1]), (third, _MULTIPLIERS[0])):
+        values += key
+        values *= np.uint32(multiplier)
+        values ^= np.right_shift(values, np.uint32(16), out=folded)
+    return values
+
+
+def _hashed_by_torch(keys: tuple[int, int, int], length: int, device: torch.device) -> torch.Tensor:
+    """The same for other devices; the mask takes away the ones that an arithmetic right shift brings in."""
     first, second, third = keys
     values = torch.arange(length, dtype=torch.int32, device=device)
     values ^= first
