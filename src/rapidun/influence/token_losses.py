@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 
 from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
-from rapidun.gradients.factors import FactorCollector, Factors
+from rapidun.gradients.token_factors import FactorCollector, Factors
 from rapidun.influence.token_norms import Normaliser
 from rapidun.influence.token_pairs import Pairs
 

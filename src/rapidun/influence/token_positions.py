@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from rapidun.data.batches import Example, collate, token_budget_batches
-from rapidun.gradients.factors import FactorCollector, Factors
+from rapidun.gradients.token_factors import FactorCollector, Factors
 from rapidun.influence.token_norms import Normaliser
 from rapidun.influence.token_pairs import Pairs
 

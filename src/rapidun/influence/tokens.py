@@ -22,7 +22,7 @@ from torch import nn
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.gradients.collector import Normalization
-from rapidun.gradients.factors import FactorCollector
+from rapidun.gradients.token_factors import FactorCollector
 from rapidun.influence.token_losses import loss_pairs, loss_positions
 from rapidun.influence.token_pairs import Pairs
 from rapidun.influence.token_positions import position_pairs
