@@ -85,6 +85,7 @@ def gauss_newton_influence(
     iterations: int = 50,
     tolerance: float = 1e-3,
     max_tokens: int = 2048,
+    curvature: Sequence[Example] | None = None,
 ) -> Array:
     """``grad L(t)^T (G + damping * mean eigenvalue)^-1 grad L(s)``, (queries, train) float32.
 
@@ -100,17 +101,19 @@ def gauss_newton_influence(
         iterations: Most steps of conjugate gradients.
         tolerance: Relative residual at which to stop.
         max_tokens: Padded size of a batch, in tokens.
+        curvature: Rows to take ``G`` over, where ``train`` is more than it needs; ``train`` by default.
 
     Raises:
         ConfigError: If a number is not positive.
         InputError: If there are no training rows.
         ModelError: If the targets match nothing or are in half precision.
     """
-    curvature = GaussNewton(model, train, pad_token_id, targets=targets, max_tokens=max_tokens)
-    added = damping_of(curvature, damping)
+    rows = train if curvature is None else curvature
+    matrix = GaussNewton(model, rows, pad_token_id, targets=targets, max_tokens=max_tokens)
+    added = damping_of(matrix, damping)
     asked = exact_gradients(model, queries, pad_token_id, targets, max_tokens)
     solved = conjugate_gradients(
-        lambda vectors: curvature.product(vectors) + added * vectors,
+        lambda vectors: matrix.product(vectors) + added * vectors,
         torch.from_numpy(asked).to(next(model.parameters()).device),
         iterations=iterations,
         tolerance=tolerance,
