@@ -1,7 +1,7 @@
 """LDS of every estimator on a tiny model: do influences add up to what retraining on half of the rows really does?
 
     python benchmarks/lds.py                       # writes docs/benchmarks/lds.md and lds.json
-    python benchmarks/lds.py --only "RapidGrad"    # only the methods whose name holds this, into the cache
+    python benchmarks/lds.py --only "RapidGrad"    # only the methods whose name this finds, into the cache
 
 Retrainings and scores are kept in build/lds; delete a file to do it again. Damping and the like are chosen on 20
 subsets, everything is reported on 64 others. bergson runs in its own environment (BERGSON_PYTHON, by default
@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 import inspect
 import itertools
+import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -279,7 +280,7 @@ def measure(world: World, only: str) -> list[Line]:
     test, tune = slice(0, SUBSETS), slice(SUBSETS, None)
     lines = []
     for entry in METHODS:
-        if only not in entry.name:
+        if not re.search(only, entry.name):
             continue
         settings = [dict(zip(entry.grid, values, strict=True)) for values in itertools.product(*entry.grid.values())]
         tried = [(setting, found) for setting in settings if (found := scored(world, entry, setting)) is not None]
@@ -351,7 +352,7 @@ def compared(ordered: list[Line], subsets: np.ndarray, losses: np.ndarray) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="methods whose name holds this; nothing is written")
+    parser.add_argument("--only", default="", help="methods whose name this regular expression finds; nothing is written")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
