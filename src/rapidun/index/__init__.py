@@ -2,8 +2,10 @@
 
 from rapidun.index.build import build_index, finish, missing_shards, prepare
 from rapidun.index.gradient import GradientView
+from rapidun.index.hidden import HiddenView
 from rapidun.index.hits import Hit, Hits
 from rapidun.index.index import Index, open_index
+from rapidun.index.lexical import LexicalSearch, LexicalView
 from rapidun.index.manifest import Manifest, ShardFiles
 from rapidun.index.matrix import Affine, Matrix
 from rapidun.index.plan import BuildPlan, plan_append, plan_build
@@ -15,10 +17,13 @@ __all__ = [
     "Affine",
     "BuildPlan",
     "GradientView",
+    "HiddenView",
     "Hit",
     "Hits",
     "Index",
     "IndexModel",
+    "LexicalSearch",
+    "LexicalView",
     "Manifest",
     "Matrix",
     "ShardFiles",

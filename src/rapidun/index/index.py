@@ -10,8 +10,10 @@ from typing import Any
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients import Sketch
 from rapidun.index.gradient import GradientView
+from rapidun.index.hidden import HiddenView, matrix_name, whitening
+from rapidun.index.lexical import LexicalSearch
 from rapidun.index.manifest import Manifest, ShardFiles, load_manifest
-from rapidun.index.matrix import Matrix, ShardMatrix
+from rapidun.index.matrix import Affine, Matrix, ShardMatrix
 from rapidun.index.names import shard_file, table_file
 from rapidun.index.plan import check_same
 from rapidun.index.sketches import describe_sketch
@@ -79,15 +81,30 @@ class Index:
         return view
 
     def view(self, name: str = "gradient") -> Matrix:
-        """The matrix called ``name``; see `names`.
+        """The matrix called ``name``; see `names`. ``"hidden"`` is the last layer's mean over the answer.
 
         Raises:
             ConfigError: If there is none; lists those there are.
         """
+        name = self._matrix_name(name)
         if name not in self.manifest.matrices:
             raise ConfigError(f"{self.path}: no view {name!r} in this index. It has {', '.join(self.names)}.")
         shards = [self._shard_matrix(shard, name) for shard in self.manifest.shards]
         return Matrix(name, self.manifest.matrices[name].width, shards, self.ids_of)
+
+    def lexical(self) -> LexicalSearch:
+        """BM25 search.
+
+        Raises:
+            ConfigError: If the index has no lexical view.
+        """
+        if "lexical" not in self.manifest.views:
+            raise ConfigError(f"{self.path}: no lexical view in this index. Build one with --views lexical.")
+        return LexicalSearch(self.path, self.manifest, self.ids_of)
+
+    def whitening(self, name: str = "hidden", ridge: float = 1.0) -> Affine:
+        """The map that whitens a hidden matrix by the pool; see `rapidun.index.hidden.whitening`."""
+        return whitening(self.path, self._matrix_name(name), ridge)
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +129,10 @@ class Index:
         """One column of ``rows.parquet``, row by row."""
         for shard in self.manifest.shards:
             yield from read_table(self.path / table_file(shard.number), [name]).column(name).to_pylist()
+
+    def _matrix_name(self, name: str) -> str:
+        hidden = self.manifest.views.get("hidden")
+        return matrix_name(hidden.layers[-1], "answer") if name == "hidden" and isinstance(hidden, HiddenView) else name
 
     def _by_shard(self, positions: Sequence[int]) -> dict[int, list[int]]:
         groups: dict[int, list[int]] = {}

@@ -1,7 +1,7 @@
 """One matrix of an index, shard by shard on disk: exact search, all scores, single vectors.
 
 ``score = <query, row>`` or, for ``"cosine"``, that over both norms (RapidIn, arXiv 2405.11724, eq. 5; in sketch space).
-Rows are read in blocks of about 8 MiB, widened to float32 and multiplied with all queries at once; a row's scale and
+Rows are read in blocks of about 4 MiB, widened to float32 and multiplied with all queries at once; a row's scale and
 norm, which are stored, are applied to the product and not to the row.
 """
 
@@ -17,13 +17,14 @@ import torch
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.index.hits import Hit, Hits
-from rapidun.index.ranking import both_ends
+from rapidun.index.ranking import TopScores, both_ends
 from rapidun.index.storage import decode
 from rapidun.index.tensors import StoredTensor
 
 Similarity = Literal["cosine", "dot"]
 Array = npt.NDArray[np.float32]
-BLOCK_BYTES = 8 * 2**20
+IdsOf = Callable[[list[int]], dict[int, str]]
+BLOCK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,7 @@ class Matrix:
         ids_of: Row ids of positions.
     """
 
-    def __init__(
-        self, name: str, width: int, shards: Sequence[ShardMatrix], ids_of: Callable[[list[int]], dict[int, str]]
-    ) -> None:
+    def __init__(self, name: str, width: int, shards: Sequence[ShardMatrix], ids_of: IdsOf) -> None:
         self.name, self.width = name, width
         self._shards = shards
         self._ids_of = ids_of
@@ -105,14 +104,7 @@ class Matrix:
             raise ConfigError(f"k={k}: ask for at least one row.")
         asked = self._prepared(queries, similarity, affine)
         best, worst = both_ends(self._score_blocks(asked, similarity, affine), len(asked), k)
-        ids = self._ids_of(torch.cat([best.positions, worst.positions], dim=1).unique().tolist())
-        return [
-            Hits(
-                _hits(best.positions[row].tolist(), best.scores[row].tolist(), ids),
-                _hits(worst.positions[row].tolist(), (0.0 - worst.scores[row]).tolist(), ids),
-            )
-            for row in range(len(asked))
-        ]
+        return ids_and_hits(best, worst, self._ids_of)
 
     def scores(
         self,
@@ -174,9 +166,11 @@ class Matrix:
     def _score_blocks(
         self, queries: torch.Tensor, similarity: str, affine: Affine | None
     ) -> Iterator[tuple[int, torch.Tensor]]:
+        wide = torch.empty(0, self.width)
         for start, stored, scale, norm in self._blocks():
             if affine is None:
-                scores = queries @ stored.to(torch.float32).T
+                wide = wide if len(wide) >= len(stored) else torch.empty(len(stored), self.width)
+                scores = queries @ wide[: len(stored)].copy_(stored).T
                 scores *= scale / divisors(norm) if similarity == "cosine" else scale
             else:
                 mapped = affine(decode(stored, scale))
@@ -215,6 +209,18 @@ def row_norms(vectors: torch.Tensor) -> torch.Tensor:
 def divisors(norms: torch.Tensor) -> torch.Tensor:
     """The norms, and 1 where a norm is 0."""
     return torch.where(norms > 0, norms, 1.0)
+
+
+def ids_and_hits(best: TopScores, worst: TopScores, ids_of: IdsOf) -> list[Hits]:
+    """Both ends of every query's ranking, with row ids; ``worst`` holds negated scores."""
+    ids = ids_of(torch.cat([best.positions, worst.positions], dim=1).unique().tolist())
+    return [
+        Hits(
+            _hits(best.positions[row].tolist(), best.scores[row].tolist(), ids),
+            _hits(worst.positions[row].tolist(), (0.0 - worst.scores[row]).tolist(), ids),
+        )
+        for row in range(len(best.positions))
+    ]
 
 
 def _hits(positions: list[int], scores: list[float], ids: dict[int, str]) -> list[Hit]:

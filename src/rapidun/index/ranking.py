@@ -6,9 +6,11 @@ its scores passes a query's present k-th. Memory does not depend on the number o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+
+_OFFERED = 2048  # rows
 
 
 class TopScores:
@@ -54,7 +56,22 @@ def _keys(scores: torch.Tensor) -> torch.Tensor:
 def both_ends(blocks: Iterable[tuple[int, torch.Tensor]], queries: int, k: int) -> tuple[TopScores, TopScores]:
     """The highest and the (negated) lowest scores of a stream of ``(start, scores (queries, rows) float32)``."""
     best, worst = TopScores(queries, k), TopScores(queries, k)
-    for start, scores in blocks:
+    for start, scores in _gathered(blocks, max(_OFFERED, 4 * k)):
         best.offer(scores, start)
         worst.offer(-scores, start)
     return best, worst
+
+
+def _gathered(blocks: Iterable[tuple[int, torch.Tensor]], rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """The same stream in blocks of at least ``rows`` rows, but the last: sorting few scores at a time is slow."""
+    waiting: list[torch.Tensor] = []
+    first = held = 0
+    for start, scores in blocks:
+        first = start if not waiting else first
+        waiting.append(scores)
+        held += scores.shape[1]
+        if held >= rows:
+            yield first, torch.cat(waiting, dim=1)
+            waiting, held = [], 0
+    if waiting:
+        yield first, torch.cat(waiting, dim=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,11 @@ def compute_shard(plan: BuildPlan, number: int, tick: Callable[[int], None] | No
     columns = {name: values for recorder in recorders for name, values in recorder.columns().items()}
     table = make_table(span, rows, examples, columns)
     tensors = {name: values for recorder in recorders for name, values in recorder.tensors().items()}
-    return ShardContent(span, {**tensors, **_checksums(tensors, table)}, table)
+    checksums = {
+        CHECKSUM: torch.tensor(row_checksums(tensors, plan.manifest.matrices, len(rows)), dtype=torch.int64),
+        TABLE_CHECKSUM: torch.tensor(table_checksums(table), dtype=torch.int64),
+    }
+    return ShardContent(span, {**tensors, **checksums}, table)
 
 
 def _pass_over(
@@ -106,13 +110,10 @@ def write_shard(plan: BuildPlan, content: ShardContent) -> ShardFiles:
     return found
 
 
-def row_checksums(tensors: Mapping[str, torch.Tensor], rows: int) -> list[int]:
-    """CRC-32 of each row's bytes in all tensors that have one row a row, in order of name."""
-    views = [
-        tensors[name].contiguous().reshape(rows, -1).view(torch.uint8).numpy()
-        for name in sorted(tensors)
-        if name not in (CHECKSUM, TABLE_CHECKSUM) and by_row(tensors[name].shape, rows) and tensors[name].numel()
-    ]
+def row_checksums(tensors: Mapping[str, torch.Tensor], matrices: Iterable[str], rows: int) -> list[int]:
+    """CRC-32 of each row's bytes in all matrices: values, scale and norm, in order of name."""
+    parts = [tensors[name + part] for name in sorted(matrices) for part in ("", ".scale", ".norm")]
+    views = [part.contiguous().reshape(rows, -1).view(torch.uint8).numpy() for part in parts if part.numel()]
     found = []
     for row in range(rows):
         checksum = 0
@@ -120,18 +121,6 @@ def row_checksums(tensors: Mapping[str, torch.Tensor], rows: int) -> list[int]:
             checksum = zlib.crc32(view[row].data, checksum)
         found.append(checksum)
     return found
-
-
-def by_row(shape: Sequence[int], rows: int) -> bool:
-    """Whether a tensor of this shape belongs to the shard's rows one by one."""
-    return len(shape) > 0 and shape[0] == rows
-
-
-def _checksums(tensors: Mapping[str, torch.Tensor], table: pa.Table) -> dict[str, torch.Tensor]:
-    return {
-        CHECKSUM: torch.tensor(row_checksums(tensors, table.num_rows), dtype=torch.int64),
-        TABLE_CHECKSUM: torch.tensor(table_checksums(table), dtype=torch.int64),
-    }
 
 
 @torch.no_grad()

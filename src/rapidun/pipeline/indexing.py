@@ -1,0 +1,239 @@
+"""Index jobs: rows and model in, an index on disk out; queries for an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rapidun.data import BadRow, Rows, tokenize_rows
+from rapidun.errors import ConfigError, InputError
+from rapidun.gradients import collect_vectors
+from rapidun.gradients.collector import Normalization
+from rapidun.index import (
+    BuildPlan,
+    GradientView,
+    HiddenView,
+    Index,
+    IndexModel,
+    LexicalView,
+    Manifest,
+    View,
+    build_index,
+    make_sketch,
+    open_index,
+    plan_append,
+    plan_build,
+)
+from rapidun.index.export import export_numpy, export_rapidin
+from rapidun.index.storage import StoreDtype
+from rapidun.index.verify import Damage, verify
+from rapidun.index.views import NO_ADAPTER
+from rapidun.models import adapter_fingerprint
+from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
+from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
+from rapidun.pipeline.reporter import Reporter
+
+_CHECKED_AT_ONCE = 2048
+
+
+class IndexSettings(_Section):
+    """What an index holds, and how it is stored."""
+
+    views: list[Literal["gradient", "hidden", "lexical"]] = Field(
+        default_factory=lambda: ["gradient", "hidden", "lexical"], description="How each row is looked at."
+    )
+    sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
+    k: int | None = Field(65_536, ge=1, description="Length of a gradient sketch; none for kinds without.")
+    sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
+    normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
+    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
+    targets: Literal["auto", "linear", "lora"] | list[str] = Field(
+        "auto", description="Tracked layers; auto is lora with an adapter, else linear."
+    )
+    layers: list[int] = Field(default_factory=list, description="Hidden layers; empty is the middle and the last.")
+    dtype: StoreDtype = Field("float16", description="How vectors are stored: float16, bfloat16 or int8.")
+    shard_rows: int | None = Field(None, ge=1, description="Rows of a shard; none is about 128 MiB a shard.")
+    max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch; lower it to save memory.")
+
+
+class IndexConfig(_Section):
+    """What `rapidun index build` and `append` need."""
+
+    model: ModelSettings
+    data: RowSettings = Field(default_factory=RowSettings)
+    index: IndexSettings = Field(default_factory=IndexSettings)
+    seed: int = Field(0, ge=0, description="Seed of the sketch.")
+
+
+def build(
+    config: IndexConfig,
+    data: Path,
+    out: Path,
+    *,
+    adapter: Path | None,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+) -> Manifest:
+    """Build an index of the rows in ``data``. Raises as `rapidun.index.build_index`."""
+    return _run(plan_new(config, data, out, adapter=adapter, reporter=reporter), resume, overwrite, reporter)
+
+
+def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None, reporter: Reporter) -> BuildPlan:
+    """The plan of a new index; the same arguments give every worker the same plan.
+
+    Raises:
+        InputError: If a row cannot be read or tokenised, before any long work.
+        ConfigError, ModelError: If the settings do not fit the model.
+    """
+    rows, subject = _inputs(config, data, adapter, reporter)
+    settings = config.index
+    return plan_build(
+        out,
+        _usable(rows, subject, config.data, reporter),
+        index_model(subject, adapter),
+        _views(config),
+        max_length=subject.max_length,
+        max_tokens=settings.max_tokens,
+        shard_rows=settings.shard_rows,
+    )
+
+
+def append(
+    config: IndexConfig, data: Path, index: Path, *, adapter: Path | None, resume: bool, reporter: Reporter
+) -> Manifest:
+    """Add the rows in ``data`` to a finished index, with the index's own views and settings."""
+    opened = open_index(index)
+    rows, subject = _inputs(config, data, adapter, reporter)
+    subject = replace(subject, max_length=opened.manifest.max_length)
+    plan = plan_append(index, _usable(rows, subject, config.data, reporter), index_model(subject, adapter))
+    return _run(plan, resume, False, reporter)
+
+
+def check_index(index: Path, reporter: Reporter) -> list[Damage]:
+    """Everything that is wrong with an index."""
+    reporter.phase("verify", "Checking every file")
+    return verify(index, reporter.progress)
+
+
+def export_vectors(index: Path, out: Path, *, view: str, reporter: Reporter) -> list[Path]:
+    """One view as a plain NumPy array with ids."""
+    reporter.phase("export", "Writing vectors")
+    return export_numpy(open_index(index), out, view=view, progress=reporter.progress)
+
+
+def export_results(
+    config: IndexConfig, index: Path, out: Path, queries: Path, *, adapter: Path | None, keep: int, reporter: Reporter
+) -> list[Path]:
+    """RapidIn's result file for the queries of a row file."""
+    opened = open_index(index)
+    rows, subject = _inputs(config, queries, adapter, reporter)
+    reporter.phase("export", "Taking the queries' gradients")
+    asked = list(rows)
+    vectors = query_vectors(opened, subject, asked, adapter, reporter)
+    return [export_rapidin(opened, out, vectors, asked, keep=keep)]
+
+
+def query_vectors(
+    index: Index, subject: Subject, rows: Sequence[Row], adapter: Path | None, reporter: Reporter
+) -> np.ndarray:
+    """Gradient sketches of query rows, made exactly as the index's own, (rows, k) float32.
+
+    Raises:
+        FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
+    """
+    model = index_model(subject, adapter)
+    index.check(**model.fingerprints())
+    view = index.gradient_view()
+    return collect_vectors(
+        view.collector(model),
+        make_sketch(view.sketch),
+        replace(subject, max_length=index.manifest.max_length).tokenize(rows),
+        subject.loaded.pad_token_id,
+        max_tokens=index.manifest.max_tokens,
+        progress=reporter.progress,
+    )
+
+
+def index_model(subject: Subject, adapter: Path | None) -> IndexModel:
+    """A subject as the index room knows it."""
+    fingerprint = adapter_fingerprint(adapter) if adapter is not None else NO_ADAPTER
+    return IndexModel(subject.loaded, subject.template, fingerprint, str(adapter or ""))
+
+
+def describe(index: Index) -> dict[str, Any]:
+    """What an index is of, as plain values."""
+    manifest = index.manifest
+    content = manifest.model_dump(mode="json", exclude={"shards", "files"})
+    files = manifest.every_file()
+    return {**content, "shards": len(manifest.shards), "bytes": sum(file.bytes for file in files)}
+
+
+def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Reporter) -> tuple[Rows, Subject]:
+    reporter.phase("check", "Reading rows and model")
+    rows = read_rows(data, "rows", config.data, reporter)
+    return rows, open_subject(config.model, config.data, reporter, adapter=adapter)
+
+
+def _views(config: IndexConfig) -> dict[str, View]:
+    settings = config.index
+    sketch: dict[str, Any] = {"kind": settings.sketch, "seed": config.seed, **settings.sketch_options}
+    if settings.k is not None:
+        sketch["k"] = settings.k
+    made: dict[str, View] = {}
+    for name in settings.views:
+        if name == "gradient":
+            make_sketch(sketch)  # a setting that does not fit is found before the model is used
+            made[name] = GradientView(
+                sketch=sketch,
+                normalize=settings.normalize,
+                targets=settings.targets,
+                token_normalize=settings.token_normalize,
+                dtype=settings.dtype,
+            )
+        elif name == "hidden":
+            made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
+        else:
+            made[name] = LexicalView()
+    if not made:
+        raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
+    return made
+
+
+def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Reporter) -> Rows:
+    """The rows that can be tokenised; looked at a few at a time, so that memory does not grow with them.
+
+    Raises:
+        InputError: For a row that cannot, unless such rows are skipped; or if none is left.
+    """
+    skipping = settings.on_bad_row == "skip"
+    bad: list[BadRow] = []
+    for start in range(0, len(rows), _CHECKED_AT_ONCE):
+        stop = min(start + _CHECKED_AT_ONCE, len(rows))
+        part = replace(rows, dataset=rows.dataset.select(range(start, stop)), lines=rows.lines[start:stop])
+        skipped = bad if skipping else None
+        tokenize_rows(part, subject.loaded.tokenizer, subject.template, subject.max_length, skipped=skipped)
+    if not bad:
+        return rows
+    lines = {row.line for row in bad}
+    kept = [place for place, line in enumerate(rows.lines) if line not in lines]
+    if not kept:
+        raise InputError(f"{rows.path}: no usable row is left.")
+    reporter.note(f"{len(bad)} rows that cannot be tokenised are left out")
+    return replace(
+        rows,
+        dataset=rows.dataset.select(kept),
+        lines=[rows.lines[place] for place in kept],
+        skipped=[*rows.skipped, *bad],
+    )
+
+
+def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> Manifest:
+    shards = len(plan.spans)
+    reporter.phase("index", f"Indexing {len(plan.rows)} rows in {shards} shard{'s' * (shards > 1)}")
+    return build_index(plan, resume=resume, overwrite=overwrite, progress=reporter.progress)

@@ -1,0 +1,80 @@
+"""A changed byte is found, and the row it belongs to is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from index.cases import gradient_view, index_model, some_plan
+from rapidun.errors import ConfigError
+from rapidun.index import HiddenView, LexicalView, build_index, open_index
+from rapidun.index.export import export_numpy, export_rapidin
+from rapidun.index.tensors import stored_tensors
+from rapidun.index.verify import verify
+
+
+@pytest.fixture
+def index(tmp_path):
+    views = {"gradient": gradient_view(), "hidden": HiddenView(), "lexical": LexicalView()}
+    build_index(some_plan(tmp_path, 20, model=index_model(), views=views))
+    return tmp_path / "index"
+
+
+def flip(path, offset):
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("tensor", ["gradient", "gradient.scale", "hidden.1.prompt", "gradient.norm"])
+def test_a_flipped_byte_names_its_shard_and_its_row(index, tensor):
+    assert verify(index) == []
+    stored = stored_tensors(index / "shards" / "00001.safetensors")[tensor]
+    flip(stored.path, stored.offset + 5 * stored.row_bytes + 1)
+    (damage,) = verify(index)
+    assert (damage.file, damage.rows) == ("shards/00001.safetensors", (13,))
+    assert str(damage) == "shards/00001.safetensors: bytes were changed in row 13"
+
+
+def test_every_file_is_checked(index):
+    files = sorted(path for path in index.rglob("*") if path.is_file() and path.name != "manifest.json")
+    for path in files:
+        whole = path.read_bytes()
+        flip(path, len(whole) // 2)
+        assert [damage.file for damage in verify(index)] == [str(path.relative_to(index))]
+        path.write_bytes(whole[:-1])
+        (damage,) = verify(index)
+        assert f"{len(whole) - 1} bytes where {len(whole)} were written" in damage.reason
+        path.unlink()
+        (damage,) = verify(index)
+        assert damage.reason == "the file is missing"
+        path.write_bytes(whole)
+    assert len(files) == 7
+    assert verify(index) == []
+
+
+def test_exported_as_numpy_it_is_a_plain_array_with_ids(index, tmp_path):
+    vectors, ids = export_numpy(open_index(index), tmp_path / "out")
+    found = np.load(vectors, mmap_mode="r")
+    np.testing.assert_array_equal(found, open_index(index).view().vectors())
+    assert [json.loads(line) for line in ids.read_text().splitlines()] == [f"r{i}" for i in range(20)]
+
+
+def test_exported_as_rapidin_it_lists_both_ends(index, tmp_path):
+    opened = open_index(index)
+    queries = opened.view().vectors([4, 11])
+    rows = [{"id": "a", "prompt": "p", "response": "r", "extra": 1}, {"id": "b", "prompt": "p", "response": "r"}]
+    path = export_rapidin(opened, tmp_path, queries, rows, keep=6)
+    content = json.loads(path.read_text())
+    assert path.name == "influence_results_20.json"
+    assert content["0"]["test_data"] == {"id": "a", "prompt": "p", "response": "r"}
+    assert content["0"]["helpful"][0] == 4
+    assert content["1"]["helpful"][0] == 11
+    scores = opened.view().scores(queries)[1]
+    assert content["1"]["harmful"][0] == scores.argmin()
+    assert len(content["1"]["harmful"]) == len(content["1"]["harmful_infl"]) == 6
+    assert content["1"]["harmful_infl"] == sorted(content["1"]["harmful_infl"])
+    with pytest.raises(ConfigError, match="1 query rows for 2"):
+        export_rapidin(opened, tmp_path, queries, rows[:1])
