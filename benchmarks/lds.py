@@ -352,7 +352,7 @@ def compared(ordered: list[Line], subsets: np.ndarray, losses: np.ndarray) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="methods whose name this regular expression finds; nothing is written")
+    parser.add_argument("--only", default="", help="a regular expression of method names; nothing is written")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
