@@ -56,9 +56,16 @@ def make_settings(raw: dict[str, Any], kind: type[Config], overrides: list[str])
     Raises:
         ConfigError: For an unknown key or a wrong value.
     """
+    from rapidun.pipeline.config import make_config
+
+    return make_config(with_overrides(raw, overrides), kind, "command line")
+
+
+def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The mapping with every ``--set section.key=value`` put in."""
     from rapidun.cli.console import parse_overrides
-    from rapidun.pipeline.config import make_config, set_dotted
+    from rapidun.pipeline.config import set_dotted
 
     for dotted, value in parse_overrides(overrides).items():
         set_dotted(raw, dotted, value)
-    return make_config(raw, kind, "command line")
+    return raw

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_settings
+from rapidun.cli.common import make_settings, with_overrides
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
@@ -21,44 +21,122 @@ def register(app: typer.Typer) -> None:
 
 @with_shared
 def trace(
-    model: o.Model,
-    data: Annotated[Path, typer.Option("--data", help="Training rows to search.", rich_help_panel="Rows")],
+    model: Annotated[
+        str, typer.Option("--model", help="Directory or hub id; default the index's.", rich_help_panel="Model")
+    ] = "",
+    adapter: o.Adapter = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", help="Index made by rapidun index build.", rich_help_panel="Rows")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Training rows: searched in memory, or for --tokens.", rich_help_panel="Rows"),
+    ] = None,
     query: Annotated[
         Path | None, typer.Option("--query", help="Rows with the answers to explain.", rich_help_panel="Rows")
     ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="One prompt, instead of --query.")] = None,
-    response: Annotated[
-        str | None, typer.Option("--response", help="Its answer; without it the model generates one.")
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="One prompt, instead of --query.", rich_help_panel="Rows")
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="Rows shown for each query.")] = 20,
-    adapter: o.Adapter = None,
+    response: Annotated[
+        str | None,
+        typer.Option("--response", help="Its answer; without it the model generates one.", rich_help_panel="Rows"),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Rows shown for each query.")] = 20,
+    by: Annotated[
+        str,
+        typer.Option("--by", help="gradient, answer, prompt, lexical; several, with commas, are fused. With --index."),
+    ] = "",
+    together: Annotated[
+        bool, typer.Option("--together", help="All queries are one symptom: one ranking. With --index.")
+    ] = False,
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="Show the tokens behind the first so many rows.")] = 0,
+    token_by: Annotated[
+        str, typer.Option("--token-by", help="position (one pass), or loss (the paper's; a pass a token).")
+    ] = "position",
+    words: Annotated[
+        str, typer.Option("--words", help='Explain these words of the answer alone: "Canada,Ottawa". With --tokens.')
+    ] = "",
+    html: Annotated[Path | None, typer.Option("--html", help="Write the token map as a page.")] = None,
     *,
     shared: Shared,
 ) -> int:
-    """Rank training rows by their influence on an answer (RapidIn), most helpful first.
+    """Rank training rows by their influence on an answer, most helpful first.
 
-    Gradients are taken in memory, for up to a few thousand rows.
+    With --index, a search on disk; by default the views that find poisoned rows best, fused. With --data, gradients
+    (RapidIn) are taken in memory, for up to a few thousand rows.
     """
-    if (query is None) == (prompt is None):
-        raise ConfigError("give either --query FILE or --prompt TEXT.")
+    _check(model, index, data, query, prompt, tokens, words, html, token_by)
     quiet_libraries()
-    raw = shared.raw(model)
-    from rapidun.pipeline import TraceConfig, trace_only
-
-    settings = make_settings(raw, TraceConfig, shared.overrides)
-
     reporter = ConsoleReporter()
     try:
-        lines = trace_only(
-            settings, data, query=query, prompt=prompt, response=response, adapter=adapter, k=k, reporter=reporter
-        )
+        lines, of_tokens = _trace(
+            shared.raw(model), shared.overrides, reporter, index=index, data=data, adapter=adapter, k=k,
+            question=(query, prompt, response), by=_listed(by), together=together, tokens=tokens, token_by=token_by,
+            words=_listed(words),
+        )  # fmt: skip
     finally:
         reporter.close()
-    for line in lines:
-        print_json(line) if shared.as_json else None
-    if not shared.as_json:
+    if html is not None:
+        from rapidun.report.token_map import write_token_map
+
+        typer.echo(str(write_token_map(of_tokens, html)), err=shared.as_json)
+    if shared.as_json:
+        for line in (*lines, *of_tokens):
+            print_json(line)
+    else:
+        from rapidun.cli.token_view import print_tokens
+
         _print(lines)
+        print_tokens(of_tokens)
     return 0
+
+
+def _check(
+    model: str, index: Path | None, data: Path | None, query: Path | None, prompt: str | None, tokens: int,
+    words: str, html: Path | None, token_by: str,
+) -> None:  # fmt: skip
+    """Refuse combinations that cannot work, before anything is loaded."""
+    if (query is None) == (prompt is None):
+        raise ConfigError("give either --query FILE or --prompt TEXT.")
+    if index is None and data is None:
+        raise ConfigError("give --index DIR to search an index, or --data FILE to search rows in memory.")
+    if index is None and not model:
+        raise ConfigError("--data needs --model.")
+    if index is not None and tokens and data is None:
+        raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
+    if (words or html is not None) and not tokens:
+        raise ConfigError("--words and --html are about tokens: add --tokens N.")
+    if token_by not in ("position", "loss"):
+        raise ConfigError(f"--token-by {token_by}: use position or loss.")
+
+
+def _trace(
+    raw: dict[str, Any], overrides: list[str], reporter: ConsoleReporter, *, index: Path | None, data: Path | None,
+    adapter: Path | None, k: int, question: tuple[Path | None, str | None, str | None], by: list[str], together: bool,
+    tokens: int, token_by: Any, words: list[str],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
+    """Lines of the trace, and of its tokens."""
+    from rapidun.pipeline import Question, TraceConfig, settings_of, tokens_of, trace_index, trace_memory
+
+    if index is not None:
+        settings, adapter = settings_of(index, with_overrides(raw, overrides), adapter)
+        answer = trace_index(
+            settings, index, Question(*question), adapter=adapter, looks=by, k=k, together=together, reporter=reporter
+        )
+    else:
+        settings = make_settings(raw, TraceConfig, overrides)
+        answer = trace_memory(settings, data or Path(), Question(*question), adapter=adapter, k=k, reporter=reporter)
+    of_tokens = (
+        tokens_of(answer, settings, data, by=token_by, words=words, rows=tokens, reporter=reporter)
+        if tokens and data is not None
+        else []
+    )
+    return answer.lines, of_tokens
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _print(lines: list[dict[str, Any]]) -> None:

@@ -4,11 +4,14 @@ from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig, load_
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import PHASES, RunResult, run
-from rapidun.pipeline.single import evaluate_only, trace_only, unlearn_only, weigh_only
+from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
+from rapidun.pipeline.trace_job import Answer, Question, settings_of, tokens_of, trace_index, trace_memory
 
 __all__ = [
     "PHASES",
+    "Answer",
     "MeasureConfig",
+    "Question",
     "Reporter",
     "RunConfig",
     "RunDirectory",
@@ -19,7 +22,10 @@ __all__ = [
     "load_config",
     "make_config",
     "run",
-    "trace_only",
+    "settings_of",
+    "tokens_of",
+    "trace_index",
+    "trace_memory",
     "unlearn_only",
     "weigh_only",
 ]

@@ -1,4 +1,4 @@
-"""The jobs of a run, one at a time: what the verbs ``weigh``, ``unlearn``, ``evaluate`` and ``trace`` call."""
+"""The jobs of a run, one at a time: what the verbs ``weigh``, ``unlearn`` and ``evaluate`` call."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import Rows, load_rows
 from rapidun.errors import InputError
-from rapidun.evaluation import generate_answers
 from rapidun.files import write_json, write_jsonl
 from rapidun.models import adapter_fingerprint
-from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig
+from rapidun.pipeline.config import MeasureConfig, RunConfig
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import (
     RowGroups,
@@ -26,11 +24,8 @@ from rapidun.pipeline.measure import make_bench, measure
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
-from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
-
-ANSWER_TOKENS = 64
 
 
 def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
@@ -120,37 +115,3 @@ def evaluate_only(
     }
     write_json(directory / "metrics.json", metrics)
     return metrics
-
-
-def trace_only(
-    config: TraceConfig,
-    data: Path,
-    *,
-    query: Path | None,
-    prompt: str | None,
-    response: str | None,
-    adapter: Path | None,
-    k: int,
-    reporter: Reporter,
-) -> list[dict[str, Any]]:
-    """Rank the rows of ``data`` by influence on each query; one line for each hit, best first."""
-    reporter.phase("check", "Reading rows and model")
-    pool = read_rows(data, "training rows", config.data, reporter)
-    queries: Rows | None = None
-    if query is not None:
-        queries = load_rows(query, columns=config.data.columns or None, on_bad_row=config.data.on_bad_row)
-    subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    rows = list(queries) if queries is not None else [_typed_query(subject, prompt or "", response)]
-    reporter.phase("trace", "Taking gradients")
-    found = trace_rows(subject, rows, pool, config.influence, k=k, seed=config.seed, reporter=reporter)
-    return found.lines
-
-
-def _typed_query(subject: Subject, prompt: str, response: str | None) -> dict[str, Any]:
-    row = {"id": "query", "prompt": prompt, "context": ""}
-    if response is None:
-        text = subject.template.prompt_text(row)
-        (response,) = generate_answers(subject.loaded, [text], max_new_tokens=ANSWER_TOKENS)
-        if not response.strip():
-            raise InputError("the model's answer to --prompt is empty: give --response.")
-    return {**row, "response": response}

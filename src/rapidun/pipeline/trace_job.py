@@ -1,0 +1,173 @@
+"""What ``rapidun trace`` does: queries in, training rows out, from rows in memory or from an index on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rapidun.data import load_rows
+from rapidun.errors import InputError
+from rapidun.evaluation import generate_answers
+from rapidun.index import GradientView, Hits, Index, open_index
+from rapidun.influence.tokens import Decomposition
+from rapidun.pipeline.config import TraceConfig, make_config
+from rapidun.pipeline.indexing import index_model
+from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.searching import Asked, looks_of, search
+from rapidun.pipeline.tokens import token_lines
+from rapidun.pipeline.tracing import PREVIEW, trace_rows
+
+ANSWER_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """The answers to explain: a row file, or one prompt whose answer is given or generated."""
+
+    path: Path | None = None
+    prompt: str | None = None
+    response: str | None = None
+
+    def rows(self, subject: Subject, config: TraceConfig) -> list[Row]:
+        """As rows with ``prompt`` and ``response``.
+
+        Raises:
+            InputError: If the file or a row is bad, or the model's own answer is empty.
+        """
+        if self.path is not None:
+            data = config.data
+            return list(load_rows(self.path, columns=data.columns or None, on_bad_row=data.on_bad_row))
+        return [_typed(subject, self.prompt or "", self.response)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a trace found: one line for each hit, and what later steps need to go on from it."""
+
+    subject: Subject
+    queries: list[Row]
+    hits: list[Hits]
+    lines: list[dict[str, Any]]
+
+
+def trace_memory(
+    config: TraceConfig, data: Path, question: Question, *, adapter: Path | None, k: int, reporter: Reporter
+) -> Answer:
+    """Rank the rows of ``data``, whose gradients are taken now, by influence on each query."""
+    reporter.phase("check", "Reading rows and model")
+    pool = read_rows(data, "training rows", config.data, reporter)
+    subject = open_subject(config.model, config.data, reporter, adapter=adapter)
+    queries = question.rows(subject, config)
+    reporter.phase("trace", "Taking gradients")
+    found = trace_rows(subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter)
+    return Answer(subject, queries, found.hits, found.lines)
+
+
+def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tuple[TraceConfig, Path | None]:
+    """The configuration with what was not given taken from the index, and the adapter it was built with.
+
+    Args:
+        index: Its directory.
+        raw: Plain configuration; an empty ``model.source`` and a template ``auto`` are the index's.
+        adapter: As given.
+    """
+    manifest = open_index(index).manifest
+    model, data = dict(raw["model"]), dict(raw["data"])
+    model["source"] = model["source"] or manifest.model
+    data["template"] = manifest.template if data["template"] == "auto" else data["template"]
+    data["max_length"] = manifest.max_length
+    view = manifest.views.get("gradient")
+    influence = dict(raw.get("influence", {}))
+    if isinstance(view, GradientView):
+        influence |= {name: getattr(view, name) for name in ("targets", "normalize", "token_normalize")}
+    chosen = adapter or (Path(manifest.adapter) if manifest.adapter else None)
+    whole = {**raw, "model": model, "data": data, "influence": influence}
+    return make_config(whole, TraceConfig, "command line"), chosen
+
+
+def trace_index(
+    config: TraceConfig,
+    index: Path,
+    question: Question,
+    *,
+    adapter: Path | None,
+    looks: Sequence[str],
+    k: int,
+    together: bool,
+    reporter: Reporter,
+) -> Answer:
+    """Rank the rows of an index for each query, or for all queries as one symptom.
+
+    Raises:
+        FingerprintError: If the index was built with another model, adapter, tokenizer or template; names both.
+    """
+    opened = open_index(index)
+    chosen = looks_of(opened, looks)
+    reporter.phase("check", "Reading queries and model")
+    subject = open_subject(config.model, config.data, reporter, adapter=adapter)
+    opened.check(**index_model(subject, adapter).fingerprints())
+    queries = question.rows(subject, config)
+    reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
+    hits = search(Asked(opened, subject, queries, adapter, reporter), chosen, k, together=together)
+    lines = [line for number, found in enumerate(hits) for line in _lines(opened, number, queries, found, together)]
+    return Answer(subject, queries, hits, lines)
+
+
+def _lines(index: Index, number: int, queries: list[Row], hits: Hits, together: bool) -> list[dict[str, Any]]:
+    """The helpful hits of one ranking as lines."""
+    query = {"prompt": f"{len(queries)} queries together", "response": ""} if together else queries[number]
+    shown = index.rows([hit.position for hit in hits.helpful])
+    return [
+        {
+            "query_index": number,
+            "query": query["prompt"],
+            "response": query["response"],
+            "rank": rank,
+            "id": hit.id,
+            "position": hit.position,
+            "score": hit.score,
+            "prompt": row["prompt"][:PREVIEW],
+            "train_response": row["response"][:PREVIEW],
+        }
+        for rank, (hit, row) in enumerate(zip(hits.helpful, shown, strict=True), 1)
+    ]
+
+
+def tokens_of(
+    answer: Answer,
+    config: TraceConfig,
+    data: Path,
+    *,
+    by: Decomposition,
+    words: Sequence[str],
+    rows: int,
+    reporter: Reporter,
+) -> list[dict[str, Any]]:
+    """Token lines of the first ``rows`` hits of each query; whole rows are read from ``data``.
+
+    Raises:
+        InputError: If ``data`` lacks a row of the trace.
+    """
+    of_id = {row["id"]: row for row in read_rows(data, "training rows", config.data, reporter)}
+    reporter.phase("tokens", "Tracing tokens")
+    found = []
+    for number, (query, hits) in enumerate(zip(answer.queries, answer.hits, strict=True)):
+        missing = [hit.id for hit in hits.helpful[:rows] if hit.id not in of_id]
+        if missing:
+            raise InputError(f"{data}: no row {missing[0]}, which the trace found. Give the rows that were indexed.")
+        chosen = [of_id[hit.id] for hit in hits.helpful[:rows]]
+        found += token_lines(answer.subject, query, chosen, config.influence, by=by, words=words, query_index=number)
+    return found
+
+
+def _typed(subject: Subject, prompt: str, response: str | None) -> dict[str, Any]:
+    row = {"id": "query", "prompt": prompt, "context": ""}
+    if response is None:
+        text = subject.template.prompt_text(row)
+        (response,) = generate_answers(subject.loaded, [text], max_new_tokens=ANSWER_TOKENS)
+        if not response.strip():
+            raise InputError("the model's answer to --prompt is empty: give --response.")
+    return {**row, "response": response}

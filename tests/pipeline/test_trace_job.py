@@ -1,0 +1,133 @@
+"""Tracing through an index: the looks, their fusion, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapidun.errors import ConfigError, FingerprintError, InputError
+from rapidun.index import open_index
+from rapidun.influence.fusion import reciprocal_rank_fusion
+from rapidun.pipeline import Question, Silent, settings_of, tokens_of, trace_index
+from rapidun.pipeline.config import make_config
+from rapidun.pipeline.indexing import IndexConfig, build
+from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.searching import LOOKS, Asked, looks_of, search
+from tiny import save_tiny, tiny_rows, write_rows
+
+ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``model/``, ``rows.jsonl``, ``query.jsonl`` and ``index/`` with every view."""
+    place = tmp_path_factory.mktemp("trace")
+    save_tiny(place / "model")
+    write_rows(place / "rows.jsonl", ROWS)
+    write_rows(place / "query.jsonl", [ROWS[3], ROWS[10]])
+    raw = {
+        "model": {"source": str(place / "model")},
+        "data": {"template": "plain", "max_length": 96},
+        "index": {"k": 256, "shard_rows": 8},
+    }
+    config = make_config(raw, IndexConfig)
+    build(config, place / "rows.jsonl", place / "index", adapter=None, resume=False, overwrite=False, reporter=Silent())
+    return place
+
+
+def raw_settings(**model: str) -> dict[str, Any]:
+    return {"model": {"source": "", **model}, "data": {"template": "auto"}, "seed": 0}
+
+
+def traced(place: Path, **options: Any) -> Any:
+    settings, adapter = settings_of(place / "index", raw_settings(), None)
+    chosen = {"looks": [], "k": 4, "together": False, "question": Question(place / "query.jsonl"), **options}
+    question = chosen.pop("question")
+    return trace_index(settings, place / "index", question, adapter=adapter, reporter=Silent(), **chosen)
+
+
+@pytest.mark.parametrize("look", ["gradient", "answer", "prompt", "lexical"])
+def test_every_look_finds_the_query_itself_first(place: Path, look: str) -> None:
+    answer = traced(place, looks=[look])
+    assert [line["position"] for line in answer.lines if line["rank"] == 1] == [3, 10]
+    assert len(answer.lines) == 8
+    assert answer.lines[0]["prompt"] == ROWS[3]["prompt"]
+
+
+def test_model_template_and_length_are_the_indexs_unless_given(place: Path) -> None:
+    settings, adapter = settings_of(place / "index", raw_settings(), None)
+    assert settings.model.source == str(place / "model")
+    assert (settings.data.template, settings.data.max_length, adapter) == ("plain", 96, None)
+
+
+def test_the_default_fuses_hidden_states_and_words_exactly(place: Path) -> None:
+    index = open_index(place / "index")
+    settings, _ = settings_of(place / "index", raw_settings(), None)
+    subject = open_subject(settings.model, settings.data, Silent())
+    asked = Asked(index, subject, [ROWS[3], ROWS[10]])
+    looks = looks_of(index)
+    assert looks == ["answer", "prompt", "lexical"]
+    scores = []
+    for look in looks:
+        found = np.empty((2, len(ROWS)))
+        for number, hits in enumerate(LOOKS[look](asked, len(ROWS))):
+            found[number, [hit.position for hit in hits.helpful]] = [hit.score for hit in hits.helpful]
+        scores.append(found)
+    exact = reciprocal_rank_fusion(scores)
+    for number, hits in enumerate(search(asked, looks, 5)):
+        np.testing.assert_allclose(
+            [hit.score for hit in hits.helpful], [exact[number, hit.position] for hit in hits.helpful], rtol=1e-6
+        )
+        assert hits.helpful[0].score == pytest.approx(exact[number].max())
+
+
+def test_queries_together_add_their_reciprocal_ranks(place: Path) -> None:
+    each = traced(place, k=len(ROWS))
+    summed = np.zeros(len(ROWS))
+    for line in each.lines:
+        summed[line["position"]] += line["score"]
+    together = traced(place, k=len(ROWS), together=True)
+    assert {line["query_index"] for line in together.lines} == {0}
+    np.testing.assert_allclose([line["score"] for line in together.lines], -np.sort(-summed), rtol=1e-9)
+
+
+def test_the_models_own_answer_is_traced_where_none_is_given(place: Path) -> None:
+    answer = traced(place, question=Question(prompt="retain: tell me of 2"))
+    assert answer.queries[0]["response"].strip()
+    assert len(answer.lines) == 4
+
+
+def test_tokens_of_the_first_hits(place: Path) -> None:
+    answer = traced(place, looks=["gradient"])
+    settings, _ = settings_of(place / "index", raw_settings(), None)
+    rows = place / "rows.jsonl"
+    lines = tokens_of(answer, settings, rows, by="position", words=[], rows=2, reporter=Silent())
+    assert [(line["query_index"], line["rank"]) for line in lines] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert lines[0]["score"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_rows_that_were_not_indexed_are_refused_for_tokens(place: Path) -> None:
+    answer = traced(place, looks=["gradient"])
+    settings, _ = settings_of(place / "index", raw_settings(), None)
+    with pytest.raises(InputError, match="no row"):
+        tokens_of(answer, settings, place / "query.jsonl", by="position", words=[], rows=4, reporter=Silent())
+
+
+def test_another_model_is_refused_with_both_fingerprints(place: Path) -> None:
+    other = save_tiny(place / "other", seed=7)
+    settings, _ = settings_of(place / "index", raw_settings(source=str(other)), None)
+    fingerprint = json.loads((place / "index" / "manifest.json").read_text())["fingerprints"]["model"]
+    with pytest.raises(FingerprintError, match=fingerprint[:8]):
+        trace_index(
+            settings, place / "index", Question(place / "query.jsonl"), adapter=None, looks=[], k=3, together=False,
+            reporter=Silent(),
+        )  # fmt: skip
+
+
+def test_an_unknown_look_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown look 'gradients'"):
+        traced(place, looks=["gradients"])
