@@ -66,7 +66,7 @@ def test_an_index_is_built_appended_to_verified_and_exported(rapidun: Any, house
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
-        (("--views", "smell"), ("views", "smell")),
+        (("--views", "smell"), ("view", "smell", "lexical")),
         (("--store-dtype", "float8"), ("dtype", "float8")),
         (("--targets", "q_pruj"), ("q_pruj", "q_proj")),
     ],

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from rapidun.data import Batch
 from rapidun.gradients import GradientCollector, RapidGrad
-from rapidun.gradients.collector import Normalization, row_norms
+from rapidun.gradients.collector import Normalization
 from rapidun.index.sketches import describe_sketch, make_sketch
-from rapidun.index.storage import MatrixBuffer, StoreDtype
+from rapidun.index.storage import MatrixBuffer, StoreDtype, row_norms
 from rapidun.index.views import NO_ADAPTER, IndexModel, MatrixSpec, Recorder, View, register_view
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients import Sketch
+from rapidun.index.approximate import build_faiss
 from rapidun.index.gradient import GradientView
 from rapidun.index.hidden import HiddenView, matrix_name, whitening
 from rapidun.index.lexical import LexicalSearch
@@ -90,7 +91,7 @@ class Index:
         if name not in self.manifest.matrices:
             raise ConfigError(f"{self.path}: no view {name!r} in this index. It has {', '.join(self.names)}.")
         shards = [self._shard_matrix(shard, name) for shard in self.manifest.shards]
-        return Matrix(name, self.manifest.matrices[name].width, shards, self.ids_of)
+        return Matrix(name, self.manifest.matrices[name].width, shards, self.ids_of, self.path)
 
     def lexical(self) -> LexicalSearch:
         """BM25 search.
@@ -101,6 +102,14 @@ class Index:
         if "lexical" not in self.manifest.views:
             raise ConfigError(f"{self.path}: no lexical view in this index. Build one with --views lexical.")
         return LexicalSearch(self.path, self.manifest, self.ids_of)
+
+    def build_faiss(self, name: str = "gradient", *, cells: int | None = None) -> Path:
+        """Make the approximate form of one matrix, for ``view(name).search(..., approximate=True)``.
+
+        Raises:
+            ConfigError: If FAISS is not installed, or the index has no such view.
+        """
+        return build_faiss(self.path, self.view(name), cells=cells)
 
     def whitening(self, name: str = "hidden", ridge: float = 1.0) -> Affine:
         """The map that whitens a hidden matrix by the pool; see `rapidun.index.hidden.whitening`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,9 +17,10 @@ import numpy.typing as npt
 import torch
 
 from rapidun.errors import ConfigError, InputError
+from rapidun.index.approximate import approximate_ends
 from rapidun.index.hits import Hit, Hits
 from rapidun.index.ranking import TopScores, both_ends
-from rapidun.index.storage import decode
+from rapidun.index.storage import decode, divisors, row_norms
 from rapidun.index.tensors import StoredTensor
 
 Similarity = Literal["cosine", "dot"]
@@ -68,12 +70,16 @@ class Matrix:
         width: Length of a vector.
         shards: In order of position.
         ids_of: Row ids of positions.
+        directory: The index, where its approximate form is kept.
     """
 
-    def __init__(self, name: str, width: int, shards: Sequence[ShardMatrix], ids_of: IdsOf) -> None:
+    def __init__(
+        self, name: str, width: int, shards: Sequence[ShardMatrix], ids_of: IdsOf, directory: Path | None = None
+    ) -> None:
         self.name, self.width = name, width
         self._shards = shards
         self._ids_of = ids_of
+        self._directory = directory
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self._shards)
@@ -85,6 +91,8 @@ class Matrix:
         similarity: Similarity = "cosine",
         *,
         affine: Affine | None = None,
+        approximate: bool = False,
+        share: float = 0.1,
     ) -> list[Hits]:
         """The k rows of highest and of lowest score for each query; all rows where k exceeds their number.
 
@@ -95,14 +103,20 @@ class Matrix:
             k: Length of each list, at least 1.
             similarity: ``"cosine"`` or ``"dot"``; a zero vector has similarity 0 to everything.
             affine: Map queries and rows before comparing; norms are then taken anew, row by row.
+            approximate: Look into a part of the rows only, through `Index.build_faiss`; cosine without ``affine``.
+            share: Of the cells to look into, where approximate.
 
         Raises:
-            ConfigError: If ``similarity`` is unknown or ``k`` is below 1.
+            ConfigError: If ``similarity`` is unknown, ``k`` is below 1, or FAISS is asked for and not installed.
             InputError: If the queries are not (queries, width) or a value is not finite.
         """
         if k < 1:
             raise ConfigError(f"k={k}: ask for at least one row.")
         asked = self._prepared(queries, similarity, affine)
+        if approximate:
+            if similarity != "cosine" or affine is not None or self._directory is None:
+                raise ConfigError("approximate search is by cosine, in an index on disk, without an affine map.")
+            return ids_and_hits(*approximate_ends(self._directory, self, asked, k, share), self._ids_of)
         best, worst = both_ends(self._score_blocks(asked, similarity, affine), len(asked), k)
         return ids_and_hits(best, worst, self._ids_of)
 
@@ -200,20 +214,10 @@ class Matrix:
         raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
 
 
-def row_norms(vectors: torch.Tensor) -> torch.Tensor:
-    """Euclidean norms, (rows,) float32; taken in float64, whose range holds the square of any float32."""
-    norms: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
-    return norms.float()
-
-
-def divisors(norms: torch.Tensor) -> torch.Tensor:
-    """The norms, and 1 where a norm is 0."""
-    return torch.where(norms > 0, norms, 1.0)
-
-
 def ids_and_hits(best: TopScores, worst: TopScores, ids_of: IdsOf) -> list[Hits]:
     """Both ends of every query's ranking, with row ids; ``worst`` holds negated scores."""
-    ids = ids_of(torch.cat([best.positions, worst.positions], dim=1).unique().tolist())
+    positions = torch.cat([best.positions, worst.positions], dim=1).unique()
+    ids = ids_of(positions[positions >= 0].tolist())
     return [
         Hits(
             _hits(best.positions[row].tolist(), best.scores[row].tolist(), ids),
@@ -224,4 +228,6 @@ def ids_and_hits(best: TopScores, worst: TopScores, ids_of: IdsOf) -> list[Hits]
 
 
 def _hits(positions: list[int], scores: list[float], ids: dict[int, str]) -> list[Hit]:
-    return [Hit(ids[position], position, score) for position, score in zip(positions, scores, strict=True)]
+    # an approximate search may find fewer than k rows; the places that are left have no position
+    pairs = zip(positions, scores, strict=True)
+    return [Hit(ids[position], position, score) for position, score in pairs if position >= 0]

@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 
 from rapidun.errors import ModelError
-from rapidun.gradients.collector import row_norms
 
 StoreDtype = Literal["float16", "bfloat16", "int8"]
 TORCH_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -34,6 +33,18 @@ def encode(values: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch
 def decode(stored: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """(rows, width) float32."""
     return stored.to(torch.float32) * scale.unsqueeze(1)
+
+
+def row_norms(vectors: torch.Tensor) -> torch.Tensor:
+    """Euclidean norms, (rows,) float32; each row is divided by its largest value first, so no square overflows."""
+    largest = vectors.abs().amax(dim=1) if vectors.shape[1] else vectors.new_zeros(len(vectors))
+    scaled: torch.Tensor = torch.linalg.vector_norm(vectors / divisors(largest).unsqueeze(1), dim=1)
+    return scaled * largest
+
+
+def divisors(norms: torch.Tensor) -> torch.Tensor:
+    """The norms, and 1 where a norm is 0: zero vectors stay zero."""
+    return torch.where(norms > 0, norms, 1.0)
 
 
 def _power_of_two(largest: torch.Tensor) -> torch.Tensor:

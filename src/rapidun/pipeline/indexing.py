@@ -20,7 +20,6 @@ from rapidun.index import (
     HiddenView,
     Index,
     IndexModel,
-    LexicalView,
     Manifest,
     View,
     build_index,
@@ -30,9 +29,10 @@ from rapidun.index import (
     plan_build,
 )
 from rapidun.index.export import export_numpy, export_rapidin
+from rapidun.index.plan import check_same
 from rapidun.index.storage import StoreDtype
 from rapidun.index.verify import Damage, verify
-from rapidun.index.views import NO_ADAPTER
+from rapidun.index.views import NO_ADAPTER, view_class
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
@@ -44,7 +44,7 @@ _CHECKED_AT_ONCE = 2048
 class IndexSettings(_Section):
     """What an index holds, and how it is stored."""
 
-    views: list[Literal["gradient", "hidden", "lexical"]] = Field(
+    views: list[str] = Field(
         default_factory=lambda: ["gradient", "hidden", "lexical"], description="How each row is looked at."
     )
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
@@ -91,13 +91,14 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         InputError: If a row cannot be read or tokenised, before any long work.
         ConfigError, ModelError: If the settings do not fit the model.
     """
+    views = _views(config)
     rows, subject = _inputs(config, data, adapter, reporter)
     settings = config.index
     return plan_build(
         out,
         _usable(rows, subject, config.data, reporter),
         index_model(subject, adapter),
-        _views(config),
+        views,
         max_length=subject.max_length,
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
@@ -148,7 +149,7 @@ def query_vectors(
         FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
     """
     model = index_model(subject, adapter)
-    index.check(**model.fingerprints())
+    check_same(index.manifest, index.path, **model.fingerprints())
     view = index.gradient_view()
     return collect_vectors(
         view.collector(model),
@@ -199,7 +200,7 @@ def _views(config: IndexConfig) -> dict[str, View]:
         elif name == "hidden":
             made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
         else:
-            made[name] = LexicalView()
+            made[name] = view_class(name)()
     if not made:
         raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
     return made
