@@ -1,9 +1,29 @@
 """Per-example gradients of a batch in one forward and one backward pass, and their sketches."""
 
 from rapidun.gradients.collector import GradientCollector
+from rapidun.gradients.factored import FactoredSketch
 from rapidun.gradients.layers import register_layer
+from rapidun.gradients.output_layer import ReadoutCollector
 from rapidun.gradients.rapidgrad import RapidGrad
-from rapidun.gradients.sketches import Exact, Sketch
-from rapidun.gradients.vectors import collect_vectors
+from rapidun.gradients.readout import Readout
+from rapidun.gradients.registry import register_sketch, sketch_from
+from rapidun.gradients.sketches import DenseSketch, Exact, FactorSketch, Sketch
+from rapidun.gradients.vectors import Collector, collect_vectors, make_collector
 
-__all__ = ["Exact", "GradientCollector", "RapidGrad", "Sketch", "collect_vectors", "register_layer"]
+__all__ = [
+    "Collector",
+    "DenseSketch",
+    "Exact",
+    "FactorSketch",
+    "FactoredSketch",
+    "GradientCollector",
+    "RapidGrad",
+    "Readout",
+    "ReadoutCollector",
+    "Sketch",
+    "collect_vectors",
+    "make_collector",
+    "register_layer",
+    "register_sketch",
+    "sketch_from",
+]

@@ -7,8 +7,8 @@ separate the examples at each layer, where ``grad W = sum_t g_t a_t^T`` splits b
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -16,16 +16,18 @@ from torch import nn
 
 from rapidun.data.batches import Batch
 from rapidun.errors import ConfigError, ModelError
-from rapidun.gradients.recording import Recorder
+from rapidun.gradients.factors import Gradients
+from rapidun.gradients.recording import Receive, Recorder
 from rapidun.gradients.signal import unit_token_errors
-from rapidun.gradients.sketches import Sketch
+from rapidun.gradients.sketched import SketchedBatch
+from rapidun.gradients.sketches import FactorSketch, Sketch
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
 from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import mean_answer_loss
 
 Normalization = Literal["layer", "none", "unit"]
+Transform = Callable[[str, Gradients], Gradients]
 _FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
-_SAFE_SQUARES = (1e-20, 1e30)  # sums of squares within this range lost nothing that matters to float32
 
 
 class GradientCollector:
@@ -42,6 +44,8 @@ class GradientCollector:
             the whole gradient, ``"none"`` leaves it. Zero gradients stay zero (trap 7).
         token_normalize: Give every answer token's output error norm 1 before the backward pass
             (RapidUn, arXiv 2512.04457, eq. 1).
+        transform: Applied to every tensor's gradients before they are normalised: a preconditioner
+            (`rapidun.gradients.preconditioners`).
 
     Raises:
         ConfigError: If ``normalize`` or ``targets`` is unknown.
@@ -54,6 +58,7 @@ class GradientCollector:
         targets: str | Sequence[str] = "lora",
         normalize: Normalization = "layer",
         token_normalize: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         if normalize not in get_args(Normalization):
             raise ConfigError(f"normalize={normalize!r}: use one of {', '.join(get_args(Normalization))}.")
@@ -61,6 +66,12 @@ class GradientCollector:
         self._tensors = find_targets(model, targets)
         self._normalize = normalize
         self._token_normalize = token_normalize
+        self._transform = transform
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose gradients are collected."""
+        return self._model
 
     @property
     def tracked(self) -> list[str]:
@@ -77,16 +88,31 @@ class GradientCollector:
 
         Raises:
             ModelError: If no tracked layer takes part in the loss, or a gradient is not finite.
+            ConfigError: If the sketch takes factors and a tracked tensor's gradient has none.
         """
-        batch = batch.to(device_of(self._model))
-        with torch.inference_mode(False), torch.enable_grad():
-            total = _SketchedBatch(sketch, self.sizes, len(batch), batch.input_ids.device, self._normalize)
-            scale = self._record(batch, total)
+        with torch.inference_mode(False):
+            total = SketchedBatch(sketch, self.sizes, len(batch), device_of(self._model), self._normalize)
+            scale = self.visit(batch, total.receive, formed=not isinstance(sketch, FactorSketch))
             return total.finished(scale)
 
-    def _record(self, batch: Batch, total: _SketchedBatch) -> float:
+    def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
+        """One forward and one backward pass; ``receive`` gets every tensor's gradients, preconditioned, unnormalised.
+
+        Args:
+            batch: Rows to differentiate.
+            receive: Called with ``(tensor name, rows, gradients)``, for a few rows of one tensor at a time.
+            formed: Whether ``receive`` forms the gradients; decides how many rows are a few.
+
+        Returns:
+            The factor that every gradient is too large by: 1 unless the model is float16.
+        """
+        batch = batch.to(device_of(self._model))
+        prepared = receive if self._transform is None else partial(transformed, self._transform, receive)
+        with torch.inference_mode(False), torch.enable_grad():
+            return self._record(batch, Recorder((len(batch), batch.input_ids.shape[1]), prepared, formed))
+
+    def _record(self, batch: Batch, recorder: Recorder) -> float:
         model = self._model
-        recorder = Recorder((len(batch), batch.input_ids.shape[1]), total.receive)
         with evaluating(model), frozen(model), differentiable_inputs(model), recorder.attached(self._tensors):
             scale = self._run(batch, recorder)
         if not recorder.received:
@@ -108,63 +134,6 @@ class GradientCollector:
         return scale
 
 
-class _SketchedBatch:
-    """The growing (batch, k) sketch of one batch and, for ``"unit"``, each tensor's per-example norms."""
-
-    def __init__(
-        self, sketch: Sketch, sizes: dict[str, int], batch: int, device: torch.device, normalize: Normalization
-    ) -> None:
-        self._sketch = sketch
-        self._sizes = sizes
-        self._normalize = normalize
-        self._total = torch.zeros(batch, sketch.dimension(sizes), device=device)
-        self._norms = torch.zeros(batch, len(sizes) if normalize == "unit" else 0, device=device)
-
-    def receive(self, name: str, rows: slice, gradients: torch.Tensor) -> None:
-        """Take one tensor's gradients, (rows, size) float32, which may be overwritten."""
-        gradients = gradients.to(self._total.device)
-        if self._normalize == "layer":
-            gradients /= divisors(row_norms(gradients))
-        elif self._normalize == "unit":
-            self._norms[rows, list(self._sizes).index(name)] = row_norms(gradients)
-        self._sketch.add(self._total[rows], name, gradients, self._sizes)
-
-    def finished(self, scale: float) -> torch.Tensor:
-        """The sketch after what is normalised over the whole gradient."""
-        if self._normalize == "unit":
-            self._total /= divisors(row_norms(self._norms))
-        elif self._normalize == "none":
-            self._total /= scale
-        finite = self._total.isfinite().all(dim=1)
-        if not finite.all():
-            rows = (~finite).nonzero().flatten().tolist()
-            raise ModelError(
-                f"The gradients of rows {rows} of this batch are not finite. Load the model as bfloat16 or float32."
-            )
-        return self._total
-
-
-def row_norms(values: torch.Tensor) -> torch.Tensor:
-    """Euclidean norm of each row, (rows,) float32.
-
-    A row whose squares might leave float32's range (that of 1e-23 is 0, trap 7) is divided by its largest value
-    first. On a CPU that slower way is taken only where a row needs it, and for that row alone.
-    """
-    if values.device.type != "cpu":
-        return _scaled_norms(values)
-    squares = torch.einsum("bi,bi->b", values, values)
-    safe = (squares > _SAFE_SQUARES[0]) & (squares < _SAFE_SQUARES[1])
-    if bool(safe.all()):
-        return squares.sqrt()
-    return torch.where(safe, squares.sqrt(), _scaled_norms(values))
-
-
-def _scaled_norms(values: torch.Tensor) -> torch.Tensor:
-    largest: torch.Tensor = torch.linalg.vector_norm(values, ord=math.inf, dim=1)
-    scaled: torch.Tensor = torch.linalg.vector_norm(values / divisors(largest), dim=1)
-    return largest * scaled
-
-
-def divisors(norms: torch.Tensor) -> torch.Tensor:
-    """(rows, 1): the norms, and 1 where a norm is 0, so that zero rows stay zero (trap 7)."""
-    return torch.where(norms > 0, norms, 1.0).unsqueeze(1)
+def transformed(transform: Transform, receive: Receive, name: str, rows: slice, gradients: Gradients) -> None:
+    """Hand over one tensor's gradients after ``transform``."""
+    receive(name, rows, transform(name, gradients))

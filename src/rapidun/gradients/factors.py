@@ -1,148 +1,121 @@
-"""Per-example gradients of linear layers as their two factors: ``grad W = sum_p g_p a_p^T``, never formed.
+"""One weight tensor's per-example gradients before they are formed: activations and output errors, token by token.
 
-What influence between single positions needs: the activation ``a_p`` that a layer saw and the gradient ``g_p`` of
-what it gave, position by position. Inner products of gradients are then sums of ``(a_p . a_q)(g_p . g_q)``.
+For ``y_t = W a_t`` the gradient is ``sum_t g_t a_t^T``. Whoever needs its values asks for them (`formed`); who can
+work on the factors takes those (`factors`), and the gradient of a big layer never exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from rapidun.data.batches import Batch
-from rapidun.errors import ModelError
-from rapidun.gradients.collector import divisors, row_norms
-from rapidun.gradients.recording import Recorder, _by_example
-from rapidun.gradients.signal import unit_token_errors
-from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
-from rapidun.gradients.targets import find_targets
-from rapidun.models.losses import mean_answer_loss
+from rapidun.errors import ConfigError
+from rapidun.gradients.layers import layer_gradient, require_outer_product
+from rapidun.gradients.norms import divisors, row_norms
 
-_FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
+_MAX_VALUES = 2**24  # 64 MiB of float32 at a time
+
+
+class Gradients(Protocol):
+    """One tensor's per-example gradients, in whichever form the one who takes them wants."""
+
+    def formed(self) -> torch.Tensor:
+        """(rows, size) float32, in the layout of the weight; may be overwritten."""
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(activations, errors)``, (rows, tokens, inputs or outputs): the gradient is ``sum_t g_t a_t^T``."""
 
 
 @dataclass(frozen=True)
-class Factors:
-    """One tensor's gradients: ``grad_b = magnitude_b * sum_p g_bp a_bp^T``.
+class LayerGradients:
+    """One call of one layer: ``activations`` (rows, tokens, inputs), ``errors`` (rows, tokens, outputs), float32."""
 
-    Args:
-        name: The tensor.
-        activations: (rows, calls x length, inputs) float32.
-        output_gradients: (rows, calls x length, outputs) float32, largest value 1, so that squares stay in range.
-        magnitude: (rows,) float32.
-        calls: How often the layers of this tensor ran; the positions of one call follow those of the other.
-    """
-
-    name: str
+    layer: nn.Module
     activations: torch.Tensor
-    output_gradients: torch.Tensor
-    magnitude: torch.Tensor
-    calls: int
+    errors: torch.Tensor
 
-    def norms(self) -> torch.Tensor:
-        """Euclidean norm of each row's gradient, (rows,) float32, by the cheaper of two ways.
-
-        ``|grad|^2 = sum_{p,q} (a_p . a_q)(g_p . g_q)`` for wide layers; for narrow ones (LoRA factors) the gradient
-        itself is smaller than the pairs of positions.
-        """
-        a, g = self.activations, self.output_gradients
-        positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
-        if positions * (inputs + outputs) < inputs * outputs:
-            pairs = torch.bmm(a, a.transpose(1, 2)) * torch.bmm(g, g.transpose(1, 2))
-            return pairs.sum(dim=(1, 2)).clamp_min(0).sqrt() * self.magnitude
-        return row_norms(torch.bmm(g.transpose(1, 2), a).flatten(1)) * self.magnitude
+    def formed(self) -> torch.Tensor:
+        """(rows, size) in the layout of the layer's weight."""
+        return layer_gradient(self.layer)(self.layer, self.activations, self.errors).flatten(1)
 
 
-class FactorCollector:
-    """The factors of tracked tensors in one forward and one backward pass; the model is left as it was found.
+@dataclass(frozen=True)
+class TensorGradients:
+    """The calls whose gradients add up to one tensor's: one, or several where layers share a weight."""
 
-    Args:
-        model: A Hugging Face causal LM or a PEFT model around one.
-        targets: As for `rapidun.gradients.GradientCollector`; ``nn.Linear``, GPT-2's ``Conv1D`` and what derives
-            from them (LoRA factors, quantised layers).
-        token_normalize: Give every answer token's output error norm 1 before the backward pass.
+    calls: Sequence[LayerGradients]
 
-    Raises:
-        ConfigError: If ``targets`` is unknown.
-        ModelError: If ``targets`` match nothing, or a layer that is not linear.
-    """
+    def formed(self) -> torch.Tensor:
+        """(rows, size) float32: the gradient's values, in the layout of the weight. The caller may overwrite it."""
+        gradients = self.calls[0].formed()
+        for call in self.calls[1:]:
+            gradients += call.formed()
+        return gradients
 
-    def __init__(self, model: nn.Module, targets: str | Sequence[str] = "lora", token_normalize: bool = False) -> None:
-        self._model = model
-        self._tensors = find_targets(model, targets)
-        self._token_normalize = token_normalize
-        for tensor in self._tensors:
-            for layer in tensor.layers:
-                if not isinstance(layer, (nn.Linear, Conv1D)):
-                    raise ModelError(
-                        f"{tensor.name} belongs to a {type(layer).__name__}: influence of tokens needs linear layers. "
-                        "Choose other targets."
-                    )
-
-    @property
-    def tracked(self) -> list[str]:
-        """Names of the tracked parameters, in the model's order."""
-        return [tensor.name for tensor in self._tensors]
-
-    def __call__(self, batch: Batch, receive: Callable[[Factors], None]) -> None:
-        """Hand over each tensor's factors as the backward pass reaches it; the loss is each row's mean answer loss.
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(activations, errors)``, (rows, tokens, inputs or outputs); the tokens of several calls side by side.
 
         Raises:
-            ModelError: If no tracked layer takes part in the loss.
+            ModelError: If the gradient of such a layer is not a sum of outer products.
         """
-        model, batch = self._model, batch.to(device_of(self._model))
-        recorder = _FactorRecorder((len(batch), batch.input_ids.shape[1]), receive)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            evaluating(model),
-            frozen(model),
-            differentiable_inputs(model),
-            recorder.attached(self._tensors),
-        ):
-            self._run(batch, recorder)
-        if not recorder.received:
-            raise ModelError(
-                f"None of the {len(self._tensors)} tracked layers took part in the loss. "
-                "Is the adapter merged or switched off?"
-            )
+        for call in self.calls:
+            require_outer_product(call.layer)
+        if len(self.calls) == 1:
+            return self.calls[0].activations, self.calls[0].errors
+        activations = torch.cat([call.activations for call in self.calls], dim=1)
+        return activations, torch.cat([call.errors for call in self.calls], dim=1)
 
-    def _run(self, batch: Batch, recorder: _FactorRecorder) -> None:
-        logits = self._model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        labels = batch.labels.to(logits.device)
-        recorder.scale = _FLOAT16_LOSS_SCALE if logits.dtype == torch.float16 else 1.0
-        if self._token_normalize:
-            recorder.backward(logits, unit_token_errors(logits, labels) * recorder.scale)
-        else:
-            recorder.backward(mean_answer_loss(logits, labels).sum() * recorder.scale)
+    def with_factors(self, activations: torch.Tensor, errors: torch.Tensor) -> TensorGradients:
+        """The gradients with these factors in the place of their own."""
+        return TensorGradients([LayerGradients(self.calls[0].layer, activations, errors)])
 
 
-class _FactorRecorder(Recorder):
-    """A `Recorder` that hands over factors instead of forming gradients."""
+@dataclass(frozen=True)
+class FormedGradients:
+    """Gradients whose values exist and whose factors do not; ``why`` begins the error of who asks for factors."""
 
-    def __init__(self, shape: tuple[int, int], receive: Callable[[Factors], None]) -> None:
-        super().__init__(shape, lambda name, rows, gradients: None)
-        self._receive_factors = receive
-        self.scale = 1.0
+    values: torch.Tensor
+    why: str
 
-    @torch.no_grad()
-    def _hand_over(self, name: str) -> None:
-        calls = self._caught.pop(name)
-        self.received.add(name)
-        activations = [_by_example(call._activations, self._shape, name).float() for call in calls]
-        gradients = [_by_example(call._backward(), self._shape, name).float() for call in calls]
-        joined = torch.cat(gradients, dim=1) if len(calls) > 1 else gradients[0]
-        largest = joined.abs().amax(dim=(1, 2))
-        self._receive_factors(
-            Factors(
-                name,
-                torch.cat(activations, dim=1) if len(calls) > 1 else activations[0],
-                joined / divisors(largest).unsqueeze(2),
-                largest / self.scale,
-                len(calls),
-            )
-        )
+    def formed(self) -> torch.Tensor:
+        """(rows, size) float32."""
+        return self.values
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """There are none.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(f"{self.why}, and this sketch takes only factors. Use RapidGrad or Exact.")
+
+
+def factor_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    """``|sum_t g_t a_t^T|`` of each row, exact, (rows,) float32; the gradients of big layers are not formed for it.
+
+    The squared norm is the sum of ``(a_t . a_s)(g_t . g_s)`` over all pairs of tokens. Forming the gradient takes
+    ``T x in x out`` multiplications, the pairs ``T^2 (in + out)``: the cheaper is taken, a few rows at a time.
+    """
+    (_, tokens, inputs), outputs = activations.shape, errors.shape[2]
+    formed = inputs * outputs <= tokens * (inputs + outputs)
+    step = max(1, _MAX_VALUES // (inputs * outputs if formed else tokens * tokens))
+    norm = _formed_norms if formed else _pair_norms
+    parts = zip(activations.split(step), errors.split(step), strict=True)
+    return torch.cat([norm(activation, error) for activation, error in parts])
+
+
+def _formed_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    return row_norms(torch.bmm(errors.transpose(1, 2), activations).flatten(1))
+
+
+def _pair_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    largest = [values.flatten(1).abs().amax(dim=1) for values in (activations, errors)]  # trap 7: squares of 1e-23
+    activations, errors = (
+        values / divisors(most).unsqueeze(2) for values, most in zip((activations, errors), largest, strict=True)
+    )
+    pairs = torch.bmm(activations, activations.transpose(1, 2)) * torch.bmm(errors, errors.transpose(1, 2))
+    return pairs.sum(dim=(1, 2)).clamp_min(0).sqrt() * largest[0] * largest[1]

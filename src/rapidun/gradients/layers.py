@@ -25,21 +25,42 @@ from rapidun.errors import ModelError
 LayerGradient = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 _Function = TypeVar("_Function", bound=LayerGradient)
 _REGISTERED: dict[type[nn.Module], LayerGradient] = {}
+_OUTER_PRODUCTS: dict[type[nn.Module], bool] = {}
 
 
-def register_layer(layer_type: type[nn.Module]) -> Callable[[_Function], _Function]:
+def register_layer(layer_type: type[nn.Module], *, outer_product: bool = False) -> Callable[[_Function], _Function]:
     """Support ``layer_type`` and its subclasses by the decorated function.
 
     The function gets ``(layer, activations, output_gradients)``, float32 tensors of shapes (batch, positions,
     inputs) and (batch, positions, outputs), and returns the per-example gradient of ``layer.weight``, float32,
-    of shape (batch, *weight shape).
+    of shape (batch, *weight shape). It need not read the weight, so a quantised layer is supported like any other.
+
+    Args:
+        layer_type: The layer.
+        outer_product: Whether the gradient is ``sum_t g_t a_t^T`` (or its transpose), so that `FactoredSketch`,
+            `Readout` and the Kronecker preconditioners may work on the factors.
     """
 
     def register(function: _Function) -> _Function:
         _REGISTERED[layer_type] = function
+        _OUTER_PRODUCTS[layer_type] = outer_product
         return function
 
     return register
+
+
+def require_outer_product(layer: nn.Module) -> None:
+    """Check that the layer's gradient is described by its activations and output gradients alone.
+
+    Raises:
+        ModelError: If it was not registered so.
+    """
+    nearest = next(base for base in type(layer).__mro__ if base in _REGISTERED)
+    if not _OUTER_PRODUCTS[nearest]:
+        raise ModelError(
+            f"The gradient of {type(layer).__name__} layers is not known to be a sum of outer products. Use RapidGrad "
+            "or Exact without a Kronecker preconditioner, or register the layer with outer_product=True."
+        )
 
 
 def is_supported(layer: nn.Module) -> bool:
@@ -64,19 +85,19 @@ def layer_gradient(layer: nn.Module) -> LayerGradient:
 
 
 def weight_size(layer: nn.Module) -> int:
-    """Number of weights, also of quantised linear layers, whose stored tensor is packed."""
-    if isinstance(layer, nn.Linear):
-        return layer.out_features * layer.in_features
+    """Number of weights, also of quantised linear layers, whose stored tensor is packed or has another name."""
+    if hasattr(layer, "in_features") and hasattr(layer, "out_features"):
+        return cast(int, layer.out_features) * cast(int, layer.in_features)
     return math.prod(cast(torch.Tensor, layer.weight).shape)
 
 
-@register_layer(nn.Linear)
+@register_layer(nn.Linear, outer_product=True)
 def linear(layer: nn.Module, activations: torch.Tensor, output_gradients: torch.Tensor) -> torch.Tensor:
     """(batch, outputs, inputs): ``b t o, b t i -> b o i``."""
     return torch.bmm(output_gradients.transpose(1, 2), activations)
 
 
-@register_layer(Conv1D)
+@register_layer(Conv1D, outer_product=True)
 def conv1d(layer: nn.Module, activations: torch.Tensor, output_gradients: torch.Tensor) -> torch.Tensor:
     """GPT-2's transposed linear layer, (batch, inputs, outputs): ``b t i, b t o -> b i o``."""
     return torch.bmm(activations.transpose(1, 2), output_gradients)

@@ -77,6 +77,14 @@ class RapidGrad:
         return hashed.bitwise_and_(0x7FFFFFFF).remainder_(self.k).long()
 
 
+def hashed_signs(seed: int, name: str, count: int, device: torch.device) -> torch.Tensor:
+    """``count`` values +1 or -1, float32: a function of (seed, name, index) and nothing else."""
+    one = torch.ones((), device=device)
+    lengths = [min(_CHUNK, count - start) for start in range(0, count, _CHUNK)]
+    hashed = [_hashed(_keys(seed, name, number), length, device) for number, length in enumerate(lengths)]
+    return torch.copysign(one, torch.cat(hashed).view(torch.float32))
+
+
 def _keys(seed: int, name: str, chunk: int) -> tuple[int, int, int]:
     """Three 32-bit keys, as different for neighbouring chunks and names as SHA-256 makes them."""
     digest = hashlib.sha256(f"{seed}:{chunk}:{name}".encode()).digest()

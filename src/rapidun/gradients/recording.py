@@ -1,8 +1,8 @@
 """Hooks that catch what a layer's per-example gradient needs, in one forward and one backward pass.
 
 A forward hook keeps the layer's input and counts its calls; a tensor hook on its output receives the output's
-gradient. When the last call of a weight tensor has its gradient, the per-example gradient is formed, handed
-over and dropped, so that one tensor's gradients exist at a time. Tensor hooks fire once per graph node, so
+gradient. When the last call of a weight tensor has its gradient, both are handed over, and dropped afterwards: the
+receiver forms the gradient, or works on its factors. Tensor hooks fire once per graph node, so
 activation checkpointing, which runs a layer's forward twice, does not count a layer twice.
 """
 
@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from rapidun.errors import ModelError
-from rapidun.gradients.layers import layer_gradient
+from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients
 from rapidun.gradients.targets import TrackedTensor
 
-Receive = Callable[[str, slice, torch.Tensor], None]
+Receive = Callable[[str, slice, Gradients], None]
 _MAX_VALUES = 2**24  # 64 MiB of float32 gradients at a time
 
 
@@ -29,12 +29,14 @@ class Recorder:
 
     Args:
         shape: (examples, length) of the pass's token ids.
-        receive: Called with ``(tensor name, rows, gradients)``; gradients are float32 of shape (rows, size).
+        receive: Called with ``(tensor name, rows, gradients)``, a few rows at a time.
+        formed: Whether the receiver forms the gradients; decides how many rows are a few.
     """
 
-    def __init__(self, shape: tuple[int, int], receive: Receive) -> None:
+    def __init__(self, shape: tuple[int, int], receive: Receive, formed: bool = True) -> None:
         self._shape = shape
         self._receive = receive
+        self._formed = formed
         self._calls: dict[str, int] = {}
         self._caught: dict[str, list[_Caught]] = {}
         self._counting = True
@@ -79,16 +81,15 @@ class Recorder:
 
     @torch.no_grad()
     def _hand_over(self, name: str) -> None:
-        """Form the gradient of one tensor, summed over its layers' calls, a few examples at a time."""
+        """Hand over one tensor's gradients, summed over its layers' calls, a few examples at a time."""
         calls = self._caught.pop(name)
         self.received.add(name)
-        step = max(1, _MAX_VALUES // calls[0].size)
+        values = calls[0].size if self._formed else sum(call.token_values(self._shape) for call in calls)
+        step = max(1, _MAX_VALUES // values)
         for start in range(0, self._shape[0], step):
             rows = slice(start, min(start + step, self._shape[0]))
-            gradients = calls[0].gradients(rows, self._shape)
-            for call in calls[1:]:
-                gradients += call.gradients(rows, self._shape)
-            self._receive(name, rows, gradients)
+            parts = [call.gradients(rows, self._shape) for call in calls]
+            self._receive(name, rows, TensorGradients(parts))
 
 
 class _Caught:
@@ -118,12 +119,15 @@ class _Caught:
             )
         self._output_gradients = output_gradients.detach()
 
-    def gradients(self, rows: slice, shape: tuple[int, int]) -> torch.Tensor:
-        """(rows, size) float32, whatever the model's dtype (trap 7)."""
+    def token_values(self, shape: tuple[int, int]) -> int:
+        """Values of one example's activations and output gradients together."""
+        return (self._activations.numel() + self._backward().numel()) // shape[0]
+
+    def gradients(self, rows: slice, shape: tuple[int, int]) -> LayerGradients:
+        """Float32, whatever the model's dtype (trap 7)."""
         activations = _by_example(self._activations, shape, self.name)[rows]
         output_gradients = _by_example(self._backward(), shape, self.name)[rows]
-        formed = layer_gradient(self._layer)(self._layer, activations.float(), output_gradients.float())
-        return formed.flatten(1)
+        return LayerGradients(self._layer, activations.float(), output_gradients.float())
 
 
 def _by_example(values: torch.Tensor, shape: tuple[int, int], name: str) -> torch.Tensor:

@@ -26,13 +26,24 @@ def unit_token_errors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     """
     target = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
     answers = target != IGNORE_INDEX
-    wanted = target[answers].unsqueeze(1)
-    log_probabilities = logits.detach()[answers].float().log_softmax(dim=1)
-    errors = log_probabilities.exp()
-    # -(1 - p_y) without the cancellation of p_y - 1 for tokens that are nearly certain
-    errors.scatter_(1, wanted, torch.expm1(log_probabilities.gather(1, wanted)))
+    wanted = target[answers]
+    errors = token_errors(logits.detach()[answers], wanted)
     answers_in_row = answers.sum(dim=1, keepdim=True).expand_as(answers)[answers].unsqueeze(1)
     errors = F.normalize(errors, dim=1, eps=torch.finfo(torch.float32).tiny) / answers_in_row
     signal = torch.zeros_like(logits)
     signal[answers] = errors.to(logits.dtype)
     return signal
+
+
+def token_errors(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """``p_t - e_y`` of each token, (tokens, vocabulary) float32.
+
+    Args:
+        logits: (tokens, vocabulary), any float dtype; computed in float32.
+        wanted: (tokens,) int64: the token that was to be predicted.
+    """
+    places = wanted.unsqueeze(1)
+    log_probabilities = logits.float().log_softmax(dim=1)
+    errors = log_probabilities.exp()
+    # -(1 - p_y) without the cancellation of p_y - 1 for tokens that are nearly certain
+    return errors.scatter_(1, places, torch.expm1(log_probabilities.gather(1, places)))

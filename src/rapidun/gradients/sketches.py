@@ -1,17 +1,19 @@
-"""Per-example gradients of many tensors, reduced to one vector of k values: the protocol, and the exact form.
+"""Per-example gradients of many tensors, reduced to one vector of k values: the protocols, and the exact form.
 
 A sketch is a linear map of the concatenated gradients. It gets them one tensor at a time, in any order, so the
-whole gradient never exists.
+whole gradient never exists. A `DenseSketch` takes each tensor's gradient, a `FactorSketch` the activations and
+output errors whose outer products it is the sum of, so that not even one tensor's gradient exists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 
+@runtime_checkable
 class Sketch(Protocol):
     """A linear map from gradients, one tensor at a time, to vectors of k values."""
 
@@ -22,6 +24,14 @@ class Sketch(Protocol):
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """Length of the vectors for tensors of these names and sizes."""
 
+    def describe(self) -> dict[str, int | str]:
+        """``kind`` and settings, for a manifest; `sketch_from` makes the same sketch of them."""
+
+
+@runtime_checkable
+class DenseSketch(Sketch, Protocol):
+    """A sketch of formed gradients."""
+
     def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
         """Add one tensor's share to ``total`` in place.
 
@@ -29,6 +39,29 @@ class Sketch(Protocol):
             total: (batch, dimension) float32.
             name: The tensor's name.
             gradients: (batch, size of the tensor) float32, on the device of ``total``.
+            sizes: Number of values of every tracked tensor, in the model's order.
+        """
+
+
+@runtime_checkable
+class FactorSketch(Sketch, Protocol):
+    """A sketch of gradients ``sum_t g_t a_t^T`` that are never formed."""
+
+    def add_factors(
+        self,
+        total: torch.Tensor,
+        name: str,
+        activations: torch.Tensor,
+        errors: torch.Tensor,
+        sizes: Mapping[str, int],
+    ) -> None:
+        """Add one tensor's share to ``total`` in place.
+
+        Args:
+            total: (batch, dimension) float32.
+            name: The tensor's name.
+            activations: ``a``, (batch, tokens, inputs) float32, on the device of ``total``.
+            errors: ``g``, (batch, tokens, outputs) float32.
             sizes: Number of values of every tracked tensor, in the model's order.
         """
 
@@ -44,6 +77,10 @@ class Exact:
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """Number of tracked values."""
         return sum(sizes.values())
+
+    def describe(self) -> dict[str, int | str]:
+        """Kind, for the manifest of an index."""
+        return {"kind": "exact"}
 
     def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
         """Add ``gradients`` at the tensor's place."""

@@ -56,7 +56,7 @@ def _chosen_by_kind(
         chosen = [(name, layer) for name, layer in layers if _is_lora(name) and _is_active(model, name)]
     elif kind == "linear":
         excluded = _embedding_weights(model) | _head_weight(model)
-        chosen = [(name, layer) for name, layer in layers if not _is_lora(name) and id(layer.weight) not in excluded]
+        chosen = [(name, layer) for name, layer in layers if not _is_lora(name) and _weight_key(layer) not in excluded]
     else:
         raise ConfigError(f"targets={kind!r}: use 'lora', 'linear' or a list of layer names.")
     if not chosen:
@@ -76,7 +76,7 @@ def _chosen_by_name(
     chosen = [(name, layer) for name, layer in layers if any(_matches(name, target) for target in targets)]
     embeddings = _embedding_weights(model)
     for name, layer in chosen:
-        if id(layer.weight) in embeddings:
+        if _weight_key(layer) in embeddings:
             raise ModelError(
                 f"target {name!r} shares its weight with an embedding, so its gradient would be counted in part. "
                 "Choose other targets."
@@ -89,10 +89,16 @@ def _group_tied(chosen: Sequence[tuple[str, nn.Module]]) -> list[TrackedTensor]:
     names: dict[int, str] = {}
     layers: dict[int, list[nn.Module]] = {}
     for name, layer in chosen:
-        key = id(layer.weight)
+        key = _weight_key(layer)
         names.setdefault(key, f"{name}.weight")
         layers.setdefault(key, []).append(layer)
     return [TrackedTensor(names[key], tuple(found), weight_size(found[0])) for key, found in layers.items()]
+
+
+def _weight_key(layer: nn.Module) -> int:
+    """Equal for layers that share a weight; the layer's own where it keeps none by that name (int8 codes)."""
+    weight = getattr(layer, "weight", None)
+    return id(layer if weight is None else weight)
 
 
 def _is_lora(name: str) -> bool:

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
-from rapidun.gradients.collector import divisors, row_norms
+from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.recording import Recorder, _by_example
 from rapidun.gradients.signal import unit_token_errors
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen

@@ -3,17 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
-from rapidun.data.batches import Example, collate, token_budget_batches
-from rapidun.gradients.collector import GradientCollector
+from rapidun.data.batches import Batch, Example, collate, token_budget_batches
+from rapidun.gradients.collector import GradientCollector, Normalization, Transform
+from rapidun.gradients.output_layer import ReadoutCollector
+from rapidun.gradients.readout import Readout
+from rapidun.gradients.recording import Receive
 from rapidun.gradients.sketches import Sketch
 
 
+class Collector(Protocol):
+    """What `GradientCollector` and `ReadoutCollector` have in common."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose gradients are collected."""
+
+    @property
+    def tracked(self) -> list[str]:
+        """Names of the tracked tensors, in the model's order."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of values of each tracked tensor, in the model's order."""
+
+    def __call__(self, batch: Batch, sketch: Sketch) -> torch.Tensor:
+        """Sketched gradients of the rows of ``batch``, (batch, k) float32."""
+
+    def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
+        """Hand every tensor's gradients over; returns the factor that they are too large by."""
+
+
+def make_collector(
+    model: nn.Module,
+    sketch: Sketch,
+    targets: str | Sequence[str] = "lora",
+    normalize: Normalization = "layer",
+    token_normalize: bool = False,
+    transform: Transform | None = None,
+) -> Collector:
+    """The collector that a sketch is made for: forward only for `Readout`, else a `GradientCollector`.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one.
+        sketch: Where its vectors will go.
+        targets: Tracked tensors; `Readout` is of the output layer whatever they are.
+        normalize: See `GradientCollector`.
+        token_normalize: See `GradientCollector`.
+        transform: See `GradientCollector`.
+    """
+    if isinstance(sketch, Readout):
+        return ReadoutCollector(model, normalize, token_normalize, transform)
+    return GradientCollector(model, targets, normalize, token_normalize, transform)
+
+
 def collect_vectors(
-    collector: GradientCollector,
+    collector: Collector,
     sketch: Sketch,
     examples: Sequence[Example],
     pad_token_id: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from rapidun.gradients.collector import divisors, row_norms
+from rapidun.gradients.norms import divisors, row_norms
 
 
 class Normaliser:

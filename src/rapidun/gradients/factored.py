@@ -1,0 +1,81 @@
+"""FactoredSketch: two small random projections of every layer, never the layer's gradient (LoGRA).
+
+For ``grad W = sum_t g_t a_t^T`` the sketch of a layer is ``P_out (grad W) P_in^T``, computed as
+``sum_t (P_out g_t)(P_in a_t)^T``: (inputs + outputs) x p multiplications a token instead of inputs x outputs.
+``P_in`` and ``P_out`` have independent entries +-1/sqrt(p), so ``E<sketch(x), sketch(y)> = <x, y>``. The price is
+a variance that falls with 1/p and not with 1/p^2 for gradients of rank one. (Choe et al., What is Your Data Worth to
+GPT?, arXiv 2405.13954, section 3.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from rapidun.errors import ConfigError
+from rapidun.gradients.rapidgrad import hashed_signs
+
+
+@dataclass(frozen=True)
+class FactoredSketch:
+    """``p x p`` values a tracked tensor, side by side in the model's order: K = tensors x p^2.
+
+    The projections are a function of (seed, tensor name, side, index) and nothing else: the same on every device,
+    for every batch and whatever else is tracked.
+
+    Args:
+        p: Projected size of a layer's inputs and of its outputs.
+        seed: Another seed is another, independent sketch.
+
+    Raises:
+        ConfigError: If ``p`` is not between 1 and 4096.
+    """
+
+    p: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.p <= 4096:
+            raise ConfigError(f"sketch p={self.p}: give a number between 1 and 4096, for example 16.")
+
+    @property
+    def k(self) -> int | None:
+        """None: it follows from the number of tracked tensors."""
+        return None
+
+    def dimension(self, sizes: Mapping[str, int]) -> int:
+        """``p^2`` for every tracked tensor."""
+        return len(sizes) * self.p**2
+
+    def describe(self) -> dict[str, int | str]:
+        """Kind and settings, for the manifest of an index."""
+        return {"kind": "factored", "p": self.p, "seed": self.seed}
+
+    def add_factors(
+        self,
+        total: torch.Tensor,
+        name: str,
+        activations: torch.Tensor,
+        errors: torch.Tensor,
+        sizes: Mapping[str, int],
+    ) -> None:
+        """Add ``P_out (sum_t g_t a_t^T) P_in^T`` at the tensor's place."""
+        inputs = activations @ self.projection(name, "in", activations.shape[2], activations.device)
+        outputs = errors @ self.projection(name, "out", errors.shape[2], errors.device)
+        start = list(sizes).index(name) * self.p**2
+        # b t o, b t i -> b o i
+        total[:, start : start + self.p**2] += torch.bmm(outputs.transpose(1, 2), inputs).flatten(1)
+
+    def projection(self, name: str, side: str, features: int, device: torch.device) -> torch.Tensor:
+        """``P_in`` (side ``"in"``) or ``P_out`` (``"out"``) of a tensor, transposed: (features, p) float32."""
+        return _projection(self.p, self.seed, name, side, features, device)
+
+
+@lru_cache(maxsize=1024)
+def _projection(p: int, seed: int, name: str, side: str, features: int, device: torch.device) -> torch.Tensor:
+    signs = hashed_signs(seed, f"factored.{side}:{name}", features * p, device)
+    return signs.view(features, p) * (1 / math.sqrt(p))

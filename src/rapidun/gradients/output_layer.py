@@ -1,0 +1,210 @@
+"""The output layer's per-example gradient without a backward pass: last hidden states and output errors.
+
+For logits ``z_t = W h_t`` the loss's gradient at ``W`` is ``sum_t (p_t - onehot(y_t)) h_t^T / T``, all of it known
+after a forward pass. The embeddings are not differentiated, so tied ones need no care: what is collected is the
+output layer's own part of the shared weight's gradient (trap 11: the embedding's part is not mixed in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rapidun.data.batches import IGNORE_INDEX, Batch
+from rapidun.errors import ConfigError, ModelError
+from rapidun.gradients.collector import Normalization, Transform, transformed
+from rapidun.gradients.factors import LayerGradients, TensorGradients
+from rapidun.gradients.layers import weight_size
+from rapidun.gradients.recording import Receive
+from rapidun.gradients.signal import token_errors
+from rapidun.gradients.sketched import SketchedBatch
+from rapidun.gradients.sketches import Sketch
+from rapidun.gradients.state import device_of, evaluating
+
+_MAX_VALUES = 2**24  # 64 MiB of float32 errors at a time
+
+
+class ReadoutCollector:
+    """Sketched gradients of the output layer, one forward pass a batch; called like a `GradientCollector`.
+
+    The output layer runs on the answer tokens alone, and the model's own code computes the logits, with whatever
+    it does to them afterwards (scaling, soft caps). The model is left as it was found.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one.
+        normalize: ``"layer"`` and ``"unit"`` give each row's gradient norm 1; ``"none"`` leaves it.
+        token_normalize: Give every answer token's output error norm 1 (RapidUn, arXiv 2512.04457, eq. 1).
+        transform: Applied to the gradients before they are normalised: a preconditioner.
+
+    Raises:
+        ConfigError: If ``normalize`` is unknown.
+        ModelError: If the model does not say which its output layer and its decoder are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalize: Normalization = "layer",
+        token_normalize: bool = False,
+        transform: Transform | None = None,
+    ) -> None:
+        if normalize not in get_args(Normalization):
+            raise ConfigError(f"normalize={normalize!r}: use one of {', '.join(get_args(Normalization))}.")
+        self._model = model
+        self._head = _asked(model, "get_output_embeddings")
+        self._decoder = _asked(model, "get_decoder")
+        self._layer = getattr(self._head, "base_layer", self._head)
+        self._name = next(name for name, module in model.named_modules() if module is self._layer) + ".weight"
+        self._normalize = normalize
+        self._token_normalize = token_normalize
+        self._transform = transform
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose gradients are collected."""
+        return self._model
+
+    @property
+    def tracked(self) -> list[str]:
+        """The name of the output layer's weight."""
+        return [self._name]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of values of the output layer."""
+        return {self._name: weight_size(self._layer)}
+
+    def __call__(self, batch: Batch, sketch: Sketch) -> torch.Tensor:
+        """Sketched gradients of the rows of ``batch``, (batch, k) float32, on the model's device.
+
+        Raises:
+            ModelError: If the model does not run its output layer on its decoder's output, or values are not finite.
+        """
+        with torch.inference_mode(False):
+            total = SketchedBatch(sketch, self.sizes, len(batch), device_of(self._model), self._normalize)
+            return total.finished(self.visit(batch, total.receive))
+
+    def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
+        """One forward pass; ``receive`` gets ``(tensor name, rows, gradients)``, preconditioned, unnormalised."""
+        batch = batch.to(device_of(self._model))
+        prepared = receive if self._transform is None else partial(transformed, self._transform, receive)
+        target = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+        counts = (target != IGNORE_INDEX).sum(dim=1).tolist()
+        if sum(counts) == 0:
+            return 1.0
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self._model):
+            tokens = self._answer_tokens(batch, target != IGNORE_INDEX)
+            wanted = target[target != IGNORE_INDEX]
+            for rows, places in _pieces(counts, tokens.logits.shape[1]):
+                prepared(self._name, rows, self._gradients(tokens, wanted, counts[rows], places))
+        return 1.0
+
+    def _answer_tokens(self, batch: Batch, answers: torch.Tensor) -> _AnswerTokens:
+        """Run the model, with its output layer on the positions that predict answer tokens alone."""
+        tokens = _AnswerTokens(answers)
+        with tokens.attached(self._decoder, self._head):
+            output = self._model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        tokens.take(output.logits)
+        return tokens
+
+    def _gradients(
+        self, tokens: _AnswerTokens, wanted: torch.Tensor, counts: list[int], places: slice
+    ) -> TensorGradients:
+        """The factors of a few rows, padded to the longest answer among them with errors of 0."""
+        errors = token_errors(tokens.logits[places], wanted.to(tokens.logits.device)[places])
+        if self._token_normalize:
+            errors = F.normalize(errors, dim=1, eps=torch.finfo(torch.float32).tiny)
+        errors = tokens.at_output_layer(errors, places)
+        lengths = torch.tensor(counts, device=errors.device)
+        present = torch.arange(max(1, *counts), device=errors.device) < lengths.unsqueeze(1)
+        each = (1 / lengths.clamp_min(1)).repeat_interleave(lengths).unsqueeze(1)
+        padded = [errors.new_zeros(*present.shape, values.shape[1]) for values in (tokens.hidden, errors)]
+        padded[0][present] = tokens.hidden[places].float()
+        padded[1][present] = errors * each
+        return TensorGradients([LayerGradients(self._layer, padded[0], padded[1])])
+
+
+class _AnswerTokens:
+    """What passes between decoder and logits, cut down to the N answer tokens of a batch on its way.
+
+    Args:
+        answers: (batch, length) bool: the positions that predict answer tokens.
+    """
+
+    hidden: torch.Tensor  # (N, hidden size)
+    logits: torch.Tensor  # (N, vocabulary), after whatever the model does to the output layer's values
+
+    def __init__(self, answers: torch.Tensor) -> None:
+        self._answers = answers
+        self._values: torch.Tensor | None = None
+
+    @contextmanager
+    def attached(self, decoder: nn.Module, head: nn.Module) -> Iterator[None]:
+        """Hooks on both; removed at the end, and gradients switched as before, also after an exception."""
+        with torch.no_grad():
+            handles = [decoder.register_forward_hook(self._cut), head.register_forward_hook(self._catch)]
+            try:
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _cut(self, decoder: nn.Module, inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[self._answers.to(output.last_hidden_state.device)][None]
+        return output
+
+    def _catch(self, head: nn.Module, inputs: tuple[torch.Tensor, ...], values: torch.Tensor) -> torch.Tensor:
+        self.hidden = inputs[0].detach()[0]
+        torch.set_grad_enabled(True)  # until `attached` ends: scaling and soft caps have slopes
+        self._values = values.detach().requires_grad_(True)
+        return self._values
+
+    def take(self, logits: torch.Tensor) -> None:
+        """Note the model's logits.
+
+        Raises:
+            ModelError: If its output layer did not run once, on these tokens.
+        """
+        tokens = int(self._answers.sum())
+        if self._values is None or logits.shape[:2] != (1, tokens) or len(self.hidden) != tokens:
+            raise ModelError(
+                "This model does not compute its logits from its decoder's last hidden state, so there is no readout. "
+                "Use GradientCollector."
+            )
+        self._logits = logits
+        self.logits = logits.detach()[0]
+
+    def at_output_layer(self, errors: torch.Tensor, places: slice) -> torch.Tensor:
+        """Errors of the logits, (n, vocabulary), as errors of the output layer's own values; equal where it is last."""
+        if self._values is None or self._logits.grad_fn is None:
+            return errors
+        signal = torch.zeros_like(self._logits)
+        signal[0, places] = errors.to(signal.dtype)
+        (found,) = torch.autograd.grad(self._logits, self._values, signal, retain_graph=True)
+        return found[0, places].float()
+
+
+def _pieces(counts: list[int], vocabulary: int) -> Iterator[tuple[slice, slice]]:
+    """Rows, and the places of their answer tokens, a few rows at a time: padded errors within the bound."""
+    start = place = 0
+    while start < len(counts):
+        end, longest = start + 1, max(1, counts[start])
+        while end < len(counts) and (end + 1 - start) * max(longest, counts[end]) * vocabulary <= _MAX_VALUES:
+            longest = max(longest, counts[end])
+            end += 1
+        tokens = sum(counts[start:end])
+        yield slice(start, end), slice(place, place + tokens)
+        start, place = end, place + tokens
+
+
+def _asked(model: nn.Module, getter: str) -> nn.Module:
+    found = getattr(model, getter, lambda: None)()
+    if not isinstance(found, nn.Module):
+        raise ModelError(f"{type(model).__name__}.{getter}() names no layer. Give a Hugging Face causal LM.")
+    return found

@@ -1,0 +1,75 @@
+"""The growing sketch of one batch: every tensor's gradients normalised, then handed to the sketch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from rapidun.errors import ModelError
+from rapidun.gradients.factors import Gradients, factor_norms
+from rapidun.gradients.norms import divisors, row_norms
+from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch
+
+
+class SketchedBatch:
+    """The (batch, k) sketch of one batch and, for ``"unit"``, each tensor's per-example norms.
+
+    Args:
+        sketch: Takes formed gradients or their factors.
+        sizes: Number of values of each tracked tensor, in the model's order.
+        batch: Number of rows.
+        device: Where the sketch grows.
+        normalize: ``"layer"``, ``"unit"`` or ``"none"``.
+    """
+
+    def __init__(
+        self, sketch: Sketch, sizes: Mapping[str, int], batch: int, device: torch.device, normalize: str
+    ) -> None:
+        self._sketch = sketch
+        self._sizes = sizes
+        self._normalize = normalize
+        self._total = torch.zeros(batch, sketch.dimension(sizes), device=device)
+        self._norms = torch.zeros(batch, len(sizes) if normalize == "unit" else 0, device=device)
+
+    def receive(self, name: str, rows: slice, gradients: Gradients) -> None:
+        """Take one tensor's gradients for a few rows."""
+        if isinstance(self._sketch, FactorSketch):
+            self._receive_factors(self._sketch, name, rows, gradients)
+        elif isinstance(self._sketch, DenseSketch):
+            self._receive_formed(self._sketch, name, rows, gradients)
+        else:
+            raise TypeError(f"{type(self._sketch).__name__} has neither add nor add_factors")
+
+    def _receive_formed(self, sketch: DenseSketch, name: str, rows: slice, gradients: Gradients) -> None:
+        values = gradients.formed().to(self._total.device)
+        if self._normalize == "layer":
+            values /= divisors(row_norms(values))
+        elif self._normalize == "unit":
+            self._note_norms(name, rows, row_norms(values))
+        sketch.add(self._total[rows], name, values, self._sizes)
+
+    def _receive_factors(self, sketch: FactorSketch, name: str, rows: slice, gradients: Gradients) -> None:
+        activations, errors = (values.to(self._total.device) for values in gradients.factors())
+        if self._normalize == "layer":
+            errors = errors / divisors(factor_norms(activations, errors)).unsqueeze(2)
+        elif self._normalize == "unit":
+            self._note_norms(name, rows, factor_norms(activations, errors))
+        sketch.add_factors(self._total[rows], name, activations, errors, self._sizes)
+
+    def _note_norms(self, name: str, rows: slice, norms: torch.Tensor) -> None:
+        self._norms[rows, list(self._sizes).index(name)] = norms
+
+    def finished(self, scale: float) -> torch.Tensor:
+        """The sketch after what is normalised over the whole gradient."""
+        if self._normalize == "unit":
+            self._total /= divisors(row_norms(self._norms))
+        elif self._normalize == "none":
+            self._total /= scale
+        finite = self._total.isfinite().all(dim=1)
+        if not finite.all():
+            rows = (~finite).nonzero().flatten().tolist()
+            raise ModelError(
+                f"The gradients of rows {rows} of this batch are not finite. Load the model as bfloat16 or float32."
+            )
+        return self._total
