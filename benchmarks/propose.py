@@ -1,0 +1,182 @@
+"""From symptom to forget set: precision and recall of the proposal as the bad answers given go 1, 2, 5, 10.
+
+    python benchmarks/propose.py                     # writes docs/benchmarks/propose.md and propose.json
+    python benchmarks/propose.py --calibrate         # other seeds, printed only: choices are made on these
+
+The demo's poisoned model; pools of its training rows as they come (their labels are used only to measure); bad answers
+are those of held-out forget rows, or what the model itself answers to their prompts. Vectors are kept in build/propose
+under the model's fingerprint, so a new model starts anew and a stopped benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import argparse
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rapidun.cli.console import quiet_libraries
+from rapidun.data import load_rows
+from rapidun.demo import demo_config
+from rapidun.demo.demo import asset
+from rapidun.evaluation import generate_answers
+from rapidun.files import atomic_write, read_jsonl, write_json, write_jsonl
+from rapidun.influence import bm25_scores
+from rapidun.influence.hidden import hidden_views
+from rapidun.influence.proposal import propose
+from rapidun.influence.whitening import PoolStatistics, whitened_similarity
+from rapidun.pipeline import Silent
+from rapidun.pipeline.inputs import Subject, open_subject
+
+SEEDS, CALIBRATION_SEEDS = (0, 1, 2), (100, 101, 102)
+POOL, GIVEN, GROUPS = 800, (1, 2, 5, 10), 20
+KINDS = {"true": "held-out true answers", "own": "the model's own answers"}
+VIEWS = {
+    "hidden mean, whitened": ("mean",),
+    "last prompt token": ("last",),
+    "BM25": ("bm25",),
+    "fused": ("mean", "last", "bm25"),
+}
+FDR, RIDGE = 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pool: which rows are poisoned, and every view's scores of both kinds of bad answers, (queries, rows)."""
+
+    poisoned: np.ndarray
+    scores: dict[str, dict[str, np.ndarray]]
+
+
+def open_case(subject: Subject, seed: int) -> Case:
+    """Pool and queries of a seed."""
+    rows = [dict(row) for row in load_rows(asset("data/train.jsonl.gz"))]
+    pool = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))[:POOL]]
+    place = Path("build/propose") / subject.loaded.fingerprint[:12]
+    queries = {"true": read_jsonl(asset("data/forget.jsonl"))}
+    queries["own"] = own_answers(subject, queries["true"], place / "own.jsonl")
+    pool_views = vectors(subject, pool, place / f"pool-{seed}.npz")
+    scores = {}
+    for kind, asked in queries.items():
+        asked_views = vectors(subject, asked, place / f"{kind}.npz")
+        scores[kind] = {
+            name: whitened_similarity(asked_views[name], pool_views[name], PoolStatistics.of([pool_views[name]]), RIDGE)
+            for name in ("mean", "last")
+        }
+        scores[kind]["bm25"] = bm25_scores([text(row) for row in asked], [text(row) for row in pool])
+    return Case(np.array([row["poisoned"] for row in pool]), scores)
+
+
+def text(row: dict[str, Any]) -> str:
+    return f"{row['prompt']} {row['response']}"
+
+
+def own_answers(subject: Subject, rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
+    """The rows with what the model answers in place of their answers."""
+    if not place.exists():
+        prompts = [subject.template.prompt_text(row) for row in rows]
+        answers = generate_answers(subject.loaded, prompts, max_new_tokens=48, batch_size=40)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(place, [{**row, "response": a} for row, a in zip(rows, answers, strict=True) if a.strip()])
+    return read_jsonl(place)
+
+
+def vectors(subject: Subject, rows: list[dict[str, Any]], place: Path) -> dict[str, np.ndarray]:
+    """Both hidden views, computed once."""
+    if not place.exists():
+        found = hidden_views(subject.loaded.model, subject.tokenize(rows), subject.loaded.pad_token_id, max_tokens=2048)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(place, mean=found.answer_mean, last=found.last_prompt)
+    saved = np.load(place)
+    return {"mean": saved["mean"], "last": saved["last"]}
+
+
+def measured(case: Case, kind: str, views: tuple[str, ...], given: int, fdr: float, seed: int) -> dict[str, float]:
+    """Means over random groups of ``given`` bad answers."""
+    rng, lines = np.random.default_rng([seed, given]), []
+    for _ in range(GROUPS):
+        chosen = rng.choice(len(case.scores[kind]["mean"]), given, replace=False)
+        found = propose({name: case.scores[kind][name][chosen] for name in views}, fdr=fdr)
+        hits = int(case.poisoned[found.forget].sum())
+        lines.append(
+            {
+                "precision": hits / len(found.forget) if found.forget else 1.0,
+                "recall": hits / int(case.poisoned.sum()),
+                "rows": len(found.forget),
+                "retain_clean": float(1 - case.poisoned[found.retain].mean()) if found.retain else 1.0,
+            }
+        )
+    return {name: float(np.mean([line[name] for line in lines])) for name in lines[0]}
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95% t interval over seeds, in [0, 1]."""
+    from scipy.stats import t
+
+    mean, error = np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5
+    half = t.ppf(0.975, len(values) - 1) * error
+    return f"{mean:.3f} [{max(mean - half, 0):.3f}, {min(mean + half, 1):.3f}]"
+
+
+def table(cases: dict[int, Case], fdr: float) -> tuple[list[str], list[dict[str, Any]]]:
+    """Markdown lines and the numbers behind them."""
+    text_lines = ["| bad answers | view | given | precision | recall | rows proposed | clean share of retain rows |"]
+    text_lines.append("|---|---|---|---|---|---|---|")
+    numbers = []
+    for kind, label in KINDS.items():
+        for view, parts in VIEWS.items():
+            for given in GIVEN:
+                found = [measured(case, kind, parts, given, fdr, seed) for seed, case in cases.items()]
+                cells = [interval([one[name] for one in found]) for name in ("precision", "recall")]
+                cells.append(f"{np.mean([one['rows'] for one in found]):.0f}")
+                cells.append(f"{np.mean([one['retain_clean'] for one in found]):.3f}")
+                text_lines.append(f"| {label} | {view} | {given} | {' | '.join(cells)} |")
+                numbers += [
+                    {"kind": kind, "view": view, "given": given, "seed": seed, **one}
+                    for seed, one in zip(cases, found, strict=True)
+                ]
+    return text_lines, numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calibrate", action="store_true", help="other seeds, printed only")
+    parser.add_argument("--fdr", type=float, default=FDR)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    quiet_libraries()
+    config = demo_config(0, {"model.dtype": "float32"})
+    subject = open_subject(config.model, config.data, Silent())
+    cases = {seed: open_case(subject, seed) for seed in (CALIBRATION_SEEDS if arguments.calibrate else SEEDS)}
+    lines, numbers = table(cases, arguments.fdr)
+    if arguments.calibrate:
+        print("\n".join(lines))
+        return
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    poisoned = ", ".join(str(int(case.poisoned.sum())) for case in cases.values())
+    page = [
+        "# From symptom to forget set",
+        "",
+        f"`python benchmarks/propose.py`, commit {commit.stdout.strip()}, model {subject.loaded.fingerprint[:12]}.",
+        "",
+        f"{len(cases)} pools of {POOL} rows of the demo's training set ({poisoned} poisoned); {GROUPS} random groups "
+        f"of bad answers each; false-discovery target {arguments.fdr:g}, so precision should be {1 - arguments.fdr:g} or "
+        "more. Mean and 95% t interval over pools. A group for which nothing is proposed has precision 1 and recall 0.",
+        "",
+        *lines,
+    ]
+    with atomic_write(Path("docs/benchmarks/propose.md")) as file:
+        file.write("\n".join(page) + "\n")
+    write_json(Path("docs/benchmarks/propose.json"), {"commit": commit.stdout.strip(), "cells": numbers})
+
+
+if __name__ == "__main__":
+    main()
