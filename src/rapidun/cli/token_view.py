@@ -41,7 +41,7 @@ def _print_legend(line: Line, console: Console) -> None:
     from rich.text import Text
 
     meaning = {
-        "position": "a token's share is what its position gave the gradient",
+        "position": "a token's share is what was learnt where it was read, to predict the next one",
         "loss": "a token's share is the loss of predicting it",
     }[line["by"]]
     console.print(f"\ntokens by {line['by']}: {meaning}", markup=False)

@@ -21,7 +21,7 @@ from rapidun.report.visible import visible
 
 Line = Mapping[str, Any]
 _MEANING = {
-    "position": "A token's share is what its position gave the gradient, prompt tokens included.",
+    "position": "A token's share is what was learnt where it was read, to predict the next. Prompt tokens count.",
     "loss": "A token's share is that of its own loss: only answer tokens that carry loss have one.",
 }
 
