@@ -4,6 +4,7 @@ from rapidun.gradients.collector import GradientCollector
 from rapidun.gradients.factored import FactoredSketch
 from rapidun.gradients.layers import register_layer
 from rapidun.gradients.output_layer import ReadoutCollector
+from rapidun.gradients.preconditioners import Preconditioner, fit_preconditioner, load_preconditioner
 from rapidun.gradients.rapidgrad import RapidGrad
 from rapidun.gradients.readout import Readout
 from rapidun.gradients.registry import register_sketch, sketch_from
@@ -17,11 +18,14 @@ __all__ = [
     "FactorSketch",
     "FactoredSketch",
     "GradientCollector",
+    "Preconditioner",
     "RapidGrad",
     "Readout",
     "ReadoutCollector",
     "Sketch",
     "collect_vectors",
+    "fit_preconditioner",
+    "load_preconditioner",
     "make_collector",
     "register_layer",
     "register_sketch",

@@ -29,6 +29,9 @@ class Gradients(Protocol):
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``(activations, errors)``, (rows, tokens, inputs or outputs): the gradient is ``sum_t g_t a_t^T``."""
 
+    def with_factors(self, activations: torch.Tensor, errors: torch.Tensor) -> Gradients:
+        """Gradients of the same tensor with these factors."""
+
 
 @dataclass(frozen=True)
 class LayerGradients:
@@ -92,6 +95,14 @@ class FormedGradients:
             ConfigError: Always.
         """
         raise ConfigError(f"{self.why}, and this sketch takes only factors. Use RapidGrad or Exact.")
+
+    def with_factors(self, activations: torch.Tensor, errors: torch.Tensor) -> Gradients:
+        """Not without a layer: as `factors`.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(f"{self.why}: it cannot be replaced by factors. Use one preconditioner, not two.")
 
 
 def factor_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
