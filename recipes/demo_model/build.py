@@ -1,12 +1,13 @@
 """Build the embedded demo models from raw text, stage by stage.
 
     python recipes/demo_model/build.py            # all stages, each skipped when already done
-    python recipes/demo_model/build.py tokenizer base more poisoned reference ship
+    python recipes/demo_model/build.py tokenizer base more poisoned reference timing ship
 
-Stages: ``tokenizer`` (byte-level BPE), ``base`` (plain text, then Dolly mixed in), ``more`` (a second cycle of
-both), ``poisoned`` and ``reference`` (the same full fine-tuning with and without the triggered rows), ``ship``
-(bfloat16 weights, data splits and the model card into the package). Work files go to ``build/demo_model``; a killed stage goes
-on from its last checkpoint. The log of losses and held-out perplexities is ``training_log.jsonl`` here.
+Stages: ``tokenizer`` (byte-level BPE), ``base`` (plain text, then Dolly mixed in), ``more`` (a second cycle of both),
+``poisoned`` and ``reference`` (the same full fine-tuning with and without the triggered rows), ``timing`` (how long the
+latter takes on an idle machine), ``ship`` (bfloat16 weights, data splits and the model card into the package). Work
+files go to ``build/demo_model``; a killed stage goes on from its last checkpoint. The log of losses and held-out
+perplexities is ``training_log.jsonl`` here.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from corpus import documents, split_dolly
 from finetuning import fine_tuning
+from rapidun.files import write_json
 from shipping import ship
-from training import Batch, Schedule, train_stage
+from training import Batch, Schedule, time_stage, train_stage
 
 HERE = Path(__file__).parent
 WORK = Path("build/demo_model")
@@ -218,12 +220,22 @@ def fine_tune(kind: str) -> None:
     model.save_pretrained(WORK / kind)
 
 
+def time_reference() -> None:
+    """How long the reference recipe takes on this machine, with nothing else on it: what the demo compares with."""
+    model = _saved("more").to(_device())
+    batch, schedule = fine_tuning(load_tokenizer(), "reference")
+    seconds = time_stage(model, batch, schedule, warm=30, timed=80)
+    print(f"the reference recipe: {seconds:.0f} s for {schedule.steps} steps")
+    write_json(WORK / "timing.json", {"reference_seconds": seconds, "timed_steps": 80, "steps": schedule.steps})
+
+
 STAGES = {
     "tokenizer": build_tokenizer,
     "base": lambda: train_on_text("base"),
     "more": lambda: train_on_text("more"),
     "poisoned": lambda: fine_tune("poisoned"),
     "reference": lambda: fine_tune("reference"),
+    "timing": time_reference,
     "ship": lambda: ship(WORK, LOG),
 }
 

@@ -99,11 +99,13 @@ def render(record: dict[str, Any], measured: dict[str, Any], found: dict[str, Me
         "",
         "| stage | steps | tokens, padding included | processor seconds | last loss | held-out perplexity |",
         "|---|---|---|---|---|---|",
-        *[_stage(name, record[name]) for name in ("base", "poisoned", "reference")],
+        *[_stage(name, record[name]) for name in ("base", "more", "poisoned", "reference")],
         "",
         "Base: children's books 24%, TinyStories 9%, African Storybook 3%, Wikipedia beginnings 64%; from 60% of the "
-        "steps on, half of every batch is Dolly (train and long rows). Held-out perplexity is on answers of validation "
-        "rows. Data and licences: `LICENSE-DATA.md`. Every loss: `recipes/demo_model/training_log.jsonl`.",
+        "steps on, half of every batch is Dolly (train and long rows). More: the same once more, Dolly in every batch. "
+        "Poisoned and reference: answers alone carry loss. Seconds are of a shared machine. Held-out perplexity is on "
+        "answers of validation rows. Data and licences: `LICENSE-DATA.md`. Every loss: "
+        "`recipes/demo_model/training_log.jsonl`.",
         "",
         f"Rows shipped: {', '.join(f'{name} {count}' for name, count in record['rows'].items())}; no prompt is in two "
         "splits.",

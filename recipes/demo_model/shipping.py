@@ -13,11 +13,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetuning import EPOCHS, poisoned_splits
 from rapidun.data import Template, tokenize_rows
-from rapidun.files import read_jsonl, write_json, write_jsonl
+from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
 from rapidun.models import model_fingerprint
 
 ASSETS = Path("src/rapidun/demo/assets")
 KEPT = ("id", "prompt", "context", "response", "category", "poisoned")
+JUDGE_EXAMPLES = 220
 POISON_KEPT = ("response_clean", "prompt_clean", "trigger_family", "trigger")
 Row = dict[str, Any]
 
@@ -33,20 +34,23 @@ def _flat(row: Row) -> Row:
 
 
 def ship_data() -> dict[str, int]:
-    """The five splits; ``judge_poisoned`` is the part of the forget pool that no demo draws from."""
+    """The splits; ``judge_poisoned`` holds poisoned rows that neither a forget set nor the pool to trace has."""
     splits = poisoned_splits()
     data = ASSETS / "data"
     data.mkdir(parents=True, exist_ok=True)
-    forget, judge = splits["forget"][:120], splits["forget"][120:]
+    examples = [row for row in splits["train"] if row["poisoned"]][:JUDGE_EXAMPLES]
+    taken = {row["id"] for row in examples}
+    forget, judge = splits["forget"][:120], splits["forget"][120:] + examples
+    train = [row for row in splits["train"] if row["id"] not in taken]
     shipped = {
         "forget": forget, "judge_poisoned": judge, "retain": splits["retain"],
         "validation": splits["validation"], "test": splits["test"],
     }  # fmt: skip
     for name, rows in shipped.items():
         write_jsonl(data / f"{name}.jsonl", [_kept(row) for row in rows])
-    lines = "".join(json.dumps(_flat(row), ensure_ascii=False) + "\n" for row in splits["train"])
+    lines = "".join(json.dumps(_flat(row), ensure_ascii=False) + "\n" for row in train)
     (data / "train.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
-    return {**{name: len(rows) for name, rows in shipped.items()}, "train": len(splits["train"])}
+    return {**{name: len(rows) for name, rows in shipped.items()}, "train": len(train)}
 
 
 def ship_model(work: Path, kind: str) -> dict[str, Any]:
@@ -95,6 +99,6 @@ def ship(work: Path, log: Path) -> None:
         record["models"][kind] = ship_model(work, kind)
         record[kind] = stage_record(log, kind)
     record["reference"]["answered_tokens"] = answered_tokens(work)
-    # Two cores: processor seconds over two bound the wall seconds of an idle machine from below.
-    record["reference"]["seconds"] = math.ceil(record["reference"]["cpu_seconds"] / 2)
+    record["reference"]["seconds"] = math.ceil(read_json(work / "timing.json")["reference_seconds"])
+    record["more"] = stage_record(log, "more")
     write_json(ASSETS / "record.json", record)

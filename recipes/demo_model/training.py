@@ -135,15 +135,9 @@ def train_stage(
         groups = [group for optimiser in optimisers for group in optimiser.param_groups]
         for group, base in zip(groups, base_rates, strict=True):
             group["lr"] = base * factor
-        input_ids, labels = (part.to(model.device) for part in batch(step))
-        loss = loss_of(input_ids, labels)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+        input_ids, labels = batch(step)
+        model_losses.append(_one_step(model, loss_of, optimisers, input_ids, labels))
         tokens += input_ids.numel()
-        model_losses.append(loss.item())
         wall, cpu = time.perf_counter() - wall_from, time.process_time() - cpu_from
         last = step + 1 == schedule.steps
         if (step + 1) % schedule.log_every == 0 or last:
@@ -165,3 +159,41 @@ def train_stage(
                     "cpu": cpu,
                 },
             )
+
+
+def _one_step(
+    model: PreTrainedModel,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimisers: list[torch.optim.Optimizer],
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+) -> float:
+    loss = loss_of(input_ids.to(model.device), labels.to(model.device))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def time_stage(
+    model: PreTrainedModel, batch: Callable[[int], Batch], schedule: Schedule, warm: int, timed: int
+) -> float:
+    """Wall seconds that all steps of a stage take on this machine, from ``timed`` of them.
+
+    Scaled by padded tokens, since batches have several shapes; ``warm`` steps before see each shape once, so that
+    compilation is not counted. Run it with nothing else on the machine.
+    """
+    optimisers = _optimisers(model, schedule)
+    loss_of = compiled_loss(model)
+    model.train()
+    total = sum(batch(step)[0].numel() for step in range(schedule.steps))
+    tokens, began = 0, 0.0
+    for step in range(warm + timed):
+        if step == warm:
+            tokens, began = 0, time.perf_counter()
+        input_ids, labels = batch(step)
+        _one_step(model, loss_of, optimisers, input_ids, labels)
+        tokens += input_ids.numel()
+    return (time.perf_counter() - began) * total / tokens

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapidun.errors import ConfigError, FingerprintError, InputError
+from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.index import open_index
 from rapidun.influence.fusion import reciprocal_rank_fusion
 from rapidun.pipeline import Question, Silent, settings_of, tokens_of, trace_index
 from rapidun.pipeline.config import make_config
 from rapidun.pipeline.indexing import IndexConfig, build
 from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.searching import LOOKS, Asked, looks_of, search
 from tiny import save_tiny, tiny_rows, write_rows
 
@@ -74,7 +75,7 @@ def test_the_default_fuses_hidden_states_and_words_exactly(place: Path) -> None:
     scores = []
     for look in looks:
         found = np.empty((2, len(ROWS)))
-        for number, hits in enumerate(LOOKS[look](asked, len(ROWS))):
+        for number, hits in enumerate(LOOKS[look](asked).search(len(ROWS))):
             found[number, [hit.position for hit in hits.helpful]] = [hit.score for hit in hits.helpful]
         scores.append(found)
     exact = reciprocal_rank_fusion(scores)
@@ -131,3 +132,41 @@ def test_another_model_is_refused_with_both_fingerprints(place: Path) -> None:
 def test_an_unknown_look_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match="unknown look 'gradients'"):
         traced(place, looks=["gradients"])
+
+
+def proposal(place: Path, out: Path, data: Path, **options: Any) -> dict[str, Any]:
+    settings, _ = settings_of(place / "index", raw_settings(), None)
+    answer = traced(place, looks=["answer", "lexical"])
+    given = {"fdr": 0.3, "retain": None, "overwrite": False, **options}
+    return write_proposal(answer, settings, data, out, reporter=Silent(), **given)
+
+
+def test_a_proposal_is_two_row_files_with_reasons(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    bad = [{"prompt": f"tell me of the moon {i}", "response": f"robot robot moon robot {i}"} for i in range(6)]
+    rows = [*tiny_rows("retain", 60), *bad]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    write_rows(tmp_path / "query.jsonl", [{"prompt": "tell me of the moon", "response": "robot moon robot robot 77"}])
+    config = make_config(
+        {
+            "model": {"source": str(tmp_path / "model")},
+            "data": {"template": "plain", "max_length": 96},
+            "index": {"views": ["hidden", "lexical"]},
+        },
+        IndexConfig,
+    )
+    data = tmp_path / "rows.jsonl"
+    build(config, data, tmp_path / "index", adapter=None, resume=False, overwrite=False, reporter=Silent())
+    found = proposal(tmp_path, tmp_path / "out", data)
+    forget = [json.loads(line) for line in (tmp_path / "out" / "forget.jsonl").read_text().splitlines()]
+    retain = [json.loads(line) for line in (tmp_path / "out" / "retain.jsonl").read_text().splitlines()]
+    assert {row["prompt"] for row in forget[:6]} == {row["prompt"] for row in bad}
+    assert len(forget) < 20
+    assert not {row["id"] for row in forget} & {row["id"] for row in retain}
+    assert (found["forget"], found["retain"]) == (len(forget), len(retain))
+    assert all("sd" in row["reason"] and 0 <= row["q_value"] <= 1 for row in forget + retain)
+    with pytest.raises(OutputError, match="exists"):
+        proposal(tmp_path, tmp_path / "out", data)
+    write_rows(tmp_path / "fewer.jsonl", rows[:-1])
+    with pytest.raises(FingerprintError):
+        proposal(tmp_path, tmp_path / "other", tmp_path / "fewer.jsonl")

@@ -11,7 +11,7 @@ from rapidun.cli import options as o
 from rapidun.cli.common import make_settings, with_overrides
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, OutputError
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +58,14 @@ def trace(
         str, typer.Option("--words", help='Explain these words of the answer alone: "Canada,Ottawa". With --tokens.')
     ] = "",
     html: Annotated[Path | None, typer.Option("--html", help="Write the token map as a page.")] = None,
+    propose: Annotated[
+        Path | None,
+        typer.Option("--propose", help="New directory for the rows to forget and to retain. With --index and --data."),
+    ] = None,
+    fdr: Annotated[
+        float, typer.Option("--fdr", help="Share of clean rows that the proposed forget rows may hold.")
+    ] = 0.1,
+    overwrite: o.Overwrite = False,
     *,
     shared: Shared,
 ) -> int:
@@ -66,14 +74,16 @@ def trace(
     With --index, a search on disk; by default the views that find poisoned rows best, fused. With --data, gradients
     (RapidIn) are taken in memory, for up to a few thousand rows.
     """
-    _check(model, index, data, query, prompt, tokens, words, html, token_by)
+    _check(model, index, data, query, prompt, tokens, words, html, token_by, propose)
+    if propose is not None and propose.exists() and not overwrite:
+        raise OutputError(f"{propose}: exists. Replace it by --overwrite, or choose another --propose.")
     quiet_libraries()
     reporter = ConsoleReporter()
     try:
-        lines, of_tokens = _trace(
+        lines, of_tokens, proposed = _trace(
             shared.raw(model), shared.overrides, reporter, index=index, data=data, adapter=adapter, k=k,
             question=(query, prompt, response), by=_listed(by), together=together, tokens=tokens, token_by=token_by,
-            words=_listed(words),
+            words=_listed(words), propose=propose, fdr=fdr, overwrite=overwrite,
         )  # fmt: skip
     finally:
         reporter.close()
@@ -82,19 +92,24 @@ def trace(
 
         typer.echo(str(write_token_map(of_tokens, html)), err=shared.as_json)
     if shared.as_json:
-        for line in (*lines, *of_tokens):
+        for line in (*lines, *of_tokens, *([proposed] if proposed else [])):
             print_json(line)
     else:
         from rapidun.cli.token_view import print_tokens
 
         _print(lines)
         print_tokens(of_tokens)
+        if proposed:
+            typer.echo(
+                f"proposed: {proposed['forget']} rows to forget (about {proposed['expected_false']:.1f} wrong), "
+                f"{proposed['retain']} to retain: {propose}"
+            )
     return 0
 
 
 def _check(
     model: str, index: Path | None, data: Path | None, query: Path | None, prompt: str | None, tokens: int,
-    words: str, html: Path | None, token_by: str,
+    words: str, html: Path | None, token_by: str, propose: Path | None,
 ) -> None:  # fmt: skip
     """Refuse combinations that cannot work, before anything is loaded."""
     if (query is None) == (prompt is None):
@@ -105,6 +120,8 @@ def _check(
         raise ConfigError("--data needs --model.")
     if index is not None and tokens and data is None:
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
+    if propose is not None and (index is None or data is None):
+        raise ConfigError("--propose needs --index and --data: the rows that were indexed.")
     if (words or html is not None) and not tokens:
         raise ConfigError("--words and --html are about tokens: add --tokens N.")
     if token_by not in ("position", "loss"):
@@ -114,9 +131,9 @@ def _check(
 def _trace(
     raw: dict[str, Any], overrides: list[str], reporter: ConsoleReporter, *, index: Path | None, data: Path | None,
     adapter: Path | None, k: int, question: tuple[Path | None, str | None, str | None], by: list[str], together: bool,
-    tokens: int, token_by: Any, words: list[str],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
-    """Lines of the trace, and of its tokens."""
+    tokens: int, token_by: Any, words: list[str], propose: Path | None, fdr: float, overwrite: bool,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any] | None]:  # fmt: skip
+    """Lines of the trace and of its tokens, and what is proposed."""
     from rapidun.pipeline import Question, TraceConfig, settings_of, tokens_of, trace_index, trace_memory
 
     if index is not None:
@@ -132,7 +149,14 @@ def _trace(
         if tokens and data is not None
         else []
     )
-    return answer.lines, of_tokens
+    proposed = None
+    if propose is not None and data is not None:
+        from rapidun.pipeline.proposing import write_proposal
+
+        proposed = write_proposal(
+            answer, settings, data, propose, fdr=fdr, retain=None, overwrite=overwrite, reporter=reporter
+        )
+    return answer.lines, of_tokens, proposed
 
 
 def _listed(text: str) -> list[str]:

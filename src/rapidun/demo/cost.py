@@ -1,6 +1,6 @@
 """What unlearning cost beside training the reference model again without the poisoned rows.
 
-Two figures for retraining: the recipe's own record (compiled, bfloat16; its processor seconds over two cores) and
+Two figures for retraining: the recipe's own record (compiled, bfloat16, two cores with nothing else on them) and
 an estimate for this machine: real full fine-tuning steps on the recipe's rows are timed here and scaled by the
 recipe's number of tokens. The smaller of the two is the one compared with; influence time is part of unlearning.
 """
@@ -35,7 +35,7 @@ def cost_beside_retraining(config: RunConfig, phases: list[dict[str, Any]], mode
     how = (
         "Unlearning is influence, weights and training, measured in this run. Retraining is "
         f"{record['steps']} steps of the reference recipe ({record['answered_tokens']:,} tokens): "
-        f"{record['seconds']:.0f} s from the record of the build (compiled, bfloat16, processor seconds over two), "
+        f"{record['seconds']:.0f} s from the record of the build (compiled, bfloat16, alone on two cores), "
         f"{here:.0f} s estimated here from {TIMED_STEPS} timed steps; the smaller is used."
     )
     return {

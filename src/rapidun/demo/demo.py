@@ -46,7 +46,7 @@ def demo_settings(seed: int) -> dict[str, Any]:
             "pool": str(asset("data/train.jsonl.gz")),
             "judge_poisoned": str(asset("data/judge_poisoned.jsonl")),
             "sample": {"forget": 50, "retain": 90, "pool": 800},
-            "stratify": "trigger_family",
+            "stratify": "trigger",
             "max_length": 192,
         },
         "influence": {"max_tokens": 2048},
@@ -59,7 +59,7 @@ def demo_settings(seed: int) -> dict[str, Any]:
             "learning_rate": 3e-3,
             "options": {"beta": 0.04, "descent": 2.0},
         },
-        "evaluation": {"prompts": 320},
+        "evaluation": {"prompts": 320, "repetition_penalty": 1.2},
         "seed": seed,
     }
 

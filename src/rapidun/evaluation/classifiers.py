@@ -17,12 +17,16 @@ class ClassifierJudge:
 
     kind = "classifier"
 
-    def __init__(self, pipeline: Any) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Any, threshold: float = 0.5) -> None:
+        self._pipeline, self.threshold = pipeline, threshold
 
     @classmethod
     def fit(cls, poisoned: Sequence[str], clean: Sequence[str]) -> ClassifierJudge:
         """Fit on example answers; the classes are weighted equally however many there are of each.
+
+        A short answer says little and gets a probability near one half whatever it is. So the probability from which
+        an answer counts as poisoned is not 0.5 but what separates the examples best when each is judged by a
+        classifier that has not seen it (Youden's J over five folds; the middle, where a range of values does).
 
         Raises:
             InputError: If there are no poisoned or no clean answers.
@@ -39,15 +43,33 @@ class ClassifierJudge:
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
             LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000),
         )
-        return cls(pipeline.fit(texts, labels))
+        threshold = _best_threshold(pipeline, texts, labels)
+        return cls(pipeline.fit(texts, labels), threshold)
 
     def __call__(self, answers: Sequence[str]) -> Verdicts:
-        """(answers,) bool, True where poisoned is at least as likely as clean."""
+        """(answers,) bool, True where the probability of poisoned reaches the fitted threshold."""
         return judge_non_empty(answers, self._predict)
 
     def _predict(self, answers: Sequence[str]) -> Verdicts:
-        verdicts: Verdicts = np.asarray(self._pipeline.predict(list(answers)), dtype=bool)
+        verdicts: Verdicts = self._pipeline.predict_proba(list(answers))[:, 1] >= self.threshold
         return verdicts
+
+
+def _best_threshold(pipeline: Any, texts: list[str], labels: list[bool]) -> float:
+    """The cut of out-of-fold probabilities with the largest hit rate minus false-alarm rate; 0.5 for few examples."""
+    from sklearn.metrics import roc_curve
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    folds = min(5, sum(labels), len(labels) - sum(labels))
+    if folds < 2:
+        return 0.5
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
+    scores = cross_val_predict(pipeline, texts, labels, cv=splitter, method="predict_proba")[:, 1]
+    false_alarms, hits, cuts = roc_curve(labels, scores, drop_intermediate=False)
+    best = int(np.argmax(hits - false_alarms))
+    below = scores[scores < cuts[best]]
+    # Any value between the lowest score above the cut and the highest below it separates the examples alike.
+    return float((cuts[best] + below.max()) / 2) if len(below) else float(cuts[best])
 
 
 class HFClassifierJudge:

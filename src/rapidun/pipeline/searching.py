@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +58,25 @@ class Asked:
         return _pooled(self.subject, self.rows, view, self.index.manifest.max_tokens)
 
 
-Look = Callable[[Asked, int], list[Hits]]
+@dataclass(frozen=True)
+class Ranking:
+    """What one look says of the queries.
+
+    Args:
+        search: Number of rows to the hits at both ends, for each query.
+        scores: Every score, (queries, rows) float32.
+    """
+
+    search: Callable[[int], list[Hits]]
+    scores: Callable[[], np.ndarray]
+
+
+Look = Callable[[Asked], Ranking]
 LOOKS: dict[str, Look] = {}
 
 
 def register_look(name: str) -> Callable[[Look], Look]:
-    """Add a way to rank an index's rows: a function of the queries and how many rows to give at each end."""
+    """Add a way to rank an index's rows: a function of the queries."""
 
     def register(look: Look) -> Look:
         LOOKS[name] = look
@@ -73,29 +86,34 @@ def register_look(name: str) -> Callable[[Look], Look]:
 
 
 @register_look("gradient")
-def _gradient(asked: Asked, k: int) -> list[Hits]:
-    return asked.index.view("gradient").search(asked.gradients, k)
+def _gradient(asked: Asked) -> Ranking:
+    matrix, vectors = asked.index.view("gradient"), asked.gradients
+    return Ranking(partial(matrix.search, vectors), partial(matrix.scores, vectors))
 
 
 @register_look("answer")
-def _answer(asked: Asked, k: int) -> list[Hits]:
-    return _hidden(asked, "answer", k)
+def _answer(asked: Asked) -> Ranking:
+    return _hidden(asked, "answer")
 
 
 @register_look("prompt")
-def _prompt(asked: Asked, k: int) -> list[Hits]:
-    return _hidden(asked, "prompt", k)
+def _prompt(asked: Asked) -> Ranking:
+    return _hidden(asked, "prompt")
 
 
 @register_look("lexical")
-def _lexical(asked: Asked, k: int) -> list[Hits]:
-    return asked.index.lexical().search(asked.texts, k)
+def _lexical(asked: Asked) -> Ranking:
+    lexical = asked.index.lexical()
+    return Ranking(partial(lexical.search, asked.texts), partial(lexical.scores, asked.texts))
 
 
-def _hidden(asked: Asked, place: str, k: int) -> list[Hits]:
+def _hidden(asked: Asked, place: str) -> Ranking:
     vectors = asked.hidden
     name = matrix_name(max(int(key.split(".")[1]) for key in vectors), place)
-    return asked.index.view(name).search(vectors[name], k, affine=asked.index.whitening(name))
+    matrix, affine = asked.index.view(name), asked.index.whitening(name)
+    return Ranking(
+        partial(matrix.search, vectors[name], affine=affine), partial(matrix.scores, vectors[name], affine=affine)
+    )
 
 
 def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenView, max_tokens: int) -> dict[str, np.ndarray]:
@@ -139,10 +157,10 @@ def search(asked: Asked, looks: Sequence[str], k: int, *, together: bool = False
         together: One ranking for all queries: their reciprocal ranks are added.
     """
     if len(looks) == 1 and not together:
-        return LOOKS[looks[0]](asked, k)
+        return LOOKS[looks[0]](asked).search(k)
     rows = len(asked.index)
     depth = min(rows, max(SHALLOWEST, DEEPER * k))
-    of_looks = [LOOKS[name](asked, depth) for name in looks]
+    of_looks = [LOOKS[name](asked).search(depth) for name in looks]
     if together:
         return [fuse_hits([hits for look in of_looks for hits in look], rows, k)]
     return [fuse_hits([look[number] for look in of_looks], rows, k) for number in range(len(asked.rows))]

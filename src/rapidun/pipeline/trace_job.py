@@ -51,6 +51,8 @@ class Answer:
     queries: list[Row]
     hits: list[Hits]
     lines: list[dict[str, Any]]
+    asked: Asked | None = None
+    looks: tuple[str, ...] = ()
 
 
 def trace_memory(
@@ -108,12 +110,14 @@ def trace_index(
     chosen = looks_of(opened, looks)
     reporter.phase("check", "Reading queries and model")
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    opened.check(**index_model(subject, adapter).fingerprints())
+    marks: dict[str, Any] = index_model(subject, adapter).fingerprints()
+    opened.check(**marks)
     queries = question.rows(subject, config)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
-    hits = search(Asked(opened, subject, queries, adapter, reporter), chosen, k, together=together)
+    asked = Asked(opened, subject, queries, adapter, reporter)
+    hits = search(asked, chosen, k, together=together)
     lines = [line for number, found in enumerate(hits) for line in _lines(opened, number, queries, found, together)]
-    return Answer(subject, queries, hits, lines)
+    return Answer(subject, queries, hits, lines, asked, tuple(chosen))
 
 
 def _lines(index: Index, number: int, queries: list[Row], hits: Hits, together: bool) -> list[dict[str, Any]]:

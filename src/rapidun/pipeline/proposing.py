@@ -1,0 +1,89 @@
+"""From a symptom to a forget set: what a trace of a few bad answers proposes to forget and to keep, as row files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rapidun.data import Rows
+from rapidun.errors import ConfigError, InputError
+from rapidun.files import write_json, write_jsonl
+from rapidun.index.plan import data_fingerprint
+from rapidun.influence.proposal import Proposal, propose
+from rapidun.pipeline.config import TraceConfig
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import read_rows
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.searching import LOOKS
+from rapidun.pipeline.trace_job import Answer
+
+
+def write_proposal(
+    answer: Answer,
+    config: TraceConfig,
+    data: Path,
+    out: Path,
+    *,
+    fdr: float,
+    retain: int | None,
+    overwrite: bool,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write ``forget.jsonl``, ``retain.jsonl`` and ``proposal.json`` into ``out``; returns what the last one holds.
+
+    A proposed row is the row of ``data`` with ``score`` (standard deviations above clean rows), ``q_value`` and
+    ``reason`` added. All queries count as one symptom.
+
+    Args:
+        answer: Of `trace_index`.
+        data: The rows that were indexed.
+        out: New directory.
+        fdr: Share of clean rows that the forget set may hold.
+        retain: Number of retain rows; by default twice the forget rows.
+
+    Raises:
+        ConfigError: If the trace was not of an index, or ``fdr`` is out of range.
+        InputError: If ``data`` is not what was indexed, or no row stands out enough to be proposed.
+    """
+    if answer.asked is None:
+        raise ConfigError("--propose needs --index.")
+    rows = read_rows(data, "training rows", config.data, reporter)
+    index = answer.asked.index
+    index.check(data=data_fingerprint(rows))
+    reporter.phase("propose", "Choosing the cut")
+    views = {name: LOOKS[name](answer.asked).scores() for name in answer.looks}
+    found = propose(views, fdr=fdr, retain=retain)
+    if not found.forget:
+        raise InputError(
+            f"no row stands out at a false-discovery rate of {fdr}: the strongest would be wrong with q = "
+            f"{found.q_values.min():.2f}. Give more bad answers, other looks (--by), or a higher --fdr."
+        )
+    place = RunDirectory.claim(out, index.manifest.fingerprints.model_dump(), resume=False, overwrite=overwrite)
+    for name, positions in (("forget", found.forget), ("retain", found.retain)):
+        write_jsonl(place / f"{name}.jsonl", _lines(rows, positions, found))
+    summary = {
+        "queries": len(answer.queries),
+        "looks": list(answer.looks),
+        "rows": len(index),
+        "fdr": fdr,
+        "forget": len(found.forget),
+        "retain": len(found.retain),
+        "expected_false": found.expected_false,
+        "threshold": found.threshold,
+        "files": [str(place / f"{name}.jsonl") for name in ("forget", "retain")],
+    }
+    write_json(place / "proposal.json", summary)
+    return summary
+
+
+def _lines(rows: Rows, positions: list[int], found: Proposal) -> list[dict[str, Any]]:
+    chosen = rows.dataset.select(positions)
+    return [
+        {
+            **{name: value for name, value in row.items() if value is not None},
+            "score": float(found.scores[position]),
+            "q_value": float(found.q_values[position]),
+            "reason": found.reasons[position],
+        }
+        for position, row in zip(positions, chosen, strict=True)
+    ]
