@@ -50,8 +50,10 @@ def run(plan, *, resume=False, limit=None, kill_after=None):
     if kill_after is not None:
         time.sleep(kill_after)
         child.kill()
-    child.join(120)
-    return child.exitcode
+    child.join(900)
+    code = child.exitcode
+    child.kill()
+    return code
 
 
 def killed_and_resumed(folder, kills, rows, seed):
@@ -79,6 +81,7 @@ def test_killed_three_times_a_build_ends_with_the_bytes_of_an_unbroken_one(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_twenty_times_a_build_ends_with_the_bytes_of_an_unbroken_one(tmp_path):
     hit, whole, killed = killed_and_resumed(tmp_path, 20, 120, seed=1)
     assert hit == 20
