@@ -168,8 +168,9 @@ def main() -> None:
         f"`python benchmarks/propose.py`, commit {commit.stdout.strip()}, model {subject.loaded.fingerprint[:12]}.",
         "",
         f"{len(cases)} pools of {POOL} rows of the demo's training set ({poisoned} poisoned); {GROUPS} random groups "
-        f"of bad answers each; false-discovery target {arguments.fdr:g}, so precision should be {1 - arguments.fdr:g} or "
-        "more. Mean and 95% t interval over pools. A group for which nothing is proposed has precision 1 and recall 0.",
+        f"of bad answers each; false-discovery target {arguments.fdr:g}, so precision should be "
+        f"{1 - arguments.fdr:g} or more. Mean and 95% t interval over pools. A group for which nothing is proposed has "
+        "precision 1 and recall 0.",
         "",
         *lines,
     ]

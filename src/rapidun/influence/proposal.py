@@ -6,15 +6,19 @@ every bad answer. The cut comes from the scores themselves, at a stated false-di
 1. *Evidence* of a row: each query's scores in units of the pool's lower spread, clipped so that one lucky match does
    not decide, averaged over queries, standardised again, averaged over views.
 2. *Null*: bad rows are found at the upper end only, so what lies below the middle shows how clean rows scatter
-   (Efron's empirical null, JASA 2004). Their number above a cut t is estimated by a normal tail fitted to the lower
-   half, or by the mirror image of the lower half, whichever is more:
+   (Efron's empirical null, JASA 2004). Clean rows above a cut t are counted as the mirror image of the lower half or
+   as a normal tail, whichever is more:
 
        false(t) = max(#{e <= 2 middle - t}, clean * P(N > (t - middle) / spread))
 
-3. *Cut*: the lowest t with ``false(t) / #{e >= t} <= fdr`` (Benjamini and Hochberg, 1995; the mirrored count is
-   Barber and Candes', Annals of Statistics 2015). A row's q-value is the least rate at which it would be proposed.
+   with the spread of the lower half, or of the upper half once the rows above the cut are taken away, whichever is
+   more: similarities lean to the right.
+3. *Cut*: among the t with ``false(t) / #{e >= t} <= fdr`` (Benjamini and Hochberg, 1995; the mirrored count is Barber
+   and Candes', Annals of Statistics 2015), the one with the largest ``#{e >= t} - 2 false(t)``: the last rows taken are
+   still more likely bad than clean (local rate 1/2), so a rate that could be spent on clean rows is not.
 
-Retain rows are those a careless cut would have taken: the next in evidence on the clean side.
+A row's q-value is the least rate at which a cut could take it. Retain rows are those that a careless cut would have
+taken: the next in evidence on the clean side.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from rapidun.errors import ConfigError, InputError
 _Floats = npt.NDArray[np.float64]
 _CLIP = 6.0
 _ONE_SIGMA = 15.865525393145708  # percentile of a normal distribution one standard deviation below its middle
+_UPPER = (100 - _ONE_SIGMA, 95.0)
+_REFITS = 2
 _MIN_ROWS = 20
 
 
@@ -87,14 +93,15 @@ def propose(
         sizes = {name: len(part) for name, part in parts.items()}
         raise InputError(f"Views of pools of {sizes} rows: all must score the same pool.")
     scores = _standardised(np.mean(list(parts.values()), axis=0))
-    q_values = false_discovery(scores)
     order = np.argsort(-scores, kind="stable")
-    forget = [int(row) for row in order if q_values[row] <= fdr]
+    false = _clean_above(scores, fdr)
+    q_values = _q_values(scores, false)
+    forget = [int(row) for row in order[: _cut(scores[order], false, q_values[order], fdr)]]
     wanted = 2 * len(forget) if retain is None else retain
     beside = [int(row) for row in order if q_values[row] > max(clean_above, fdr)][:wanted]
     reasons = {row: _reason(row, parts, scores, q_values, "forget") for row in forget}
     reasons |= {row: _reason(row, parts, scores, q_values, "retain") for row in beside}
-    last = forget[-1] if forget else None
+    expected = float(min(false[len(forget) - 1], len(forget))) if forget else 0.0
     return Proposal(
         forget,
         beside,
@@ -102,8 +109,8 @@ def propose(
         q_values,
         reasons,
         fdr,
-        0.0 if last is None else float(q_values[last]) * len(forget),
-        float("inf") if last is None else float(scores[last]),
+        expected,
+        float(scores[forget[-1]]) if forget else float("inf"),
     )
 
 
@@ -125,32 +132,65 @@ def view_evidence(scores: npt.NDArray[np.generic], name: str = "view") -> _Float
     return _standardised(each.mean(axis=0))
 
 
-def false_discovery(evidence: _Floats) -> _Floats:
-    """q-value of each row, (rows,) float64 in [0, 1]: the least false-discovery rate of a cut that takes it."""
+def false_discovery(evidence: _Floats, fdr: float = 0.1) -> _Floats:
+    """q-value of each row, (rows,) float64 in [0, 1]: the least false-discovery rate of a cut that takes it.
+
+    Args:
+        evidence: (rows,), higher = more like the bad answers.
+        fdr: Rows that pass at this rate are left out when the spread of clean rows is estimated.
+    """
+    return _q_values(evidence, _clean_above(evidence, fdr))
+
+
+def _clean_above(evidence: _Floats, fdr: float) -> _Floats:
+    """Estimated clean rows at or above each row, in the order of falling evidence, (rows,)."""
+    ranked = np.sort(evidence)[::-1]
+    middle, spread = _lower_null(evidence)
+    mirrored = np.searchsorted(ranked[::-1], 2 * middle - ranked, side="right")
+    clean = min(len(evidence), 2 * int((evidence <= middle).sum()))
+    widest = spread
+    for _ in range(_REFITS + 1):
+        tail = norm.sf((ranked - middle) / widest) if widest > 0 else np.where(ranked > middle, 0.0, 1.0)
+        false: _Floats = np.maximum(mirrored, clean * tail)
+        rest = evidence[_q_values(evidence, false) > fdr]
+        widest = max(spread, _upper_spread(rest))
+    return false
+
+
+def _q_values(evidence: _Floats, false: _Floats) -> _Floats:
     order = np.argsort(-evidence, kind="stable")
     ranked = evidence[order]
-    middle, spread = _null(evidence)
     taken = np.searchsorted(-ranked, -ranked, side="right")
-    mirrored = np.searchsorted(np.sort(evidence), 2 * middle - ranked, side="right")
-    clean = min(len(evidence), 2 * int((evidence <= middle).sum()))
-    tail = clean * norm.sf((ranked - middle) / spread) if spread > 0 else np.where(ranked > middle, 0.0, clean)
-    rates = np.minimum(np.maximum(mirrored, tail) / taken, 1.0)
-    lowest = np.minimum.accumulate(rates[::-1])[::-1]
-    q_values = np.empty_like(lowest)
-    q_values[order] = lowest
+    rates = np.minimum(false / taken, 1.0)
+    q_values = np.empty_like(rates)
+    q_values[order] = np.minimum.accumulate(rates[::-1])[::-1]
     return q_values
 
 
-def _null(evidence: _Floats) -> tuple[float, float]:
-    """Middle and spread of clean rows, from the lower part that bad rows do not reach.
+def _cut(ranked: _Floats, false: _Floats, q_values: _Floats, fdr: float) -> int:
+    """How many of the rows to take: within the rate, as long as one more is more likely bad than clean."""
+    allowed = int((q_values <= fdr).sum())
+    if not allowed:
+        return 0
+    taken = np.searchsorted(-ranked, -ranked, side="right")
+    best = int(np.argmax((taken - 2 * false)[:allowed]))
+    return int(taken[best])
 
-    The median sits too high by the bad rows' share. The lower half knows the spread on its own: two of its quantiles
-    and the normal's give middle and spread together, and one step of it corrects the share.
-    """
+
+def _lower_null(evidence: _Floats) -> tuple[float, float]:
+    """Middle and spread of clean rows from two quantiles of the lower part, which bad rows do not reach."""
     low, lower = np.percentile(evidence, [_ONE_SIGMA, 40.0])
     steps = norm.ppf([_ONE_SIGMA / 100, 0.4])
     spread = float((lower - low) / (steps[1] - steps[0]))
     return float(low - steps[0] * spread), spread
+
+
+def _upper_spread(rest: _Floats) -> float:
+    """The wider of two looks at the upper half: at one standard deviation and at the tail; 0 for too few rows."""
+    if len(rest) < _MIN_ROWS:
+        return 0.0
+    middle, *above = np.percentile(rest, [50.0, *_UPPER])
+    return float(max((value - middle) / norm.ppf(level / 100) for value, level in zip(above, _UPPER, strict=True)))
 
 
 def _standardised(values: _Floats) -> _Floats:
