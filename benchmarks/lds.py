@@ -15,7 +15,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import inspect
 import itertools
 import re
 import subprocess
@@ -29,12 +28,11 @@ import numpy as np
 import torch
 from lds_world import BATCH, BUILD, EPOCHS, RATE, SEEDS, SUBSETS, TUNING_SUBSETS, World, retrain_all
 
-from rapidun import gradients
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example
 from rapidun.evaluation.lds import LDS, lds, lds_difference
 from rapidun.files import atomic_write, write_json, write_jsonl
-from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors
+from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors, fit_preconditioner
 from rapidun.influence import bm25_scores, hidden_vectors, random_scores
 from rapidun.influence.checkpoints import checkpoint_influence
 from rapidun.influence.curvature import gauss_newton_influence
@@ -139,10 +137,9 @@ def _rapid_token(world: World) -> np.ndarray:
     return gradient(world, RapidGrad(K), "layer", "cosine", token_normalize=True)
 
 
-def over_checkpoints(world: World, normalize: str, similarity: str, skip_last: bool = False) -> np.ndarray:
-    states = world.trained()[:-1] if skip_last else world.trained()
+def over_checkpoints(world: World, normalize: str, similarity: str, **options: Any) -> np.ndarray:
     pairs = [
-        [vectors(world, part, RapidGrad(K), normalize, state) for state in states]
+        [vectors(world, part, RapidGrad(K), normalize, state, **options) for state in world.trained()]
         for part in (world.queries, world.train)
     ]
     return checkpoint_influence(*pairs, similarity=similarity)
@@ -156,6 +153,11 @@ def _tracin(world: World) -> np.ndarray:
 @method("layer-normalised over 4 checkpoints, cosine")
 def _tracin_layer(world: World) -> np.ndarray:
     return over_checkpoints(world, "layer", "cosine")
+
+
+@method("layer-normalised, token errors of length 1, over 4 checkpoints")
+def _tracin_token(world: World) -> np.ndarray:
+    return over_checkpoints(world, "layer", "cosine", token_normalize=True)
 
 
 @method("gradient at the start, cosine (before training)")
@@ -190,26 +192,30 @@ def some_rows(world: World) -> list[Example]:
     return [world.train[row] for row in sorted(chosen)]
 
 
-def precondition(name: str, world: World, **settings: Any) -> np.ndarray:
-    """A preconditioner of `rapidun.gradients` by name, where this version has it."""
-    fit = getattr(gradients, "fit_preconditioner", None)
-    if fit is None:
-        raise LookupError("rapidun.gradients has no fit_preconditioner yet")
-    model = world.model_at(world.trained()[-1])
-    collector = GradientCollector(model, targets="linear", normalize="none")
-    known = set(inspect.signature(fit).parameters)
-    options = {key: value for key, value in {"max_tokens": MAX_TOKENS, **settings}.items() if key in known}
-    preconditioner = fit(name, collector, world.train, 0, **options)
-    collector = GradientCollector(model, targets="linear", normalize="unit", preconditioner=preconditioner)
-    pair = [collect_vectors(collector, Exact(), p, 0, max_tokens=MAX_TOKENS) for p in (world.queries, world.train)]
-    return pair[0] @ pair[1].T
+def preconditioned(world: World, kind: str, damping: float, normalize: str, state: Any = None) -> list[np.ndarray]:
+    """Queries' and training rows' exact gradients times ``(F + damping)^(-1/2)``, (rows, k) each."""
+    model = world.model_at(world.trained()[-1] if state is None else state)
+    plain = GradientCollector(model, targets="linear", normalize="none")
+    fitted = fit_preconditioner(plain, world.train, 0, kind, damping=damping, max_tokens=MAX_TOKENS)
+    pair = []
+    for role, part in (("query", world.queries), ("train", world.train)):
+        collector = GradientCollector(model, targets="linear", normalize=normalize, transform=fitted.transform(role))
+        pair.append(collect_vectors(collector, Exact(), part, 0, max_tokens=MAX_TOKENS))
+    return pair
 
 
-for _name in ("adam", "kfac", "ekfac"):
+for _kind in ("adam", "kfac", "ekfac"):
 
-    @method(f"preconditioned: {_name}", damping=(0.1, 1.0, 10.0))
-    def _preconditioned(world: World, damping: float, name: str = _name) -> np.ndarray:
-        return precondition(name, world, damping=damping)
+    @method(f"preconditioned by {_kind}", damping=(0.01, 0.1, 1.0), normalize=("none", "unit"))
+    def _preconditioned(world: World, damping: float, normalize: str, kind: str = _kind) -> np.ndarray:
+        left, right = preconditioned(world, kind, damping, normalize)
+        return left @ right.T
+
+
+@method("preconditioned by ekfac, over 4 checkpoints", damping=(0.1, 1.0), normalize=("unit",))
+def _ekfac_checkpoints(world: World, damping: float, normalize: str) -> np.ndarray:
+    pairs = [preconditioned(world, "ekfac", damping, normalize, state) for state in world.trained()]
+    return checkpoint_influence([left for left, _ in pairs], [right for _, right in pairs])
 
 
 for _name in ("trackstar", "trackstar-mixed", "kfac", "ekfac"):
@@ -323,7 +329,7 @@ def write(world: World, lines: list[Line]) -> None:
         "|---|---|---|---|",
     ]
     for line in ordered:
-        setting = ", ".join(f"{key} {value:g}" for key, value in line.setting.items()) or "-"
+        setting = ", ".join(f"{key} {value}" for key, value in line.setting.items()) or "-"
         interval = f"{line.result.value:.3f} [{line.result.low:.3f}, {line.result.high:.3f}]"
         text.append(f"| {line.name} | {setting} | {interval} | {line.seconds:.1f} |")
     text += ["", *compared(ordered, *test)]
