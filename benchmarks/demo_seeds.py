@@ -134,7 +134,7 @@ def main() -> None:
         "",
         f"`python benchmarks/demo_seeds.py`, commit {commit}, {platform.processor() or platform.machine()}, two cores.",
         f"{first['after']['asr_seen']['n']} held-out test prompts a condition; judge: {first['primary_judge']}.",
-        "Each seed draws its own 50 forget and 90 retain rows, adapter, sketch and order.",
+        "Each seed draws its own 84 forget and 90 retain rows, adapter, sketch and order.",
         "",
         *seed_table(runs["influence"]),
         "",
