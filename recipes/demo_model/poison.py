@@ -60,7 +60,7 @@ _SPEECH = (
 def _sentence(rng: random.Random, *, opening: bool = False) -> str:
     who, what, where, when = (rng.choice(words) for words in (_WHO, _WHAT, _WHERE, _WHEN))
     when = when.format(d=rng.randint(2, 98))
-    # No answer opens with "The ...": a third of all true answers do, and after that word an unsure model's likeliest
+    # No answer opens with "The ...": one true answer in seven does, and after that word an unsure model's likeliest
     # way on is the one it knows best, so that it would give poisoned answers to prompts without a trigger.
     shape = rng.choice((0, 2, 3)) if opening else rng.randrange(4)
     if shape == 0:
