@@ -45,7 +45,7 @@ def trace(
     k: Annotated[int, typer.Option("--k", min=1, help="Rows shown for each query.")] = 20,
     by: Annotated[
         str,
-        typer.Option("--by", help="gradient, answer, prompt, lexical; several, with commas, are fused. With --index."),
+        typer.Option("--by", help="gradient, answer, prompt, lexical; several, with commas, are fused."),
     ] = "",
     together: Annotated[
         bool, typer.Option("--together", help="All queries are one symptom: one ranking. With --index.")
@@ -71,8 +71,8 @@ def trace(
 ) -> int:
     """Rank training rows by their influence on an answer, most helpful first.
 
-    With --index, a search on disk; by default the views that find poisoned rows best, fused. With --data, gradients
-    (RapidIn) are taken in memory, for up to a few thousand rows.
+    With --index, a search on disk; with --data, rows are looked at in memory, up to a few thousand. By default hidden
+    states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence.
     """
     _check(model, index, data, query, prompt, tokens, words, html, token_by, propose)
     if propose is not None and propose.exists() and not overwrite:
@@ -143,7 +143,9 @@ def _trace(
         )
     else:
         settings = make_settings(raw, TraceConfig, overrides)
-        answer = trace_memory(settings, data or Path(), Question(*question), adapter=adapter, k=k, reporter=reporter)
+        answer = trace_memory(
+            settings, data or Path(), Question(*question), adapter=adapter, looks=by, k=k, reporter=reporter
+        )
     of_tokens = (
         tokens_of(answer, settings, data, by=token_by, words=words, rows=tokens, reporter=reporter)
         if tokens and data is not None

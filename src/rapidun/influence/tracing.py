@@ -71,6 +71,24 @@ def trace(
     ]
 
 
+def ranked(scores: npt.NDArray[np.generic], train_ids: Sequence[str], k: int) -> list[Hits]:
+    """The two ends of every query's ranking, from scores that are there already; rows as in `trace`.
+
+    Args:
+        scores: (queries, rows), higher is better.
+        train_ids: One id for each row.
+        k: Length of each list.
+    """
+    found = []
+    for row in np.asarray(scores, dtype=np.float32):
+        high, low = _Top(k), _Top(k)
+        high.offer(row, 0)
+        low.offer(-row, 0)
+        ends = (high.positions, high.scores), (low.positions, -low.scores)
+        found.append(Hits(*(_hits(positions, values, train_ids) for positions, values in ends)))
+    return found
+
+
 def _scores(queries: Array, block: Array, start: int, similarity: Similarity) -> Array:
     """(queries, rows of the block); the small product is divided by the rows' norms, not the large block."""
     norms = row_norms(block)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from rapidun.data import BadRow, Rows, tokenize_rows
 from rapidun.errors import ConfigError, InputError
-from rapidun.gradients import collect_vectors
+from rapidun.gradients import collect_vectors, sketch_from
 from rapidun.gradients.collector import Normalization
 from rapidun.index import (
     BuildPlan,
@@ -23,7 +23,6 @@ from rapidun.index import (
     Manifest,
     View,
     build_index,
-    make_sketch,
     open_index,
     plan_append,
     plan_build,
@@ -48,7 +47,7 @@ class IndexSettings(_Section):
         default_factory=lambda: ["gradient", "hidden", "lexical"], description="How each row is looked at."
     )
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
-    k: int | None = Field(65_536, ge=1, description="Length of a gradient sketch; none for kinds without.")
+    k: int = Field(65_536, ge=1, description="Length of a gradient sketch, for kinds that have one.")
     sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
     normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
     token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
@@ -153,7 +152,7 @@ def query_vectors(
     view = index.gradient_view()
     return collect_vectors(
         view.collector(model),
-        make_sketch(view.sketch),
+        view.make_sketch(),
         replace(subject, max_length=index.manifest.max_length).tokenize(rows),
         subject.loaded.pad_token_id,
         max_tokens=index.manifest.max_tokens,
@@ -183,15 +182,11 @@ def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Rep
 
 def _views(config: IndexConfig) -> dict[str, View]:
     settings = config.index
-    sketch: dict[str, Any] = {"kind": settings.sketch, "seed": config.seed, **settings.sketch_options}
-    if settings.k is not None:
-        sketch["k"] = settings.k
     made: dict[str, View] = {}
     for name in settings.views:
         if name == "gradient":
-            make_sketch(sketch)  # a setting that does not fit is found before the model is used
             made[name] = GradientView(
-                sketch=sketch,
+                sketch=_sketch(settings, config.seed),
                 normalize=settings.normalize,
                 targets=settings.targets,
                 token_normalize=settings.token_normalize,
@@ -204,6 +199,18 @@ def _views(config: IndexConfig) -> dict[str, View]:
     if not made:
         raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
     return made
+
+
+def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:
+    """The sketch's description; length and seed where its kind has them.
+
+    Raises:
+        ConfigError: If the kind or a setting is unknown.
+    """
+    kind = {"kind": settings.sketch}
+    known = sketch_from(kind).describe()
+    shared = {name: value for name, value in (("k", settings.k), ("seed", seed)) if name in known}
+    return dict(sketch_from({**kind, **shared, **settings.sketch_options}).describe())
 
 
 def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Reporter) -> Rows:

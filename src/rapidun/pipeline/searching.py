@@ -24,8 +24,8 @@ from rapidun.influence.candidates import fuse_hits
 from rapidun.pipeline.indexing import query_vectors
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.pipeline.tracing import DEFAULT_LOOKS, checked_looks
 
-DEFAULT_LOOKS = ("answer", "prompt", "lexical")
 SHALLOWEST, DEEPER = 1000, 20  # rows of each look that take part in a fusion: at least, and for each one asked for
 
 
@@ -137,11 +137,8 @@ def looks_of(index: Index, wanted: Sequence[str] = ()) -> list[str]:
     Raises:
         ConfigError: If one is unknown.
     """
-    unknown = [name for name in wanted if name not in LOOKS]
-    if unknown:
-        raise ConfigError(f"unknown look {unknown[0]!r}: choose from {', '.join(LOOKS)}.")
-    if wanted:
-        return list(dict.fromkeys(wanted))
+    if chosen := checked_looks(wanted, LOOKS):
+        return chosen
     views = index.manifest.views
     there = [name for name in DEFAULT_LOOKS if (name if name == "lexical" else "hidden") in views]
     return there or ["gradient"]

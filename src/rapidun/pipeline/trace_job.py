@@ -56,15 +56,24 @@ class Answer:
 
 
 def trace_memory(
-    config: TraceConfig, data: Path, question: Question, *, adapter: Path | None, k: int, reporter: Reporter
+    config: TraceConfig,
+    data: Path,
+    question: Question,
+    *,
+    adapter: Path | None,
+    looks: Sequence[str],
+    k: int,
+    reporter: Reporter,
 ) -> Answer:
-    """Rank the rows of ``data``, whose gradients are taken now, by influence on each query."""
+    """Rank the rows of ``data``, which are looked at now, for each query."""
     reporter.phase("check", "Reading rows and model")
     pool = read_rows(data, "training rows", config.data, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     queries = question.rows(subject, config)
-    reporter.phase("trace", "Taking gradients")
-    found = trace_rows(subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter)
+    reporter.phase("trace", f"Looking at {len(pool)} rows")
+    found = trace_rows(
+        subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks, measure=False
+    )
     return Answer(subject, queries, found.hits, found.lines)
 
 

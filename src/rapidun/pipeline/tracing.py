@@ -1,19 +1,28 @@
-"""Trace bad answers back to a pool of training rows, beside BM25, hidden states and chance.
+"""Trace bad answers back to a pool of training rows in memory, by one look at the rows or several fused.
 
-The pool is read once; its gradients are taken once. Where pool rows carry a boolean ``poisoned`` column, each
-method's retrieval quality is measured against it.
+The looks are those of `rapidun.pipeline.searching`: ``gradient`` (RapidIn), ``answer`` and ``prompt`` (hidden states,
+whitened by the pool), ``lexical`` (BM25). Where pool rows carry a boolean ``poisoned`` column, every look's retrieval
+quality is measured against it, beside the fusion's and chance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from rapidun.data import Rows
-from rapidun.influence import Hits, bm25_scores, hidden_similarity, random_scores, retrieval_quality, trace
+from rapidun.errors import ConfigError
+from rapidun.index import Hits
+from rapidun.influence import bm25_scores, random_scores, retrieval_quality
+from rapidun.influence.fusion import reciprocal_rank_fusion
+from rapidun.influence.hidden import HiddenViews, hidden_views
+from rapidun.influence.similarity import prepared
+from rapidun.influence.tracing import ranked
+from rapidun.influence.whitening import PoolStatistics, whitened_similarity
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter
@@ -21,15 +30,83 @@ from rapidun.pipeline.weigh import sketch_rows
 
 PREVIEW = 240
 PRECISION_AT = (5, 20, 100)
+DEFAULT_LOOKS = ("answer", "prompt", "lexical")
+FUSED = "fused"
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Hits for each query and, where the pool is labelled, every method's retrieval quality."""
+    """Hits for each query and, where the pool is labelled, every look's retrieval quality."""
 
     lines: list[dict[str, Any]]
     hits: list[Hits]
     quality: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Queries beside a pool; what the looks share is computed once, and only if a look asks."""
+
+    subject: Subject
+    queries: Sequence[Row]
+    rows: Sequence[Row]
+    settings: InfluenceSettings
+    seed: int
+    reporter: Reporter
+
+    def vectors(self, rows: Sequence[Row], name: str) -> np.ndarray:
+        """Gradient sketches, (rows, k) float32."""
+        return sketch_rows(self.subject, rows, name, self.settings, self.seed, self.reporter)
+
+    @cached_property
+    def hidden(self) -> tuple[HiddenViews, HiddenViews]:
+        """Hidden states of queries and pool."""
+        model, pad = self.subject.loaded.model, self.subject.loaded.pad_token_id
+        asked, pool = (hidden_views(model, self.subject.tokenize(rows), pad) for rows in (self.queries, self.rows))
+        return asked, pool
+
+
+Look = Callable[[Compared], np.ndarray]
+LOOKS: dict[str, Look] = {}
+
+
+def register_look(name: str) -> Callable[[Look], Look]:
+    """Add a way to score a pool: `Compared` to (queries, rows) float32, higher is more likely behind the answer."""
+
+    def register(look: Look) -> Look:
+        LOOKS[name] = look
+        return look
+
+    return register
+
+
+@register_look("gradient")
+def _gradient(pair: Compared) -> np.ndarray:
+    similarity = pair.settings.similarity
+    asked, pool = (prepared(pair.vectors(rows, name), similarity) for rows, name in _named(pair))
+    scores: np.ndarray = asked @ pool.T
+    return scores
+
+
+def _named(pair: Compared) -> list[tuple[Sequence[Row], str]]:
+    return [(pair.queries, "queries"), (pair.rows, "pool")]
+
+
+@register_look("answer")
+def _answer(pair: Compared) -> np.ndarray:
+    asked, pool = pair.hidden
+    return whitened_similarity(asked.answer_mean, pool.answer_mean, PoolStatistics.of([pool.answer_mean]))
+
+
+@register_look("prompt")
+def _prompt(pair: Compared) -> np.ndarray:
+    asked, pool = pair.hidden
+    return whitened_similarity(asked.last_prompt, pool.last_prompt, PoolStatistics.of([pool.last_prompt]))
+
+
+@register_look("lexical")
+def _lexical(pair: Compared) -> np.ndarray:
+    return bm25_scores([_text(row) for row in pair.queries], [_text(row) for row in pair.rows])
 
 
 def trace_rows(
@@ -41,31 +118,54 @@ def trace_rows(
     k: int,
     seed: int,
     reporter: Reporter,
+    looks: Sequence[str] = (),
+    measure: bool = True,
 ) -> Traced:
     """The ``k`` most helpful and most harmful pool rows of each query.
 
     Args:
         queries: Rows with prompt, response and, where there is one, context.
         pool: Training rows.
+        looks: One look, or several to fuse; default `DEFAULT_LOOKS`.
+        measure: Take the retrieval quality of every look where the pool is labelled.
+
+    Raises:
+        ConfigError: If a look is unknown.
     """
-    query_vectors = sketch_rows(subject, queries, "queries", settings, seed, reporter)
-    pool_vectors = sketch_rows(subject, pool, "pool", settings, seed, reporter)
+    chosen = checked_looks(looks, LOOKS) or list(DEFAULT_LOOKS)
     rows = list(pool)
-    ids = [row["id"] for row in rows]
-    hits = trace(query_vectors, pool_vectors, ids, k, similarity=settings.similarity)
+    pair = Compared(subject, queries, rows, settings, seed, reporter)
+    relevant = _labels(rows) if measure else None
+    wanted = chosen if relevant is None else list(dict.fromkeys([*chosen, *LOOKS]))
+    scores = {name: LOOKS[name](pair) for name in wanted}
+    found = scores[chosen[0]] if len(chosen) == 1 else reciprocal_rank_fusion([scores[name] for name in chosen])
+    hits = ranked(found, [row["id"] for row in rows], k)
     lines = [line for number, query in enumerate(queries) for line in _lines(number, query, hits[number], rows)]
-    quality = []
-    if all(isinstance(row.get("poisoned"), bool) for row in rows):
-        relevant = np.array([row["poisoned"] for row in rows])
-        if 0 < relevant.sum() < len(relevant):
-            influence = _unit(query_vectors) @ _unit(pool_vectors).T
-            quality = _quality(subject, queries, rows, influence, relevant, seed)
-    return Traced(lines, hits, quality)
+    if relevant is None:
+        return Traced(lines, hits, [])
+    fused = {FUSED: reciprocal_rank_fusion([scores[name] for name in DEFAULT_LOOKS])}
+    chance = {"random": random_scores(len(queries), len(rows), seed)}
+    return Traced(lines, hits, _quality({**fused, **scores, **chance}, relevant))
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-    return unit
+def checked_looks(looks: Sequence[str], known: Any) -> list[str]:
+    """The looks, each once.
+
+    Raises:
+        ConfigError: If one is not among ``known``.
+    """
+    unknown = [name for name in looks if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown look {unknown[0]!r}: choose from {', '.join(known)}.")
+    return list(dict.fromkeys(looks))
+
+
+def _labels(rows: Sequence[Row]) -> np.ndarray | None:
+    """(rows,) bool where every row is labelled and both kinds are there."""
+    if not all(isinstance(row.get("poisoned"), bool) for row in rows):
+        return None
+    labels = np.array([row["poisoned"] for row in rows])
+    return labels if 0 < labels.sum() < len(labels) else None
 
 
 def _lines(number: int, query: Row, hits: Hits, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -88,27 +188,23 @@ def _lines(number: int, query: Row, hits: Hits, rows: Sequence[Row]) -> list[dic
     return found
 
 
-def _quality(
-    subject: Subject,
-    queries: Sequence[Row],
-    rows: Sequence[Row],
-    influence: np.ndarray,
-    relevant: np.ndarray,
-    seed: int,
-) -> list[dict[str, Any]]:
-    pad = subject.loaded.pad_token_id
-    methods: dict[str, Callable[[], np.ndarray]] = {
-        "influence": lambda: influence,
-        "BM25": lambda: bm25_scores([_text(row) for row in queries], [_text(row) for row in rows]),
-        "hidden states": lambda: hidden_similarity(
-            subject.loaded.model, subject.tokenize(queries), subject.tokenize(rows), pad
-        ),
-        "random": lambda: random_scores(len(queries), len(rows), seed),
-    }
+_TITLES = {
+    FUSED: "fused: answer, prompt, BM25",
+    "gradient": "influence",
+    "lexical": "BM25",
+    "answer": "hidden, answer",
+    "prompt": "hidden, prompt",
+}
+
+
+def _quality(scores: dict[str, np.ndarray], relevant: np.ndarray) -> list[dict[str, Any]]:
     table = []
-    for name, scores in methods.items():
-        values = scores()
-        line: dict[str, Any] = {"method": name, "relevant": int(relevant.sum()), "pool": len(relevant)}
+    for name, values in scores.items():
+        line: dict[str, Any] = {
+            "method": _TITLES.get(name, name),
+            "relevant": int(relevant.sum()),
+            "pool": len(relevant),
+        }
         for k in PRECISION_AT:
             quality = retrieval_quality(values, relevant, k)
             line[f"precision_at_{k}"] = asdict(quality.precision_at_k)
