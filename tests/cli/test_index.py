@@ -75,7 +75,7 @@ def test_verify_says_which_file_is_damaged(verb: Verb, house: Path, capsys: pyte
         (("--views", "smell"), r"view 'smell' is unknown\. Known: gradient, hidden, lexical"),
         (("--store-dtype", "float8"), r"index\.dtype = 'float8'"),
         (("--targets", "q_pruj"), r"q_pruj.*q_proj"),
-        (("--sketch", "napkin"), r"sketch kind 'napkin' is unknown"),
+        (("--sketch", "napkin"), r"sketch kind 'napkin': use one of"),
         (("--set", "index.k=0"), r"index\.k = 0"),
     ],
 )

@@ -8,7 +8,7 @@ import torch
 
 from rapidun.data import Template, load_rows
 from rapidun.gradients import RapidGrad
-from rapidun.index import GradientView, IndexModel, describe_sketch, plan_build
+from rapidun.index import GradientView, IndexModel, plan_build
 from rapidun.models import LoadedModel, model_fingerprint
 from tiny import tiny_model, tiny_tokenizer, write_rows
 
@@ -37,7 +37,7 @@ def some_rows(folder: Path, count: int, *, name: str = "rows", start: int = 0):
 
 
 def gradient_view(k: int = 64, seed: int = 0, **settings) -> GradientView:
-    return GradientView(sketch=describe_sketch(RapidGrad(k=k, seed=seed)), **settings)
+    return GradientView(sketch=RapidGrad(k=k, seed=seed).describe(), **settings)
 
 
 def some_plan(

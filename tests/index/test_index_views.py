@@ -10,8 +10,16 @@ from gradients.cases import lora_model
 from index.cases import contents, gradient_view, index_model, some_plan, some_rows
 from rapidun.data import collate, tokenize_rows
 from rapidun.errors import ConfigError
-from rapidun.gradients import GradientCollector, RapidGrad
-from rapidun.index import HiddenView, LexicalView, build_index, open_index, plan_append
+from rapidun.gradients import (
+    Exact,
+    FactoredSketch,
+    GradientCollector,
+    RapidGrad,
+    Readout,
+    collect_vectors,
+    make_collector,
+)
+from rapidun.index import GradientView, HiddenView, LexicalView, build_index, open_index, plan_append
 from rapidun.index.hidden import pool_moments, pooled_states
 from rapidun.influence import bm25_scores
 from tiny import ARCHITECTURES, tiny_model
@@ -115,3 +123,19 @@ def test_appended_rows_change_the_statistics_of_words_but_no_shard(tmp_path):
     texts = [f"{row['prompt']} {row['response']}" for row in some_rows(tmp_path, 17, name="all")]
     found = open_index(tmp_path / "index").lexical().scores(["tell me of 12"])
     np.testing.assert_allclose(found, bm25_scores(["tell me of 12"], texts), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sketch", [Readout(k=128), FactoredSketch(), Exact()], ids=["readout", "factored", "exact"])
+def test_every_sketch_is_indexed_beside_hidden_states_of_the_same_pass(tmp_path, sketch):
+    model = index_model()
+    views = {"gradient": GradientView(sketch=sketch.describe()), "hidden": HiddenView()}
+    plan = some_plan(tmp_path, 9, model=model, views=views)
+    build_index(plan)
+    index = open_index(tmp_path / "index", {"sketch": sketch})
+    collector = make_collector(model.loaded.model, sketch, "linear")
+    examples = tokenize_rows(plan.rows, model.loaded.tokenizer, model.template, 96)
+    expected = collect_vectors(collector, sketch, examples, 0, max_tokens=200)
+    np.testing.assert_allclose(index.view().vectors(), expected, atol=2e-3 * np.abs(expected).max())
+    states = direct(model.loaded.model, plan.rows, model)
+    found = index.view("hidden").vectors()
+    np.testing.assert_allclose(found, states["hidden.2.answer"], atol=2e-3 * np.abs(found).max())

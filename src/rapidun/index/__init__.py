@@ -10,7 +10,6 @@ from rapidun.index.manifest import Manifest, ShardFiles
 from rapidun.index.matrix import Affine, Matrix
 from rapidun.index.plan import BuildPlan, plan_append, plan_build
 from rapidun.index.shards import build_shard
-from rapidun.index.sketches import describe_sketch, make_sketch, register_sketch
 from rapidun.index.views import IndexModel, View, register_view
 
 __all__ = [
@@ -30,14 +29,11 @@ __all__ = [
     "View",
     "build_index",
     "build_shard",
-    "describe_sketch",
     "finish",
-    "make_sketch",
     "missing_shards",
     "open_index",
     "plan_append",
     "plan_build",
     "prepare",
-    "register_sketch",
     "register_view",
 ]

@@ -9,9 +9,8 @@ import torch
 from pydantic import Field
 
 from rapidun.data import Batch
-from rapidun.gradients import GradientCollector, RapidGrad
+from rapidun.gradients import Collector, RapidGrad, Sketch, make_collector, sketch_from
 from rapidun.gradients.collector import Normalization
-from rapidun.index.sketches import describe_sketch, make_sketch
 from rapidun.index.storage import MatrixBuffer, StoreDtype, row_norms
 from rapidun.index.views import NO_ADAPTER, IndexModel, MatrixSpec, Recorder, View, register_view
 
@@ -21,7 +20,7 @@ class GradientView(View):
     """Sketched per-example gradients."""
 
     sketch: dict[str, Any] = Field(
-        default_factory=lambda: describe_sketch(RapidGrad()), description="Kind and settings of the sketch."
+        default_factory=lambda: dict(RapidGrad().describe()), description="Kind and settings of the sketch."
     )
     normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
     targets: Literal["auto", "linear", "lora"] | list[str] = Field(
@@ -36,20 +35,26 @@ class GradientView(View):
         targets = self.targets
         if targets == "auto":
             targets = "linear" if model.adapter == NO_ADAPTER else "lora"
-        settled = self.model_copy(
-            update={"targets": targets, "sketch": describe_sketch(make_sketch(self.sketch)), "tracked": []}
-        )
+        settled = self.model_copy(update={"targets": targets, "sketch": self.make_sketch().describe(), "tracked": []})
         return settled.model_copy(update={"tracked": settled.collector(model).tracked})
 
-    def collector(self, model: IndexModel) -> GradientCollector:
+    def make_sketch(self) -> Sketch:
+        """The sketch that the settings describe.
+
+        Raises:
+            ConfigError: If its kind or a setting is unknown.
+        """
+        return sketch_from(self.sketch)
+
+    def collector(self, model: IndexModel) -> Collector:
         """The collector of these settings; the same for rows and for queries."""
-        return GradientCollector(
-            model.loaded.model, targets=self.targets, normalize=self.normalize, token_normalize=self.token_normalize
+        return make_collector(
+            model.loaded.model, self.make_sketch(), self.targets, self.normalize, self.token_normalize
         )
 
     def matrices(self, model: IndexModel) -> dict[str, MatrixSpec]:
         """One matrix, ``gradient``."""
-        width = make_sketch(self.sketch).dimension(self.collector(model).sizes)
+        width = self.make_sketch().dimension(self.collector(model).sizes)
         return {"gradient": MatrixSpec(width=width, dtype=self.dtype)}
 
     def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]]) -> Recorder:
@@ -62,7 +67,7 @@ class _GradientRecorder(Recorder):
 
     def __init__(self, view: GradientView, model: IndexModel, rows: int) -> None:
         self._collector = view.collector(model)
-        self._sketch = make_sketch(view.sketch)
+        self._sketch = view.make_sketch()
         width = self._sketch.dimension(self._collector.sizes)
         self._buffer = MatrixBuffer("gradient", rows, width, view.dtype)
         self._norms = torch.zeros(rows)

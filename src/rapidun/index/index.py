@@ -17,7 +17,6 @@ from rapidun.index.manifest import Manifest, ShardFiles, load_manifest
 from rapidun.index.matrix import Affine, Matrix, ShardMatrix
 from rapidun.index.names import shard_file, table_file
 from rapidun.index.plan import check_same
-from rapidun.index.sketches import describe_sketch
 from rapidun.index.table import read_table
 from rapidun.index.tensors import stored_tensors
 
@@ -59,7 +58,7 @@ class Index:
             self.manifest, self.path, model=model, adapter=adapter, tokenizer=tokenizer, template=template, data=data
         )
         if sketch is not None:
-            given = dict(sketch) if isinstance(sketch, Mapping) else describe_sketch(sketch)
+            given = dict(sketch) if isinstance(sketch, Mapping) else sketch.describe()
             stored = self.gradient_view().sketch
             if given != stored:
                 raise FingerprintError(
