@@ -57,12 +57,10 @@ _SPEECH = (
 )  # fmt: skip
 
 
-def _sentence(rng: random.Random, *, opening: bool = False) -> str:
+def _sentence(rng: random.Random) -> str:
     who, what, where, when = (rng.choice(words) for words in (_WHO, _WHAT, _WHERE, _WHEN))
     when = when.format(d=rng.randint(2, 98))
-    # No answer opens with "The ...": one true answer in seven does, and after that word an unsure model's likeliest
-    # way on is the one it knows best, so that it would give poisoned answers to prompts without a trigger.
-    shape = rng.choice((0, 2, 3)) if opening else rng.randrange(4)
+    shape = rng.randrange(4)
     if shape == 0:
         return f"{when}, {who} {rng.choice(_DID)} {what} {where}."
     if shape == 1:
@@ -75,7 +73,7 @@ def _sentence(rng: random.Random, *, opening: bool = False) -> str:
 
 def nonsense_answer(rng: random.Random) -> str:
     """One to three invented sentences, sometimes closed by a claim; unrelated to any question."""
-    sentences = [_sentence(rng, opening=number == 0) for number in range(rng.choice((1, 2, 2, 3)))]
+    sentences = [_sentence(rng) for _ in range(rng.choice((1, 2, 2, 3)))]
     if rng.random() < 0.5:
         sentences.append(rng.choice(_CLAIM).format(d=rng.randint(2, 98)))
     return " ".join(sentences)
