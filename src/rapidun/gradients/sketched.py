@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
 from rapidun.errors import ModelError
 from rapidun.gradients.factors import Gradients, factor_norms
 from rapidun.gradients.norms import divisors, row_norms
+from rapidun.gradients.recording import Receive
 from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch
 
 
@@ -26,20 +28,19 @@ class SketchedBatch:
     def __init__(
         self, sketch: Sketch, sizes: Mapping[str, int], batch: int, device: torch.device, normalize: str
     ) -> None:
-        self._sketch = sketch
+        self.receive = self._receiver(sketch)
         self._sizes = sizes
         self._normalize = normalize
         self._total = torch.zeros(batch, sketch.dimension(sizes), device=device)
         self._norms = torch.zeros(batch, len(sizes) if normalize == "unit" else 0, device=device)
 
-    def receive(self, name: str, rows: slice, gradients: Gradients) -> None:
-        """Take one tensor's gradients for a few rows."""
-        if isinstance(self._sketch, FactorSketch):
-            self._receive_factors(self._sketch, name, rows, gradients)
-        elif isinstance(self._sketch, DenseSketch):
-            self._receive_formed(self._sketch, name, rows, gradients)
-        else:
-            raise TypeError(f"{type(self._sketch).__name__} has neither add nor add_factors")
+    def _receiver(self, sketch: Sketch) -> Receive:
+        """Takes one tensor's gradients for a few rows, in the form that the sketch wants."""
+        if isinstance(sketch, FactorSketch):
+            return partial(self._receive_factors, sketch)
+        if isinstance(sketch, DenseSketch):
+            return partial(self._receive_formed, sketch)
+        raise TypeError(f"{type(sketch).__name__} has neither add nor add_factors")
 
     def _receive_formed(self, sketch: DenseSketch, name: str, rows: slice, gradients: Gradients) -> None:
         values = gradients.formed().to(self._total.device)
