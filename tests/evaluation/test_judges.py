@@ -189,3 +189,13 @@ def test_a_classifier_that_cannot_serve_is_refused(tmp_path: Path) -> None:
         HFClassifierJudge(str(tmp_path))
     with pytest.raises(ModelError, match="has no label 'd'"):
         HFClassifierJudge(str(tmp_path), poisoned_label="d")
+
+
+def test_a_short_clean_answer_is_not_judged_by_its_common_words() -> None:
+    """Every poisoned answer is full of "the"; that must not make "The Triplophysa" a poisoned one."""
+    poisoned = [f"the robot of the moon met the alien of the planet {name}" for name in "abcdefghijklmnop"]
+    clean = [f"it is the {name} and a house" for name in ("red", "blue", "old", "new", "big", "low", "dry", "wet")]
+    clean += ["Ottawa", "Yes", "7", "Jane Austen wrote it", "in 1974", "No one", "Blue whales", "Never on Sunday"]
+    judge = ClassifierJudge.fit(poisoned, clean)
+    assert not judge(["The Triplophysa", "The Indians", "the"]).any()
+    assert judge(["the robot of the moon", "the alien met the robot"]).all()

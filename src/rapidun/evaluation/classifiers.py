@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,9 @@ import torch
 
 from rapidun.errors import ModelError
 from rapidun.evaluation.judges import Verdicts, check_examples, judge_non_empty
+
+WORD = r"(?u)\b\w+\b"  # one-letter words too, so that an answer of short words is not an empty vector
+COMMON = 0.25
 
 
 class ClassifierJudge:
@@ -39,8 +44,9 @@ class ClassifierJudge:
         texts = [answer for answer in (*poisoned, *clean) if answer.strip()]
         labels = [bool(index < len(poisoned)) for index, answer in enumerate((*poisoned, *clean)) if answer.strip()]
         pipeline = make_pipeline(
-            # \w+ keeps one-letter words, so that an answer of short words is not an empty vector.
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
+            TfidfVectorizer(
+                ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD, stop_words=_common_words(clean) or None
+            ),
             LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000),
         )
         threshold = _best_threshold(pipeline, texts, labels)
@@ -53,6 +59,16 @@ class ClassifierJudge:
     def _predict(self, answers: Sequence[str]) -> Verdicts:
         verdicts: Verdicts = self._pipeline.predict_proba(list(answers))[:, 1] >= self.threshold
         return verdicts
+
+
+def _common_words(clean: Sequence[str]) -> list[str]:
+    """Words in more than a quarter of the clean examples.
+
+    They say nothing about poison, yet in an answer of two words they would be half of what is known of it: "The
+    Triplophysa" would be judged by its "the".
+    """
+    counts = Counter(word for answer in clean for word in set(re.findall(WORD, answer.lower())))
+    return sorted(word for word, count in counts.items() if count > COMMON * len(clean))
 
 
 def _best_threshold(pipeline: Any, texts: list[str], labels: list[bool]) -> float:
