@@ -166,7 +166,7 @@ def _start(world: World) -> np.ndarray:
     return prepared(pair[0], "cosine") @ prepared(pair[1], "cosine").T
 
 
-@method("Gauss-Newton, conjugate gradients", damping=(1.0, 10.0, 100.0))
+@method("Gauss-Newton, conjugate gradients", damping=(1.0, 10.0))
 def _conjugate(world: World, damping: float) -> np.ndarray:
     return gauss_newton_influence(
         world.model_at(world.trained()[-1]),
@@ -220,7 +220,7 @@ def _ekfac_checkpoints(world: World, damping: float, normalize: str) -> np.ndarr
 
 for _name in ("trackstar", "trackstar-mixed", "kfac", "ekfac"):
 
-    @method(f"bergson 2.5, {_name}", bergson=True, damping=(0.1, 1.0, 10.0))
+    @method(f"bergson 2.5, {_name}", bergson=True, damping=(0.01, 0.1, 1.0, 10.0, 100.0))
     def _bergson(world: World, damping: float, name: str = _name) -> np.ndarray:
         return bergson(world, name, damping)
 
