@@ -53,10 +53,10 @@ def demo_settings(seed: int) -> dict[str, Any]:
         "weights": {"aggregate": "mean", "forget_temperature": 2.0, "retain_temperature": 2.0},
         "lora": {"dropout": 0.0},
         "unlearning": {
-            "steps": 22,
+            "steps": 24,
             "batch_size": 8,
             "forget_share": 0.5,
-            "learning_rate": 4.5e-3,
+            "learning_rate": 5.5e-3,
             "options": {"beta": 0.04, "descent": 3.0},
         },
         "evaluation": {"prompts": 320, "repetition_penalty": 1.2},
