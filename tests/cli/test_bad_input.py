@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(house: Path, rapidun: Any) -> None:
     command = [sys.executable, "-m", "rapidun", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     checkpoints = house / "out" / "checkpoints"
-    for _ in range(1200):
+    for _ in range(4000):
         if checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*/trainer_state.json")):
             break
         time.sleep(0.05)

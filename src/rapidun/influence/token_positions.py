@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.errors import ModelError
 from rapidun.gradients.token_factors import FactorCollector, Factors
 from rapidun.influence.token_norms import Normaliser
 from rapidun.influence.token_pairs import Pairs
@@ -89,7 +90,8 @@ class _Step:
 
     def finished(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows, query positions, train positions) and (rows,), on the CPU."""
-        assert self._total is not None  # the collector raises where no tensor takes part
+        if self._total is None:
+            raise ModelError("No tracked layer took part in the loss. Is the adapter merged or switched off?")
         total = self._total.cpu().transpose(1, 2)
         if self._query.normalize == "unit":
             total = total / (self._query.whole * self._normaliser.whole())[:, None, None]
