@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -83,6 +84,11 @@ class Matrix:
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self._shards)
+
+    def parts(self, count: int) -> list[Matrix]:
+        """The matrix in at most ``count`` parts of whole consecutive shards; positions stay those of the index."""
+        cuts = sorted({round(place * len(self._shards) / count) for place in range(count + 1)})
+        return [Matrix(self.name, self.width, self._shards[start:stop], self._ids_of) for start, stop in pairwise(cuts)]
 
     def search(
         self,
