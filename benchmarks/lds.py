@@ -212,10 +212,13 @@ for _kind in ("adam", "kfac", "ekfac"):
         return left @ right.T
 
 
-@method("preconditioned by ekfac, over 4 checkpoints", damping=(0.1, 1.0), normalize=("unit",))
-def _ekfac_checkpoints(world: World, damping: float, normalize: str) -> np.ndarray:
-    pairs = [preconditioned(world, "ekfac", damping, normalize, state) for state in world.trained()]
-    return checkpoint_influence([left for left, _ in pairs], [right for _, right in pairs])
+for _label, _epochs in (("4 checkpoints", (0, 1, 2, 3)), ("2 checkpoints", (1, 3))):
+
+    @method(f"preconditioned by ekfac, over {_label}", damping=(0.1, 1.0), normalize=("unit",))
+    def _ekfac_checkpoints(world: World, damping: float, normalize: str, chosen: Sequence[int] = _epochs) -> np.ndarray:
+        states = [world.trained()[number] for number in chosen]
+        pairs = [preconditioned(world, "ekfac", damping, normalize, state) for state in states]
+        return checkpoint_influence([left for left, _ in pairs], [right for _, right in pairs])
 
 
 for _name in ("trackstar", "trackstar-mixed", "kfac", "ekfac"):
