@@ -1,0 +1,154 @@
+"""``--engine local``: all devices of this machine, a process for each GPU; on a CPU, as many as asked for.
+
+Worker ``r`` of ``W`` makes the missing shards r, r + W, ... . When all have ended, what a lost worker left is given out
+again, until nothing is missing or a whole round made nothing. On a CPU each worker has its share of the threads.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, cast
+
+import torch
+from torch import multiprocessing
+
+from rapidun.distributed.engines import register_engine
+from rapidun.distributed.job import (
+    IndexJob,
+    Ticket,
+    already_whole,
+    error_to_text,
+    make_shard,
+    start_driver,
+    text_to_error,
+)
+from rapidun.distributed.settings import Settings
+from rapidun.errors import RapidunError
+from rapidun.index import BuildPlan, Manifest, finish, missing_shards
+from rapidun.models.placement import choose_device
+from rapidun.pipeline.reporter import Reporter
+
+
+@register_engine("local")
+def run(job: IndexJob, settings: Settings) -> Manifest:
+    """Build with worker processes on this machine. Raises as `rapidun.distributed.build`."""
+    devices = _devices(job.config.model.device, settings.workers)
+    plan = start_driver(job.on(devices[0]), settings)
+    if plan is None:
+        return already_whole(job)
+    ticket = job.ticket(plan)
+    count = min(len(devices), max(1, len(ticket.shards)))
+    title = f"Indexing {len(plan.rows)} rows in {len(plan.spans)} shards; {count} workers"
+    settings.reporter.phase("index", title)
+    while ticket.shards:
+        _round(job, ticket, devices[:count], _Progress(plan, ticket, settings.reporter))
+        left = tuple(missing_shards(plan))
+        if len(left) == len(ticket.shards):
+            raise RapidunError(
+                f"{plan.directory}: every worker was lost before it finished a shard (killed, or out of memory). Lower "
+                "--max-tokens or --workers and run the same command with --resume."
+            )
+        if left:
+            settings.reporter.note(f"a worker was lost; its {len(left)} shards are made again")
+        ticket = replace(ticket, shards=left)
+    return finish(plan)
+
+
+class _Progress:
+    """Rows done by all workers of a round, on top of those done before it."""
+
+    def __init__(self, plan: BuildPlan, ticket: Ticket, reporter: Reporter) -> None:
+        missing = sum(plan.span(number).stop - plan.span(number).start for number in ticket.shards)
+        self._before = len(plan.rows) - missing
+        self._done: dict[int, int] = {}
+        self._total, self._reporter = len(plan.rows), reporter
+
+    def __call__(self, worker: int, rows: int) -> None:
+        self._done[worker] = rows
+        self._reporter.progress(min(self._total, self._before + sum(self._done.values())), self._total)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A worker's part: which of how many, on which device, with how many threads."""
+
+    rank: int
+    workers: int
+    device: str
+    threads: int
+
+
+def _devices(asked: str, workers: int | None) -> list[str]:
+    """The device of each worker: every GPU once unless told otherwise; ``cuda:1`` means that GPU alone."""
+    device = choose_device(asked)
+    if device.type != "cuda" or ":" in str(device):
+        return [str(device)] * (workers or 1)
+    gpus = torch.cuda.device_count()
+    return [f"cuda:{place % gpus}" for place in range(workers or gpus)]
+
+
+def _round(job: IndexJob, ticket: Ticket, devices: list[str], progress: _Progress) -> None:
+    """Start a worker for every device and listen until all have ended, well or not.
+
+    Raises:
+        RapidunError: What a worker raised; the others are stopped.
+    """
+    with _workers(job, ticket, devices) as listening:
+        while listening:
+            for connection in cast("list[Connection]", wait(list(listening))):
+                try:
+                    kind, *content = connection.recv()
+                except (EOFError, OSError):  # ended or killed: what it left is missing, and found so
+                    del listening[connection]
+                    continue
+                if kind == "error":
+                    raise text_to_error(*content)
+                progress(listening[connection], *content)
+
+
+@contextmanager
+def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict[Connection, int]]:
+    """Running workers by the connection they speak through; none is left running afterwards."""
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    threads = max(1, torch.get_num_threads() // len(devices))
+    listening: dict[Connection, int] = {}
+    started: list[Any] = []
+    try:
+        for rank, device in enumerate(devices):
+            ours, theirs = context.Pipe(duplex=False)
+            place = _Place(rank, len(devices), device, threads)
+            process = context.Process(target=_work, args=(theirs, job.on(device), ticket, place), daemon=True)
+            process.start()
+            theirs.close()
+            started.append(process)
+            listening[ours] = rank
+        yield listening
+    finally:
+        for process in started:
+            if process.is_alive() and listening:
+                process.terminate()
+            process.join()
+
+
+def _work(connection: Connection, job: IndexJob, ticket: Ticket, place: _Place) -> None:
+    """A worker process: makes its shards and tells the driver after every batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which stops its workers
+    torch.set_num_threads(place.threads)
+    done = 0
+
+    def tick(rows: int) -> None:
+        connection.send(("rows", done + rows))
+
+    try:
+        plan = job.join(ticket)
+        for number in ticket.shards[place.rank :: place.workers]:
+            done += make_shard(plan, number, tick)
+            connection.send(("rows", done))
+    except RapidunError as error:
+        connection.send(("error", *error_to_text(error)))
+    except BrokenPipeError:
+        return  # the driver is gone; whole shards are kept
