@@ -72,6 +72,14 @@ def build(
     remote_code: o.RemoteCode = False,
     pickle: o.Pickle = False,
     seed: o.Seed = 0,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="Many workers: local, torchrun or ray.", rich_help_panel="Run"),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Worker processes; every GPU without it.", rich_help_panel="Run"),
+    ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     overrides: o.Set = [],  # noqa: B006
@@ -96,10 +104,32 @@ def build(
     settings = make_settings(raw, indexing.IndexConfig, overrides)
     reporter = ConsoleReporter()
     try:
-        indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
+        if engine is None and workers is None:
+            indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
+        elif not _build_on(engine or "local", workers, settings, data, out, adapter, resume, overwrite, reporter):
+            return 0  # another process speaks for the build
     finally:
         reporter.close()
     return _show(out, as_json)
+
+
+def _build_on(
+    engine: str,
+    workers: int | None,
+    config: Any,
+    data: Path,
+    out: Path,
+    adapter: Path | None,
+    resume: bool,
+    overwrite: bool,
+    reporter: ConsoleReporter,
+) -> bool:
+    """Build with many workers; whether this process is the one that shows the result."""
+    from rapidun import distributed
+
+    job = distributed.IndexJob(config, data, out, adapter)
+    settings = distributed.Settings(workers, resume, overwrite, reporter)
+    return distributed.build(job, engine, settings) is not None
 
 
 @verbs.command("append")
