@@ -1,11 +1,13 @@
 """``--engine local``: all devices of this machine, a process for each GPU; on a CPU, as many as asked for.
 
 Worker ``r`` of ``W`` makes the missing shards r, r + W, ... . When all have ended, what a lost worker left is given out
-again, until nothing is missing or a whole round made nothing. On a CPU each worker has its share of the threads.
+again, until nothing is missing or a whole round made nothing. A worker computes with ``OMP_NUM_THREADS`` threads, or
+one: never with a number that depends on how many workers there are, since sums may round differently.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,10 +87,18 @@ class _Place:
 def _devices(asked: str, workers: int | None) -> list[str]:
     """The device of each worker: every GPU once unless told otherwise; ``cuda:1`` means that GPU alone."""
     device = choose_device(asked)
+    if device.type == "cpu":
+        return ["cpu"] * (workers or max(1, (os.cpu_count() or 1) // _threads()))
     if device.type != "cuda" or ":" in str(device):
         return [str(device)] * (workers or 1)
     gpus = torch.cuda.device_count()
     return [f"cuda:{place % gpus}" for place in range(workers or gpus)]
+
+
+def _threads() -> int:
+    """Threads of a worker."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(asked)) if asked.isdigit() else 1
 
 
 def _round(job: IndexJob, ticket: Ticket, devices: list[str], progress: _Progress) -> None:
@@ -114,13 +124,12 @@ def _round(job: IndexJob, ticket: Ticket, devices: list[str], progress: _Progres
 def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict[Connection, int]]:
     """Running workers by the connection they speak through; none is left running afterwards."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    threads = max(1, torch.get_num_threads() // len(devices))
     listening: dict[Connection, int] = {}
     started: list[Any] = []
     try:
         for rank, device in enumerate(devices):
             ours, theirs = context.Pipe(duplex=False)
-            place = _Place(rank, len(devices), device, threads)
+            place = _Place(rank, len(devices), device, _threads())
             process = context.Process(target=_work, args=(theirs, job.on(device), ticket, place), daemon=True)
             process.start()
             theirs.close()

@@ -48,10 +48,12 @@ class ShardActor:
     """A worker: a model of its own and the driver's plan."""
 
     def __init__(self, job: IndexJob, ticket: Ticket) -> None:
-        self._plan = job.join(ticket)
+        self._job, self._ticket = job, ticket
+        self._plan: BuildPlan | None = None
 
     def make(self, number: int) -> int:
-        """Compute and write a shard; returns its rows. The start, `_START`, only says that the model is there."""
+        """Compute and write a shard; returns its rows. `_START` loads rows and model."""
+        self._plan = self._plan or self._job.join(self._ticket)  # here, where Ray hands on what is raised
         return 0 if number == _START else make_shard(self._plan, number)
 
 
@@ -100,12 +102,9 @@ class _Pool:
         errors = self._ray.exceptions
         try:
             rows: int = self._ray.get(call)
-        except errors.RayTaskError as error:  # raised by our own code; before RayError, of which it is one
+        except errors.RayTaskError as error:  # raised by our own code
             raise _cause(error) from error
-        except errors.RayActorError as error:
-            cause = _cause(error)
-            if isinstance(cause, RapidunError):  # its constructor refused: another would too
-                raise cause from error
+        except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError):
             return None
         return rows
 
@@ -135,13 +134,9 @@ class _Pool:
 
 
 def _cause(error: Any) -> BaseException:
-    """Our own error inside Ray's, where there is one."""
-    found = error
-    while found is not None:
-        if isinstance(found, RapidunError) and type(found).__module__ == RapidunError.__module__:
-            return found
-        found = getattr(found, "cause", None) or found.__cause__
-    return error if isinstance(error, BaseException) else RapidunError(str(error))
+    """What our own code raised, out of Ray's error around it."""
+    cause = error.cause
+    return cause if isinstance(cause, RapidunError) else error
 
 
 def _ray() -> Any:
