@@ -116,6 +116,14 @@ def test_a_stopped_build_goes_on_to_the_same_bytes(tmp_path, stopped_after):
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
 
 
+def test_a_build_killed_before_its_plan_was_in_place_starts_anew(tmp_path):
+    build_index(some_plan(tmp_path, 5, out="whole"))
+    (tmp_path / "killed" / ".building").mkdir(parents=True)
+    (tmp_path / "killed" / ".building" / ".plan.json.77.part").write_text("{")
+    build_index(some_plan(tmp_path, 5, out="killed"), resume=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
 def test_resume_with_other_settings_is_refused_and_names_both(tmp_path):
     plan = some_plan(tmp_path)
     prepare(plan)

@@ -78,7 +78,7 @@ def prepare(plan: BuildPlan, *, resume: bool = False, overwrite: bool = False) -
         _check_plan(plan, load_manifest(directory))
         shutil.rmtree(directory / BUILDING, ignore_errors=True)
         return False
-    elif directory.is_dir() and any(directory.iterdir()):
+    elif directory.is_dir() and not _is_empty(directory):
         _make_room(directory, overwrite=overwrite)
     _clean(directory, begun=begun and resume)
     plan.manifest.save(directory / PLAN)
@@ -115,6 +115,11 @@ def _marked(plan: BuildPlan, number: int) -> ShardFiles:
     if not is_done(plan, number):
         raise InputError(f"{plan.directory}: shard {number} is missing. Run the same build again with --resume.")
     return ShardFiles.model_validate(read_json(plan.directory / mark_file(number)))
+
+
+def _is_empty(directory: Path) -> bool:
+    """Whether nothing is there but what a build leaves that was killed before its plan was in place."""
+    return all(path.name == BUILDING for path in directory.iterdir()) and not (directory / PLAN).exists()
 
 
 def _make_room(directory: Path, *, overwrite: bool) -> None:
