@@ -10,6 +10,7 @@ import inspect
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 
 from rapidun.data.batches import IGNORE_INDEX
 
@@ -60,7 +61,7 @@ def answer_logits(
 
 
 def _can_cut(model: torch.nn.Module) -> bool:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
 
 
