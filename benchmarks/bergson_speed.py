@@ -272,18 +272,35 @@ def lines(setting: str, tokens: int, found: dict[str, list[dict[str, float]]]) -
     return rows
 
 
-def write_section(text: list[str]) -> None:
+def write_section(results: dict[str, dict[str, object]]) -> None:
     """Replace the last section of the page on gradients."""
     page = Path("docs/benchmarks/gradients.md")
     before = page.read_text(encoding="utf-8").partition(SECTION)[0].rstrip()
-    page.write_text("\n".join([before, "", f"{SECTION} 2.5 (bar 1.2)", *text]) + "\n", encoding="utf-8")
+    made = {name: f"{name}: commit {run['commit']}, {run['repeats']} repeats" for name, run in results.items()}
+    text = [
+        f"{SECTION} 2.5 (bar 1.2)",
+        "",
+        "`python benchmarks/bergson_speed.py`; one thread, processor seconds, the runs in turn.",
+        f"{'; '.join(made.values())}.",
+        "",
+        "| setting | who | processor s, median (95%) | tokens/s | bytes stored | against plain | bergson / this |",
+        "|---|---|---|---|---|---|---|",
+        *[line for name, run in results.items() for line in lines(name, run["tokens"], run["runs"])],
+        "",
+        *NOTES,
+    ]
+    page.write_text("\n".join([before, "", *text]) + "\n", encoding="utf-8")
     print("\n".join(text))
+
+
+SETTINGS = {"tiny Llama, 256 x 32": tiny_llama, "demo model, 128 rows": demo_model}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bergson", default="/tmp/bergson/bin/python")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--only", action="append", choices=SETTINGS, help="one setting; the others' results are kept")
     parser.add_argument("--worker")
     parser.add_argument("--work", type=Path)
     options = parser.parse_args()
@@ -294,20 +311,15 @@ def main() -> None:
         raise SystemExit(f"{options.bergson}: no such Python. Install bergson as this file's docstring says.")
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    text = [
-        "| setting | who | processor s, median (95%) | tokens/s | bytes stored | against plain | bergson / this |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    results: dict[str, object] = {"commit": commit, "repeats": options.repeats, "torch": torch.__version__}
-    for setting, build in (("tiny Llama, 256 x 32", tiny_llama), ("demo model, 128 rows", demo_model)):
+    page = Path("docs/benchmarks/bergson.json")
+    results = json.loads(page.read_text()) if page.exists() else {}
+    for setting in options.only or SETTINGS:
         with tempfile.TemporaryDirectory() as directory:
-            tokens = build(Path(directory))
+            tokens = SETTINGS[setting](Path(directory))
             found = compare(Path(directory), options.bergson, options.repeats)
-        results[setting] = {"tokens": tokens, "runs": found}
-        text += lines(setting, tokens, found)
-    how = f"`python benchmarks/bergson_speed.py --repeats {options.repeats}`, commit {commit}"
-    write_section(["", how + "; one thread, processor seconds, the runs in turn.", "", *text, "", *NOTES])
-    Path("docs/benchmarks/bergson.json").write_text(json.dumps(results, indent=1) + "\n")
+        results[setting] = {"commit": commit, "repeats": options.repeats, "tokens": tokens, "runs": found}
+        page.write_text(json.dumps(results, indent=1) + "\n")
+        write_section(results)
 
 
 if __name__ == "__main__":
