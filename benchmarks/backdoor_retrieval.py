@@ -432,7 +432,8 @@ def report(found: dict[str, dict[int, dict[str, Any]]], seeds: list[int]) -> Non
         f"`python benchmarks/backdoor_retrieval.py`, commit {commit}, seeds {', '.join(map(str, seeds))}. Pool:",
         f"{POISONED} poisoned and {CLEAN} clean rows of the demo model's fine-tuning set; {QUERIES} queries. "
         "Mean over seeds ± half of the 95% t interval. P@50: precision at half the number of poisoned rows. AP: "
-        "average precision over the whole ranking. The last column is the paper's protocol: the 50 highest and 50 lowest.",
+        "average precision over the whole ranking. The last column is the paper's protocol: the 50 highest and the "
+        "50 lowest alone.",
         "",
     ]
     titles = {"true": "true poisoned answers, which nobody trained on", "own": "the model's own poisoned answers"}
