@@ -76,7 +76,7 @@ def plain_worker(work: Path) -> None:
     """A forward and a backward pass that gives the same layers' summed weight gradients, and stores nothing."""
     from rapidun.data import collate, token_budget_batches
     from rapidun.gradients import GradientCollector
-    from rapidun.models import mean_answer_loss
+    from rapidun.models.losses import answer_logits, mean_answer_loss
 
     model, examples = load(work)
     tracked = set(GradientCollector(model, "linear").tracked)
@@ -87,8 +87,8 @@ def plain_worker(work: Path) -> None:
         began = time.process_time()
         for indices in token_budget_batches(examples, MAX_TOKENS):
             batch = collate([examples[index] for index in indices], 0)
-            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-            mean_answer_loss(logits, batch.labels).sum().backward()
+            logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+            mean_answer_loss(logits, labels).sum().backward()
             model.zero_grad(set_to_none=True)
         return {"seconds": time.process_time() - began, "bytes": 0}
 

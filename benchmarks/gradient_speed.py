@@ -39,7 +39,7 @@ from rapidun.gradients import (
     collect_vectors,
     make_collector,
 )
-from rapidun.models import mean_answer_loss
+from rapidun.models.losses import answer_logits, mean_answer_loss
 
 K = 65_536
 REPEATS = 5
@@ -106,8 +106,8 @@ def collection_rows(targets: str, hidden: int, mlp: int, layers: int, rows: int,
     model, batch = make_model(hidden, mlp, layers, targets), make_batch(rows, length)
 
     def plain() -> None:
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        mean_answer_loss(logits, batch.labels).sum().backward()
+        logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+        mean_answer_loss(logits, labels).sum().backward()
         model.zero_grad(set_to_none=True)
 
     sketches: dict[str, Sketch] = {"RapidGrad(65,536)": RapidGrad(K), "FactoredSketch(16)": FactoredSketch(16)}

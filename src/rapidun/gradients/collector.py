@@ -23,7 +23,7 @@ from rapidun.gradients.sketched import SketchedBatch
 from rapidun.gradients.sketches import FactorSketch, Sketch
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
 from rapidun.gradients.targets import find_targets
-from rapidun.models.losses import mean_answer_loss
+from rapidun.models.losses import answer_logits, mean_answer_loss
 
 Normalization = Literal["layer", "none", "unit"]
 Transform = Callable[[str, Gradients], Gradients]
@@ -124,8 +124,8 @@ class GradientCollector:
 
     def _run(self, batch: Batch, recorder: Recorder) -> float:
         """One forward and one backward pass; returns the factor that every gradient is too large by."""
-        logits = self._model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        labels = batch.labels.to(logits.device)
+        logits, labels = answer_logits(self._model, batch.input_ids, batch.attention_mask, batch.labels)
+        labels = labels.to(logits.device)
         scale = _FLOAT16_LOSS_SCALE if logits.dtype == torch.float16 else 1.0
         if self._token_normalize:
             recorder.backward(logits, unit_token_errors(logits, labels) * scale)
