@@ -178,6 +178,9 @@ class Both:
         self.ends = np.cumsum([0, *sizes])
         self.k = int(self.ends[-1])
 
+    def describe(self) -> dict[str, int | str]:
+        return {"kind": "several", "k": self.k}
+
     def dimension(self, sizes: Any) -> int:
         return self.k
 
