@@ -91,6 +91,7 @@ def test_it_is_readable_quiet_offline_and_fits(tab, written):
 @pytest.mark.browser
 def test_pointing_at_a_query_token_lights_the_tokens_behind_it(tab):
     query_token(tab, "Tor").hover()
+    tab.get_by_text("Behind \u2018Tor\u2019").first.wait_for()
     assert "Tor" in tab.evaluate(LIT, "train")
     assert tab.evaluate(STRONGEST) == "Tor"
     assert "Behind \u2018Tor\u2019" in tab.locator("[role=status]").first.inner_text()
