@@ -4,7 +4,7 @@
 
 Rank 0 reads and checks the rows and tells the others (gloo on CPUs, NCCL on GPUs); rank ``r`` of ``W`` makes the
 missing shards r, r + W, ...; when all have said how it went, rank 0 finishes. torchrun stops everybody when a rank
-dies: the same command with ``--resume`` goes on, and ``torchrun --max-restarts N`` does so by itself.
+dies: the same command with ``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(job: IndexJob, settings: Settings) -> Manifest | None:
         ticket = None
         with _together():
             if rank == 0:
-                plan = start_driver(placed, _again(settings))
+                plan = start_driver(placed, settings)
                 ticket = None if plan is None else placed.ticket(plan)
         ticket = _from_first(ticket)
         if ticket is None:
@@ -99,12 +99,6 @@ def _device(asked: str) -> str:
     if device.type != "cuda" or ":" in str(device):
         return str(device)
     return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-
-
-def _again(settings: Settings) -> Settings:
-    """Resuming, where torchrun starts the ranks anew after one was lost."""
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return Settings(settings.workers, settings.resume or restarts > 0, settings.overwrite, settings.reporter)
 
 
 @contextmanager
