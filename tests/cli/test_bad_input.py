@@ -174,7 +174,14 @@ def test_ctrl_c_leaves_a_state_that_resumes(house: Path, rapidun: Any) -> None:
     arguments = unlearn(house, "--set", "unlearning.checkpoint_every=5")
     arguments[arguments.index("--steps") + 1] = 400
     command = [sys.executable, "-m", "rapidun", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and so would the child of a test that is run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     checkpoints = house / "out" / "checkpoints"
     for _ in range(4000):
         if checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*/trainer_state.json")):
