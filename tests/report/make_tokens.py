@@ -32,8 +32,8 @@ def token_lines(queries: int = 1, *, by: str = "position") -> list[dict]:
                     "rank": rank,
                     "id": f"row-{rank}<b>",
                     "score": float(matrix.sum()),
-                    "query": {"id": "q", "pieces": QUERY, "answer_start": 7, "traced": asked},
-                    "train": {"id": f"row-{rank}", "pieces": pieces, "answer_start": answer, "traced": traced},
+                    "query": {"id": "q", "pieces": list(QUERY), "answer_start": 7, "traced": asked},
+                    "train": {"id": f"row-{rank}", "pieces": list(pieces), "answer_start": answer, "traced": traced},
                     "matrix": matrix.round(4).tolist(),
                 }
             )

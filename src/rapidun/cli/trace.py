@@ -175,8 +175,8 @@ def _print(lines: list[dict[str, Any]]) -> None:
         console.print(f"\nquery:  {chosen[0]['query'][:200]}", markup=False)
         console.print(f"answer: {chosen[0]['response'][:200]}", markup=False)
         table = Table()
-        for heading in ("rank", "influence", "id", "prompt", "answer"):
-            table.add_column(heading, justify="right" if heading in ("rank", "influence") else "left")
+        for heading in ("rank", "score", "id", "prompt", "answer"):
+            table.add_column(heading, justify="right" if heading in ("rank", "score") else "left")
         for line in chosen:
             cells = [str(line["rank"]), f"{line['score']:.3f}", line["id"]]
             table.add_row(*cells, *(_escape(line[name][:90]) for name in ("prompt", "train_response")))
