@@ -180,7 +180,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(house: Path, rapidun: Any) -> None:
         stdout=subprocess.PIPE,
         text=True,
         # A shell's background job ignores Ctrl-C, and so would the child of a test that is run in one.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     checkpoints = house / "out" / "checkpoints"
     for _ in range(4000):
