@@ -5,6 +5,7 @@ from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate, token_bu
 from rapidun.data.disjoint import assert_disjoint
 from rapidun.data.layouts import LAYOUTS
 from rapidun.data.rows import Rows, load_rows
+from rapidun.data.streaming import RowStream
 from rapidun.data.templates import Template, require_same_template
 from rapidun.data.tokenise import tokenize_rows
 
@@ -14,6 +15,7 @@ __all__ = [
     "BadRow",
     "Batch",
     "Example",
+    "RowStream",
     "Rows",
     "Template",
     "assert_disjoint",

@@ -1,0 +1,106 @@
+"""Rows that are good and unlike each other, chosen greedily: maximal marginal relevance, or facility location.
+
+With v the values scaled to [0, 1] over the candidates, and s_ij in [0, 1] how alike two rows are:
+
+* ``mmr``: next is ``argmax_j  balance v_j - (1 - balance) max over chosen i of s_ij``
+  (Carbonell and Goldstein, SIGIR 1998).
+* ``facility``: the chosen set maximises ``sum_i v_i max over chosen j of s_ij``: every good row should have a chosen
+  one near it. Submodular, so greedy choice reaches 1 - 1/e of the best (Nemhauser et al., 1978); gains only shrink, so
+  those that were computed earlier are upper bounds and few are computed anew (Minoux, 1978).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.errors import ConfigError
+
+Diversity = Callable[[Any, npt.NDArray[np.float64], int], list[int]]
+_BALANCE = 0.5
+_METHODS: dict[str, Diversity] = {}
+
+
+def register_diversity(name: str) -> Callable[[Diversity], Diversity]:
+    """Offer a method as ``--diversity NAME``."""
+
+    def register(method: Diversity) -> Diversity:
+        _METHODS[name] = method
+        return method
+
+    return register
+
+
+def check_diversity(name: str) -> None:
+    """Refuse an unknown method.
+
+    Raises:
+        ConfigError: Naming those there are.
+    """
+    if name not in _METHODS:
+        raise ConfigError(f"--diversity {name}: use one of {', '.join(sorted(_METHODS))}.")
+
+
+def pick_diverse(name: str, features: Any, values: npt.NDArray[np.generic], count: int) -> list[int]:
+    """Places of ``count`` of the rows (at most all), in the order in which they were chosen.
+
+    Args:
+        name: ``"mmr"`` or ``"facility"``.
+        features: (rows, width) dense or sparse, rows of norm 1 and inner products in [0, 1].
+        values: (rows,).
+        count: How many.
+
+    Raises:
+        ConfigError: If the method is unknown.
+    """
+    check_diversity(name)
+    numbers = np.asarray(values, dtype=np.float64)
+    spread = np.ptp(numbers) if len(numbers) else 0.0
+    scaled = (numbers - numbers.min()) / spread if spread > 0 else np.ones_like(numbers)
+    return _METHODS[name](features, scaled, min(count, len(numbers)))
+
+
+@register_diversity("mmr")
+def mmr(features: Any, values: npt.NDArray[np.float64], count: int) -> list[int]:
+    """Maximal marginal relevance."""
+    nearest = np.zeros(len(values))
+    left = np.ones(len(values), dtype=bool)
+    picked: list[int] = []
+    for _ in range(count):
+        gains = np.where(left, _BALANCE * values - (1 - _BALANCE) * nearest, -np.inf)
+        best = int(np.argmax(gains))
+        picked.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, _alike(features, best))
+    return picked
+
+
+@register_diversity("facility")
+def facility(features: Any, values: npt.NDArray[np.float64], count: int) -> list[int]:
+    """Facility location over the candidates, weighted by their values."""
+    covered = np.zeros(len(values))
+    # with nothing chosen the gain of j is sum_i v_i s_ij: one product for all
+    first = np.asarray(features @ (features.T @ values)).ravel()
+    queue = [(-float(gain), row, 0) for row, gain in enumerate(first)]
+    heapq.heapify(queue)
+    picked: list[int] = []
+    while len(picked) < count:
+        _, row, computed_at = heapq.heappop(queue)
+        alike = _alike(features, row)
+        if computed_at == len(picked):
+            picked.append(row)
+            covered = np.maximum(covered, alike)
+        else:
+            gain = float(values @ np.maximum(alike - covered, 0))
+            heapq.heappush(queue, (-gain, row, len(picked)))
+    return picked
+
+
+def _alike(features: Any, row: int) -> npt.NDArray[np.float64]:
+    """How alike every row is to one, (rows,)."""
+    found = features @ features[row].T
+    return np.asarray(found.todense() if hasattr(found, "todense") else found, dtype=np.float64).ravel()

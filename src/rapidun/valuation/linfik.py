@@ -1,0 +1,197 @@
+"""LinFiK: what a row is worth for a task before the model is trained on it (Pan et al., arXiv 2503.01052).
+
+    LinFiK(z; T) = <grad L(z; theta), grad L(T; theta)>,    grad L(T) = mean over the task's rows of grad L(t)
+
+is the first-order drop of the task's loss for one step of gradient descent on z, divided by the step size. Positive:
+training on z helps. The cosine form divides by both norms, so that rows with large gradients are not simply ahead;
+the Adam-aware form divides the row's gradient by the root of the optimiser's second moment first, because that is the
+step that Adam takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from rapidun.data.batches import Batch, Example, collate, token_budget_batches
+from rapidun.errors import InputError
+from rapidun.gradients import Collector, Exact, Sketch, make_collector
+from rapidun.gradients.collector import Normalization, Transform
+from rapidun.gradients.norms import divisors, row_norms
+from rapidun.gradients.state import device_of
+from rapidun.influence.checkpoints import State, at_checkpoint
+from rapidun.influence.similarity import Similarity, check_similarity
+from rapidun.valuation.projection import Projection
+
+Values = npt.NDArray[np.float32]
+Checkpoint = State | Path | str
+Progress = Callable[[int, int], None]
+_TASK_VALUES = 2**26  # 256 MiB of float32 gradients of task rows at a time
+
+
+class LinFiK:
+    """The teacher: values of rows for one task or several, at one checkpoint or averaged over several.
+
+    ``fit`` it to the task's rows, then ask for ``values``.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one; left as it was found.
+        sketch: Where gradients are compared; None is exact.
+        targets: Tracked tensors, see `rapidun.gradients.GradientCollector`.
+        normalize: Of every row's gradient, task rows included, before anything else: ``"none"`` is the formula's.
+        similarity: ``"cosine"`` or ``"dot"``.
+        transform: Applied to the candidates' gradients alone, before they are normalised: the Adam-aware form is
+            ``preconditioner.power(-0.5)`` of an ``adam`` preconditioner.
+        checkpoints: Further checkpoints of the same model; values are averaged over its own weights and these.
+        max_tokens: Padded tokens in a batch.
+
+    Raises:
+        ConfigError, ModelError: If a setting is unknown or the targets match nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sketch: Sketch | None = None,
+        *,
+        targets: str | Sequence[str] = "linear",
+        normalize: Normalization = "none",
+        similarity: Similarity = "cosine",
+        transform: Transform | None = None,
+        checkpoints: Sequence[Checkpoint] = (),
+        max_tokens: int = 4096,
+    ) -> None:
+        check_similarity(similarity)
+        self._model, self._sketch, self._similarity = model, sketch, similarity
+        self._max_tokens = max_tokens
+        self._checkpoints: list[Checkpoint | None] = [None, *checkpoints]
+        compared = sketch or Exact()
+        self._task_collector = make_collector(model, compared, targets, normalize)
+        # the cosine of exact gradients: their norms are known only to the collector, which can divide by them
+        exact_cosine = sketch is None and similarity == "cosine" and normalize == "none"
+        self._collector = make_collector(
+            model, compared, targets, "unit" if exact_cosine else normalize, transform=transform
+        )
+        self._layered = sketch is None and similarity == "cosine" and normalize == "layer"
+        self._directions: list[torch.Tensor] = []
+        self.tasks: list[str] = []
+
+    @property
+    def tracked(self) -> list[str]:
+        """Names of the tracked tensors."""
+        return self._collector.tracked
+
+    def fit(
+        self,
+        examples: Sequence[Example],
+        pad_token_id: int,
+        tasks: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> LinFiK:
+        """Take the gradient of every task: the mean over its rows.
+
+        Args:
+            examples: The task rows, tokenised.
+            pad_token_id: Any token id.
+            tasks: The task of each row; one task without it.
+            progress: Called with ``(rows done, all rows)``, once through for every checkpoint.
+
+        Raises:
+            InputError: If there is no row, or the gradients of a task are 0.
+        """
+        if not examples:
+            raise InputError("a value needs a task: give at least one task row.")
+        names = list(tasks) if tasks is not None else ["task"] * len(examples)
+        self.tasks = list(dict.fromkeys(names))
+        groups = torch.tensor([self.tasks.index(name) for name in names])
+        self._directions = []
+        for checkpoint in self._checkpoints:
+            with self._at(checkpoint):
+                found = self._mean_gradients(examples, groups, pad_token_id, progress)
+            norms = row_norms(found)
+            if not bool((norms > 0).all()):
+                empty = self.tasks[int((norms > 0).long().argmin())]
+                raise InputError(f"task {empty!r}: its gradient is 0, so it can value nothing. Give other task rows.")
+            self._directions.append(found / divisors(norms) if self._similarity == "cosine" else found)
+        return self
+
+    def values(self, examples: Sequence[Example], pad_token_id: int) -> Values:
+        """LinFiK of every row for every task, (rows, tasks) float32; does not depend on the other rows.
+
+        Raises:
+            InputError: Before `fit`.
+            ModelError: If a gradient is not finite.
+        """
+        if not self._directions:
+            raise InputError("LinFiK has no task yet: call fit with the task's rows first.")
+        total = np.zeros((len(examples), len(self.tasks)), dtype=np.float32)
+        for checkpoint, directions in zip(self._checkpoints, self._directions, strict=True):
+            with self._at(checkpoint):
+                measure = self._measure(directions)
+                for places in token_budget_batches(examples, self._max_tokens):
+                    batch = collate([examples[place] for place in places], pad_token_id)
+                    total[places] += measure(batch).cpu().numpy()
+        total /= len(self._checkpoints)
+        return total
+
+    def _mean_gradients(
+        self, examples: Sequence[Example], groups: torch.Tensor, pad_token_id: int, progress: Progress | None
+    ) -> torch.Tensor:
+        """(tasks, dimension) float32, on the model's device."""
+        collector, sketch = self._task_collector, self._sketch or Exact()
+        width = sketch.dimension(collector.sizes)
+        total = torch.zeros(len(self.tasks), width, device=device_of(self._model))
+        done = 0
+        for places in _small_batches(examples, self._max_tokens, max(1, _TASK_VALUES // width)):
+            vectors = collector(collate([examples[place] for place in places], pad_token_id), sketch)
+            total.index_add_(0, groups[places].to(total.device), vectors)
+            done += len(places)
+            if progress is not None:
+                progress(done, len(examples))
+        counts = torch.bincount(groups, minlength=len(self.tasks)).to(total)
+        return total / counts.unsqueeze(1)
+
+    def _measure(self, directions: torch.Tensor) -> Callable[[Batch], torch.Tensor]:
+        """A batch's (rows, tasks) inner products or cosines with the directions."""
+        if self._sketch is not None:
+            return _sketched(self._collector, self._sketch, directions, self._similarity)
+        projection = Projection(directions, self._collector.sizes, squares=self._layered)
+        return _projected(self._collector, projection, layered=self._layered)
+
+    def _at(self, checkpoint: Checkpoint | None) -> AbstractContextManager[None]:
+        return nullcontext() if checkpoint is None else at_checkpoint(self._model, checkpoint)
+
+
+def _small_batches(examples: Sequence[Example], max_tokens: int, max_rows: int) -> Iterator[list[int]]:
+    """Length-sorted batches of at most ``max_tokens`` padded tokens and ``max_rows`` rows."""
+    for places in token_budget_batches(examples, max_tokens):
+        for start in range(0, len(places), max_rows):
+            yield places[start : start + max_rows]
+
+
+def _sketched(
+    collector: Collector, sketch: Sketch, directions: torch.Tensor, similarity: Similarity
+) -> Callable[[Batch], torch.Tensor]:
+    def measure(batch: Batch) -> torch.Tensor:
+        vectors = collector(batch, sketch)
+        if similarity == "cosine":
+            vectors /= divisors(row_norms(vectors))
+        return vectors @ directions.T  # b k, t k -> b t
+
+    return measure
+
+
+def _projected(collector: Collector, projection: Projection, *, layered: bool) -> Callable[[Batch], torch.Tensor]:
+    def measure(batch: Batch) -> torch.Tensor:
+        found = collector(batch, projection)
+        if not layered:
+            return found
+        return found[:, :-1] / divisors(found[:, -1].sqrt())
+
+    return measure

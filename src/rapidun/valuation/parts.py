@@ -1,0 +1,177 @@
+"""Values on disk: parts of a pool, each written beside and renamed, then one file in the format asked for.
+
+A part depends on its own rows alone, so a scoring that was killed goes on at the first part that is missing and ends
+with the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from rapidun.errors import ConfigError, InputError, ModelError
+from rapidun.files import atomic_write
+
+Progress = Callable[[int, int], None]
+_Item = TypeVar("_Item")
+
+
+def chunked(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
+    """Lists of ``size`` items; the last may be shorter."""
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def value_columns(tasks: Sequence[str]) -> list[str]:
+    """``value``, and with several tasks one further column for each."""
+    return ["value", *([f"value.{task}" for task in tasks] if len(tasks) > 1 else [])]
+
+
+def write_parts(
+    folder: Path,
+    rows: Iterator[tuple[int, dict[str, Any]]],
+    score: Callable[[list[dict[str, Any]]], npt.NDArray[np.float32]],
+    tasks: Sequence[str],
+    *,
+    part_rows: int,
+    total: int,
+    extra: Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]] | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Score every row that has no part yet.
+
+    Args:
+        folder: Where the parts are.
+        rows: ``(line, row)`` in the pool's order.
+        score: Rows to (rows, tasks) float32 values.
+        tasks: Names of its columns.
+        part_rows: Rows of a part.
+        total: Rows of the pool, for ``progress``.
+        extra: Further columns of a part, from its first ordinal and its rows; None values are nulls.
+        progress: Called after each part with ``(rows done, total)``.
+
+    Raises:
+        ModelError: If a value is not finite.
+        OutputError: If the disk is full or cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".*.part"):
+        left.unlink()
+    written, done = [], 0
+    for number, chunk in enumerate(chunked(rows, part_rows)):
+        path = folder / f"{number:06d}.parquet"
+        if not path.exists():
+            lines, content = [line for line, _ in chunk], [row for _, row in chunk]
+            values = score(content)
+            if not np.isfinite(values).all():
+                worst = lines[int(np.argmin(np.isfinite(values).all(axis=1)))]
+                raise ModelError(f"the value of line {worst} is not finite. Use --dtype float32 or bfloat16.")
+            more = extra(done, content) if extra is not None else {}
+            _write_part(path, lines, content, values, tasks, more)
+        written.append(path)
+        done += len(chunk)
+        if progress is not None:
+            progress(done, total)
+    return written
+
+
+def _write_part(
+    path: Path,
+    lines: Sequence[int],
+    rows: Sequence[Mapping[str, Any]],
+    values: npt.NDArray[np.float32],
+    tasks: Sequence[str],
+    more: Mapping[str, Sequence[Any]],
+) -> None:
+    columns: dict[str, Any] = {"line": pa.array(lines, pa.int64()), "id": pa.array([row["id"] for row in rows])}
+    mean = values.mean(axis=1, dtype=np.float32)
+    named = [mean, *(values.T if len(tasks) > 1 else [])]
+    columns.update(zip(value_columns(tasks), (pa.array(column, pa.float32()) for column in named), strict=True))
+    for name, found in more.items():
+        kind = pa.int64() if name == "tokens" else pa.float32()
+        columns[name] = pa.array(list(found), kind)
+    with atomic_write(path, "wb") as file:
+        pq.write_table(pa.table(columns), file)
+
+
+def read_column(parts: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
+    """One column of all parts, (rows,).
+
+    Raises:
+        InputError: If a part is damaged.
+    """
+    return np.concatenate([_read(path, [name]).column(name).to_numpy(zero_copy_only=False) for path in parts])
+
+
+def write_values(parts: Sequence[Path], directory: Path, form: str) -> Path:
+    """All parts as ``values.jsonl``, ``values.csv`` or ``values.parquet``; one part in memory at a time.
+
+    Raises:
+        ConfigError: If the format is unknown.
+        OutputError: If it cannot be written.
+    """
+    check_format(form)
+    path = directory / f"values.{form}"
+    binary = form == "parquet"
+    with atomic_write(path, "wb" if binary else "w") as file:
+        _WRITERS[form]((_read(part, None) for part in parts), file)
+    for other in _WRITERS:
+        if other != form:
+            (directory / f"values.{other}").unlink(missing_ok=True)
+    return path
+
+
+def check_format(form: str) -> None:
+    """Refuse an unknown format.
+
+    Raises:
+        ConfigError: Naming those there are.
+    """
+    if form not in _WRITERS:
+        raise ConfigError(f"--format {form}: use one of {', '.join(sorted(_WRITERS))}.")
+
+
+def _read(path: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Delete it and run again with --resume.") from error
+
+
+def _write_jsonl(tables: Iterator[pa.Table], file: IO[Any]) -> None:
+    for table in tables:
+        for row in table.to_pylist():
+            file.write(json.dumps({name: value for name, value in row.items() if value is not None}) + "\n")
+
+
+def _write_csv(tables: Iterator[pa.Table], file: IO[Any]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    for number, table in enumerate(tables):
+        if number == 0:
+            writer.writerow(table.column_names)
+        writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _write_parquet(tables: Iterator[pa.Table], file: IO[Any]) -> None:
+    writer: pq.ParquetWriter | None = None
+    for table in tables:
+        writer = writer or pq.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+_WRITERS: dict[str, Callable[[Iterator[pa.Table], IO[Any]], None]] = {
+    "csv": _write_csv,
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+}

@@ -1,0 +1,102 @@
+"""The ridge student: a linear function of hashed n-grams and lengths. Seconds to fit, microseconds a row.
+
+It minimises the squared error on standardised values plus ``alpha |w|^2``. The path of alphas goes from strong to weak
+and stops where Spearman on the validation rows no longer rises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from sklearn.linear_model import Ridge
+
+from rapidun.errors import ConfigError, InputError
+from rapidun.files import atomic_write
+from rapidun.valuation.features import HashedText, Row
+from rapidun.valuation.students import Labelled, Progress, Scores, check_options, mean_spearman, register_student
+
+ALPHAS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
+_PATIENCE = 2
+_OPTIONS = ("buckets", "words", "alphas")
+_FILE = "ridge.safetensors"
+
+
+@register_student("ridge")
+class RidgeStudent:
+    """``predict(rows) = features(rows) @ weights + intercept``.
+
+    Args:
+        features: Rows to features.
+        weights: (width, tasks) float32.
+        intercept: (tasks,) float32.
+        alpha: The strength that was chosen.
+    """
+
+    def __init__(self, features: HashedText, weights: Scores, intercept: Scores, alpha: float) -> None:
+        self._features, self._weights, self._intercept, self._alpha = features, weights, intercept, alpha
+
+    @classmethod
+    def fit(
+        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
+    ) -> RidgeStudent:
+        """The student whose alpha ranks the validation rows best; nothing in it is random."""
+        check_options("ridge", options, _OPTIONS)
+        alphas = [float(alpha) for alpha in options.get("alphas", ALPHAS)]
+        if not alphas or min(alphas) <= 0:
+            raise ConfigError(f"student ridge: alphas={alphas}: give numbers above 0.")
+        features = HashedText(**{name: int(options[name]) for name in ("buckets", "words") if name in options})
+        seen, held = features(train.rows), features(validation.rows)
+        best, best_score, since = None, -np.inf, 0
+        for number, alpha in enumerate(sorted(alphas, reverse=True), 1):
+            found = Ridge(alpha=alpha, solver="sparse_cg", tol=1e-5).fit(seen, train.values)
+            weights, intercept = _parameters(found, train.values.shape[1])
+            score = mean_spearman(held @ weights + intercept, validation.values)
+            progress(number, len(alphas))
+            if score > best_score:
+                best, best_score, since = cls(features, weights, intercept, alpha), score, 0
+            elif (since := since + 1) >= _PATIENCE:
+                break
+        assert best is not None
+        return best
+
+    def predict(self, rows: Sequence[Row]) -> Scores:
+        """Standardised values, (rows, tasks) float32."""
+        return self.of_features(self._features(rows))
+
+    def of_features(self, features: Any) -> Scores:
+        """Standardised values of rows whose features are there already."""
+        scores: Scores = features @ self._weights + self._intercept
+        return scores.astype(np.float32)
+
+    def settings(self) -> dict[str, Any]:
+        """Hash and strength."""
+        return {"buckets": self._features.buckets, "words": self._features.words, "alpha": self._alpha}
+
+    def save(self, directory: Path) -> None:
+        """Write ``ridge.safetensors``."""
+        with atomic_write(directory / _FILE, "wb") as file:
+            file.write(save({"weights": np.ascontiguousarray(self._weights), "intercept": self._intercept}))
+
+    @classmethod
+    def load(cls, directory: Path, settings: Mapping[str, Any]) -> RidgeStudent:
+        """What `save` wrote."""
+        features = HashedText(int(settings["buckets"]), int(settings["words"]))
+        try:
+            arrays = load_file(directory / _FILE)
+            weights, intercept = arrays["weights"], arrays["intercept"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise InputError(f"{directory / _FILE}: cannot be read ({error}). Fit the student again.") from error
+        if weights.shape != (features.width, len(intercept)):
+            raise InputError(f"{directory / _FILE}: weights {weights.shape} do not fit config.json. Fit it again.")
+        return cls(features, weights, intercept, float(settings["alpha"]))
+
+
+def _parameters(found: Ridge, tasks: int) -> tuple[Scores, Scores]:
+    weights = np.asarray(found.coef_, dtype=np.float32).reshape(tasks, -1).T
+    intercept = np.broadcast_to(np.asarray(found.intercept_, dtype=np.float32), (tasks,)).copy()
+    return np.ascontiguousarray(weights), intercept

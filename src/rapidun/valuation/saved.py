@@ -1,0 +1,115 @@
+"""A student on disk: ``config.json`` says what it is and of what, the rest is safetensors. No pickle.
+
+The directory is written beside its place and renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.errors import InputError
+from rapidun.files import disk_error, read_json, write_json
+from rapidun.valuation.distil import Distilled, Scale
+from rapidun.valuation.features import Row
+from rapidun.valuation.students import Scores, Student, known_students, student_kind
+
+CONFIG = "config.json"
+_FORMAT = "rapidun-student"
+_VERSION = 1
+TOKENIZER = "teacher_tokenizer.json"
+
+
+@dataclass(frozen=True)
+class SavedStudent:
+    """A student with its scale, the tasks it values rows for, and the fingerprints of what it learnt from."""
+
+    student: Student
+    scale: Scale
+    tasks: list[str]
+    config: dict[str, Any]
+    path: Path
+
+    def predict(self, rows: Sequence[Row]) -> Scores:
+        """Values in the teacher's scale, (rows, tasks) float32."""
+        return self.scale.original(self.student.predict(rows))
+
+
+def save_student(
+    directory: Path,
+    found: Distilled,
+    kind: str,
+    tasks: Sequence[str],
+    about: Mapping[str, Any],
+    tokenizer: str | None = None,
+) -> Path:
+    """Write a student's directory; one that is there is replaced.
+
+    Args:
+        directory: Where it goes.
+        found: The student.
+        kind: Its kind.
+        tasks: In the order of its columns.
+        about: Further keys of ``config.json``: ``fingerprints``, ``teacher``, ``measures``.
+        tokenizer: The teacher's ``tokenizer.json``, so that a budget in tokens can be kept without the teacher.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    beside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        found.student.save(beside)
+        if tokenizer is not None:
+            (beside / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        config = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "kind": kind,
+            "settings": found.student.settings(),
+            "tasks": list(tasks),
+            "mean": found.scale.mean.astype(float).tolist(),
+            "deviation": found.scale.deviation.astype(float).tolist(),
+            "sizes": found.sizes,
+            **about,
+        }
+        write_json(beside / CONFIG, config)
+        shutil.rmtree(directory, ignore_errors=True)
+        beside.rename(directory)
+    except OSError as error:
+        raise disk_error(error, directory) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return directory
+
+
+def load_student(directory: Path) -> SavedStudent:
+    """What `save_student` wrote.
+
+    Raises:
+        InputError: If it is no student's directory, or a file is missing or damaged.
+    """
+    if not directory.is_dir():
+        kinds = " or ".join(known_students())
+        raise InputError(f"{directory}: no such student. --student takes {kinds}, or a saved student's directory.")
+    config = read_json(directory / CONFIG)
+    if not isinstance(config, dict) or config.get("format") != _FORMAT:
+        raise InputError(f"{directory}: {CONFIG} is not a student's. Give the student/ folder of a rapidun value run.")
+    if config.get("version") != _VERSION:
+        raise InputError(f"{directory}: student format {config.get('version')}; this rapidun reads {_VERSION}.")
+    try:
+        kind, settings, tasks = config["kind"], config["settings"], list(config["tasks"])
+        scale = Scale(*(np.array(config[name], dtype=np.float32) for name in ("mean", "deviation")))
+        student = student_kind(kind).load(directory, settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{directory / CONFIG}: {error!r}. Fit the student again.") from error
+    if not len(tasks) == len(scale.mean) == len(scale.deviation):
+        raise InputError(f"{directory / CONFIG}: {len(tasks)} tasks and {len(scale.mean)} means. Fit it again.")
+    return SavedStudent(student, scale, tasks, config, directory)

@@ -1,0 +1,146 @@
+"""Which rows to take: the best so many, as many as a budget of tokens holds, or all above a threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.errors import ConfigError
+
+Kind = Literal["top", "budget", "threshold"]
+Ordinals = npt.NDArray[np.int64]
+_HOW = "write top:10%, top:500, budget:1e6tokens or threshold:0.2"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What ``--select`` asks for.
+
+    Args:
+        kind: ``"top"``, ``"budget"`` or ``"threshold"``.
+        amount: Rows (or a share of them), tokens, or the least value.
+        share: Whether ``amount`` is a share of the pool, in [0, 1].
+    """
+
+    kind: Kind
+    amount: float
+    share: bool = False
+
+    def count(self, rows: int) -> int:
+        """How many rows ``top`` is, rounded up; at most all.
+
+        Raises:
+            ConfigError: If the selection is of another kind.
+        """
+        if self.kind != "top":
+            raise ConfigError(f"a {self.kind} selection has no fixed number of rows.")
+        wanted = math.ceil(rows * self.amount - 1e-9) if self.share else int(self.amount)
+        return min(wanted, rows)
+
+
+def parse_selection(text: str) -> Selection:
+    """``"top:10%"``, ``"top:500"``, ``"budget:1e6tokens"`` or ``"threshold:0.2"``.
+
+    Raises:
+        ConfigError: If it is none of them or out of range; says how to write it.
+    """
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in ("top", "budget", "threshold"):
+        raise ConfigError(f"--select {text}: {_HOW}.")
+    share = kind == "top" and rest.endswith("%")
+    try:
+        amount = float(rest.removesuffix("%") if share else rest.removesuffix("tokens") if kind == "budget" else rest)
+    except ValueError as error:
+        raise ConfigError(f"--select {text}: {rest!r} is not a number; {_HOW}.") from error
+    whole = kind == "threshold" or share or amount == int(amount if math.isfinite(amount) else 0)
+    if not math.isfinite(amount) or not whole or (kind != "threshold" and amount <= 0) or (share and amount > 100):
+        raise ConfigError(f"--select {text}: {rest} is out of range; {_HOW}.")
+    if kind == "top":
+        return Selection("top", amount / 100 if share else amount, share)
+    return Selection("budget" if kind == "budget" else "threshold", amount)
+
+
+def choose(
+    selection: Selection, values: npt.NDArray[np.generic], tokens: npt.NDArray[np.integer] | None = None
+) -> Ordinals:
+    """Ordinals of the chosen rows, best first; equal values in the pool's order.
+
+    A budget is filled from the best row down: a row that does not fit into what is left is passed over, so the sum of
+    tokens never exceeds it and no row that is passed over would still fit.
+
+    Args:
+        selection: What to choose.
+        values: (rows,).
+        tokens: (rows,), for a budget.
+
+    Raises:
+        ConfigError: If a budget is asked for without tokens.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    order = np.argsort(-numbers, kind="stable")
+    if selection.kind == "threshold":
+        return order[: int((numbers >= selection.amount).sum())]
+    if selection.kind == "top":
+        return order[: selection.count(len(order))]
+    return within_budget(order, _tokens(tokens), selection.amount)
+
+
+def within_budget(order: Sequence[int] | Ordinals, tokens: npt.NDArray[np.integer], budget: float) -> Ordinals:
+    """The rows of ``order`` that fit, each into what those before it left."""
+    taken, left = [], int(budget)
+    smallest = int(tokens.min()) if len(tokens) else 0
+    for row in order:
+        cost = int(tokens[row])
+        if cost <= left:
+            taken.append(int(row))
+            left -= cost
+        if left < smallest:
+            break
+    return np.array(taken, dtype=np.int64)
+
+
+def shortlist(
+    selection: Selection,
+    values: npt.NDArray[np.generic],
+    tokens: npt.NDArray[np.integer] | None = None,
+    *,
+    factor: int = 4,
+    limit: int = 20_000,
+) -> Ordinals:
+    """The rows that a diverse selection chooses among: the best ``factor`` times as many, best first.
+
+    At least as many as the plain selection takes, and otherwise at most ``limit``.
+
+    Raises:
+        ConfigError: For a threshold, which takes every row above it and leaves nothing to choose.
+    """
+    if selection.kind == "threshold":
+        raise ConfigError("--diversity chooses among good rows: it goes with --select top:... or budget:...")
+    plain = choose(selection, values, tokens)
+    amount = min(factor * selection.amount, 1.0) if selection.share else factor * selection.amount
+    wide = choose(Selection(selection.kind, amount, selection.share), values, tokens)
+    return wide[: max(len(plain), min(len(wide), limit))]
+
+
+Picker = Callable[[Ordinals], Sequence[int]]
+
+
+def choose_diverse(
+    selection: Selection, candidates: Ordinals, picked: Sequence[int], tokens: npt.NDArray[np.integer] | None = None
+) -> Ordinals:
+    """The selection among ``candidates``, in the order of a diverse pick (``picked``: places in ``candidates``)."""
+    order = candidates[np.asarray(picked, dtype=np.int64)]
+    if selection.kind == "budget":
+        return within_budget(order, _tokens(tokens), selection.amount)
+    return order
+
+
+def _tokens(tokens: npt.NDArray[np.integer] | None) -> npt.NDArray[np.integer]:
+    if tokens is None:
+        raise ConfigError("a budget needs the number of tokens of every row.")
+    return tokens
