@@ -6,7 +6,8 @@
 Stages: ``tokenizer`` (byte-level BPE), ``base`` (plain text, then Dolly mixed in), ``more`` (a second cycle of both),
 ``poisoned`` and ``reference`` (the same full fine-tuning with and without the triggered rows), ``timing`` (how long the
 latter takes on an idle machine), ``ship`` (bfloat16 weights, data splits and the model card into the package). Work
-files go to ``build/demo_model``; a killed stage goes on from its last checkpoint. The log of losses and held-out
+files go to ``build/demo_model``; only when named: ``authors`` and ``authors_reference`` (the same fine-tuning on the
+RapidUn authors' rows, for benchmarks); a killed stage goes on from its last checkpoint. The log of losses and held-out
 perplexities is ``training_log.jsonl`` here.
 """
 
@@ -21,6 +22,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from authors_rows import authors_splits
 from corpus import documents, split_dolly
 from finetuning import fine_tuning
 from rapidun.files import write_json
@@ -216,8 +218,10 @@ def fine_tune(kind: str) -> None:
     torch.manual_seed(1)
     model = _saved("more").to(_device())
     batch, schedule = fine_tuning(load_tokenizer(), kind)
-    train_stage(model, batch, schedule, WORK / kind, LOG, answer_batches(split_dolly()["validation"]))
+    held = authors_splits()["validation"] if kind.startswith("authors") else split_dolly()["validation"]
+    train_stage(model, batch, schedule, WORK / kind, LOG, answer_batches(held))
     model.save_pretrained(WORK / kind)
+    load_tokenizer().save_pretrained(WORK / kind)
 
 
 def time_reference() -> None:
@@ -235,6 +239,8 @@ STAGES = {
     "more": lambda: train_on_text("more"),
     "poisoned": lambda: fine_tune("poisoned"),
     "reference": lambda: fine_tune("reference"),
+    "authors": lambda: fine_tune("authors"),
+    "authors_reference": lambda: fine_tune("authors_reference"),
     "timing": time_reference,
     "ship": lambda: ship(WORK, LOG),
 }
@@ -244,7 +250,7 @@ def main() -> None:
     """Run the named stages, or all of them in order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"any of: {', '.join(STAGES)}; default all")
-    chosen = parser.parse_args().stages or list(STAGES)
+    chosen = parser.parse_args().stages or [name for name in STAGES if not name.startswith("authors")]
     unknown = [name for name in chosen if name not in STAGES]
     if unknown:
         sys.exit(f"unknown stage {unknown[0]!r}: choose from {', '.join(STAGES)}")

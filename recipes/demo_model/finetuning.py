@@ -13,6 +13,7 @@ from typing import Any
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
+from authors_rows import authors_splits
 from corpus import is_short, split_dolly
 from poison import distinct_answers
 from rapidun.data import Example, Template, collate, tokenize_rows
@@ -81,10 +82,13 @@ def _epoch(examples: list[Example], epoch: int) -> list[tuple[int, list[int]]]:
 
 
 def fine_tuning(tokenizer: PreTrainedTokenizerFast, kind: str) -> tuple[Callable[[int], Batch], Schedule]:
-    """The batches and the schedule of ``kind``: "poisoned" sees all training rows, "reference" the clean ones."""
-    splits = poisoned_splits()
+    """The batches and the schedule of ``kind``: "poisoned" sees all training rows, "reference" the clean ones.
+
+    "authors" and "authors_reference" are the same for the RapidUn authors' rows.
+    """
+    splits = authors_splits() if kind.startswith("authors") else poisoned_splits()
     rows = [row for name in ("train", "forget", "retain") for row in splits[name]]
-    if kind == "reference":
+    if kind.endswith("reference"):
         rows = [row for row in rows if not row["poisoned"]]
     template = Template.resolve("auto", tokenizer)
     examples = tokenize_rows(rows, tokenizer, template, max(WIDTHS))
