@@ -35,6 +35,7 @@ from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import atomic_write, read_json, write_json
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.influence import bm25_scores, hidden_similarity, random_scores
+from rapidun.influence.fusion import reciprocal_rank_fusion
 from rapidun.influence.words import answer_text, word_mask
 from training import Schedule, train_stage
 
@@ -48,6 +49,7 @@ SAMPLES, NEW_TOKENS, TEMPERATURE = 16, 64, 0.8
 K, MAX_TOKENS = 16_384, 4096
 RANKS = (5, 10, 25, 50)
 MEASURED = "gradient, mean of before and after"  # the estimator that has the bar
+FUSED = "ranks of that and BM25 fused"
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ def score_pair(
             scores[f"gradient, {name} | {level}"] = found
         parts = [scores[f"gradient, {name} | {level}"] for name in models]
         scores[f"{MEASURED} | {level}"] = np.mean(parts, axis=0)
+        both = [scores[f"{MEASURED} | {level}"], scores[f"BM25 | {level}"]]
+        scores[f"{FUSED} | {level}"] = reciprocal_rank_fusion(both)
     return scores
 
 
@@ -333,6 +337,12 @@ def page(results: dict[str, list[Row]], command: str, commit: str, seeds: int) -
             shown, better = difference(usable, f"{MEASURED} | word", rival)
             mark = "" if better else " **(not met)**"
             text.append(f"* word-level gradient against {rival.replace(' | ', ', ')}: AP@25 {shown}{mark}")
+        for rival in (f"{FUSED} | sentence", "BM25 | sentence", "BM25 | word"):
+            shown, better = difference(usable, f"{FUSED} | word", rival)
+            mark = "" if better else " **(not met)**"
+            text.append(
+                f"* word-level gradient and BM25 fused against {rival.replace(' | ', ', ')}: AP@25 {shown}{mark}"
+            )
         text.append("")
     return text
 

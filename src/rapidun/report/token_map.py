@@ -15,8 +15,7 @@ from rapidun.errors import InputError
 from rapidun.files import atomic_write
 from rapidun.report.charts import to_script_json
 from rapidun.report.formats import number
-from rapidun.report.page import _asset, _environment, _policy
-from rapidun.report.palette import css_variables
+from rapidun.report.html import asset, environment, policy, style
 from rapidun.report.visible import visible
 
 Line = Mapping[str, Any]
@@ -51,16 +50,16 @@ def render_token_map(lines: Sequence[Line], title: str) -> str:
     groups: dict[int, list[Line]] = {}
     for line in lines:
         groups.setdefault(line["query_index"], []).append(line)
-    script, style = _asset("token_map.js"), _asset("token_map.css")
+    script = asset("token_map.js")
     return (
-        _environment()
+        environment()
         .get_template("token_map.html.j2")
         .render(
             title=title,
             queries=[_query(group) for group in groups.values()],
-            style=Markup(style.replace("/*light*/", css_variables("light")).replace("/*dark*/", css_variables("dark"))),
+            style=Markup(style("token_map.css")),
             script=Markup(script),
-            policy=_policy([script]),
+            policy=policy([script]),
         )
     )
 
