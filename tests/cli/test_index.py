@@ -57,6 +57,21 @@ def test_an_index_is_built_appended_to_verified_and_exported(verb: Verb, house: 
     assert len(json.loads(Path(path).read_text())["7"]["harmful"]) == 3
 
 
+def test_queries_are_preconditioned_as_the_rows_were(verb: Verb, house: Path) -> None:
+    more = ("--precondition", "kfac", "--damping", 0.05, "--precondition-rows", 7, "--views", "gradient")
+    said = verb(*build_options(house, *more))
+    assert "kfac" in said
+    assert "damping 0.05, side both, sampled Fisher of 7 rows" in " ".join(said.split())
+    model = ("--model", house / "model", "--template", "plain")
+    query = ("--query", house / "retain.jsonl", "--keep", 2)  # the rows themselves: each is most like itself
+    verb("export", house / "index", "--out", house / "out", "--format", "rapidin", *model, *query)
+    (path,) = (house / "out").glob("influence_results_*.json")
+    found = json.loads(path.read_text())
+    for number in range(12):
+        assert found[str(number)]["helpful"][0] == number
+        assert found[str(number)]["helpful_infl"][0] == pytest.approx(1, abs=1e-3)
+
+
 def test_verify_says_which_file_is_damaged(verb: Verb, house: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verb(*build_options(house, "--views", "lexical"))
     assert "every file is as it was written" in verb("verify", house / "index")
@@ -77,6 +92,9 @@ def test_verify_says_which_file_is_damaged(verb: Verb, house: Path, capsys: pyte
         (("--targets", "q_pruj"), r"q_pruj.*q_proj"),
         (("--sketch", "napkin"), r"sketch kind 'napkin': use one of"),
         (("--set", "index.k=0"), r"index\.k = 0"),
+        (("--precondition", "adamw"), r"preconditioner 'adamw': use one of none, adam, ekfac, kfac"),
+        (("--precondition", "kfac", "--views", "hidden"), r"no gradient view to precondition"),
+        (("--damping", "0"), r"index\.damping = 0"),
     ],
 )
 def test_bad_settings_are_named_and_leave_nothing(verb: Verb, house: Path, more: tuple[str, ...], message: str) -> None:

@@ -26,11 +26,15 @@ def make_house(folder: Path, rows: int) -> Path:
     return folder
 
 
-def make_job(house: Path, out: str = "index", *, shard_rows: int = 3, **rows: object) -> IndexJob:
+def make_job(
+    house: Path, out: str = "index", *, shard_rows: int = 3, precondition: str = "none", **rows: object
+) -> IndexJob:
     config = indexing.IndexConfig(
         model=ModelSettings(source=str(house / "model"), device="cpu"),
         data=RowSettings(template="plain", max_length=96, **rows),
-        index=indexing.IndexSettings(k=64, shard_rows=shard_rows, max_tokens=200),
+        index=indexing.IndexSettings(
+            k=64, shard_rows=shard_rows, max_tokens=200, precondition=precondition, precondition_rows=6
+        ),
     )
     return IndexJob(config, house / "rows.jsonl", house / out)
 

@@ -15,10 +15,11 @@ from tiny import write_rows
 )
 def test_any_number_of_workers_writes_the_bytes_of_one_process(tmp_path, workers):
     house = make_house(tmp_path, 20)
-    alone = build_alone(make_job(house, "alone"))
-    job = make_job(house)
+    alone = build_alone(make_job(house, "alone", precondition="kfac"))
+    job = make_job(house, precondition="kfac")
     manifest = build(job, "local", Settings(workers=workers))
     assert manifest is not None
+    assert "preconditioner/preconditioner.safetensors" in alone
     assert len(manifest.shards) == 7
     assert hashes(job.out) == alone
     with pytest.raises(OutputError, match="--resume"):

@@ -19,12 +19,14 @@ import torch
 from index.cases import contents, gradient_view, index_model, some_plan
 from rapidun.errors import OutputError
 from rapidun.index import HiddenView, LexicalView, build_index, missing_shards, open_index
+from rapidun.index.preconditioning import Precondition
 
 FORK = multiprocessing.get_context("fork")
 
 
 def plan_of(folder, out, model, rows):
-    views = {"gradient": gradient_view(), "hidden": HiddenView(layers=[-1]), "lexical": LexicalView()}
+    gradient = gradient_view(precondition=Precondition(kind="kfac", rows=6))
+    views = {"gradient": gradient, "hidden": HiddenView(layers=[-1]), "lexical": LexicalView()}
     return some_plan(folder, rows, out=out, model=model, views=views, shard_rows=2, max_tokens=60)
 
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_raw, make_settings
+from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.shared import Shared, shared_without, with_shared
 from rapidun.errors import ConfigError, InputError
 
-_INDEX = "Index"
+_INDEX, _PRECONDITIONER = "Index", "Preconditioner"
+_OF_THE_INDEX = ("max_length", "seed", "overrides")  # what an index decides for those who come to it
 Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of an index.")]
 Data = Annotated[Path, typer.Option("--data", help="Training rows.", rich_help_panel="Rows")]
 
@@ -30,10 +32,12 @@ def register(app: typer.Typer) -> None:
 
 
 @verbs.command("build")
+@with_shared
 def build(
     model: o.Model,
     data: Data,
     out: o.Out,
+    shared: Shared,
     adapter: o.Adapter = None,
     views: Annotated[
         str, typer.Option("--views", help="Any of gradient, hidden, lexical.", rich_help_panel=_INDEX)
@@ -61,17 +65,17 @@ def build(
     max_tokens: Annotated[
         int, typer.Option("--max-tokens", help="Padded tokens in a batch.", rich_help_panel=_INDEX)
     ] = 4096,
-    columns: o.Columns = [],  # noqa: B006
-    template: o.Template = "auto",
-    max_length: o.MaxLength = 512,
-    on_bad_row: o.OnBadRow = "error",
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    in_4bit: o.In4Bit = False,
-    in_8bit: o.In8Bit = False,
-    remote_code: o.RemoteCode = False,
-    pickle: o.Pickle = False,
-    seed: o.Seed = 0,
+    precondition: Annotated[
+        str, typer.Option("--precondition", help="none, adam, kfac or ekfac.", rich_help_panel=_PRECONDITIONER)
+    ] = "none",
+    damping: Annotated[
+        float,
+        typer.Option("--damping", help="Times the mean eigenvalue, above 0.", rich_help_panel=_PRECONDITIONER),
+    ] = 0.1,
+    precondition_rows: Annotated[
+        int,
+        typer.Option("--precondition-rows", help="Rows that it is fitted to, once.", rich_help_panel=_PRECONDITIONER),
+    ] = 512,
     engine: Annotated[
         str | None,
         typer.Option("--engine", help="Many workers: local, torchrun or ray.", rich_help_panel="Run"),
@@ -82,26 +86,21 @@ def build(
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
 ) -> int:
     """Index training rows: one pass over each row gives its gradient sketch, hidden states and words.
 
     A build that was stopped goes on with --resume and ends with the same bytes.
     """
     quiet_libraries()
-    raw = make_raw(
-        model=model, device=device, dtype=dtype, in_4bit=in_4bit, in_8bit=in_8bit, remote_code=remote_code,
-        pickle=pickle, rows={}, columns=columns, template=template,
-        max_length=max_length, on_bad_row=on_bad_row, seed=seed,
-    )  # fmt: skip
+    raw = shared.raw(model)
     raw["index"] = {
         "views": _names(views), "k": k, "sketch": sketch, "normalize": normalize, "targets": _targets(targets),
         "dtype": store_dtype, "shard_rows": shard_rows, "max_tokens": max_tokens,
+        "precondition": precondition, "damping": damping, "precondition_rows": precondition_rows,
     }  # fmt: skip
     from rapidun.pipeline import indexing
 
-    settings = make_settings(raw, indexing.IndexConfig, overrides)
+    settings = make_settings(raw, indexing.IndexConfig, shared.overrides)
     reporter = ConsoleReporter()
     try:
         if engine is None and workers is None:
@@ -110,7 +109,7 @@ def build(
             return 0  # another process speaks for the build
     finally:
         reporter.close()
-    return _show(out, as_json)
+    return _show(out, shared.as_json)
 
 
 def _build_on(
@@ -133,35 +132,26 @@ def _build_on(
 
 
 @verbs.command("append")
+@shared_without(*_OF_THE_INDEX)
 def append(
     index: Directory,
     model: o.Model,
     data: Data,
+    shared: Shared,
     adapter: o.Adapter = None,
-    columns: o.Columns = [],  # noqa: B006
-    template: o.Template = "auto",
-    on_bad_row: o.OnBadRow = "error",
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    in_4bit: o.In4Bit = False,
-    in_8bit: o.In8Bit = False,
-    remote_code: o.RemoteCode = False,
-    pickle: o.Pickle = False,
     resume: o.Resume = False,
-    as_json: o.Json = False,
 ) -> int:
     """Add rows to an index, with the settings it has; old shards stay as they are."""
     quiet_libraries()
     from rapidun.pipeline import indexing
 
-    raw = _model_raw(model, device, dtype, in_4bit, in_8bit, remote_code, pickle, columns, template, on_bad_row)
-    settings = make_settings(raw, indexing.IndexConfig, [])
+    settings = make_settings(shared.raw(model), indexing.IndexConfig, [])
     reporter = ConsoleReporter()
     try:
         indexing.append(settings, data, index, adapter=adapter, resume=resume, reporter=reporter)
     finally:
         reporter.close()
-    return _show(index, as_json)
+    return _show(index, shared.as_json)
 
 
 @verbs.command("info")
@@ -191,9 +181,11 @@ def verify(index: Directory, as_json: o.Json = False) -> int:
 
 
 @verbs.command("export")
+@shared_without(*_OF_THE_INDEX)
 def export(
     index: Directory,
     out: o.Out,
+    shared: Shared,
     form: Annotated[str, typer.Option("--format", help="numpy or rapidin.", rich_help_panel=_INDEX)] = "numpy",
     view: Annotated[str, typer.Option("--view", help="View to export (numpy).", rich_help_panel=_INDEX)] = "gradient",
     query: Annotated[
@@ -204,16 +196,6 @@ def export(
         str | None, typer.Option("--model", help="The index's model (rapidin).", rich_help_panel="Model")
     ] = None,
     adapter: o.Adapter = None,
-    columns: o.Columns = [],  # noqa: B006
-    template: o.Template = "auto",
-    on_bad_row: o.OnBadRow = "error",
-    device: o.Device = "auto",
-    dtype: o.Dtype = "auto",
-    in_4bit: o.In4Bit = False,
-    in_8bit: o.In8Bit = False,
-    remote_code: o.RemoteCode = False,
-    pickle: o.Pickle = False,
-    as_json: o.Json = False,
 ) -> int:
     """Write an index for other tools: a plain NumPy array with ids, or RapidIn's result file for some queries."""
     quiet_libraries()
@@ -226,38 +208,17 @@ def export(
     reporter = ConsoleReporter()
     try:
         if query is not None and model is not None and form == "rapidin":
-            raw = _model_raw(model, device, dtype, in_4bit, in_8bit, remote_code, pickle, columns, template, on_bad_row)
-            settings = make_settings(raw, indexing.IndexConfig, [])
+            settings = make_settings(shared.raw(model), indexing.IndexConfig, [])
             paths = indexing.export_results(settings, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
         else:
             paths = indexing.export_vectors(index, out, view=view, reporter=reporter)
     finally:
         reporter.close()
-    if as_json:
+    if shared.as_json:
         print_json({"files": [str(path) for path in paths]})
     else:
         typer.echo("\n".join(map(str, paths)))
     return 0
-
-
-def _model_raw(
-    model: str,
-    device: str,
-    dtype: str,
-    in_4bit: bool,
-    in_8bit: bool,
-    remote_code: bool,
-    pickle: bool,
-    columns: list[str],
-    template: str,
-    on_bad_row: str,
-) -> dict[str, Any]:
-    """Settings where the index itself decides the rest."""
-    return make_raw(
-        model=model, device=device, dtype=dtype, in_4bit=in_4bit, in_8bit=in_8bit, remote_code=remote_code,
-        pickle=pickle, rows={}, columns=columns, template=template,
-        max_length=512, on_bad_row=on_bad_row, seed=0,
-    )  # fmt: skip
 
 
 def _names(text: str) -> list[str]:
@@ -298,11 +259,20 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     for name in ("model", "adapter", "template", "tokenizer", "data"):
         lines.append((name, f"{escape(found.get(name) or '')} {fingerprints[name][:16]}".strip()))
     for name, view in found["views"].items():
-        settings = {key: value for key, value in view.items() if key != "tracked"}
+        settings = {key: value for key, value in view.items() if key not in ("tracked", "precondition")}
         lines.append((f"view {name}", escape(", ".join(f"{key}={_plain(value)}" for key, value in settings.items()))))
+        if (precondition := view.get("precondition")) is not None:
+            lines.append(("  preconditioner", _preconditioner(precondition["fitted"])))
     for name, matrix in found["matrices"].items():
         lines.append((f"  {name}", f"{matrix['width']} x {matrix['dtype']}"))
     return lines
+
+
+def _preconditioner(fitted: dict[str, Any]) -> str:
+    return (
+        f"{fitted['kind']} {fitted['fingerprint'][:16]}, damping {fitted['damping']}, side {fitted['side']}, "
+        f"{fitted['fisher']} Fisher of {fitted['examples']} rows"
+    )
 
 
 def _plain(value: Any) -> str:

@@ -15,6 +15,8 @@ from typing import Any, get_type_hints
 from rapidun.cli import options as o
 from rapidun.cli.common import make_raw
 
+Verb = Callable[..., int]
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -40,24 +42,33 @@ class Shared:
         return make_raw(model=model, rows=rows, **own)
 
 
-def with_shared(verb: Callable[..., int]) -> Callable[..., int]:
+def with_shared(verb: Verb) -> Verb:
     """``verb(..., shared: Shared)`` as a command that has every field of `Shared` as an option."""
+    return shared_without()(verb)
 
-    @functools.wraps(verb)
-    def command(**options: Any) -> int:
-        taken = {name: options.pop(name) for name in _parameters()}
-        return verb(**options, shared=Shared(**taken))
 
-    hints = get_type_hints(verb, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in inspect.signature(verb).parameters.values()
-        if parameter.name != "shared"
-    ]
-    every = [*own, *_parameters().values()]
-    command.__signature__ = inspect.Signature(every, return_annotation=int)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in every} | {"return": int}
-    return command
+def shared_without(*names: str) -> Callable[[Verb], Verb]:
+    """`with_shared` for a verb where something else, an index for instance, decides the fields ``names``."""
+    parameters = {name: parameter for name, parameter in _parameters().items() if name not in names}
+
+    def decorate(verb: Verb) -> Verb:
+        @functools.wraps(verb)
+        def command(**options: Any) -> int:
+            taken = {name: options.pop(name) for name in parameters}
+            return verb(**options, shared=Shared(**taken))
+
+        hints = get_type_hints(verb, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(verb).parameters.values()
+            if parameter.name != "shared"
+        ]
+        every = [*own, *parameters.values()]
+        command.__signature__ = inspect.Signature(every, return_annotation=int)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in every} | {"return": int}
+        return command
+
+    return decorate
 
 
 @functools.cache

@@ -106,9 +106,8 @@ def start_driver(job: IndexJob, settings: Settings) -> BuildPlan | None:
         OutputError, FingerprintError, InputError, ModelError: As `rapidun.index.build_index`, before any worker starts.
     """
     plan = job.plan(settings.reporter)
-    if not prepare(plan, resume=settings.resume, overwrite=settings.overwrite):
-        return None
-    return without_model(plan)
+    prepared = prepare(plan, resume=settings.resume, overwrite=settings.overwrite, progress=settings.reporter.progress)
+    return None if prepared is None else without_model(prepared)
 
 
 def without_model(plan: BuildPlan) -> BuildPlan:

@@ -45,12 +45,14 @@ class PreconditionerKind:
         fisher: Whose labels the gradients are of unless the user says otherwise: the model's (``"sampled"``) or the
             data's (``"empirical"``).
         formed: Whether fitting forms the gradients.
+        factors: Whether what it gives still has factors, for sketches that take nothing else.
     """
 
     fit: Callable[[Pass], Statistics]
     prepare: Callable[[dict[str, torch.Tensor], float, float], Apply]
     fisher: Fisher
     formed: bool = False
+    factors: bool = True
 
 
 KINDS: dict[str, PreconditionerKind] = {}
@@ -198,6 +200,6 @@ def _check(what: str, fitted: int, given: int) -> None:
         raise ModelError(f"The preconditioner was fitted to a tensor of {fitted} {what}; this one has {given}.")
 
 
-register_preconditioner("adam", PreconditionerKind(_fit_adam, _prepare_adam, "empirical", formed=True))
+register_preconditioner("adam", PreconditionerKind(_fit_adam, _prepare_adam, "empirical", formed=True, factors=False))
 register_preconditioner("kfac", PreconditionerKind(_fit_kfac, _prepare_kfac, "sampled"))
 register_preconditioner("ekfac", PreconditionerKind(_fit_ekfac, _prepare_ekfac, "sampled"))

@@ -16,7 +16,7 @@ from rapidun.errors import FingerprintError, InputError, OutputError
 from rapidun.files import disk_error, read_json
 from rapidun.index.finishing import whole_files
 from rapidun.index.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
-from rapidun.index.names import BUILDING, MANIFEST, PLAN, mark_file
+from rapidun.index.names import BUILDING, MANIFEST, PLAN, PRECONDITIONER, mark_file
 from rapidun.index.plan import BuildPlan
 from rapidun.index.shards import ShardContent, compute_shard, write_shard
 
@@ -33,15 +33,18 @@ def build_index(
         plan: What to build.
         resume: Go on with what a stopped build of the same plan left.
         overwrite: Replace an index that is there; only a directory that holds one is ever removed.
-        progress: Called after each batch with ``(rows done, rows of the plan)``.
+        progress: Called after each batch with ``(rows done, rows of the plan)``; while a preconditioner is fitted,
+            with ``(rows done, rows it is fitted to)``, once through for each of its passes.
 
     Raises:
         OutputError: If the place is taken, cannot be written, or the disk is full (go on with ``resume``).
         FingerprintError: On resume, if the plan is not the one that was begun; names both values.
         InputError, ModelError: If a row or a vector cannot be used.
     """
-    if not prepare(plan, resume=resume, overwrite=overwrite):
+    prepared = prepare(plan, resume=resume, overwrite=overwrite, progress=progress)
+    if prepared is None:
         return load_manifest(plan.directory)
+    plan = prepared
     report = progress or (lambda done, total: None)
     done = sum(span.stop - span.start for span in plan.spans if is_done(plan, span.number))
     report(done, len(plan.rows))
@@ -58,36 +61,48 @@ def build_index(
     return finish(plan)
 
 
-def prepare(plan: BuildPlan, *, resume: bool = False, overwrite: bool = False) -> bool:
-    """Claim the directory for a plan, or check that what is there is the same plan, half done.
+def prepare(
+    plan: BuildPlan, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+) -> BuildPlan | None:
+    """Claim the directory for a plan, or check that what is there is the same plan, half done; fit what is fitted once.
 
     Call it once, before any worker's `build_shard`. Raises as `build_index`.
 
     Returns:
-        Whether there is anything to do; not where ``resume`` finds this very index finished.
+        The plan to go on with, what was fitted named in it; None where ``resume`` finds this very index finished.
     """
     directory = plan.directory
     if directory.exists() and not directory.is_dir():
         raise OutputError(f"{directory}: exists and is a file. Choose another --out.")
     begun = (directory / PLAN).is_file()
     if begun and resume:
-        _check_plan(plan, parse_manifest(directory / PLAN))
+        before = parse_manifest(directory / PLAN)
+        _check_plan(plan, before)
+        plan = plan.with_views(before.views)
     elif plan.appends:
         _check_appending(plan, begun=begun, resume=resume)
     elif resume and (directory / MANIFEST).is_file():
         _check_plan(plan, load_manifest(directory))
         shutil.rmtree(directory / BUILDING, ignore_errors=True)
-        return False
+        return None
     elif directory.is_dir() and not _is_empty(directory):
         _make_room(directory, overwrite=overwrite)
     _clean(directory, begun=begun and resume)
     plan.manifest.save(directory / PLAN)
-    return True
+    return _fitted(plan, progress)
+
+
+def _fitted(plan: BuildPlan, progress: Progress | None) -> BuildPlan:
+    """The plan after every view has fitted what it needs; a build killed meanwhile fits again."""
+    fitted = plan.with_views({name: view.fit(plan, progress) for name, view in plan.manifest.views.items()})
+    if fitted.manifest != plan.manifest:
+        fitted.manifest.save(plan.directory / PLAN)
+    return fitted
 
 
 def missing_shards(plan: BuildPlan) -> Iterator[int]:
     """Numbers of the plan's shards that have no mark yet, in order; looks again before each."""
-    return (span.number for span in plan.spans if not is_done(plan, span.number))
+    return (number for number in plan.numbers if not is_done(plan, number))
 
 
 def is_done(plan: BuildPlan, number: int) -> bool:
@@ -102,7 +117,7 @@ def finish(plan: BuildPlan) -> Manifest:
         InputError: If a shard is missing.
     """
     directory = plan.directory
-    shards = [*plan.manifest.shards, *(_marked(plan, span.number) for span in plan.spans)]
+    shards = [*plan.manifest.shards, *(_marked(plan, number) for number in plan.numbers)]
     manifest = plan.manifest.model_copy(update={"shards": shards})
     manifest = manifest.model_copy(update={"files": whole_files(directory, manifest)})
     manifest.save(directory / MANIFEST)
@@ -149,7 +164,13 @@ def _clean(directory: Path, *, begun: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if not begun:
             shutil.rmtree(directory / BUILDING, ignore_errors=True)
-        for folder in (directory, directory / "shards", directory / "rows.parquet", directory / BUILDING):
+        for folder in (
+            directory,
+            directory / "shards",
+            directory / "rows.parquet",
+            directory / BUILDING,
+            directory / PRECONDITIONER,
+        ):
             for left in folder.glob(".*.part"):
                 left.unlink()
     except OSError as error:
@@ -157,8 +178,8 @@ def _clean(directory: Path, *, begun: bool) -> None:
 
 
 def _check_plan(plan: BuildPlan, begun: Manifest) -> None:
-    before = begun.model_dump(mode="json")
-    now = plan.manifest.model_dump(mode="json")
+    before = begun.planned().model_dump(mode="json")
+    now = plan.manifest.planned().model_dump(mode="json")
     for name in ("fingerprints", "views", "matrices", "max_length", "max_tokens", "shard_rows", "rows"):
         if before[name] != now[name]:
             key, old, new = _first_difference(name, before[name], now[name])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
 
 from rapidun.data import Batch
-from rapidun.gradients import Collector, RapidGrad, Sketch, make_collector, sketch_from
-from rapidun.gradients.collector import Normalization
+from rapidun.gradients import Collector, Preconditioner, RapidGrad, Sketch, make_collector, sketch_from
+from rapidun.gradients.collector import Normalization, Transform
+from rapidun.index.preconditioning import Precondition
 from rapidun.index.storage import MatrixBuffer, StoreDtype, row_norms
 from rapidun.index.views import NO_ADAPTER, IndexModel, MatrixSpec, Recorder, View, register_view
+
+if TYPE_CHECKING:
+    from rapidun.index.build import Progress
+    from rapidun.index.plan import BuildPlan
 
 
 @register_view("gradient")
@@ -28,15 +34,53 @@ class GradientView(View):
     )
     token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
     dtype: StoreDtype = Field("float16", description="How the vectors are stored.")
+    precondition: Precondition | None = Field(None, description="Preconditioner of the gradients; none without it.")
     tracked: list[str] = Field(default_factory=list, description="Names of the tracked tensors; filled in.")
 
     def resolved(self, model: IndexModel) -> GradientView:
-        """With targets settled, the tracked tensors named, and every setting of the sketch written out."""
-        targets = self.targets
+        """With targets settled, the tracked tensors named, and every setting of the sketch written out.
+
+        Raises:
+            ConfigError: If the sketch or the preconditioner is unknown, or the two do not go together.
+        """
+        targets, precondition, sketch = self.targets, self.precondition, self.make_sketch()
         if targets == "auto":
             targets = "linear" if model.adapter == NO_ADAPTER else "lora"
-        settled = self.model_copy(update={"targets": targets, "sketch": self.make_sketch().describe(), "tracked": []})
-        return settled.model_copy(update={"tracked": settled.collector(model).tracked})
+        if precondition is not None:
+            precondition.check(sketch)
+        settled = self.model_copy(
+            update={
+                "targets": targets,
+                "sketch": sketch.describe(),
+                "precondition": None if precondition is None or precondition.kind == "none" else precondition,
+                "tracked": [],
+            }
+        )
+        return settled.model_copy(update={"tracked": settled._collector(model).tracked})
+
+    def fit(self, plan: BuildPlan, progress: Progress | None = None) -> GradientView:
+        """Fit the preconditioner, or check the one that was fitted.
+
+        Raises:
+            FingerprintError, InputError: If the one that was fitted is not there, or is another.
+        """
+        if self.precondition is None:
+            return self
+        if self.precondition.fitted is not None:
+            self.precondition.load(plan.directory)
+            return self
+        fitted = self.precondition.fit(plan, self._collector(plan.model), progress)
+        return self.model_copy(update={"precondition": fitted})
+
+    def planned(self) -> GradientView:
+        """Without what was fitted."""
+        if self.precondition is None:
+            return self
+        return self.model_copy(update={"precondition": self.precondition.model_copy(update={"fitted": None})})
+
+    def load(self, directory: Path) -> Preconditioner:
+        """The preconditioner in the index. Raises as `Precondition.load`."""
+        return Preconditioner("none") if self.precondition is None else self.precondition.load(directory)
 
     def make_sketch(self) -> Sketch:
         """The sketch that the settings describe.
@@ -46,27 +90,31 @@ class GradientView(View):
         """
         return sketch_from(self.sketch)
 
-    def collector(self, model: IndexModel) -> Collector:
-        """The collector of these settings; the same for rows and for queries."""
+    def query_collector(self, model: IndexModel, directory: Path) -> Collector:
+        """The collector that makes queries for the rows of the index in ``directory``. Raises as `load`."""
+        return self._collector(model, self.load(directory).transform("query"))
+
+    def _collector(self, model: IndexModel, transform: Transform | None = None) -> Collector:
         return make_collector(
-            model.loaded.model, self.make_sketch(), self.targets, self.normalize, self.token_normalize
+            model.loaded.model, self.make_sketch(), self.targets, self.normalize, self.token_normalize, transform
         )
 
     def matrices(self, model: IndexModel) -> dict[str, MatrixSpec]:
         """One matrix, ``gradient``."""
-        width = self.make_sketch().dimension(self.collector(model).sizes)
+        width = self.make_sketch().dimension(self._collector(model).sizes)
         return {"gradient": MatrixSpec(width=width, dtype=self.dtype)}
 
-    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]]) -> Recorder:
-        """Runs the collector on every batch."""
-        return _GradientRecorder(self, model, len(rows))
+    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+        """Runs the collector on every batch; ``fitted`` is the preconditioner, as `load` gives it."""
+        transform = fitted.transform("train")
+        return _GradientRecorder(self, self._collector(model, transform), len(rows))
 
 
 class _GradientRecorder(Recorder):
     measures = True
 
-    def __init__(self, view: GradientView, model: IndexModel, rows: int) -> None:
-        self._collector = view.collector(model)
+    def __init__(self, view: GradientView, collector: Collector, rows: int) -> None:
+        self._collector = collector
         self._sketch = view.make_sketch()
         width = self._sketch.dimension(self._collector.sizes)
         self._buffer = MatrixBuffer("gradient", rows, width, view.dtype)

@@ -65,7 +65,7 @@ class HiddenView(View):
         spec = MatrixSpec(width=width, dtype=self.dtype)
         return {matrix_name(layer, place): spec for layer in self.layers for place in PLACES}
 
-    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]]) -> Recorder:
+    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
         """Hooks the model while another view, or a plain forward, runs it."""
         return _HiddenRecorder(self, model, len(rows))
 

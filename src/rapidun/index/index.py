@@ -67,7 +67,7 @@ class Index:
                 )
 
     def gradient_view(self) -> GradientView:
-        """Settings of the gradient view: its ``collector(model)`` and its sketch make the queries.
+        """Settings of the gradient view: its ``query_collector(model, path)`` and its sketch make the queries.
 
         Raises:
             ConfigError: If the index has none.

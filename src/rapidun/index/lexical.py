@@ -53,7 +53,7 @@ def word_key(word: str) -> int:
 class LexicalView(View):
     """Word counts of prompt and answer."""
 
-    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]]) -> Recorder:
+    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
         """Needs no model."""
         return _LexicalRecorder([f"{row.get('prompt') or ''} {row.get('response') or ''}" for row in rows])
 

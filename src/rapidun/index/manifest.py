@@ -81,6 +81,10 @@ class Manifest(_Part):
         """All files but the manifest."""
         return [file for shard in self.shards for file in shard.files] + self.files
 
+    def planned(self) -> Manifest:
+        """The manifest without what was fitted on the way."""
+        return self.model_copy(update={"views": {name: view.planned() for name, view in self.views.items()}})
+
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
         write_json(path, self.model_dump(mode="json"))

@@ -6,12 +6,16 @@ A shard depends on nothing but its own rows and the plan, so shards can be compu
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import Rows
+import numpy as np
+
+from rapidun.data import Example, Rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.files import sha256_of
 from rapidun.index.manifest import Fingerprints, Manifest, load_manifest, parse_manifest
@@ -56,15 +60,15 @@ class BuildPlan:
         return bool(self.manifest.shards)
 
     @property
+    def numbers(self) -> range:
+        """Numbers of the shards to compute."""
+        before = len(self.manifest.shards)
+        return range(before, before + math.ceil(len(self.rows) / self.manifest.shard_rows))
+
+    @property
     def spans(self) -> list[Span]:
         """The shards to compute, in order."""
-        first_row = self.manifest.rows - len(self.rows)
-        size = self.manifest.shard_rows
-        starts = range(0, len(self.rows), size)
-        return [
-            Span(len(self.manifest.shards) + place, start, min(start + size, len(self.rows)), first_row + start)
-            for place, start in enumerate(starts)
-        ]
+        return [self.span(number) for number in self.numbers]
 
     def span(self, number: int) -> Span:
         """The shard ``number``.
@@ -72,16 +76,35 @@ class BuildPlan:
         Raises:
             ConfigError: If it is not one of the plan's.
         """
-        place = number - len(self.manifest.shards)
-        spans = self.spans
-        if not 0 <= place < len(spans):
+        if number not in self.numbers:
             raise ConfigError(f"{self.directory}: shard {number} is not of this plan.")
-        return spans[place]
+        size = self.manifest.shard_rows
+        start = (number - len(self.manifest.shards)) * size
+        stop = min(start + size, len(self.rows))
+        return Span(number, start, stop, self.manifest.rows - len(self.rows) + start)
 
     def rows_of(self, span: Span) -> Rows:
         """The rows of one shard, still on disk where the rows are."""
         chosen = self.rows.dataset.select(range(span.start, span.stop))
         return replace(self.rows, dataset=chosen, lines=self.rows.lines[span.start : span.stop])
+
+    def sample(self, count: int, seed: int) -> list[Example]:
+        """``count`` rows drawn by ``seed`` without replacement, or all, tokenised; in the order of the rows."""
+        drawn = np.random.default_rng(seed).choice(len(self.rows), min(count, len(self.rows)), replace=False)
+        places = sorted(drawn.tolist())
+        chosen = replace(
+            self.rows, dataset=self.rows.dataset.select(places), lines=[self.rows.lines[place] for place in places]
+        )
+        return tokenize_rows(chosen, self.model.loaded.tokenizer, self.model.template, self.manifest.max_length)
+
+    def with_views(self, views: Mapping[str, View]) -> BuildPlan:
+        """The plan with other settings of the same views."""
+        return replace(self, manifest=self.manifest.model_copy(update={"views": dict(views)}))
+
+    @cached_property
+    def fitted(self) -> dict[str, Any]:
+        """What each view fitted before the first shard, by the view's name; read from the directory once."""
+        return {name: view.load(self.directory) for name, view in self.manifest.views.items()}
 
 
 def plan_build(

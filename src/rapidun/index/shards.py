@@ -59,7 +59,7 @@ def compute_shard(plan: BuildPlan, number: int, tick: Callable[[int], None] | No
     model = plan.model
     examples = tokenize_rows(chosen, model.loaded.tokenizer, model.template, plan.manifest.max_length)
     rows = list(chosen)
-    recorders = [view.recorder(model, rows) for view in plan.manifest.views.values()]
+    recorders = [view.recorder(model, rows, plan.fitted[name]) for name, view in plan.manifest.views.items()]
     _pass_over(plan, examples, recorders, tick)
     columns = {name: values for recorder in recorders for name, values in recorder.columns().items()}
     table = make_table(span, rows, examples, columns)

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,10 @@ from rapidun.data import Batch, Template
 from rapidun.errors import ConfigError
 from rapidun.index.storage import StoreDtype
 from rapidun.models import LoadedModel, tokenizer_fingerprint
+
+if TYPE_CHECKING:
+    from rapidun.index.build import Progress
+    from rapidun.index.plan import BuildPlan
 
 NO_ADAPTER = "none"
 
@@ -101,8 +106,24 @@ class View(BaseModel):
         """The matrices that the view (resolved) stores, by name."""
         return {}
 
-    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]]) -> Recorder:
-        """A recorder for a shard with these rows."""
+    def fit(self, plan: BuildPlan, progress: Progress | None = None) -> View:
+        """Fit what is fitted once for the whole index, before its first shard, and write it into the directory.
+
+        Returns:
+            The settings with what was fitted named; a view that was fitted before checks that it is still there.
+        """
+        return self
+
+    def planned(self) -> View:
+        """The settings without what `fit` added."""
+        return self
+
+    def load(self, directory: Path) -> Any:
+        """What `fit` wrote, for `recorder`; None where nothing is fitted."""
+        return None
+
+    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+        """A recorder for a shard with these rows; ``fitted`` is what `load` gave."""
         raise NotImplementedError(f"{type(self).__name__} has no recorder")
 
 

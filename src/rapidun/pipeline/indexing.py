@@ -14,6 +14,7 @@ from rapidun.data import BadRow, Rows, tokenize_rows
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import collect_vectors, sketch_from
 from rapidun.gradients.collector import Normalization
+from rapidun.gradients.preconditioners import Side
 from rapidun.index import (
     BuildPlan,
     GradientView,
@@ -29,6 +30,7 @@ from rapidun.index import (
 )
 from rapidun.index.export import export_numpy, export_rapidin
 from rapidun.index.plan import check_same
+from rapidun.index.preconditioning import Precondition
 from rapidun.index.storage import StoreDtype
 from rapidun.index.verify import Damage, verify
 from rapidun.index.views import NO_ADAPTER, view_class
@@ -56,6 +58,10 @@ class IndexSettings(_Section):
     )
     layers: list[int] = Field(default_factory=list, description="Hidden layers; empty is the middle and the last.")
     dtype: StoreDtype = Field("float16", description="How vectors are stored: float16, bfloat16 or int8.")
+    precondition: str = Field("none", description="Preconditioner of gradients: none, adam, kfac or ekfac.")
+    damping: float = Field(0.1, gt=0, description="The preconditioner's, as a multiple of the mean eigenvalue.")
+    precondition_rows: int = Field(512, ge=1, description="Rows that the preconditioner is fitted to.")
+    precondition_side: Side = Field("both", description="Who is preconditioned: rows and queries, or queries alone.")
     shard_rows: int | None = Field(None, ge=1, description="Rows of a shard; none is about 128 MiB a shard.")
     max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch; lower it to save memory.")
 
@@ -66,7 +72,7 @@ class IndexConfig(_Section):
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
     index: IndexSettings = Field(default_factory=IndexSettings)
-    seed: int = Field(0, ge=0, description="Seed of the sketch.")
+    seed: int = Field(0, ge=0, description="Seed of the sketch and of the preconditioner's sample.")
 
 
 def build(
@@ -151,7 +157,7 @@ def query_vectors(
     check_same(index.manifest, index.path, **model.fingerprints())
     view = index.gradient_view()
     return collect_vectors(
-        view.collector(model),
+        view.query_collector(model, index.path),
         view.make_sketch(),
         replace(subject, max_length=index.manifest.max_length).tokenize(rows),
         subject.loaded.pad_token_id,
@@ -191,11 +197,20 @@ def _views(config: IndexConfig) -> dict[str, View]:
                 targets=settings.targets,
                 token_normalize=settings.token_normalize,
                 dtype=settings.dtype,
+                precondition=Precondition(
+                    kind=settings.precondition,
+                    damping=settings.damping,
+                    side=settings.precondition_side,
+                    rows=settings.precondition_rows,
+                    seed=config.seed,
+                ),
             )
         elif name == "hidden":
             made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
         else:
             made[name] = view_class(name)()
+    if settings.precondition != "none" and "gradient" not in made:
+        raise ConfigError(f"--precondition {settings.precondition}: there is no gradient view to precondition.")
     if not made:
         raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
     return made
