@@ -55,9 +55,12 @@ def trace(
         str, typer.Option("--token-by", help="position (one pass), or loss (the paper's; a pass a token).")
     ] = "position",
     words: Annotated[
-        str, typer.Option("--words", help='Explain these words of the answer alone: "Canada,Ottawa". With --tokens.')
+        str,
+        typer.Option("--words", help='Ask about these words of the answer alone: "Canada,Ottawa".'),
     ] = "",
-    html: Annotated[Path | None, typer.Option("--html", help="Write the token map as a page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the hits as a page; with --tokens, the token map.")
+    ] = None,
     propose: Annotated[
         Path | None,
         typer.Option("--propose", help="New directory for the rows to forget and to retain. With --index and --data."),
@@ -72,9 +75,10 @@ def trace(
     """Rank training rows by their influence on an answer, most helpful first.
 
     With --index, a search on disk; with --data, rows are looked at in memory, up to a few thousand. By default hidden
-    states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence.
+    states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which is also
+    what --words uses.
     """
-    _check(model, index, data, query, prompt, tokens, words, html, token_by, propose)
+    _check(model, index, data, query, prompt, tokens, token_by, propose)
     if propose is not None and propose.exists() and not overwrite:
         raise OutputError(f"{propose}: exists. Replace it by --overwrite, or choose another --propose.")
     quiet_libraries()
@@ -88,9 +92,7 @@ def trace(
     finally:
         reporter.close()
     if html is not None:
-        from rapidun.report.token_map import write_token_map
-
-        typer.echo(str(write_token_map(of_tokens, html)), err=shared.as_json)
+        typer.echo(str(_write_page(lines, of_tokens, html)), err=shared.as_json)
     if shared.as_json:
         for line in (*lines, *of_tokens, *([proposed] if proposed else [])):
             print_json(line)
@@ -109,7 +111,7 @@ def trace(
 
 def _check(
     model: str, index: Path | None, data: Path | None, query: Path | None, prompt: str | None, tokens: int,
-    words: str, html: Path | None, token_by: str, propose: Path | None,
+    token_by: str, propose: Path | None,
 ) -> None:  # fmt: skip
     """Refuse combinations that cannot work, before anything is loaded."""
     if (query is None) == (prompt is None):
@@ -122,8 +124,6 @@ def _check(
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
     if propose is not None and (index is None or data is None):
         raise ConfigError("--propose needs --index and --data: the rows that were indexed.")
-    if (words or html is not None) and not tokens:
-        raise ConfigError("--words and --html are about tokens: add --tokens N.")
     if token_by not in ("position", "loss"):
         raise ConfigError(f"--token-by {token_by}: use position or loss.")
 
@@ -136,16 +136,15 @@ def _trace(
     """Lines of the trace and of its tokens, and what is proposed."""
     from rapidun.pipeline import Question, TraceConfig, settings_of, tokens_of, trace_index, trace_memory
 
+    asked = Question(*question, words=tuple(words))
     if index is not None:
         settings, adapter = settings_of(index, with_overrides(raw, overrides), adapter)
         answer = trace_index(
-            settings, index, Question(*question), adapter=adapter, looks=by, k=k, together=together, reporter=reporter
+            settings, index, asked, adapter=adapter, looks=by, k=k, together=together, reporter=reporter
         )
     else:
         settings = make_settings(raw, TraceConfig, overrides)
-        answer = trace_memory(
-            settings, data or Path(), Question(*question), adapter=adapter, looks=by, k=k, reporter=reporter
-        )
+        answer = trace_memory(settings, data or Path(), asked, adapter=adapter, looks=by, k=k, reporter=reporter)
     of_tokens = (
         tokens_of(answer, settings, data, by=token_by, words=words, rows=tokens, reporter=reporter)
         if tokens and data is not None
@@ -159,6 +158,16 @@ def _trace(
             answer, settings, data, propose, fdr=fdr, retain=None, overwrite=overwrite, reporter=reporter
         )
     return answer.lines, of_tokens, proposed
+
+
+def _write_page(lines: list[dict[str, Any]], of_tokens: list[dict[str, Any]], path: Path) -> Path:
+    if of_tokens:
+        from rapidun.report.token_map import write_token_map
+
+        return write_token_map(of_tokens, path)
+    from rapidun.report.hit_list import write_hit_list
+
+    return write_hit_list(lines, path)
 
 
 def _listed(text: str) -> list[str]:

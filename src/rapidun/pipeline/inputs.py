@@ -13,6 +13,7 @@ from rapidun.data import BadRow, Example, Rows, Template, assert_disjoint, load_
 from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
+from rapidun.influence.words import word_mask
 from rapidun.models import LoadedModel, load_adapter, load_model
 from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings
 from rapidun.pipeline.reporter import Reporter
@@ -42,15 +43,26 @@ class RowGroups:
 
 @dataclass(frozen=True)
 class Subject:
-    """The model under study with the one template and length its rows are tokenised by."""
+    """The model under study with the one template and length its rows are tokenised by.
+
+    Args:
+        words: Where given, only these words of an answer carry loss: a query about them.
+    """
 
     loaded: LoadedModel
     template: Template
     max_length: int
+    words: tuple[str, ...] = ()
 
     def tokenize(self, rows: Rows | Sequence[Row], *, column: str = "response") -> list[Example]:
-        """Tokenise rows under the run's one template and length (trap 19)."""
-        return tokenize_rows(rows, self.loaded.tokenizer, self.template, self.max_length, response_column=column)
+        """Tokenise rows under the run's one template and length (trap 19).
+
+        Raises:
+            InputError: If a row cannot be tokenised, or its answer lacks one of ``words``.
+        """
+        tokenizer = self.loaded.tokenizer
+        examples = tokenize_rows(rows, tokenizer, self.template, self.max_length, response_column=column)
+        return [word_mask(e, tokenizer, words=self.words) for e in examples] if self.words else examples
 
     def with_model(self, model: Any) -> Subject:
         """The same with another model object."""

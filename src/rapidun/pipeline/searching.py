@@ -24,7 +24,7 @@ from rapidun.influence.candidates import fuse_hits
 from rapidun.pipeline.indexing import query_vectors
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.tracing import DEFAULT_LOOKS, checked_looks
+from rapidun.pipeline.tracing import DEFAULT_LOOKS, WORD_LOOKS, checked_looks
 
 SHALLOWEST, DEEPER = 1000, 20  # rows of each look that take part in a fusion: at least, and for each one asked for
 
@@ -41,8 +41,9 @@ class Asked:
 
     @cached_property
     def texts(self) -> list[str]:
-        """Prompt and answer, as the lexical view holds them."""
-        return [f"{row['prompt']} {row['response']}" for row in self.rows]
+        """Prompt and answer, as the lexical view holds them; of a query about words, the words."""
+        words = " ".join(self.subject.words)
+        return [words or f"{row['prompt']} {row['response']}" for row in self.rows]
 
     @cached_property
     def gradients(self) -> np.ndarray:
@@ -131,15 +132,22 @@ def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenView, max_tokens:
     return {name: torch.cat(parts).float().numpy()[back] for name, parts in found.items()}
 
 
-def looks_of(index: Index, wanted: Sequence[str] = ()) -> list[str]:
-    """The looks to use: those wanted, or the default ones that this index can give.
+def looks_of(index: Index, wanted: Sequence[str] = (), *, words: bool = False) -> list[str]:
+    """The looks to use: those wanted, or the default ones that this index can give; for words, the gradient.
 
     Raises:
-        ConfigError: If one is unknown.
+        ConfigError: If one is unknown, or the query is about words and the index has no gradients.
     """
     if chosen := checked_looks(wanted, LOOKS):
         return chosen
     views = index.manifest.views
+    if words and "gradient" not in views:
+        raise ConfigError(
+            f"{index.path}: no gradient view, and nothing else finds what taught a word. Build the index with "
+            "--views gradient, or say which look to use with --by."
+        )
+    if words:
+        return list(WORD_LOOKS)
     there = [name for name in DEFAULT_LOOKS if (name if name == "lexical" else "hidden") in views]
     return there or ["gradient"]
 

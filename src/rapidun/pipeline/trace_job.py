@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,16 @@ ANSWER_TOKENS = 64
 
 @dataclass(frozen=True)
 class Question:
-    """The answers to explain: a row file, or one prompt whose answer is given or generated."""
+    """The answers to explain: a row file, or one prompt whose answer is given or generated.
+
+    Args:
+        words: Words of every answer that alone are asked about; all of it without them.
+    """
 
     path: Path | None = None
     prompt: str | None = None
     response: str | None = None
+    words: tuple[str, ...] = ()
 
     def rows(self, subject: Subject, config: TraceConfig) -> list[Row]:
         """As rows with ``prompt`` and ``response``.
@@ -72,8 +77,9 @@ def trace_memory(
     queries = question.rows(subject, config)
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
-        subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks, measure=False
-    )
+        subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
+        words=question.words, measure=False,
+    )  # fmt: skip
     return Answer(subject, queries, found.hits, found.lines)
 
 
@@ -116,14 +122,14 @@ def trace_index(
         FingerprintError: If the index was built with another model, adapter, tokenizer or template; names both.
     """
     opened = open_index(index)
-    chosen = looks_of(opened, looks)
+    chosen = looks_of(opened, looks, words=bool(question.words))
     reporter.phase("check", "Reading queries and model")
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     marks: dict[str, Any] = index_model(subject, adapter).fingerprints()
     opened.check(**marks)
     queries = question.rows(subject, config)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
-    asked = Asked(opened, subject, queries, adapter, reporter)
+    asked = Asked(opened, replace(subject, words=question.words), queries, adapter, reporter)
     hits = search(asked, chosen, k, together=together)
     lines = [line for number, found in enumerate(hits) for line in _lines(opened, number, queries, found, together)]
     return Answer(subject, queries, hits, lines, asked, tuple(chosen))

@@ -8,7 +8,7 @@ quality is measured against it, beside the fusion's and chance.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ from rapidun.pipeline.weigh import sketch_rows
 PREVIEW = 240
 PRECISION_AT = (5, 20, 100)
 DEFAULT_LOOKS = ("answer", "prompt", "lexical")
+WORD_LOOKS = ("gradient",)  # docs/benchmarks/error_tracing.md
 FUSED = "fused"
 
 
@@ -45,8 +46,14 @@ class Traced:
 
 @dataclass(frozen=True)
 class Compared:
-    """Queries beside a pool; what the looks share is computed once, and only if a look asks."""
+    """Queries beside a pool; what the looks share is computed once, and only if a look asks.
 
+    Args:
+        asking: The subject that tokenises the queries, which may be about some words alone.
+        subject: The one that tokenises the rows.
+    """
+
+    asking: Subject
     subject: Subject
     queries: Sequence[Row]
     rows: Sequence[Row]
@@ -54,16 +61,16 @@ class Compared:
     seed: int
     reporter: Reporter
 
-    def vectors(self, rows: Sequence[Row], name: str) -> np.ndarray:
+    def vectors(self, subject: Subject, rows: Sequence[Row], name: str) -> np.ndarray:
         """Gradient sketches, (rows, k) float32."""
-        return sketch_rows(self.subject, rows, name, self.settings, self.seed, self.reporter)
+        return sketch_rows(subject, rows, name, self.settings, self.seed, self.reporter)
 
     @cached_property
     def hidden(self) -> tuple[HiddenViews, HiddenViews]:
         """Hidden states of queries and pool."""
         model, pad = self.subject.loaded.model, self.subject.loaded.pad_token_id
-        asked, pool = (hidden_views(model, self.subject.tokenize(rows), pad) for rows in (self.queries, self.rows))
-        return asked, pool
+        asked = hidden_views(model, self.asking.tokenize(self.queries), pad)
+        return asked, hidden_views(model, self.subject.tokenize(self.rows), pad)
 
 
 Look = Callable[[Compared], np.ndarray]
@@ -83,13 +90,9 @@ def register_look(name: str) -> Callable[[Look], Look]:
 @register_look("gradient")
 def _gradient(pair: Compared) -> np.ndarray:
     similarity = pair.settings.similarity
-    asked, pool = (prepared(pair.vectors(rows, name), similarity) for rows, name in _named(pair))
-    scores: np.ndarray = asked @ pool.T
+    asked = prepared(pair.vectors(pair.asking, pair.queries, "queries"), similarity)
+    scores: np.ndarray = asked @ prepared(pair.vectors(pair.subject, pair.rows, "pool"), similarity).T
     return scores
-
-
-def _named(pair: Compared) -> list[tuple[Sequence[Row], str]]:
-    return [(pair.queries, "queries"), (pair.rows, "pool")]
 
 
 @register_look("answer")
@@ -106,7 +109,8 @@ def _prompt(pair: Compared) -> np.ndarray:
 
 @register_look("lexical")
 def _lexical(pair: Compared) -> np.ndarray:
-    return bm25_scores([_text(row) for row in pair.queries], [_text(row) for row in pair.rows])
+    words = " ".join(pair.asking.words)
+    return bm25_scores([words or _text(row) for row in pair.queries], [_text(row) for row in pair.rows])
 
 
 def trace_rows(
@@ -119,6 +123,7 @@ def trace_rows(
     seed: int,
     reporter: Reporter,
     looks: Sequence[str] = (),
+    words: Sequence[str] = (),
     measure: bool = True,
 ) -> Traced:
     """The ``k`` most helpful and most harmful pool rows of each query.
@@ -126,15 +131,17 @@ def trace_rows(
     Args:
         queries: Rows with prompt, response and, where there is one, context.
         pool: Training rows.
-        looks: One look, or several to fuse; default `DEFAULT_LOOKS`.
+        looks: One look, or several to fuse; default `DEFAULT_LOOKS`, for words `WORD_LOOKS`.
+        words: Ask about these words of the answers alone.
         measure: Take the retrieval quality of every look where the pool is labelled.
 
     Raises:
         ConfigError: If a look is unknown.
+        InputError: If a word is not in an answer.
     """
-    chosen = checked_looks(looks, LOOKS) or list(DEFAULT_LOOKS)
+    chosen = checked_looks(looks, LOOKS) or list(WORD_LOOKS if words else DEFAULT_LOOKS)
     rows = list(pool)
-    pair = Compared(subject, queries, rows, settings, seed, reporter)
+    pair = Compared(replace(subject, words=tuple(words)), subject, queries, rows, settings, seed, reporter)
     relevant = _labels(rows) if measure else None
     wanted = chosen if relevant is None else list(dict.fromkeys([*chosen, *LOOKS]))
     scores = {name: LOOKS[name](pair) for name in wanted}

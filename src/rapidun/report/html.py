@@ -53,8 +53,8 @@ def plotly_script() -> str:
 
 
 def policy(scripts: list[str]) -> str:
-    """A content security policy that allows these scripts and no connection."""
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    """A content security policy that allows these scripts, or none, and no connection."""
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

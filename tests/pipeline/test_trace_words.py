@@ -1,0 +1,102 @@
+"""A trace that asks about words of an answer: in the index and in memory, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapidun.errors import ConfigError, InputError
+from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
+from rapidun.influence.similarity import prepared
+from rapidun.influence.words import word_mask
+from rapidun.pipeline import Question, Silent, settings_of, trace_index, trace_memory
+from rapidun.pipeline.config import make_config
+from rapidun.pipeline.indexing import IndexConfig, build
+from rapidun.pipeline.inputs import open_subject
+from tiny import save_tiny, tiny_rows, write_rows
+
+ROWS = [*tiny_rows("forget", 4), *tiny_rows("retain", 8)]
+QUERY = {"prompt": "tell me", "response": "the robot cat sat"}
+K = 4096
+
+
+def make_index(place: Path, *views: str) -> Path:
+    raw = {
+        "model": {"source": str(place / "model")},
+        "data": {"template": "plain", "max_length": 96},
+        "index": {"k": K, "views": list(views), "dtype": "float16"},
+    }
+    out = place / f"index-{'-'.join(views)}"
+    config = make_config(raw, IndexConfig)
+    build(config, place / "rows.jsonl", out, adapter=None, resume=False, overwrite=False, reporter=Silent())
+    return out
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("words")
+    save_tiny(place / "model")
+    write_rows(place / "rows.jsonl", ROWS)
+    write_rows(place / "query.jsonl", [QUERY])
+    make_index(place, "gradient", "lexical")
+    make_index(place, "hidden", "lexical")
+    return place
+
+
+def settings(index: Path) -> Any:
+    raw = {"model": {"source": ""}, "data": {"template": "auto"}, "seed": 0, "influence": {"sketch_size": K}}
+    return settings_of(index, raw, None)[0]
+
+
+def traced(index: Path, *words: str, looks: tuple[str, ...] = ()) -> dict[str, float]:
+    """Row id to score."""
+    question = Question(index.parent / "query.jsonl", words=words)
+    found = trace_index(
+        settings(index), index, question, adapter=None, looks=looks, k=len(ROWS), together=False, reporter=Silent()
+    )
+    return {line["id"]: line["score"] for line in found.lines}
+
+
+def test_only_the_words_carry_loss(place: Path) -> None:
+    index = place / "index-gradient-lexical"
+    subject = open_subject(settings(index).model, settings(index).data, Silent())
+    collector = GradientCollector(subject.loaded.model, "linear")
+    query = word_mask(subject.tokenize([QUERY])[0], subject.loaded.tokenizer, words=["robot"])
+    examples = subject.tokenize(ROWS)
+    one, rows = (
+        prepared(collect_vectors(collector, RapidGrad(K), part, 0, max_tokens=512), "cosine")
+        for part in ([query], examples)
+    )
+    found = traced(index, "robot")
+    np.testing.assert_allclose([found[row.id] for row in examples], (one @ rows.T)[0], atol=2e-3)
+    whole = traced(index, looks=("gradient",))
+    assert max(abs(whole[row] - found[row]) for row in found) > 0.05
+
+
+def test_rows_in_memory_are_ranked_as_in_the_index(place: Path) -> None:
+    index = place / "index-gradient-lexical"
+    question = Question(place / "query.jsonl", words=("robot",))
+    found = trace_memory(
+        settings(index), place / "rows.jsonl", question, adapter=None, looks=(), k=len(ROWS), reporter=Silent()
+    )
+    expected = traced(index, "robot")
+    assert {line["id"]: line["score"] for line in found.lines} == pytest.approx(expected, abs=2e-3)
+
+
+def test_by_words_the_lexical_look_takes_the_words_alone(place: Path) -> None:
+    found = traced(place / "index-gradient-lexical", "robot", looks=("lexical",))
+    assert [value > 0 for value in found.values()] == [True] * 4 + [False] * 8
+
+
+def test_an_index_without_gradients_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="no gradient view"):
+        traced(place / "index-hidden-lexical", "robot")
+    assert traced(place / "index-hidden-lexical", "robot", looks=("answer",))
+
+
+def test_a_word_that_is_not_in_the_answer_is_refused(place: Path) -> None:
+    with pytest.raises(InputError, match="'moon' is not in the answer"):
+        traced(place / "index-gradient-lexical", "moon")
