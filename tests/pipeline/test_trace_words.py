@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapidun.data import load_rows
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.influence.similarity import prepared
@@ -65,7 +66,7 @@ def test_only_the_words_carry_loss(place: Path) -> None:
     subject = open_subject(settings(index).model, settings(index).data, Silent())
     collector = GradientCollector(subject.loaded.model, "linear")
     query = word_mask(subject.tokenize([QUERY])[0], subject.loaded.tokenizer, words=["robot"])
-    examples = subject.tokenize(ROWS)
+    examples = subject.tokenize(list(load_rows(place / "rows.jsonl")))
     one, rows = (
         prepared(collect_vectors(collector, RapidGrad(K), part, 0, max_tokens=512), "cosine")
         for part in ([query], examples)
