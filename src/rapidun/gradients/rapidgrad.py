@@ -13,7 +13,8 @@ the batch nor the other tensors nor the device, the same gradient has the same s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ _CHUNK = 2**16  # part of the definition: each chunk of a tensor has keys of its
 _SIGN_BIT = -(2**31)
 _INDICES = np.arange(_CHUNK, dtype=np.uint32)
 _MULTIPLIERS = (0x7FEB352D, 0x045D9F3B)  # odd, with about half of their bits set
+_Keys = tuple[int, int, int]
+_Adder = Callable[[torch.Tensor, torch.Tensor, list[_Keys]], None]
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,9 @@ class RapidGrad:
         return {"kind": "rapidgrad", "k": self.k, "seed": self.seed}
 
     def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
-        """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k), chunk by chunk."""
-        for number, chunk in enumerate(torch.split(gradients, _CHUNK, dim=1)):
-            hashed = _hashed(_keys(self.seed, name, number), chunk.shape[1], gradients.device)
-            flipped = chunk.view(torch.int32) ^ (hashed & _SIGN_BIT)  # chunk * signs, at a third of the cost
-            total.index_add_(1, self._buckets(hashed), flipped.view(torch.float32))
+        """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k); by Triton on a GPU that has it."""
+        chunks = range(-(-gradients.shape[1] // _CHUNK))
+        _adder(gradients.device)(total, gradients, [_keys(self.seed, name, chunk) for chunk in chunks])
 
     def buckets_and_signs(
         self, name: str, chunk: int, length: int, device: torch.device
@@ -68,13 +69,32 @@ class RapidGrad:
         """Bucket (int64) and sign (float32, +1 or -1) of the first ``length`` values of a tensor's chunk."""
         hashed = _hashed(_keys(self.seed, name, chunk), length, device)
         signs = torch.copysign(torch.ones((), device=device), hashed.view(torch.float32))
-        return self._buckets(hashed), signs
+        return _buckets(hashed, self.k), signs
 
-    def _buckets(self, hashed: torch.Tensor) -> torch.Tensor:
-        """The hash without its sign bit, modulo k, int64; overwrites ``hashed``."""
-        if self.k & (self.k - 1) == 0:
-            return hashed.bitwise_and_(self.k - 1).long()  # the same remainder, four times faster
-        return hashed.bitwise_and_(0x7FFFFFFF).remainder_(self.k).long()
+
+def _adder(device: torch.device) -> _Adder:
+    """What adds sketches on a device: the Triton kernel on a GPU that has it, else `_add_by_torch`."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return _add_by_torch
+    from rapidun.gradients.rapidgrad_triton import checked_kernel
+
+    found: _Adder = checked_kernel(device, _add_by_torch)
+    return found
+
+
+def _add_by_torch(total: torch.Tensor, gradients: torch.Tensor, keys: list[_Keys]) -> None:
+    """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k), chunk by chunk."""
+    for key, chunk in zip(keys, torch.split(gradients, _CHUNK, dim=1), strict=False):  # no values: one chunk, no key
+        hashed = _hashed(key, chunk.shape[1], gradients.device)
+        flipped = chunk.view(torch.int32) ^ (hashed & _SIGN_BIT)  # chunk * signs, at a third of the cost
+        total.index_add_(1, _buckets(hashed, total.shape[1]), flipped.view(torch.float32))
+
+
+def _buckets(hashed: torch.Tensor, k: int) -> torch.Tensor:
+    """The hash without its sign bit, modulo k, int64; overwrites ``hashed``."""
+    if k & (k - 1) == 0:
+        return hashed.bitwise_and_(k - 1).long()  # the same remainder, four times faster
+    return hashed.bitwise_and_(0x7FFFFFFF).remainder_(k).long()
 
 
 def hashed_signs(seed: int, name: str, count: int, device: torch.device) -> torch.Tensor:
@@ -85,7 +105,7 @@ def hashed_signs(seed: int, name: str, count: int, device: torch.device) -> torc
     return torch.copysign(one, torch.cat(hashed).view(torch.float32))
 
 
-def _keys(seed: int, name: str, chunk: int) -> tuple[int, int, int]:
+def _keys(seed: int, name: str, chunk: int) -> _Keys:
     """Three 32-bit keys, as different for neighbouring chunks and names as SHA-256 makes them."""
     digest = hashlib.sha256(f"{seed}:{chunk}:{name}".encode()).digest()
     return _int32(digest[0:4]), _int32(digest[4:8]), _int32(digest[8:12])
@@ -95,7 +115,7 @@ def _int32(raw: bytes) -> int:
     return int.from_bytes(raw, "little", signed=True)
 
 
-def _hashed(keys: tuple[int, int, int], length: int, device: torch.device) -> torch.Tensor:
+def _hashed(keys: _Keys, length: int, device: torch.device) -> torch.Tensor:
     """Keyed hash of 0..length-1, int32: integer arithmetic modulo 2^32, equal on every device.
 
     Three rounds of "add a key, multiply by an odd number, fold the high bits onto the low ones"; with two rounds,
@@ -107,7 +127,7 @@ def _hashed(keys: tuple[int, int, int], length: int, device: torch.device) -> to
     return _hashed_by_torch(keys, length, device)
 
 
-def _hashed_by_numpy(keys: tuple[int, int, int], length: int) -> npt.NDArray[np.uint32]:
+def _hashed_by_numpy(keys: _Keys, length: int) -> npt.NDArray[np.uint32]:
     first, second, third = (np.uint32(key % 2**32) for key in keys)
     values = _INDICES[:length] ^ first
     values *= np.uint32(_MULTIPLIERS[0])
@@ -120,7 +140,7 @@ def _hashed_by_numpy(keys: tuple[int, int, int], length: int) -> npt.NDArray[np.
     return values
 
 
-def _hashed_by_torch(keys: tuple[int, int, int], length: int, device: torch.device) -> torch.Tensor:
+def _hashed_by_torch(keys: _Keys, length: int, device: torch.device) -> torch.Tensor:
     """The same for other devices; the mask takes away the ones that an arithmetic right shift brings in."""
     first, second, third = keys
     values = torch.arange(length, dtype=torch.int32, device=device)
