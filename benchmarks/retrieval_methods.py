@@ -28,6 +28,7 @@ from rapidun.gradients.sketched import SketchedBatch
 from rapidun.index.storage import decode, encode
 from rapidun.influence import bm25_scores, random_scores
 from rapidun.influence.fusion import reciprocal_rank_fusion
+from rapidun.influence.hidden import hidden_views
 from rapidun.influence.whitening import PoolStatistics, whitened_similarity
 from rapidun.models import LoadedModel
 from rapidun.models.losses import mean_answer_loss
@@ -104,6 +105,11 @@ def all_vectors(
     return found
 
 
+def centred(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """(queries, pool) cosines after taking away the pool's mean."""
+    return whitened_similarity(queries, pool, PoolStatistics.of([pool]), np.inf)
+
+
 @scoring_pass("random")
 def _random(case: Case) -> Scores:
     return {"random": random_scores(len(case.asked), len(case.pool), case.seed)}
@@ -124,6 +130,16 @@ def _hidden(case: Case) -> Scores:
         for ridge, how in ((np.inf, "centred"), (1.0, "whitened")):
             found[f"hidden, {title}, {how}"] = whitened_similarity(ours, theirs, statistics, ridge)
     return found
+
+
+@scoring_pass("change", trained_only=True)
+def _change(case: Case) -> Scores:
+    """What training changed in the states of the answer: centred difference of the two models' means."""
+    parts = []
+    for after, rows in zip(case.hidden, (case.asked, case.pool), strict=True):
+        before = hidden_views(case.before.model, case.tokens(rows), case.before.pad_token_id)
+        parts.append(after.answer_mean - before.answer_mean)
+    return {"hidden, change of the answer mean, centred": centred(*parts)}
 
 
 @scoring_pass("layer")

@@ -15,9 +15,10 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from backdoor_retrieval import of_groups, score_case
+from backdoor_retrieval import ranking_by, score_case
 from retrieval_methods import MAIN
 from retrieval_world import REGIMES
+from scipy.stats import rankdata
 
 from rapidun.influence.fusion import reciprocal_rank_fusion
 
@@ -26,12 +27,14 @@ VIEWS = {
     "answer-w": "hidden, answer mean, whitened",
     "prompt": "hidden, last prompt token, centred",
     "prompt-w": "hidden, last prompt token, whitened",
+    "change": "hidden, change of the answer mean, centred",
     "BM25": "BM25",
     "gradient": f"{MAIN} | float32",
     "gradient-c": f"{MAIN}, centred on the pool",
     "readout": "Readout K=2^12, centred",
 }
-PLACES = (("answer", "answer-w"), ("prompt", "prompt-w"), ("BM25",), ("gradient", "gradient-c"), ("readout",))
+PLACES = (("change",), ("answer", "answer-w"), ("prompt", "prompt-w"), ("BM25",), ("gradient",))
+TWICE = "change"  # also tried with a double share
 
 
 def evidence(scores: np.ndarray) -> np.ndarray:
@@ -61,6 +64,13 @@ FUSIONS: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
 }
 
 
+def aurocs(scores: np.ndarray, relevant: np.ndarray) -> float:
+    """Mean over queries of the area under the ROC curve."""
+    ranks = rankdata(scores, axis=1)[:, relevant].mean(axis=1)
+    good, bad = relevant.sum(), (~relevant).sum()
+    return float(np.mean((ranks - (good + 1) / 2) / bad))
+
+
 def candidates() -> list[tuple[str, list[str], str]]:
     """(title, views, fusion) of every single view and of every choice of two to four places."""
     found = [(name, [name], "ranks") for name in VIEWS]
@@ -69,6 +79,9 @@ def candidates() -> list[tuple[str, list[str], str]]:
             for picks in np.ndindex(*(len(place) for place in places)):
                 views = [place[pick] for place, pick in zip(places, picks, strict=True)]
                 found += [(f"{' + '.join(views)} | {fusion}", views, fusion) for fusion in FUSIONS]
+                if TWICE in views:
+                    twice = [TWICE, *views]
+                    found += [(f"{' + '.join(twice)} | {fusion}", twice, fusion) for fusion in FUSIONS]
     return found
 
 
@@ -82,14 +95,16 @@ def main() -> None:
     cases = [score_case(name, seed, arguments.out, []) for name in arguments.regimes for seed in arguments.seeds]
     lines = []
     for title, views, fusion in candidates():
+        if any(VIEWS[view] not in scores for view in views for _, scores in cases):
+            continue
         values: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for case, scores in cases:
             fused = (
                 FUSIONS[fusion]([scores[VIEWS[view]] for view in views]) if len(views) > 1 else scores[VIEWS[views[0]]]
             )
             for kind, part in case.by_kind(np.asarray(fused, dtype=np.float64)).items():
-                one, all_of_them = (of_groups(part, case.relevant, size)["auroc"] for size in (1, len(part)))
-                values.setdefault((case.place.name.rsplit("-", 1)[0], kind), []).append((one, all_of_them))
+                pair = (aurocs(part, case.relevant), aurocs(ranking_by(part)[None], case.relevant))
+                values.setdefault((case.place.name.rsplit("-", 1)[0], kind), []).append(pair)
         means = np.array([np.mean(pairs, axis=0) for pairs in values.values()])
         lines.append((float(means[:, 0].mean()), title, means, list(values)))
     print("columns:", [f"{regime}/{kind}" for regime, kind in lines[0][3]])
