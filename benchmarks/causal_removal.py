@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from backdoor_retrieval import mean_interval, ranking_by
-from retrieval_methods import FUSIONS, MAIN, PASSES, all_vectors, cosine
+from retrieval_methods import CHANGED, FUSIONS, MAIN, PASSES, WITH_BASE, all_vectors, cosine
 from retrieval_world import BEFORE, QUERIES, Case, Regime, judge_for, own_answers, triggered
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -34,14 +34,14 @@ from rapidun.models import load_model
 from training import Schedule, train_stage
 
 POISONED, CLEAN, TEST_PROMPTS = 250, 1250, 160
-DEFAULT = "ranks: answer mean, last prompt token (whitened), BM25"
 REMOVED = {  # what a table calls it: the score it removes by
     "nothing": None,
     "random rows": "random",
     "BM25": "BM25",
     "hidden, answer mean, centred": "hidden, answer mean, centred",
     "RapidIn (RapidGrad, layer-normalised)": f"{MAIN} | float32",
-    "**rapidun's default**": DEFAULT,
+    "hidden, change of the answer mean": CHANGED,
+    "**rapidun's default**": WITH_BASE,
     "all poisoned rows (the truth)": "truth",
 }
 Row = dict[str, Any]
@@ -91,12 +91,12 @@ def attacked(place: Path, prompts: list[Row], judge: Callable[[list[str]], Any])
 def rankings(case: Case) -> Mapping[str, np.ndarray]:
     """Every method's scores, (queries, rows)."""
     found: dict[str, np.ndarray] = {}
-    for name in ("random", "BM25", "hidden"):
+    for name in ("random", "BM25", "hidden", "change"):
         found |= PASSES[name][0](case)
     sketch = {"s": RapidGrad(k=2**16, seed=case.seed)}
     asked, pool = (all_vectors(case.loaded, case.tokens(rows), sketch)["s"] for rows in (case.asked, case.pool))
     found[f"{MAIN} | float32"] = cosine(asked, pool)
-    found[DEFAULT] = FUSIONS[DEFAULT](found)
+    found[WITH_BASE] = FUSIONS[WITH_BASE](found)
     found["truth"] = case.relevant[None].astype(np.float64)
     return found
 

@@ -27,7 +27,7 @@ from rapidun.gradients import (
 from rapidun.gradients.sketched import SketchedBatch
 from rapidun.index.storage import decode, encode
 from rapidun.influence import bm25_scores, random_scores
-from rapidun.influence.fusion import reciprocal_rank_fusion
+from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.influence.hidden import hidden_views
 from rapidun.influence.whitening import PoolStatistics, whitened_similarity
 from rapidun.models import LoadedModel
@@ -305,11 +305,38 @@ def rrf(found: Mapping[str, np.ndarray], *titles: str) -> np.ndarray:
     return reciprocal_rank_fusion([found[title] for title in titles])
 
 
-@fusion("ranks: answer mean, last prompt token (whitened), BM25")
+CHANGED, ANSWER, PROMPT = (
+    f"hidden, {place}, centred" for place in ("change of the answer mean", "answer mean", "last prompt token")
+)
+WITH_BASE = "**rapidun's default: change of the answer mean (twice), BM25**"
+WITHOUT_BASE = "rapidun's default without the model before training: answer mean, last prompt token, BM25"
+
+
+@fusion(WITH_BASE)
+def _with_base(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    return evidence_fusion([found[CHANGED], found["BM25"]], weights=[2, 1])
+
+
+@fusion(WITHOUT_BASE)
+def _without_base(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    return evidence_fusion([found[ANSWER], found[PROMPT], found["BM25"]])
+
+
+@fusion("the same by reciprocal ranks")
+def _three_centred(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    return rrf(found, ANSWER, PROMPT, "BM25")
+
+
+@fusion("the same by reciprocal ranks, whitened")
 def _three(found: Mapping[str, np.ndarray]) -> np.ndarray:
     return rrf(found, "hidden, answer mean, whitened", "hidden, last prompt token, whitened", "BM25")
 
 
-@fusion("ranks: answer mean, last prompt token (centred), BM25")
-def _three_centred(found: Mapping[str, np.ndarray]) -> np.ndarray:
-    return rrf(found, "hidden, answer mean, centred", "hidden, last prompt token, centred", "BM25")
+@fusion("rapidun's default and RapidGrad")
+def _with_gradient(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    return evidence_fusion([found[CHANGED], found["BM25"], found[f"{MAIN} | float32"]], weights=[2, 1, 1])
+
+
+@fusion("rapidun's default without the model before training, and RapidGrad")
+def _three_with_gradient(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    return evidence_fusion([found[ANSWER], found[PROMPT], found["BM25"], found[f"{MAIN} | float32"]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence.fusion import aggregate_queries, ranks, reciprocal_rank_fusion
+from rapidun.influence.fusion import aggregate_queries, evidence, evidence_fusion, ranks, reciprocal_rank_fusion
 
 
 def test_fused_scores_are_sums_of_reciprocal_ranks():
@@ -75,3 +75,36 @@ def test_bad_input_is_named():
         aggregate_queries(a, "vote")
     with pytest.raises(InputError, match="No queries"):
         aggregate_queries(np.zeros((0, 3)))
+
+
+def test_evidence_counts_lower_spreads_above_the_middle() -> None:
+    scores = np.concatenate([np.random.default_rng(0).normal(5.0, 2.0, 9999), [25.0]])[None]
+    found = evidence(scores)
+    assert found[0, -1] == pytest.approx(10.0, rel=0.05)
+    np.testing.assert_allclose(found, evidence(3 * scores - 7), rtol=1e-9)
+
+
+def test_evidence_of_flat_scores_is_finite() -> None:
+    mostly_zero = np.zeros((1, 100))
+    mostly_zero[0, :10] = 3.0
+    found = evidence(np.concatenate([mostly_zero, np.ones((1, 100))]))
+    assert found[0, 0] == pytest.approx(3.0 / mostly_zero.std()) and (found[0, 10:] == 0).all()
+    assert (found[1] == 0).all()
+
+
+def test_chosen_rows_are_measured_by_the_sample() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(2, 500))
+    chosen = [3, 400]
+    whole = evidence_fusion([scores, scores**3], weights=[2, 1])
+    part = evidence_fusion([scores[:, chosen], scores[:, chosen] ** 3], weights=[2, 1], samples=[scores, scores**3])
+    np.testing.assert_allclose(part, whole[:, chosen], rtol=1e-5)
+
+
+def test_a_view_that_sees_nothing_does_not_hide_one_that_does() -> None:
+    rng = np.random.default_rng(2)
+    clear = np.concatenate([rng.normal(20.0, 1.0, (5, 30)), rng.normal(0.0, 1.0, (5, 970))], axis=1)
+    noise = rng.normal(size=(5, 1000))
+    by_evidence, by_ranks = (fuse([clear, noise]) for fuse in (evidence_fusion, reciprocal_rank_fusion))
+    top = [np.argsort(-scores, axis=1)[:, :30] for scores in (by_evidence, by_ranks)]
+    assert (top[0] < 30).mean() == 1.0 > (top[1] < 30).mean()

@@ -11,8 +11,8 @@ import pytest
 
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.index import open_index
-from rapidun.influence.fusion import reciprocal_rank_fusion
-from rapidun.pipeline import Question, Silent, settings_of, tokens_of, trace_index
+from rapidun.influence.fusion import evidence, evidence_fusion
+from rapidun.pipeline import Question, Silent, searching, settings_of, tokens_of, trace_index
 from rapidun.pipeline.config import make_config
 from rapidun.pipeline.indexing import IndexConfig, build
 from rapidun.pipeline.inputs import open_subject
@@ -30,6 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(place / "model")
     write_rows(place / "rows.jsonl", ROWS)
     write_rows(place / "query.jsonl", [ROWS[3], ROWS[10]])
+    write_rows(place / "one.jsonl", [ROWS[3]])
     raw = {
         "model": {"source": str(place / "model")},
         "data": {"template": "plain", "max_length": 96},
@@ -65,7 +66,12 @@ def test_model_template_and_length_are_the_indexs_unless_given(place: Path) -> N
     assert (settings.data.template, settings.data.max_length, adapter) == ("plain", 96, None)
 
 
-def test_the_default_fuses_hidden_states_and_words_exactly(place: Path) -> None:
+@pytest.mark.parametrize("whole", [2**26, 0])
+def test_the_default_fuses_hidden_states_and_words_by_evidence(
+    place: Path, whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "WHOLE", whole)
+    monkeypatch.setattr(searching, "SAMPLED", len(ROWS))
     index = open_index(place / "index")
     settings, _ = settings_of(place / "index", raw_settings(), None)
     subject = open_subject(settings.model, settings.data, Silent())
@@ -78,7 +84,7 @@ def test_the_default_fuses_hidden_states_and_words_exactly(place: Path) -> None:
         for number, hits in enumerate(LOOKS[look](asked).search(len(ROWS))):
             found[number, [hit.position for hit in hits.helpful]] = [hit.score for hit in hits.helpful]
         scores.append(found)
-    exact = reciprocal_rank_fusion(scores)
+    exact = evidence_fusion(scores)
     for number, hits in enumerate(search(asked, looks, 5)):
         np.testing.assert_allclose(
             [hit.score for hit in hits.helpful], [exact[number, hit.position] for hit in hits.helpful], rtol=1e-6
@@ -86,14 +92,22 @@ def test_the_default_fuses_hidden_states_and_words_exactly(place: Path) -> None:
         assert hits.helpful[0].score == pytest.approx(exact[number].max())
 
 
-def test_queries_together_add_their_reciprocal_ranks(place: Path) -> None:
+def test_queries_together_average_their_evidence(place: Path) -> None:
     each = traced(place, k=len(ROWS))
     summed = np.zeros(len(ROWS))
     for line in each.lines:
-        summed[line["position"]] += line["score"]
+        summed[line["position"]] += line["score"] / 2
     together = traced(place, k=len(ROWS), together=True)
     assert {line["query_index"] for line in together.lines} == {0}
-    np.testing.assert_allclose([line["score"] for line in together.lines], -np.sort(-summed), rtol=1e-9)
+    np.testing.assert_allclose([line["score"] for line in together.lines], -np.sort(-summed), rtol=1e-5, atol=1e-6)
+
+
+def test_queries_together_by_one_look_are_comparable_first(place: Path) -> None:
+    raw = {line["position"]: line["score"] for line in traced(place, looks=["lexical"], k=len(ROWS)).lines[: len(ROWS)]}
+    alone = traced(place, looks=["lexical"], k=len(ROWS), together=True, question=Question(place / "one.jsonl"))
+    expected = evidence(np.array([[raw[position] for position in range(len(ROWS))]]))[0]
+    found = {line["position"]: line["score"] for line in alone.lines}
+    np.testing.assert_allclose([found[position] for position in range(len(ROWS))], expected, atol=1e-5)
 
 
 def test_the_models_own_answer_is_traced_where_none_is_given(place: Path) -> None:

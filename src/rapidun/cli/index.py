@@ -42,6 +42,14 @@ def build(
     views: Annotated[
         str, typer.Option("--views", help="Any of gradient, hidden, lexical.", rich_help_panel=_INDEX)
     ] = "gradient,hidden,lexical",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            help="The model before training: also index what it changed. An adapter is its own.",
+            rich_help_panel=_INDEX,
+        ),
+    ] = "",
     k: Annotated[int, typer.Option("--k", help="Length of a gradient sketch.", rich_help_panel=_INDEX)] = 65_536,
     sketch: Annotated[
         str, typer.Option("--sketch", help="Kind of the sketch; rapidgrad is the default.", rich_help_panel=_INDEX)
@@ -94,8 +102,8 @@ def build(
     quiet_libraries()
     raw = shared.raw(model)
     raw["index"] = {
-        "views": _names(views), "k": k, "sketch": sketch, "normalize": normalize, "targets": _targets(targets),
-        "dtype": store_dtype, "shard_rows": shard_rows, "max_tokens": max_tokens,
+        "views": _names(views), "base": base, "k": k, "sketch": sketch, "normalize": normalize,
+        "targets": _targets(targets), "dtype": store_dtype, "shard_rows": shard_rows, "max_tokens": max_tokens,
         "precondition": precondition, "damping": damping, "precondition_rows": precondition_rows,
     }  # fmt: skip
     from rapidun.pipeline import indexing

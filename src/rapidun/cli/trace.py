@@ -25,6 +25,14 @@ def trace(
         str, typer.Option("--model", help="Directory or hub id; default the index's.", rich_help_panel="Model")
     ] = "",
     adapter: o.Adapter = None,
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            help="The model before training; default the index's. An adapter is its own.",
+            rich_help_panel="Model",
+        ),
+    ] = "",
     index: Annotated[
         Path | None, typer.Option("--index", help="Index made by rapidun index build.", rich_help_panel="Rows")
     ] = None,
@@ -45,7 +53,7 @@ def trace(
     k: Annotated[int, typer.Option("--k", min=1, help="Rows shown for each query.")] = 20,
     by: Annotated[
         str,
-        typer.Option("--by", help="gradient, answer, prompt, lexical; several, with commas, are fused."),
+        typer.Option("--by", help="gradient, change, answer, prompt, lexical; several are fused."),
     ] = "",
     together: Annotated[
         bool, typer.Option("--together", help="All queries are one symptom: one ranking. With --index.")
@@ -85,9 +93,9 @@ def trace(
     reporter = ConsoleReporter()
     try:
         lines, of_tokens, proposed = _trace(
-            shared.raw(model), shared.overrides, reporter, index=index, data=data, adapter=adapter, k=k,
-            question=(query, prompt, response), by=_listed(by), together=together, tokens=tokens, token_by=token_by,
-            words=_listed(words), propose=propose, fdr=fdr, overwrite=overwrite,
+            {**shared.raw(model), "base": base}, shared.overrides, reporter, index=index, data=data, adapter=adapter,
+            k=k, question=(query, prompt, response), by=_listed(by), together=together, tokens=tokens,
+            token_by=token_by, words=_listed(words), propose=propose, fdr=fdr, overwrite=overwrite,
         )  # fmt: skip
     finally:
         reporter.close()

@@ -21,7 +21,8 @@ from rapidun.index import BuildPlan, Manifest, missing_shards, prepare
 from rapidun.index.manifest import load_manifest
 from rapidun.index.plan import check_same, data_fingerprint
 from rapidun.index.shards import compute_shard, write_shard
-from rapidun.pipeline.indexing import IndexConfig, index_model, plan_new
+from rapidun.pipeline.before import open_before
+from rapidun.pipeline.indexing import IndexConfig, check_change, index_model, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.reporter import Reporter, Silent
 
@@ -82,9 +83,11 @@ class IndexJob:
         """
         rows = read_rows(self.data, "rows", self.config.data, Silent())
         subject = open_subject(self.config.model, self.config.data, Silent(), adapter=self.adapter)
-        model = index_model(subject, self.adapter)
+        before = open_before(self.config.index.base, self.config.model, Silent())
+        model = index_model(subject, self.adapter, before)
         manifest = Manifest.model_validate(ticket.manifest)
         check_same(manifest, self.out, **model.fingerprints())
+        check_change(manifest, model)
         rows = _without(rows, set(ticket.left_out))
         if len(rows) != manifest.rows or _sample(rows) != ticket.sample:
             raise FingerprintError(
@@ -112,8 +115,9 @@ def start_driver(job: IndexJob, settings: Settings) -> BuildPlan | None:
 
 def without_model(plan: BuildPlan) -> BuildPlan:
     """The plan for a driver that computes nothing, so that its device's memory is free for a worker."""
-    loaded = replace(plan.model.loaded, model=None)
-    return replace(plan, model=replace(plan.model, loaded=loaded))
+    loaded, before = plan.model.loaded, plan.model.before
+    before = None if before is None else replace(before, model=None)
+    return replace(plan, model=replace(plan.model, loaded=replace(loaded, model=None), before=before))
 
 
 def already_whole(job: IndexJob) -> Manifest:

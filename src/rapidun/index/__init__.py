@@ -1,6 +1,7 @@
 """The on-disk index: views of every row, built once, resumed, appended to, searched."""
 
 from rapidun.index.build import build_index, finish, missing_shards, prepare
+from rapidun.index.change import ChangeView
 from rapidun.index.gradient import GradientView
 from rapidun.index.hidden import HiddenView
 from rapidun.index.hits import Hit, Hits
@@ -15,6 +16,7 @@ from rapidun.index.views import IndexModel, View, register_view
 __all__ = [
     "Affine",
     "BuildPlan",
+    "ChangeView",
     "GradientView",
     "HiddenView",
     "Hit",

@@ -35,6 +35,7 @@ from rapidun.index.views import IndexModel, MatrixSpec, Recorder, View, register
 
 PLACES = ("answer", "prompt")
 _BLOCK_ROWS = 1024
+_OF_STATES = ("hidden.", "change.")  # matrices whose moments are kept
 
 
 @register_view("hidden")
@@ -52,7 +53,7 @@ class HiddenView(View):
         Raises:
             ConfigError: If the model has no such layer.
         """
-        depth = _depth(model.loaded.model)
+        depth = depth_of(model.loaded.model)
         for layer in self.layers:
             if not -depth - 1 <= layer <= depth:
                 raise ConfigError(f"hidden layer {layer}: this model has 0 (embeddings) to {depth}.")
@@ -124,7 +125,7 @@ def decoder_of(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
     Raises:
         ModelError: If no list of layers is found.
     """
-    depth = _depth(model)
+    depth = depth_of(model)
     for module in model.modules():
         for child in module.children():
             if isinstance(child, nn.ModuleList) and len(child) == depth:
@@ -137,7 +138,8 @@ def matrix_name(layer: int, place: str) -> str:
     return f"hidden.{layer}.{place}"
 
 
-def _depth(model: Any) -> int:
+def depth_of(model: Any) -> int:
+    """Number of the last layer."""
     return int(model.config.get_text_config().num_hidden_layers)
 
 
@@ -175,7 +177,7 @@ def write_hidden_stats(directory: Path, manifest: Manifest) -> list[FileEntry]:
     Summed shard by shard in order of number, from the stored vectors: nothing has to be kept for a resume, and shards
     made by other workers give the same bytes. Shards that the file already covers are not read again.
     """
-    names = [name for name in manifest.matrices if name.startswith("hidden.")]
+    names = [name for name in manifest.matrices if name.startswith(_OF_STATES)]
     if not names:
         return []
     sums = _started(directory, manifest, names)
@@ -231,9 +233,12 @@ def pool_moments(directory: Path, name: str) -> tuple[npt.NDArray[np.float64], n
 def whitening(directory: Path, name: str, ridge: float = 1.0) -> Affine:
     """The map ``x -> (C + ridge * mean eigenvalue of C)^(-1/2) (x - mean)`` of the pool's covariance ``C``.
 
-    With it, ``search(..., affine=...)`` compares directions that the pool does not share. Raises as `pool_moments`.
+    With it, ``search(..., affine=...)`` compares directions that the pool does not share; an infinite ridge only
+    takes the mean away. Raises as `pool_moments`.
     """
     mean, covariance = pool_moments(directory, name)
+    if not np.isfinite(ridge):
+        return Affine(mean.astype(np.float32))
     values, vectors = np.linalg.eigh(covariance)
     values = values.clip(min=0)
     floor = max(ridge * float(values.mean()), np.finfo(np.float64).tiny)

@@ -107,6 +107,15 @@ class LexicalSearch:
             found[:, start : start + scores.shape[1]] = scores
         return found
 
+    def scores_at(self, queries: Sequence[str], positions: Sequence[int]) -> Array:
+        """Scores of some rows, (queries, positions) float32; one shard's scores are in memory at a time."""
+        wanted = np.asarray(positions, dtype=np.int64)
+        found = np.zeros((len(queries), len(wanted)), dtype=np.float32)
+        for start, scores in self._score_blocks(queries):
+            here = (wanted >= start) & (wanted < start + scores.shape[1])
+            found[:, here] = scores[:, wanted[here] - start]
+        return found
+
     def _score_blocks(self, queries: Sequence[str]) -> Iterator[tuple[int, Array]]:
         asked = [Counter(map(word_key, words)) for words in words_of(queries)]
         keys = np.array(sorted({key for counts in asked for key in counts}), dtype=np.int64)

@@ -140,6 +140,22 @@ class Matrix:
             found[:, start : start + scores.shape[1]] = scores.numpy()
         return found
 
+    def scores_at(
+        self,
+        queries: npt.NDArray[np.generic],
+        positions: Sequence[int],
+        similarity: Similarity = "cosine",
+        *,
+        affine: Affine | None = None,
+    ) -> Array:
+        """Scores of some rows, (queries, positions) float32. Raises as `search` and `vectors`."""
+        asked = self._prepared(queries, similarity, affine)
+        rows = torch.from_numpy(self.vectors(positions))
+        rows = rows if affine is None else affine(rows)
+        if similarity == "cosine":
+            rows = rows / divisors(row_norms(rows)).unsqueeze(1)
+        return (asked @ rows.T).numpy()
+
     def vectors(self, positions: Sequence[int] | None = None) -> Array:
         """Stored vectors as float32, (positions, width); all of them without ``positions``.
 

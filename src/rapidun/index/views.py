@@ -39,12 +39,14 @@ class IndexModel:
         template: The one template.
         adapter: The adapter's fingerprint; ``"none"`` without one.
         adapter_name: The adapter as the user named it.
+        before: The model before training, where it is a model of its own.
     """
 
     loaded: LoadedModel
     template: Template
     adapter: str = NO_ADAPTER
     adapter_name: str = ""
+    before: LoadedModel | None = None
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprints of model, adapter, tokenizer and template."""

@@ -1,7 +1,10 @@
-"""Several rankings to one: views of a row fused by reciprocal ranks, and groups of queries to one ranking.
+"""Several rankings to one: views of a row fused by evidence or by ranks, and groups of queries to one ranking.
 
-Reciprocal-rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009, eq. 1): ``sum_v w_v / (constant + rank_v(row))``,
-ranks from 1. It needs no common scale, which gradients, hidden states and BM25 do not have.
+*Evidence* (ours): each view's scores for a query in units of the pool's own spread, ``(score - median) / (median -
+15.9th percentile)``, averaged over views. Most of a pool has nothing to do with a query, so the lower half shows how
+such rows scatter; a view in which some rows stand far above it decides, and one that sees nothing adds noise of order
+1. *Reciprocal ranks* (Cormack, Clarke and Buettcher, SIGIR 2009, eq. 1): ``sum_v w_v / (constant + rank_v(row))``,
+ranks from 1. Neither needs a common scale, which gradients, hidden states and BM25 do not have.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ Aggregate = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 _Function = TypeVar("_Function", bound=Aggregate)
 _AGGREGATES: dict[str, Aggregate] = {}
 RRF_CONSTANT = 60.0
+ONE_SIGMA = 15.865525393145708  # percentile of a normal distribution one standard deviation below its middle
 
 
 def register_aggregate(name: str) -> Callable[[_Function], _Function]:
@@ -29,6 +33,54 @@ def register_aggregate(name: str) -> Callable[[_Function], _Function]:
         return function
 
     return register
+
+
+def evidence(scores: npt.NDArray[np.generic], sample: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.float64]:
+    """Scores of each query in units of the pool's lower spread above its middle, (queries, rows) float64.
+
+    Where the lower half is flat the standard deviation is the unit; where all scores are the same, all are 0.
+
+    Args:
+        scores: (queries, rows).
+        sample: Scores of the same queries for rows that stand for the whole pool, (queries, any); default ``scores``.
+
+    Raises:
+        InputError: If a score is not finite.
+    """
+    values = _checked(scores, "the scores")
+    pool = values if sample is None else _checked(sample, "the sample")
+    low, middle = np.percentile(pool, [ONE_SIGMA, 50.0], axis=1, keepdims=True)
+    spread = middle - low
+    flat = ~(spread > 1e-9 * np.abs(pool).max(axis=1, keepdims=True))
+    spread = np.where(flat, pool.std(axis=1, keepdims=True), spread)
+    found: npt.NDArray[np.float64] = np.divide(
+        values - middle, spread, out=np.zeros_like(values), where=np.broadcast_to(spread > 0, values.shape)
+    )
+    return found
+
+
+def evidence_fusion(
+    scores: Sequence[npt.NDArray[np.generic]],
+    *,
+    weights: Sequence[float] | None = None,
+    samples: Sequence[npt.NDArray[np.generic]] | None = None,
+) -> Array:
+    """Weighted mean over views of their `evidence`, (queries, rows) float32; higher is better.
+
+    Args:
+        scores: One (queries, rows) matrix a view, each with its own scale.
+        weights: One for each view, not negative; all 1 by default.
+        samples: For each view, scores of rows that stand for the whole pool, where ``scores`` are of chosen rows.
+
+    Raises:
+        ConfigError: If the weights do not fit.
+        InputError: If there is no view, the shapes differ, or a score is not finite.
+    """
+    views = _same_shape(scores)
+    shares = _weights(weights, len(views))
+    parts = [evidence(view, None if samples is None else samples[number]) for number, view in enumerate(views)]
+    fused = sum(share * part for share, part in zip(shares, parts, strict=True)) / sum(shares)
+    return np.asarray(fused, dtype=np.float32)
 
 
 def reciprocal_rank_fusion(
@@ -50,11 +102,7 @@ def reciprocal_rank_fusion(
         ConfigError: If ``constant`` is negative, or the weights do not fit.
         InputError: If there is no view, the shapes differ, or a score is not finite.
     """
-    views = [_checked(view, f"view {number}") for number, view in enumerate(scores)]
-    if not views:
-        raise InputError("Nothing to fuse: give at least one matrix of scores.")
-    if len({view.shape for view in views}) > 1:
-        raise InputError(f"Views of shapes {[view.shape for view in views]} cannot be fused: they score other rows.")
+    views = _same_shape(scores)
     shares = _weights(weights, len(views))
     if not constant >= 0:
         raise ConfigError(f"constant={constant}: must not be negative.")
@@ -115,6 +163,15 @@ def _max(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _rrf(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     found: npt.NDArray[np.float64] = (1 / (RRF_CONSTANT + ranks(scores))).sum(axis=0)
     return found
+
+
+def _same_shape(scores: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float64]]:
+    views = [_checked(view, f"view {number}") for number, view in enumerate(scores)]
+    if not views:
+        raise InputError("Nothing to fuse: give at least one matrix of scores.")
+    if len({view.shape for view in views}) > 1:
+        raise InputError(f"Views of shapes {[view.shape for view in views]} cannot be fused: they score other rows.")
+    return views
 
 
 def _weights(weights: Sequence[float] | None, views: int) -> Sequence[float]:

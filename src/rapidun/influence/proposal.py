@@ -31,11 +31,11 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from rapidun.errors import ConfigError, InputError
+from rapidun.influence.fusion import ONE_SIGMA, evidence
 
 _Floats = npt.NDArray[np.float64]
 _CLIP = 6.0
-_ONE_SIGMA = 15.865525393145708  # percentile of a normal distribution one standard deviation below its middle
-_UPPER = (100 - _ONE_SIGMA, 95.0)
+_UPPER = (100 - ONE_SIGMA, 95.0)
 _REFITS = 2
 _MIN_ROWS = 20
 
@@ -68,6 +68,7 @@ class Proposal:
 def propose(
     views: Mapping[str, npt.NDArray[np.generic]],
     *,
+    weights: Mapping[str, float] | None = None,
     fdr: float = 0.1,
     retain: int | None = None,
     clean_above: float = 0.5,
@@ -76,6 +77,7 @@ def propose(
 
     Args:
         views: Name to (queries, rows) scores of the same bad answers and pool; higher = more like the bad answer.
+        weights: A view's share in the mean, else 1.
         fdr: Share of clean rows that the forget set may hold, in (0, 1).
         retain: Number of retain rows; by default twice the forget rows.
         clean_above: A row may be retained only if its q-value is above this.
@@ -92,7 +94,8 @@ def propose(
     if len({part.shape for part in parts.values()}) > 1:
         sizes = {name: len(part) for name, part in parts.items()}
         raise InputError(f"Views of pools of {sizes} rows: all must score the same pool.")
-    scores = _standardised(np.mean(list(parts.values()), axis=0))
+    shares = [(weights or {}).get(name, 1.0) for name in parts]
+    scores = _standardised(np.average(list(parts.values()), axis=0, weights=shares))
     order = np.argsort(-scores, kind="stable")
     false = _clean_above(scores, fdr)
     q_values = _q_values(scores, false)
@@ -128,8 +131,7 @@ def view_evidence(scores: npt.NDArray[np.generic], name: str = "view") -> _Float
     if not np.isfinite(values).all():
         query, row = np.argwhere(~np.isfinite(values))[0]
         raise InputError(f"{name}: the score of row {row} for query {query} is {values[query, row]}.")
-    each = np.stack([np.clip(_standardised(row), -_CLIP, _CLIP) for row in values])
-    return _standardised(each.mean(axis=0))
+    return _standardised(np.clip(evidence(values), -_CLIP, _CLIP).mean(axis=0))
 
 
 def false_discovery(evidence: _Floats, fdr: float = 0.1) -> _Floats:
@@ -179,8 +181,8 @@ def _cut(ranked: _Floats, false: _Floats, q_values: _Floats, fdr: float) -> int:
 
 def _lower_null(evidence: _Floats) -> tuple[float, float]:
     """Middle and spread of clean rows from two quantiles of the lower part, which bad rows do not reach."""
-    low, lower = np.percentile(evidence, [_ONE_SIGMA, 40.0])
-    steps = norm.ppf([_ONE_SIGMA / 100, 0.4])
+    low, lower = np.percentile(evidence, [ONE_SIGMA, 40.0])
+    steps = norm.ppf([ONE_SIGMA / 100, 0.4])
     spread = float((lower - low) / (steps[1] - steps[0]))
     return float(low - steps[0] * spread), spread
 
@@ -194,12 +196,8 @@ def _upper_spread(rest: _Floats) -> float:
 
 
 def _standardised(values: _Floats) -> _Floats:
-    """(values - median) / lower spread; by the standard deviation where the lower half is flat, 0 where all is."""
-    low, middle = np.percentile(values, [_ONE_SIGMA, 50.0])
-    spread = middle - low
-    if not spread > 1e-9 * np.abs(values).max():
-        spread = values.std()
-    found: _Floats = (values - middle) / spread if spread > 0 else np.zeros_like(values)
+    """One ranking's `evidence`, (rows,)."""
+    found: _Floats = evidence(values[None])[0]
     return found
 
 

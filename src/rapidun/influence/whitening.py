@@ -107,6 +107,11 @@ def whitened_similarity(
     return similarities
 
 
+def centred_similarity(queries: npt.NDArray[np.generic], pool: npt.NDArray[np.generic]) -> Array:
+    """Cosine after taking away the pool's mean, (queries, pool) float32. Raises as `whitened_similarity`."""
+    return whitened_similarity(queries, pool, PoolStatistics.of([pool]), float("inf"))
+
+
 def _inverse_root(covariance: _Floats, ridge: float) -> _Floats:
     """``(C / m + ridge)^(-1/2)``, symmetric; the identity for ``ridge`` = inf and where m = 0."""
     dimension = len(covariance)

@@ -172,6 +172,7 @@ class TraceConfig(_Section):
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
     influence: InfluenceSettings = Field(default_factory=InfluenceSettings)
+    base: str = Field("", description="The model before training, to see what it changed. An adapter is its own.")
     seed: int = Field(0, ge=0, description="Seed of the sketch.")
 
 

@@ -17,6 +17,7 @@ from rapidun.gradients.collector import Normalization
 from rapidun.gradients.preconditioners import Side
 from rapidun.index import (
     BuildPlan,
+    ChangeView,
     GradientView,
     HiddenView,
     Index,
@@ -28,13 +29,15 @@ from rapidun.index import (
     plan_append,
     plan_build,
 )
+from rapidun.index.change import ADAPTER_OFF
 from rapidun.index.export import export_numpy, export_rapidin
 from rapidun.index.plan import check_same
 from rapidun.index.preconditioning import Precondition
 from rapidun.index.storage import StoreDtype
 from rapidun.index.verify import Damage, verify
 from rapidun.index.views import NO_ADAPTER, view_class
-from rapidun.models import adapter_fingerprint
+from rapidun.models import LoadedModel, adapter_fingerprint
+from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
 from rapidun.pipeline.reporter import Reporter
@@ -48,6 +51,7 @@ class IndexSettings(_Section):
     views: list[str] = Field(
         default_factory=lambda: ["gradient", "hidden", "lexical"], description="How each row is looked at."
     )
+    base: str = Field("", description="The model before training; adds the view change. An adapter is its own.")
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
     k: int = Field(65_536, ge=1, description="Length of a gradient sketch, for kinds that have one.")
     sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
@@ -96,13 +100,13 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         InputError: If a row cannot be read or tokenised, before any long work.
         ConfigError, ModelError: If the settings do not fit the model.
     """
-    views = _views(config)
+    views = _views(config, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     settings = config.index
     return plan_build(
         out,
         _usable(rows, subject, config.data, reporter),
-        index_model(subject, adapter),
+        index_model(subject, adapter, open_before(settings.base, config.model, reporter)),
         views,
         max_length=subject.max_length,
         max_tokens=settings.max_tokens,
@@ -117,7 +121,10 @@ def append(
     opened = open_index(index)
     rows, subject = _inputs(config, data, adapter, reporter)
     subject = replace(subject, max_length=opened.manifest.max_length)
-    plan = plan_append(index, _usable(rows, subject, config.data, reporter), index_model(subject, adapter))
+    before = open_before(base_of(opened.manifest), config.model, reporter)
+    model = index_model(subject, adapter, before)
+    check_change(opened.manifest, model)
+    plan = plan_append(index, _usable(rows, subject, config.data, reporter), model)
     return _run(plan, resume, False, reporter)
 
 
@@ -166,10 +173,23 @@ def query_vectors(
     )
 
 
-def index_model(subject: Subject, adapter: Path | None) -> IndexModel:
+def index_model(subject: Subject, adapter: Path | None, before: LoadedModel | None = None) -> IndexModel:
     """A subject as the index room knows it."""
     fingerprint = adapter_fingerprint(adapter) if adapter is not None else NO_ADAPTER
-    return IndexModel(subject.loaded, subject.template, fingerprint, str(adapter or ""))
+    return IndexModel(subject.loaded, subject.template, fingerprint, str(adapter or ""), before)
+
+
+def base_of(manifest: Manifest) -> str:
+    """The model before training that an index compares with; empty where it has none or is an adapter switched off."""
+    view = manifest.views.get("change")
+    return view.base if isinstance(view, ChangeView) and view.base != ADAPTER_OFF else ""
+
+
+def check_change(manifest: Manifest, model: IndexModel) -> None:
+    """Refuse another model before training than the index's. Raises as `ChangeView.check`."""
+    view = manifest.views.get("change")
+    if isinstance(view, ChangeView):
+        view.check(model)
 
 
 def describe(index: Index) -> dict[str, Any]:
@@ -186,10 +206,11 @@ def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Rep
     return rows, open_subject(config.model, config.data, reporter, adapter=adapter)
 
 
-def _views(config: IndexConfig) -> dict[str, View]:
+def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
     settings = config.index
     made: dict[str, View] = {}
-    for name in settings.views:
+    has_before = bool(settings.base) or adapter is not None
+    for name in [*settings.views, *(["change"] if has_before and "hidden" in settings.views else [])]:
         if name == "gradient":
             made[name] = GradientView(
                 sketch=_sketch(settings, config.seed),
@@ -207,6 +228,8 @@ def _views(config: IndexConfig) -> dict[str, View]:
             )
         elif name == "hidden":
             made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
+        elif name == "change":
+            made[name] = ChangeView(dtype=settings.dtype)
         else:
             made[name] = view_class(name)()
     if settings.precondition != "none" and "gradient" not in made:

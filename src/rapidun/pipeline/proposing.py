@@ -16,6 +16,7 @@ from rapidun.pipeline.inputs import read_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import LOOKS
 from rapidun.pipeline.trace_job import Answer
+from rapidun.pipeline.tracing import SHARES
 
 
 def write_proposal(
@@ -52,7 +53,7 @@ def write_proposal(
     index.check(data=data_fingerprint(rows))
     reporter.phase("propose", "Choosing the cut")
     views = {name: LOOKS[name](answer.asked).scores() for name in answer.looks}
-    found = propose(views, fdr=fdr, retain=retain)
+    found = propose(views, weights=SHARES, fdr=fdr, retain=retain)
     if not found.forget:
         raise InputError(
             f"no row stands out at a false-discovery rate of {fdr}: the strongest would be wrong with q = "

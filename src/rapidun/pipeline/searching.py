@@ -1,32 +1,36 @@
 """Trace bad answers through an index on disk: one look at the rows, or several fused.
 
 A *look* is one registered way to rank the rows of an index for a query: ``gradient`` (RapidIn's cosine of sketches),
-``answer`` and ``prompt`` (hidden states averaged over the answer, and at the prompt's last token, whitened by the
-pool), ``lexical`` (BM25). Several are fused by reciprocal ranks; `DEFAULT_LOOKS` found poisoned rows best in
-``docs/benchmarks/backdoor_retrieval.md``.
+``answer`` and ``prompt`` (hidden states averaged over the answer, and at the prompt's last token, less the pool's
+mean), ``change`` (what training changed in the answer's), ``lexical`` (BM25). Several are fused by their evidence;
+the default ones found poisoned rows best in ``docs/benchmarks/backdoor_retrieval.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rapidun.data import collate, token_budget_batches
+from rapidun.data import Example, collate, token_budget_batches
 from rapidun.errors import ConfigError
-from rapidun.index import Hits, Index
+from rapidun.index import Affine, ChangeView, Hit, Hits, Index, IndexModel, Matrix
+from rapidun.index.change import CHANGE, answer_states, before_training
 from rapidun.index.hidden import HiddenView, matrix_name, pooled_states
-from rapidun.influence.candidates import fuse_hits
-from rapidun.pipeline.indexing import query_vectors
+from rapidun.influence.fusion import evidence_fusion
+from rapidun.models import LoadedModel
+from rapidun.pipeline.indexing import index_model, query_vectors
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.tracing import DEFAULT_LOOKS, WORD_LOOKS, checked_looks
+from rapidun.pipeline.tracing import SHARES, WITH_BASE, WITHOUT_BASE, WORD_LOOKS, checked_looks
 
-SHALLOWEST, DEEPER = 1000, 20  # rows of each look that take part in a fusion: at least, and for each one asked for
+WHOLE = 2**26  # scores that are held in memory to fuse every row; beyond it only candidates are fused
+SHALLOWEST, DEEPER = 1000, 20  # candidates from each end of each look: at least, and for each row asked for
+SAMPLED = 8192  # rows that show how scores scatter
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Asked:
     rows: Sequence[Row]
     adapter: Path | None = None
     reporter: Reporter = field(default_factory=Silent)
+    before: LoadedModel | None = None
 
     @cached_property
     def texts(self) -> list[str]:
@@ -49,6 +54,18 @@ class Asked:
     def gradients(self) -> np.ndarray:
         """(queries, k) float32, with the index's own settings."""
         return query_vectors(self.index, self.subject, self.rows, self.adapter, self.reporter)
+
+    @cached_property
+    def changes(self) -> np.ndarray:
+        """What training changed in the answers' states, (queries, width) float32."""
+        manifest = self.index.manifest
+        view = manifest.views.get("change")
+        if not isinstance(view, ChangeView):
+            raise ConfigError(f"{self.index.path}: no change view in this index. Build one with --base MODEL.")
+        model = index_model(self.subject, self.adapter, self.before)
+        view.check(model)
+        examples = replace(self.subject, max_length=manifest.max_length).tokenize(self.rows)
+        return _changed(model, examples, manifest.max_tokens)
 
     @cached_property
     def hidden(self) -> dict[str, np.ndarray]:
@@ -66,10 +83,12 @@ class Ranking:
     Args:
         search: Number of rows to the hits at both ends, for each query.
         scores: Every score, (queries, rows) float32.
+        at: Positions to their scores, (queries, positions) float32.
     """
 
     search: Callable[[int], list[Hits]]
     scores: Callable[[], np.ndarray]
+    at: Callable[[np.ndarray], np.ndarray]
 
 
 Look = Callable[[Asked], Ranking]
@@ -88,8 +107,7 @@ def register_look(name: str) -> Callable[[Look], Look]:
 
 @register_look("gradient")
 def _gradient(asked: Asked) -> Ranking:
-    matrix, vectors = asked.index.view("gradient"), asked.gradients
-    return Ranking(partial(matrix.search, vectors), partial(matrix.scores, vectors))
+    return _by_vectors(asked.index.view("gradient"), asked.gradients)
 
 
 @register_look("answer")
@@ -105,16 +123,40 @@ def _prompt(asked: Asked) -> Ranking:
 @register_look("lexical")
 def _lexical(asked: Asked) -> Ranking:
     lexical = asked.index.lexical()
-    return Ranking(partial(lexical.search, asked.texts), partial(lexical.scores, asked.texts))
+    texts = asked.texts
+    return Ranking(partial(lexical.search, texts), partial(lexical.scores, texts), partial(lexical.scores_at, texts))
 
 
 def _hidden(asked: Asked, place: str) -> Ranking:
     vectors = asked.hidden
     name = matrix_name(max(int(key.split(".")[1]) for key in vectors), place)
-    matrix, affine = asked.index.view(name), asked.index.whitening(name)
+    return _by_vectors(asked.index.view(name), vectors[name], asked.index.whitening(name, ridge=float("inf")))
+
+
+@register_look("change")
+def _change(asked: Asked) -> Ranking:
+    return _by_vectors(asked.index.view(CHANGE), asked.changes, asked.index.whitening(CHANGE, ridge=float("inf")))
+
+
+def _by_vectors(matrix: Matrix, vectors: np.ndarray, affine: Affine | None = None) -> Ranking:
     return Ranking(
-        partial(matrix.search, vectors[name], affine=affine), partial(matrix.scores, vectors[name], affine=affine)
+        partial(matrix.search, vectors, affine=affine),
+        partial(matrix.scores, vectors, affine=affine),
+        partial(matrix.scores_at, vectors, affine=affine),
     )
+
+
+def _changed(model: IndexModel, examples: Sequence[Example], max_tokens: int) -> np.ndarray:
+    """States of the answers now less those before training, (rows, width) float32."""
+    found = np.zeros((len(examples), 0), dtype=np.float32)
+    for places in token_budget_batches(examples, max_tokens):
+        batch = collate([examples[place] for place in places], model.loaded.pad_token_id)
+        after = answer_states(model.loaded.model, batch)
+        with before_training(model) as network:
+            change = (after - answer_states(network, batch)).cpu().numpy()
+        found = found if found.shape[1] else np.zeros((len(examples), change.shape[1]), dtype=np.float32)
+        found[places] = change
+    return found
 
 
 def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenView, max_tokens: int) -> dict[str, np.ndarray]:
@@ -148,7 +190,8 @@ def looks_of(index: Index, wanted: Sequence[str] = (), *, words: bool = False) -
         )
     if words:
         return list(WORD_LOOKS)
-    there = [name for name in DEFAULT_LOOKS if (name if name == "lexical" else "hidden") in views]
+    default = WITH_BASE if "change" in views else WITHOUT_BASE
+    there = [name for name in default if (name if name in ("change", "lexical") else "hidden") in views]
     return there or ["gradient"]
 
 
@@ -157,15 +200,39 @@ def search(asked: Asked, looks: Sequence[str], k: int, *, together: bool = False
 
     Args:
         asked: Index, model and queries.
-        looks: Names of `LOOKS`; one is used as it is, several are fused by reciprocal ranks.
+        looks: Names of `LOOKS`; one is used as it is, several are fused by their evidence (`fusion.evidence`).
         k: Rows at each end.
-        together: One ranking for all queries: their reciprocal ranks are added.
+        together: One ranking for all queries: their evidence is averaged.
     """
-    if len(looks) == 1 and not together:
-        return LOOKS[looks[0]](asked).search(k)
+    rankings = [LOOKS[name](asked) for name in looks]
+    if len(rankings) == 1 and not together:
+        return rankings[0].search(k)
     rows = len(asked.index)
-    depth = min(rows, max(SHALLOWEST, DEEPER * k))
-    of_looks = [LOOKS[name](asked).search(depth) for name in looks]
-    if together:
-        return [fuse_hits([hits for look in of_looks for hits in look], rows, k)]
-    return [fuse_hits([look[number] for look in of_looks], rows, k) for number in range(len(asked.rows))]
+    weights = [SHARES.get(name, 1.0) for name in looks]
+    if rows * len(asked.rows) * len(looks) <= WHOLE:
+        positions = np.arange(rows)
+        fused = evidence_fusion([ranking.scores() for ranking in rankings], weights=weights)
+    else:
+        positions = _candidates(rankings, max(SHALLOWEST, DEEPER * k))
+        sample = np.linspace(0, rows - 1, SAMPLED).astype(np.int64)
+        scores, samples = ([ranking.at(chosen) for ranking in rankings] for chosen in (positions, sample))
+        fused = evidence_fusion(scores, weights=weights, samples=samples)
+    ranked = fused.mean(axis=0, keepdims=True) if together else fused
+    return [_ends(line, positions, k, asked.index) for line in ranked]
+
+
+def _candidates(rankings: Sequence[Ranking], depth: int) -> np.ndarray:
+    """Positions of the rows at both ends of any ranking, in order."""
+    ends = (hits for ranking in rankings for hits in ranking.search(depth))
+    return np.array(sorted({hit.position for hits in ends for hit in (*hits.helpful, *hits.harmful)}), dtype=np.int64)
+
+
+def _ends(scores: np.ndarray, positions: np.ndarray, k: int, index: Index) -> Hits:
+    """The k highest and the k lowest; ties in order of position."""
+    best, worst = (np.argsort(order, kind="stable")[:k] for order in (-scores, scores))
+    ids = index.ids_of(positions[np.union1d(best, worst)].tolist())
+    helpful, harmful = (
+        [Hit(ids[int(positions[place])], int(positions[place]), float(scores[place])) for place in part]
+        for part in (best, worst)
+    )
+    return Hits(helpful, harmful)

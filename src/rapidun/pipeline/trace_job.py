@@ -12,8 +12,9 @@ from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.index import GradientView, Hits, Index, open_index
 from rapidun.influence.tokens import Decomposition
+from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
-from rapidun.pipeline.indexing import index_model
+from rapidun.pipeline.indexing import base_of, index_model
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import Asked, looks_of, search
@@ -78,7 +79,7 @@ def trace_memory(
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
         subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
-        words=question.words, measure=False,
+        words=question.words, before=open_before(config.base, config.model, reporter), measure=False,
     )  # fmt: skip
     return Answer(subject, queries, found.hits, found.lines)
 
@@ -129,7 +130,10 @@ def trace_index(
     opened.check(**marks)
     queries = question.rows(subject, config)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
-    asked = Asked(opened, replace(subject, words=question.words), queries, adapter, reporter)
+    before = (
+        open_before(config.base or base_of(opened.manifest), config.model, reporter) if "change" in chosen else None
+    )
+    asked = Asked(opened, replace(subject, words=question.words), queries, adapter, reporter, before)
     hits = search(asked, chosen, k, together=together)
     lines = [line for number, found in enumerate(hits) for line in _lines(opened, number, queries, found, together)]
     return Answer(subject, queries, hits, lines, asked, tuple(chosen))

@@ -1,28 +1,30 @@
 """Trace bad answers back to a pool of training rows in memory, by one look at the rows or several fused.
 
-The looks are those of `rapidun.pipeline.searching`: ``gradient`` (RapidIn), ``answer`` and ``prompt`` (hidden states,
-whitened by the pool), ``lexical`` (BM25). Where pool rows carry a boolean ``poisoned`` column, every look's retrieval
-quality is measured against it, beside the fusion's and chance.
+The looks are those of `rapidun.pipeline.searching`: ``gradient`` (RapidIn), ``answer`` and ``prompt`` (hidden states
+less the pool's mean), ``change`` (what training changed in them), ``lexical`` (BM25). Where pool rows carry a boolean
+``poisoned`` column, every look's retrieval quality is measured against it, beside the fusion's and chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from peft import PeftModel
 
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.index import Hits
 from rapidun.influence import bm25_scores, random_scores, retrieval_quality
-from rapidun.influence.fusion import reciprocal_rank_fusion
+from rapidun.influence.fusion import evidence_fusion
 from rapidun.influence.hidden import HiddenViews, hidden_views
 from rapidun.influence.similarity import prepared
 from rapidun.influence.tracing import ranked
-from rapidun.influence.whitening import PoolStatistics, whitened_similarity
+from rapidun.influence.whitening import centred_similarity
+from rapidun.models import LoadedModel
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter
@@ -30,7 +32,8 @@ from rapidun.pipeline.weigh import sketch_rows
 
 PREVIEW = 240
 PRECISION_AT = (5, 20, 100)
-DEFAULT_LOOKS = ("answer", "prompt", "lexical")
+WITH_BASE, WITHOUT_BASE = ("change", "lexical"), ("answer", "prompt", "lexical")  # what is fused by default, and
+SHARES = {"change": 2.0}  # a look's share in a fusion, else 1: chosen by benchmarks/tune_fusion.py
 WORD_LOOKS = ("gradient",)  # docs/benchmarks/error_tracing.md
 FUSED = "fused"
 
@@ -60,6 +63,7 @@ class Compared:
     settings: InfluenceSettings
     seed: int
     reporter: Reporter
+    before: LoadedModel | None = None
 
     def vectors(self, subject: Subject, rows: Sequence[Row], name: str) -> np.ndarray:
         """Gradient sketches, (rows, k) float32."""
@@ -68,7 +72,29 @@ class Compared:
     @cached_property
     def hidden(self) -> tuple[HiddenViews, HiddenViews]:
         """Hidden states of queries and pool."""
-        model, pad = self.subject.loaded.model, self.subject.loaded.pad_token_id
+        return self._views(self.subject.loaded.model)
+
+    @property
+    def has_before(self) -> bool:
+        """Whether the model before training is at hand."""
+        return self.before is not None or isinstance(self.subject.loaded.model, PeftModel)
+
+    @cached_property
+    def hidden_before(self) -> tuple[HiddenViews, HiddenViews]:
+        """Hidden states of queries and pool in the model before training.
+
+        Raises:
+            ConfigError: If there is no such model.
+        """
+        if not self.has_before:
+            raise ConfigError("the look change compares with the model before training: give it by --base.")
+        if self.before is not None:
+            return self._views(self.before.model)
+        with self.subject.loaded.model.disable_adapter():
+            return self._views(self.subject.loaded.model)
+
+    def _views(self, model: Any) -> tuple[HiddenViews, HiddenViews]:
+        pad = self.subject.loaded.pad_token_id
         asked = hidden_views(model, self.asking.tokenize(self.queries), pad)
         return asked, hidden_views(model, self.subject.tokenize(self.rows), pad)
 
@@ -98,13 +124,19 @@ def _gradient(pair: Compared) -> np.ndarray:
 @register_look("answer")
 def _answer(pair: Compared) -> np.ndarray:
     asked, pool = pair.hidden
-    return whitened_similarity(asked.answer_mean, pool.answer_mean, PoolStatistics.of([pool.answer_mean]))
+    return centred_similarity(asked.answer_mean, pool.answer_mean)
 
 
 @register_look("prompt")
 def _prompt(pair: Compared) -> np.ndarray:
     asked, pool = pair.hidden
-    return whitened_similarity(asked.last_prompt, pool.last_prompt, PoolStatistics.of([pool.last_prompt]))
+    return centred_similarity(asked.last_prompt, pool.last_prompt)
+
+
+@register_look("change")
+def _change(pair: Compared) -> np.ndarray:
+    (asked, pool), (asked_before, pool_before) = pair.hidden, pair.hidden_before
+    return centred_similarity(asked.answer_mean - asked_before.answer_mean, pool.answer_mean - pool_before.answer_mean)
 
 
 @register_look("lexical")
@@ -124,6 +156,7 @@ def trace_rows(
     reporter: Reporter,
     looks: Sequence[str] = (),
     words: Sequence[str] = (),
+    before: LoadedModel | None = None,
     measure: bool = True,
 ) -> Traced:
     """The ``k`` most helpful and most harmful pool rows of each query.
@@ -131,28 +164,36 @@ def trace_rows(
     Args:
         queries: Rows with prompt, response and, where there is one, context.
         pool: Training rows.
-        looks: One look, or several to fuse; default `DEFAULT_LOOKS`, for words `WORD_LOOKS`.
+        looks: One look, or several to fuse; default `WITH_BASE` or `WITHOUT_BASE`, for words `WORD_LOOKS`.
         words: Ask about these words of the answers alone.
+        before: The model before training, where it is a model of its own.
         measure: Take the retrieval quality of every look where the pool is labelled.
 
     Raises:
         ConfigError: If a look is unknown.
         InputError: If a word is not in an answer.
     """
-    chosen = checked_looks(looks, LOOKS) or list(WORD_LOOKS if words else DEFAULT_LOOKS)
     rows = list(pool)
-    pair = Compared(replace(subject, words=tuple(words)), subject, queries, rows, settings, seed, reporter)
+    pair = Compared(replace(subject, words=tuple(words)), subject, queries, rows, settings, seed, reporter, before)
+    default = list(WITH_BASE if pair.has_before else WITHOUT_BASE)
+    chosen = checked_looks(looks, LOOKS) or (list(WORD_LOOKS) if words else default)
     relevant = _labels(rows) if measure else None
-    wanted = chosen if relevant is None else list(dict.fromkeys([*chosen, *LOOKS]))
+    known = [name for name in LOOKS if name != "change" or pair.has_before]
+    wanted = chosen if relevant is None else list(dict.fromkeys([*chosen, *known]))
     scores = {name: LOOKS[name](pair) for name in wanted}
-    found = scores[chosen[0]] if len(chosen) == 1 else reciprocal_rank_fusion([scores[name] for name in chosen])
+    found = scores[chosen[0]] if len(chosen) == 1 else fused(scores, chosen)
     hits = ranked(found, [row["id"] for row in rows], k)
     lines = [line for number, query in enumerate(queries) for line in _lines(number, query, hits[number], rows)]
     if relevant is None:
         return Traced(lines, hits, [])
-    fused = {FUSED: reciprocal_rank_fusion([scores[name] for name in DEFAULT_LOOKS])}
+    together = {FUSED: fused(scores, default)}
     chance = {"random": random_scores(len(queries), len(rows), seed)}
-    return Traced(lines, hits, _quality({**fused, **scores, **chance}, relevant))
+    return Traced(lines, hits, _quality({**together, **scores, **chance}, relevant))
+
+
+def fused(scores: Mapping[str, np.ndarray], looks: Sequence[str]) -> np.ndarray:
+    """Looks fused by their evidence, (queries, rows) float32."""
+    return evidence_fusion([scores[name] for name in looks], weights=[SHARES.get(name, 1.0) for name in looks])
 
 
 def checked_looks(looks: Sequence[str], known: Any) -> list[str]:
@@ -196,10 +237,11 @@ def _lines(number: int, query: Row, hits: Hits, rows: Sequence[Row]) -> list[dic
 
 
 _TITLES = {
-    FUSED: "fused: answer, prompt, BM25",
+    FUSED: "fused: hidden states, BM25",
     "gradient": "influence",
     "lexical": "BM25",
     "answer": "hidden, answer",
+    "change": "hidden, change of the answer",
     "prompt": "hidden, prompt",
 }
 
