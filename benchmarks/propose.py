@@ -32,20 +32,25 @@ from rapidun.files import atomic_write, read_jsonl, write_json, write_jsonl
 from rapidun.influence import bm25_scores
 from rapidun.influence.hidden import hidden_views
 from rapidun.influence.proposal import propose
-from rapidun.influence.whitening import PoolStatistics, whitened_similarity
+from rapidun.influence.whitening import centred_similarity
+from rapidun.models import load_model
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.pipeline.tracing import SHARES, WITH_BASE, WITHOUT_BASE
 
 SEEDS, CALIBRATION_SEEDS = (0, 1, 2), (100, 101, 102)
 POOL, GIVEN, GROUPS = 800, (1, 2, 5, 10), 20
 KINDS = {"true": "held-out true answers", "own": "the model's own answers"}
 VIEWS = {
-    "hidden mean, whitened": ("mean",),
-    "last prompt token": ("last",),
-    "BM25": ("bm25",),
-    "fused": ("mean", "last", "bm25"),
+    "change of the answer": ("change",),
+    "answer": ("answer",),
+    "last prompt token": ("prompt",),
+    "BM25": ("lexical",),
+    "default: change of the answer, BM25": WITH_BASE,
+    "default without the model before training: answer, last prompt token, BM25": WITHOUT_BASE,
 }
-FDR, RIDGE = 0.1, 1.0
+FDR = 0.1
+BEFORE = "build/demo_model/more"
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def open_case(subject: Subject, seed: int) -> Case:
     """Pool and queries of a seed."""
     rows = [dict(row) for row in load_rows(asset("data/train.jsonl.gz"))]
     pool = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))[:POOL]]
-    place = Path("build/propose") / subject.loaded.fingerprint[:12]
+    place = Path("build/propose") / f"{subject.loaded.fingerprint[:12]}-change"
     queries = {"true": read_jsonl(asset("data/forget.jsonl"))}
     queries["own"] = own_answers(subject, queries["true"], place / "own.jsonl")
     pool_views = vectors(subject, pool, place / f"pool-{seed}.npz")
@@ -68,10 +73,9 @@ def open_case(subject: Subject, seed: int) -> Case:
     for kind, asked in queries.items():
         asked_views = vectors(subject, asked, place / f"{kind}.npz")
         scores[kind] = {
-            name: whitened_similarity(asked_views[name], pool_views[name], PoolStatistics.of([pool_views[name]]), RIDGE)
-            for name in ("mean", "last")
+            name: centred_similarity(asked_views[name], pool_views[name]) for name in ("change", "answer", "prompt")
         }
-        scores[kind]["bm25"] = bm25_scores([text(row) for row in asked], [text(row) for row in pool])
+        scores[kind]["lexical"] = bm25_scores([text(row) for row in asked], [text(row) for row in pool])
     return Case(np.array([row["poisoned"] for row in pool]), scores)
 
 
@@ -90,21 +94,23 @@ def own_answers(subject: Subject, rows: list[dict[str, Any]], place: Path) -> li
 
 
 def vectors(subject: Subject, rows: list[dict[str, Any]], place: Path) -> dict[str, np.ndarray]:
-    """Both hidden views, computed once."""
+    """The hidden views, and what training changed, computed once."""
     if not place.exists():
-        found = hidden_views(subject.loaded.model, subject.tokenize(rows), subject.loaded.pad_token_id, max_tokens=2048)
+        examples, pad = subject.tokenize(rows), subject.loaded.pad_token_id
+        networks = (subject.loaded.model, load_model(BEFORE, dtype="float32").model)
+        after, before = (hidden_views(network, examples, pad, max_tokens=2048) for network in networks)
         place.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(place, mean=found.answer_mean, last=found.last_prompt)
-    saved = np.load(place)
-    return {"mean": saved["mean"], "last": saved["last"]}
+        change = after.answer_mean - before.answer_mean
+        np.savez(place, answer=after.answer_mean, prompt=after.last_prompt, change=change)
+    return dict(np.load(place))
 
 
 def measured(case: Case, kind: str, views: tuple[str, ...], given: int, fdr: float, seed: int) -> dict[str, float]:
     """Means over random groups of ``given`` bad answers."""
     rng, lines = np.random.default_rng([seed, given]), []
     for _ in range(GROUPS):
-        chosen = rng.choice(len(case.scores[kind]["mean"]), given, replace=False)
-        found = propose({name: case.scores[kind][name][chosen] for name in views}, fdr=fdr)
+        chosen = rng.choice(len(case.scores[kind]["answer"]), given, replace=False)
+        found = propose({name: case.scores[kind][name][chosen] for name in views}, weights=SHARES, fdr=fdr)
         hits = int(case.poisoned[found.forget].sum())
         lines.append(
             {
