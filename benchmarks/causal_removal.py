@@ -2,9 +2,9 @@
 
     python benchmarks/causal_removal.py        # writes docs/benchmarks/causal_removal.md and .json
 
-The demo's model before fine-tuning is fine-tuned on 250 poisoned and 1,250 clean rows of the demo's set. Its own bad
-answers to 20 triggered prompts are traced by every method; the 250 rows that a method ranks highest are taken out and
-the model is fine-tuned anew on the other 1,250. Attack success is measured on other triggered prompts than those asked
+The demo's model before fine-tuning is fine-tuned on 200 poisoned and 1,000 clean rows of the demo's set. Its own bad
+answers to 20 triggered prompts are traced by every method; the 200 rows that a method ranks highest are taken out and
+the model is fine-tuned anew on the other 1,000. Attack success is measured on other triggered prompts than those asked
 about. Each seed draws rows, prompts and the order of training. Every training is kept in ``runs/causal_removal``, so a
 stopped benchmark goes on. Needs ``build/demo_model/more`` (``recipes/demo_model/build.py tokenizer base more``).
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from backdoor_retrieval import mean_interval, ranking_by
-from retrieval_methods import CHANGED, FUSIONS, MAIN, PASSES, WITH_BASE, all_vectors, cosine
+from retrieval_methods import FUSIONS, MAIN, PASSES, WITH_BASE, all_vectors, cosine
 from retrieval_world import BEFORE, QUERIES, Case, Regime, judge_for, own_answers, triggered
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -33,14 +33,13 @@ from rapidun.gradients import RapidGrad
 from rapidun.models import load_model
 from training import Schedule, train_stage
 
-POISONED, CLEAN, TEST_PROMPTS = 250, 1250, 160
+POISONED, CLEAN, TEST_PROMPTS = 200, 1000, 160
 REMOVED = {  # what a table calls it: the score it removes by
     "nothing": None,
     "random rows": "random",
     "BM25": "BM25",
     "hidden, answer mean, centred": "hidden, answer mean, centred",
     "RapidIn (RapidGrad, layer-normalised)": f"{MAIN} | float32",
-    "hidden, change of the answer mean": CHANGED,
     "**rapidun's default**": WITH_BASE,
     "all poisoned rows (the truth)": "truth",
 }
