@@ -34,9 +34,11 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "no chromium: page tests are skipped"
 
+# Hours. The first line needs nothing; the others the models of recipes/demo_model/build.py and RAPIDUN_DATA.
 bench: setup
-	$(BIN)/python benchmarks/demo_seeds.py
-	$(BIN)/python benchmarks/gradient_speed.py
+	for name in gradient_speed token_cost search_speed index_memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in demo_seeds lds backdoor_retrieval storage causal_removal propose error_tracing; do \
+	  $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: setup
 	$(BIN)/python docs/make_pictures.py
