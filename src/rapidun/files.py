@@ -13,6 +13,8 @@ from typing import IO, Any
 
 from rapidun.errors import InputError, OutputError
 
+_CHUNK = 2**20
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -89,6 +91,15 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise InputError(f"{path}:{number}: not JSON ({error.msg}).") from error
     return found
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read a MiB at a time. Raises OSError as reading does."""
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:

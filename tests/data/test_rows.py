@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
@@ -162,7 +163,7 @@ def test_skipping_every_row_is_still_an_error(tmp_path):
 
 def test_a_good_row_is_found_after_any_number_of_bad_ones(tmp_path):
     rows = rows_of(tmp_path, [*["{"] * 250, {"text": "a"}], on_bad_row="skip")
-    assert (rows.lines, len(rows.skipped)) == ([251], 250)
+    assert (list(rows.lines), len(rows.skipped)) == ([251], 250)
 
 
 def test_queries_need_no_answer(tmp_path):
@@ -174,7 +175,7 @@ def test_queries_need_no_answer(tmp_path):
 
 def test_lines_follow_the_rows_that_are_left(tmp_path):
     rows = rows_of(tmp_path, [{"text": "a"}, "", "{", {"text": "b"}], on_bad_row="skip")
-    assert rows.lines == [1, 4]
+    assert list(rows.lines) == [1, 4]
     assert rows.where(1).endswith("rows.jsonl:4")
 
 
@@ -190,6 +191,50 @@ def test_a_large_table_is_memory_mapped_from_a_file_named_by_its_content(tmp_pat
     first, second = (to_dataset(records, in_memory_bytes=0) for _ in range(2))
     assert first.cache_files == second.cache_files != []
     assert list(first) == records
+
+
+@pytest.mark.parametrize("in_memory_bytes", [0, 10**9])
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([None, "a"], [None, "a"]),
+        ([1, 2.5], [1.0, 2.5]),
+        ([{"a": 1}, {"b": "x"}], [{"a": 1, "b": None}, {"a": None, "b": "x"}]),
+        ([1, "a"], ["1", '"a"']),
+        ([True, 1], ["true", "1"]),
+        ([2**53 + 1, 2.5], ["9007199254740993", "2.5"]),
+        (["a", 2**70], ['"a"', "1180591620717411303424"]),
+        ([[], ["a"]], [[], ["a"]]),
+    ],
+)
+def test_a_column_that_changes_its_type_late_is_kept(values, kept, in_memory_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    records = [{"prompt": str(i), "extra": values[i >= 1500]} for i in range(3000)]
+    found = to_dataset(iter(records), in_memory_bytes=in_memory_bytes)
+    assert found["prompt"][:] == [str(i) for i in range(3000)]
+    assert found["extra"][:] == [kept[0]] * 1500 + [kept[1]] * 1500
+    assert bool(found.cache_files) == (in_memory_bytes == 0)
+    assert not list((tmp_path / "rapidun").glob(".rows-*"))
+    late = [{"prompt": "p"}] * 1500 + [{"prompt": "p", "late": [1]}]
+    assert to_dataset(late, in_memory_bytes=in_memory_bytes)["late"][1499:] == [None, [1]]
+
+
+def test_ids_and_lines_of_many_rows_cost_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("rapidun.data.arrow._ROWS_AT_ONCE", 64)
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        for i in range(5000):
+            file.write(json.dumps({"id": f"{i % 4999}-{'x' * 1000}", "prompt": "p", "response": "r"}) + "\n")
+    rows_of(tmp_path, [{"text": "what is imported on the way does not count"}], "first.jsonl")
+    tracemalloc.start()
+    try:
+        rows = load_rows(path, on_bad_row="skip")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows.skipped[0].reason.endswith("is already that of line 1; ids must differ")
+    assert len(rows) == 4999 == rows.lines[-1]
+    assert peak < 2**20  # the ids alone are 5 MiB of text; Arrow's and SQLite's buffers are not Python's memory
 
 
 def test_forget_and_retain_rows_must_not_overlap(tmp_path):

@@ -15,7 +15,7 @@ def test_a_stream_gives_the_rows_of_load_rows_again_and_again(tmp_path):
     for _ in range(2):
         found = list(stream.rows())
         assert [row for _, row in found] == list(loaded)
-        assert [line for line, _ in found] == loaded.lines
+        assert [line for line, _ in found] == list(loaded.lines)
     assert stream.layout == loaded.layout
 
 

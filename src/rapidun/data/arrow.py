@@ -1,59 +1,202 @@
-"""Rows to a `datasets.Dataset`: in memory while small, a memory-mapped Arrow file when large.
+"""Rows to a `datasets.Dataset`, a few at a time: in memory while small, a memory-mapped Arrow file when large.
 
-Extra columns are the user's and may mix types; a column that Arrow cannot hold as one type is kept as JSON text.
+Extra columns are the user's and may mix types, or show their type late. So rows are kept in parts, each with the types
+it has by itself, and brought to one type at the end: the wider one, or JSON text where Arrow has none that holds all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from rapidun.files import atomic_write, sha256_of
+from rapidun.files import atomic_write, disk_error, file_sha256
 
 if TYPE_CHECKING:
     import datasets
 
-_IN_MEMORY_BYTES = 64 * 2**20
+_IN_MEMORY_BYTES = 32 * 2**20
+_ROWS_AT_ONCE = 1024
+_AS_JSON = {b"rapidun": b"json"}  # marks a part's column that is JSON text already
+_WRONG_TYPE = (pa.ArrowException, OverflowError, ValueError, TypeError)
 
 
-def to_dataset(rows: Sequence[dict[str, Any]], *, in_memory_bytes: int = _IN_MEMORY_BYTES) -> datasets.Dataset:
+def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEMORY_BYTES) -> datasets.Dataset:
     """The rows as a dataset; columns in order of first appearance, None where a row lacks one.
 
-    A table larger than ``in_memory_bytes`` goes to a file of the local datasets cache, named by its content, and
-    is memory-mapped from there.
+    Rows are taken one by one, and at most about ``in_memory_bytes`` of them are held. More go to a file of the local
+    datasets cache, named by its content, and are memory-mapped from there.
+
+    Raises:
+        OutputError: If the cache cannot be written.
     """
     import datasets
 
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "rapidun"
+    held: list[pa.Table] = []
+    parts: list[Path] = []
+    with _temporary(folder) as spilled:
+        for table in _tables(rows):
+            held.append(table)
+            if sum(table.nbytes for table in held) > in_memory_bytes:
+                parts.append(_spill(held, spilled() / f"{len(parts)}.arrow"))
+                held = []
+        if not parts:
+            return datasets.Dataset(datasets.table.InMemoryTable(_unmarked(_joined(held)).combine_chunks()))
+        if held:
+            parts.append(_spill(held, spilled() / f"{len(parts)}.arrow"))
+        return datasets.Dataset.from_file(str(_one_file(parts, folder)))
+
+
+class _temporary:  # noqa: N801
+    """A directory below ``folder`` that is made when it is first asked for, and removed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> _temporary:
+        return self
+
+    def __call__(self) -> Path:
+        if self._made is None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._made = tempfile.TemporaryDirectory(dir=self._folder, prefix=".rows-")
+            except OSError as error:
+                raise disk_error(error, self._folder) from error
+        return Path(self._made.name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._made is not None:
+            self._made.cleanup()
+
+
+def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    """Some rows at a time, with the types that they have by themselves."""
+    waiting: list[dict[str, Any]] = []
+    for row in rows:
+        waiting.append(row)
+        if len(waiting) == _ROWS_AT_ONCE:
+            yield _table(waiting)
+            waiting = []
+    if waiting:
+        yield _table(waiting)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row)
-    table = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
-    if table.nbytes <= in_memory_bytes:
-        return datasets.Dataset(datasets.table.InMemoryTable(table))
-    return datasets.Dataset.from_file(str(_cached(table, Path(datasets.config.HF_DATASETS_CACHE) / "rapidun")))
+    columns, fields = [], []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns.append(pa.array(values))
+            fields.append(pa.field(name, columns[-1].type))
+        except _WRONG_TYPE:
+            columns.append(_json(values))
+            fields.append(_json_field(name))
+    return pa.table(columns, schema=pa.schema(fields))
 
 
-def _column(values: list[Any]) -> pa.Array | pa.ChunkedArray:
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        return pa.array([None if value is None else json.dumps(value, default=str) for value in values])
-
-
-def _cached(table: pa.Table, folder: Path) -> Path:
-    digest = sha256_of(chain([str(table.schema).encode()], _buffers(table)))
-    path = folder / f"{digest[:32]}.arrow"
-    if not path.exists():
-        with atomic_write(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
+def _spill(tables: Sequence[pa.Table], path: Path) -> Path:
+    joined = _joined(tables)
+    with atomic_write(path, "wb") as file, pa.ipc.new_stream(file, joined.schema) as writer:
+        writer.write_table(joined)
     return path
 
 
-def _buffers(table: pa.Table) -> Iterator[bytes]:
-    for column in table.columns:
-        for chunk in column.chunks:
-            for buffer in chunk.buffers():
-                yield b"" if buffer is None else buffer.to_pybytes()
+def _joined(tables: Sequence[pa.Table], as_json: frozenset[str] = frozenset()) -> pa.Table:
+    if not tables:
+        return pa.table({})
+    try:
+        return pa.concat_tables(list(_alike(tables, [table.schema for table in tables], as_json)))
+    except _MixedError as mixed:
+        return _joined(tables, as_json | {mixed.column})
+
+
+def _one_file(parts: Sequence[Path], folder: Path, as_json: frozenset[str] = frozenset()) -> Path:
+    """All parts in one file named by its content."""
+    beside = parts[0].with_name("whole.arrow")
+    schemas = [_opened(path).schema for path in parts]
+    try:
+        with atomic_write(beside, "wb") as file, pa.ipc.new_stream(file, _plain(_unified(schemas, as_json))) as writer:
+            for table in _alike((_opened(path).read_all() for path in parts), schemas, as_json):
+                writer.write_table(_unmarked(table), max_chunksize=_ROWS_AT_ONCE)
+    except _MixedError as mixed:
+        return _one_file(parts, folder, as_json | {mixed.column})
+    path = folder / f"{file_sha256(beside)[:32]}.arrow"
+    if not path.exists():
+        beside.replace(path)
+    return path
+
+
+def _opened(path: Path) -> pa.ipc.RecordBatchStreamReader:
+    return pa.ipc.open_stream(pa.memory_map(str(path)))
+
+
+def _unmarked(table: pa.Table) -> pa.Table:
+    return pa.table(table.columns, schema=_plain(table.schema))
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.remove_metadata() for field in schema])
+
+
+# one type a column ---------------------------------------------------------------------------------------------------
+
+
+class _MixedError(Exception):
+    """A column whose values do not go into the type that their types suggest."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
+def _alike(tables: Iterable[pa.Table], schemas: Sequence[pa.Schema], as_json: frozenset[str]) -> Iterator[pa.Table]:
+    """The tables, of these schemas, with one type a column."""
+    wanted = _unified(schemas, as_json)
+    for table in tables:
+        yield pa.table([_brought_to(table, field) for field in wanted], schema=wanted)
+
+
+def _unified(schemas: Sequence[pa.Schema], as_json: frozenset[str]) -> pa.Schema:
+    """Every column once, in order of first appearance, with the narrowest type for all; JSON text is marked."""
+    found: dict[str, pa.Field] = {}
+    for field in (field for schema in schemas for field in schema):
+        found[field.name] = _wider(found[field.name], field) if field.name in found else field
+    return pa.schema([_json_field(name) if name in as_json else field for name, field in found.items()])
+
+
+def _wider(one: pa.Field, other: pa.Field) -> pa.Field:
+    """A field for the values of both; JSON text where one is JSON text, or Arrow knows no such type."""
+    if one.metadata or other.metadata:
+        return _json_field(one.name)
+    try:
+        return pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive").field(0)
+    except pa.ArrowException:
+        return _json_field(one.name)
+
+
+def _json_field(name: str) -> pa.Field:
+    return pa.field(name, pa.string(), metadata=_AS_JSON)
+
+
+def _json(values: Iterable[Any]) -> pa.Array:
+    return pa.array([None if value is None else json.dumps(value, default=str) for value in values], pa.string())
+
+
+def _brought_to(table: pa.Table, wanted: pa.Field) -> pa.ChunkedArray:
+    if wanted.name not in table.column_names:
+        return pa.chunked_array([pa.nulls(table.num_rows, wanted.type)])
+    column, own = table.column(wanted.name), table.schema.field(wanted.name)
+    if wanted.metadata and not own.metadata:
+        return pa.chunked_array([_json(column.to_pylist())])
+    try:
+        return column if own.type.equals(wanted.type) else column.cast(wanted.type)
+    except pa.ArrowException as error:
+        raise _MixedError(wanted.name) from error

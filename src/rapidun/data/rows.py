@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rapidun.data.arrow import to_dataset
 from rapidun.data.badrows import BadRow, RowFaultError, raise_bad_rows
 from rapidun.data.checks import to_row
+from rapidun.data.ids import IdLines
 from rapidun.data.layouts import ColumnMap, choose_layout
 from rapidun.data.readers import Record, read_records
 from rapidun.errors import ConfigError, InputError
@@ -33,14 +35,14 @@ class Rows:
         layout: The name of the detected layout.
         skipped: Rows left out, in file order.
         path: The file, as the user named it.
-        lines: Line (or row) number of each row of ``dataset``.
+        lines: Line (or row) number of each row of ``dataset``; compare it as ``list(lines)``.
     """
 
     dataset: datasets.Dataset
     layout: str
     skipped: list[BadRow]
     path: str
-    lines: list[int] = field(repr=False)
+    lines: Sequence[int] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -62,6 +64,11 @@ def load_rows(
 ) -> Rows:
     """Read and check all rows of ``path``.
 
+    Memory does not grow with the rows, except by 8 bytes a row where lines are missing (blank, bad, or of several lines
+    in a CSV), and by what is kept of bad rows: up to 32 MiB of rows are held and more are memory-mapped from the
+    datasets cache; ids are kept in a temporary file (`rapidun.data.ids`). A ``.json`` file that is one list is read
+    whole.
+
     Args:
         path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` (all also ``.gz``), ``.parquet``, or a directory written
             by ``datasets.Dataset.save_to_disk``.
@@ -80,10 +87,12 @@ def load_rows(
     records = read_records(Path(path))
     peeked = _peek(records)
     layout = _layout_of(peeked, name, columns, require_response)
-    rows, lines, bad = _check_all(chain(peeked, records), layout, name, require_response)
-    if bad and (on_bad_row == "error" or not rows):
-        raise_bad_rows(bad, len(rows) + len(bad), name)
-    return Rows(to_dataset(rows), layout.layout, bad, name, lines)
+    bad: list[BadRow] = []
+    lines = array("q")
+    dataset = to_dataset(_usable(chain(peeked, records), layout, name, require_response, lines, bad))
+    if bad and (on_bad_row == "error" or not lines):
+        raise_bad_rows(bad, len(lines) + len(bad), name)
+    return Rows(dataset, layout.layout, bad, name, _compact(lines))
 
 
 def _peek(records: Iterator[Record]) -> list[Record]:
@@ -108,39 +117,48 @@ def _layout_of(peeked: list[Record], path: str, columns: Mapping[str, str] | Non
     return choose_layout(found, path, columns=columns, require_response=require_response)
 
 
-def _check_all(
-    records: Iterator[Record], layout: ColumnMap, path: str, require_response: bool
-) -> tuple[list[dict[str, Any]], list[int], list[BadRow]]:
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    bad: list[BadRow] = []
-    ids: dict[str, int] = {}
-    for line, record in records:
-        try:
-            if isinstance(record, RowFaultError):
-                raise record
-            row = to_row(record, layout, require_response=require_response)
-            row["id"] = _claim_id(row, ids, line)
-        except RowFaultError as fault:
-            bad.append(BadRow(path, line, str(fault)))
-            continue
-        rows.append(row)
-        lines.append(line)
-    return rows, lines, bad
+def _usable(
+    records: Iterable[Record],
+    layout: ColumnMap,
+    path: str,
+    require_response: bool,
+    lines: array[int],
+    bad: list[BadRow],
+) -> Iterator[dict[str, Any]]:
+    """The usable rows, one by one; their line numbers are added to ``lines`` and the other rows to ``bad``."""
+    with IdLines() as ids:
+        for line, record in records:
+            try:
+                if isinstance(record, RowFaultError):
+                    raise record
+                row = to_row(record, layout, require_response=require_response)
+                row["id"] = _claim_id(row, ids, line)
+            except RowFaultError as fault:
+                bad.append(BadRow(path, line, str(fault)))
+                continue
+            lines.append(line)
+            yield row
 
 
-def _claim_id(row: Mapping[str, Any], ids: dict[str, int], line: int) -> str:
+def _claim_id(row: Mapping[str, Any], ids: IdLines, line: int) -> str:
     """The row's own id, or its content's hash with the next free ``-2``, ``-3``, ... for repeated content."""
     given = row["id"]
-    if given is not None and given in ids:
-        raise RowFaultError(f"the id {given!r} is already that of line {ids[given]}; ids must differ")
-    found = given if given is not None else content_id(row)
+    if given is not None:
+        if not ids.claim(given, line):
+            raise RowFaultError(f"the id {given!r} is already that of line {ids.line_of(given)}; ids must differ")
+        return str(given)
+    found = content = content_id(row)
     copy = 1
-    while found in ids:
+    while not ids.claim(found, line):
         copy += 1
-        found = f"{found.split('-')[0]}-{copy}"
-    ids[found] = line
-    return str(found)
+        found = f"{content}-{copy}"
+    return found
+
+
+def _compact(lines: array[int]) -> Sequence[int]:
+    """The same numbers, as a range where none is missing between the first and the last."""
+    whole = bool(lines) and lines[-1] - lines[0] == len(lines) - 1
+    return range(lines[0], lines[-1] + 1) if whole else lines
 
 
 def content_id(row: Mapping[str, Any]) -> str:

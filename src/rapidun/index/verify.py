@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError
+from rapidun.files import file_sha256
 from rapidun.index.manifest import FileEntry, Manifest, ShardFiles, load_manifest
 from rapidun.index.names import shard_file, table_file
 from rapidun.index.shards import CHECKSUM, TABLE_CHECKSUM, row_checksums
 from rapidun.index.table import read_table, table_checksums
 from rapidun.index.tensors import stored_tensors
-
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -76,14 +74,10 @@ def _check_file(directory: Path, entry: FileEntry) -> str | None:
     size = file.stat().st_size
     if size != entry.bytes:
         return f"{size} bytes where {entry.bytes} were written"
-    digest = hashlib.sha256()
     try:
-        with file.open("rb") as content:
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
+        return None if file_sha256(file) == entry.sha256 else "bytes were changed"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    return None if digest.hexdigest() == entry.sha256 else "bytes were changed"
 
 
 def _damaged_rows(directory: Path, manifest: Manifest, shard: ShardFiles, name: str) -> tuple[int, ...]:
