@@ -6,9 +6,11 @@ it has by itself, and brought to one type at the end: the wider one, or JSON tex
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +48,9 @@ def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEM
                 parts.append(_spill(held, spilled() / f"{len(parts)}.arrow"))
                 held = []
         if not parts:
-            return datasets.Dataset(datasets.table.InMemoryTable(_unmarked(_joined(held)).combine_chunks()))
+            whole = _unmarked(_joined(held)).combine_chunks()
+            # given here, because datasets would pickle the table to find one
+            return datasets.Dataset(datasets.table.InMemoryTable(whole), fingerprint=_fingerprint(whole))
         if held:
             parts.append(_spill(held, spilled() / f"{len(parts)}.arrow"))
         return datasets.Dataset.from_file(str(_one_file(parts, folder)))
@@ -74,6 +78,28 @@ class _temporary:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         if self._made is not None:
             self._made.cleanup()
+
+
+def _fingerprint(table: pa.Table) -> str:
+    """16 hex digits of the SHA-256 of the table as an Arrow stream."""
+    digest = hashlib.sha256()
+    with pa.ipc.new_stream(_Sink(digest.update), table.schema) as writer:
+        writer.write_table(table, max_chunksize=_ROWS_AT_ONCE)
+    return digest.hexdigest()[:16]
+
+
+class _Sink(io.RawIOBase):
+    """A file of which every written piece goes to a function, and nothing is kept."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self._take(piece)
+        return len(piece)
 
 
 def _tables(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
