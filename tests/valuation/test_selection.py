@@ -94,7 +94,9 @@ def test_a_shortlist_is_four_times_as_wide_and_never_narrower_than_the_selection
     values = np.arange(100)[::-1]
     assert len(shortlist(Selection("top", 10), values)) == 40
     assert len(shortlist(Selection("top", 0.5, True), values)) == 100
-    assert len(shortlist(Selection("top", 50), values, limit=20)) == 50
+    assert len(shortlist(Selection("top", 15), values, limit=20)) == 20
+    with pytest.raises(ConfigError, match="at most 20 rows, and this selection has 50"):
+        shortlist(Selection("top", 50), values, limit=20)
     tokens = np.full(100, 7)
     assert len(shortlist(Selection("budget", 70), values, tokens)) == 40
     picked = choose_diverse(Selection("budget", 20), np.array([5, 6, 7]), [2, 0, 1], tokens)

@@ -93,7 +93,7 @@ def at_checkpoint(model: nn.Module, checkpoint: State | Path | str) -> Iterator[
     Raises:
         ModelError: If it cannot be read, or names or shapes do not fit the model.
     """
-    state = checkpoint if isinstance(checkpoint, Mapping) else _read(Path(checkpoint))
+    state = checkpoint if isinstance(checkpoint, Mapping) else read_checkpoint(Path(checkpoint))
     own = {name.replace(".default.", "."): tensor for name, tensor in _own_tensors(model)}
     _check_fits(state, own, str(checkpoint) if not isinstance(checkpoint, Mapping) else "checkpoint")
     chosen = {name: own[name.replace(".default.", ".")] for name in state}
@@ -128,7 +128,12 @@ def _own_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return list(model.named_parameters(remove_duplicate=False))
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, or of a directory with one.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
     names = ("adapter_model.safetensors", "model.safetensors")
     file = path if path.is_file() else next((path / name for name in names if (path / name).is_file()), None)
     if file is None:

@@ -54,14 +54,18 @@ class Subject:
     max_length: int
     words: tuple[str, ...] = ()
 
-    def tokenize(self, rows: Rows | Sequence[Row], *, column: str = "response") -> list[Example]:
-        """Tokenise rows under the run's one template and length (trap 19).
+    def tokenize(
+        self, rows: Rows | Sequence[Row], *, column: str = "response", skipped: list[BadRow] | None = None
+    ) -> list[Example]:
+        """Tokenise rows under the run's one template and length (trap 19); ``skipped`` as for `tokenize_rows`.
 
         Raises:
             InputError: If a row cannot be tokenised, or its answer lacks one of ``words``.
         """
         tokenizer = self.loaded.tokenizer
-        examples = tokenize_rows(rows, tokenizer, self.template, self.max_length, response_column=column)
+        examples = tokenize_rows(
+            rows, tokenizer, self.template, self.max_length, response_column=column, skipped=skipped
+        )
         return [word_mask(e, tokenizer, words=self.words) for e in examples] if self.words else examples
 
     def with_model(self, model: Any) -> Subject:

@@ -24,6 +24,10 @@ from rapidun.report.sections import (
     samples,
     trace,
     training,
+    value,
+    value_rows,
+    value_sources,
+    value_student,
     variants,
     verdict,
     weights,
@@ -38,6 +42,14 @@ SECTIONS: tuple[SectionBuilder, ...] = (
     weights.build,
     trace.build,
     training.build,
+    cost.build,
+    provenance.build,
+)
+VALUATION_SECTIONS: tuple[SectionBuilder, ...] = (
+    value.build,
+    value_student.build,
+    value_rows.build,
+    value_sources.build,
     cost.build,
     provenance.build,
 )
@@ -62,7 +74,8 @@ def write_report(run_directory: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page of a run."""
-    sections = [section for build in SECTIONS if (section := build(run)) is not None]
+    builders = SECTIONS if run.valuation is None else VALUATION_SECTIONS
+    sections = [section for build in builders if (section := build(run)) is not None]
     charts = [chart for section in sections for chart in section.charts]
     scripts = [plotly_script(), asset("report.js")] if charts else [asset("report.js")]
     return (
@@ -70,6 +83,7 @@ def render(run: RunFiles) -> str:
         .get_template("page.html.j2")
         .render(
             title=_title(run),
+            kind="Unlearning report" if run.valuation is None else "Valuation report",
             subtitle=_subtitle(run),
             sections=sections,
             style=Markup(style("report.css")),

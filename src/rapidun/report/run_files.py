@@ -33,6 +33,7 @@ class RunFiles:
     log: list[Record]
     skipped: list[Record]
     config: str | None
+    valuation: Record | None = None
 
 
 def read_run(directory: Path) -> RunFiles:
@@ -44,7 +45,8 @@ def read_run(directory: Path) -> RunFiles:
     if not directory.is_dir():
         raise InputError(f"{directory}: no such run directory. Give the --out of `rapidun run`.")
     manifest, metrics = _record(directory / "manifest.json"), _record(directory / "metrics.json")
-    if manifest is None and metrics is None:
+    valuation = _record(directory / "valuation.json")
+    if manifest is None and metrics is None and valuation is None:
         raise InputError(
             f"{directory}: neither manifest.json nor metrics.json is here, so this is not a run directory. "
             "Give the --out of `rapidun run`."
@@ -61,6 +63,7 @@ def read_run(directory: Path) -> RunFiles:
         log=_records(directory / "log.jsonl"),
         skipped=_records(directory / "rows_skipped.jsonl"),
         config=config.read_text(encoding="utf-8", errors="replace") if config.exists() else None,
+        valuation=valuation,
     )
 
 

@@ -105,8 +105,7 @@ def distil(
         ConfigError: If the kind or an option is unknown.
     """
     maker = student_kind(kind)
-    if len(rows) < SMALLEST:
-        raise InputError(f"a sample of {len(rows)} rows: a student needs {SMALLEST} at least. Give a larger --sample.")
+    check_sample(len(rows))
     if not (values.std(axis=0) > 0).any():
         raise InputError("the teacher gives every row of the sample the same value: there is nothing to learn.")
     train, validation, test = _split(len(rows), seed)
@@ -117,6 +116,16 @@ def distil(
     predicted = scale.original(student.predict([rows[place] for place in test]))
     held_out = HeldOut(ordinals[test], predicted.mean(axis=1), values[test].mean(axis=1))
     return Distilled(student, scale, held_out, {"train": len(train), "validation": len(validation), "test": len(test)})
+
+
+def check_sample(rows: int) -> None:
+    """Refuse a sample that is too small to learn from, to stop by and to measure on.
+
+    Raises:
+        InputError: Naming both numbers.
+    """
+    if rows < SMALLEST:
+        raise InputError(f"a sample of {rows} rows: a student needs {SMALLEST} at least. Give a larger --sample.")
 
 
 def committee(rows: Sequence[Row], values: Scores, *, members: int = 5, seed: int = 0) -> Committee:

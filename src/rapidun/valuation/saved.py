@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.errors import InputError
-from rapidun.files import disk_error, read_json, write_json
+from rapidun.files import disk_error, read_json, sha256_of, write_json
 from rapidun.valuation.distil import Distilled, Scale
 from rapidun.valuation.features import Row
 from rapidun.valuation.students import Scores, Student, known_students, student_kind
@@ -39,6 +39,19 @@ class SavedStudent:
     def predict(self, rows: Sequence[Row]) -> Scores:
         """Values in the teacher's scale, (rows, tasks) float32."""
         return self.scale.original(self.student.predict(rows))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of every file, in order of name."""
+        files = sorted(path for path in self.path.rglob("*") if path.is_file())
+        return sha256_of(
+            part for file in files for part in (str(file.relative_to(self.path)).encode(), file.read_bytes())
+        )
+
+    def teacher_tokenizer(self) -> str | None:
+        """The teacher's ``tokenizer.json``, where it was kept."""
+        path = self.path / TOKENIZER
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def save_student(

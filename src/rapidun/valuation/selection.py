@@ -14,6 +14,7 @@ from rapidun.errors import ConfigError
 
 Kind = Literal["top", "budget", "threshold"]
 Ordinals = npt.NDArray[np.int64]
+LARGEST_DIVERSE = 20_000
 _HOW = "write top:10%, top:500, budget:1e6tokens or threshold:0.2"
 
 
@@ -104,24 +105,36 @@ def within_budget(order: Sequence[int] | Ordinals, tokens: npt.NDArray[np.intege
     return np.array(taken, dtype=np.int64)
 
 
+def check_diverse(rows: int, limit: int = LARGEST_DIVERSE) -> None:
+    """Refuse a diverse selection of so many rows: its cost grows with their square.
+
+    Raises:
+        ConfigError: Naming both numbers.
+    """
+    if rows > limit:
+        raise ConfigError(f"--diversity chooses at most {limit} rows, and this selection has {rows}. Leave it out.")
+
+
 def shortlist(
     selection: Selection,
     values: npt.NDArray[np.generic],
     tokens: npt.NDArray[np.integer] | None = None,
     *,
     factor: int = 4,
-    limit: int = 20_000,
+    limit: int = LARGEST_DIVERSE,
 ) -> Ordinals:
     """The rows that a diverse selection chooses among: the best ``factor`` times as many, best first.
 
-    At least as many as the plain selection takes, and otherwise at most ``limit``.
+    At least as many as the plain selection takes, and at most ``limit``.
 
     Raises:
-        ConfigError: For a threshold, which takes every row above it and leaves nothing to choose.
+        ConfigError: For a threshold, which takes every row above it and leaves nothing to choose; or if the plain
+            selection alone is larger than ``limit``.
     """
     if selection.kind == "threshold":
         raise ConfigError("--diversity chooses among good rows: it goes with --select top:... or budget:...")
     plain = choose(selection, values, tokens)
+    check_diverse(len(plain), limit)
     amount = min(factor * selection.amount, 1.0) if selection.share else factor * selection.amount
     wide = choose(Selection(selection.kind, amount, selection.share), values, tokens)
     return wide[: max(len(plain), min(len(wide), limit))]

@@ -1,0 +1,277 @@
+"""What is done with values: the file of values, the rows selected, shares by source, and the record for the report.
+
+Values are computed once; this part is cheap and done anew in every run, so a finished run can be asked again with
+another selection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.errors import ConfigError, InputError
+from rapidun.files import atomic_write, write_json
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.pool import Pool
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.value_config import Uses
+from rapidun.report import write_report
+from rapidun.valuation.diversity import pick_diverse
+from rapidun.valuation.features import HashedText, texts_of
+from rapidun.valuation.parts import chunked, read_column, value_columns, write_values
+from rapidun.valuation.selection import Ordinals, Selection, choose, choose_diverse, shortlist
+from rapidun.valuation.shares import Shares
+
+SELECTED = "selected.jsonl"
+_SHOWN, _BINS, _PREVIEW = 10, 40, 2000
+_AT_ONCE = 4096
+_NOWHERE = "(none)"  # rows without a value in the column that names the source
+
+
+@dataclass(frozen=True)
+class Found:
+    """Values of a pool on disk.
+
+    Args:
+        kind: ``"linfik"``, ``"alinfik"`` or ``"student"``.
+        tasks: In the order of their columns.
+        parts: The files, in the pool's order.
+        student: Its kind and how it did on held-out rows.
+    """
+
+    kind: str
+    tasks: list[str]
+    parts: list[Path]
+    student: dict[str, Any] | None = None
+
+
+def use_values(
+    found: Found,
+    pool: Pool,
+    uses: Uses,
+    directory: RunDirectory,
+    *,
+    tokenizer: str | None,
+    seed: int,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write ``values.*``, ``selected.jsonl`` and ``valuation.json``; returns what the last one holds.
+
+    Args:
+        found: The values.
+        pool: The rows they are of.
+        uses: What is wanted.
+        directory: The run's.
+        tokenizer: The teacher's ``tokenizer.json``, for a budget in tokens.
+        seed: Of the bootstrap.
+        reporter: Told the phase.
+
+    Raises:
+        ConfigError: If a budget is asked for and there is no tokenizer, or too many diverse rows are.
+    """
+    reporter.phase("use", "Writing values")
+    values = read_column(found.parts, "value").astype(np.float32)
+    path = write_values(found.parts, directory.path, uses.format)
+    selection, tokens = uses.selection, None
+    if selection is not None and selection.kind == "budget":
+        tokens = count_tokens(pool, tokenizer)
+    chosen = None if selection is None else _chosen(selection, uses.diversity, pool, values, tokens)
+    read = _read_through(pool, values, chosen, uses, directory.path, seed)
+    record: dict[str, Any] = {
+        "kind": found.kind,
+        "rows": pool.count,
+        "tasks": _tasks(found),
+        "summary": _summary(values),
+        "histogram": _histogram(values, chosen),
+        "best": read.best,
+        "worst": read.worst,
+        "values": path.name,
+    }
+    if found.student is not None:
+        record["student"] = found.student
+    if chosen is not None:
+        record["selection"] = {"asked": uses.select, "diversity": uses.diversity, **_selected(values, chosen, tokens)}
+    if uses.by is not None:
+        record["by"] = {"column": uses.by, "shares": _shares(read.shares, reporter)}
+    write_json(directory / "valuation.json", record)
+    write_report(directory.path)
+    return record
+
+
+def count_tokens(pool: Pool, tokenizer: str | None) -> npt.NDArray[np.int64]:
+    """Tokens of every row's prompt and answer as plain text, without the template, (rows,).
+
+    Raises:
+        ConfigError: If there is no tokenizer.
+    """
+    if tokenizer is None:
+        raise ConfigError("--select budget: this student knows no tokenizer. Select by top or threshold.")
+    from tokenizers import Tokenizer
+
+    counter = Tokenizer.from_str(tokenizer)
+    counter.no_truncation()
+    counter.no_padding()
+    counts = []
+    for chunk in chunked(pool.rows(), _AT_ONCE):
+        texts = ["\n".join(texts_of(row)) for _, row in chunk]
+        counts.append([len(found.ids) for found in counter.encode_batch(texts, add_special_tokens=False)])
+    return np.concatenate([np.array(part, dtype=np.int64) for part in counts])
+
+
+@dataclass(frozen=True)
+class _Read:
+    best: list[dict[str, Any]]
+    worst: list[dict[str, Any]]
+    shares: Shares
+
+
+def _chosen(
+    selection: Selection,
+    diversity: str | None,
+    pool: Pool,
+    values: npt.NDArray[np.float32],
+    tokens: npt.NDArray[np.int64] | None,
+) -> Ordinals:
+    if diversity is None:
+        return choose(selection, values, tokens)
+    candidates = shortlist(selection, values, tokens)
+    features = _features(pool, candidates)
+    count = selection.count(pool.count) if selection.kind == "top" else len(candidates)
+    picked = pick_diverse(diversity, features, values[candidates], count)
+    return choose_diverse(selection, candidates, picked, tokens)
+
+
+def _features(pool: Pool, candidates: Ordinals) -> Any:
+    """Hashed text of the candidates, in their order."""
+    import scipy.sparse as sp
+
+    order = np.argsort(candidates)
+    hashed = HashedText()
+    ascending = iter(row for _, row in pool.at(candidates))
+    stacked = sp.vstack([hashed.text_only(chunk) for chunk in chunked(ascending, _AT_ONCE)], format="csr")
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return stacked[place]
+
+
+def _read_through(
+    pool: Pool,
+    values: npt.NDArray[np.float32],
+    chosen: Ordinals | None,
+    uses: Uses,
+    directory: Path,
+    seed: int,
+) -> _Read:
+    """One pass over the pool: selected rows are written, sources add up, the best and worst rows are kept."""
+    order = np.argsort(-values, kind="stable")
+    ends = {int(ordinal) for part in (order[:_SHOWN], order[-_SHOWN:]) for ordinal in part}
+    shown: dict[int, dict[str, Any]] = {}
+    shares = Shares(seed)
+    marked = np.zeros(len(values), dtype=bool)
+    marked[[] if chosen is None else chosen] = True
+
+    def wanted() -> Iterator[dict[str, Any]]:
+        first = 0
+        for chunk in chunked(pool.rows(), _AT_ONCE):
+            here = values[first : first + len(chunk)]
+            if uses.by is not None:
+                shares.add([_source(row, uses.by) for _, row in chunk], here)
+            for place, (line, row) in enumerate(chunk):
+                if first + place in ends:
+                    shown[first + place] = _preview(line, row, float(here[place]), uses.by)
+                if marked[first + place]:
+                    yield _with_value(row, float(here[place]))
+            first += len(chunk)
+
+    if chosen is None:
+        for _ in wanted():
+            raise AssertionError("no row is selected")
+        (directory / SELECTED).unlink(missing_ok=True)
+    else:
+        with atomic_write(directory / SELECTED) as file:
+            for row in wanted():
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+    best = [shown[int(ordinal)] for ordinal in order[:_SHOWN]]
+    worst = [shown[int(ordinal)] for ordinal in order[_SHOWN:][::-1][:_SHOWN]]
+    return _Read(best, worst, shares)
+
+
+def _shares(shares: Shares, reporter: Reporter) -> list[dict[str, Any]]:
+    """Every source's share; none, with a note, where no row has any value."""
+    try:
+        return [asdict(share) for share in shares.found()]
+    except InputError as error:  # after long work, and the values themselves are in order
+        reporter.note(str(error))
+        return []
+
+
+def _source(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    return _NOWHERE if value is None or value == "" else str(value)
+
+
+def _with_value(row: dict[str, Any], value: float) -> dict[str, Any]:
+    """The row with its value; a column of that name is kept as ``value_original``."""
+    kept = {("value_original" if name == "value" else name): found for name, found in row.items()}
+    return {**kept, "value": value}
+
+
+def _preview(line: int, row: dict[str, Any], value: float, by: str | None) -> dict[str, Any]:
+    prompt, response = texts_of(row)
+    found = {
+        "id": row["id"],
+        "line": line,
+        "value": value,
+        "prompt": prompt[:_PREVIEW],
+        "response": response[:_PREVIEW],
+    }
+    return found if by is None else {**found, "source": _source(row, by)}
+
+
+def _summary(values: npt.NDArray[np.float32]) -> dict[str, float]:
+    low, median, high = np.percentile(values, [5, 50, 95])
+    return {
+        "mean": float(values.mean(dtype=np.float64)),
+        "low": float(low),
+        "median": float(median),
+        "high": float(high),
+        "least": float(values.min()),
+        "most": float(values.max()),
+        "positive": float((values > 0).mean()),
+    }
+
+
+def _tasks(found: Found) -> list[dict[str, Any]]:
+    names = value_columns(found.tasks)[-len(found.tasks) :]
+    return [
+        {"name": task, **_summary(read_column(found.parts, name).astype(np.float32))}
+        for task, name in zip(found.tasks, names, strict=True)
+    ]
+
+
+def _histogram(values: npt.NDArray[np.float32], chosen: Ordinals | None) -> dict[str, Any]:
+    """Counts in equal bins, of all rows and of the selected ones."""
+    counts, edges = np.histogram(values.astype(np.float64), bins=_BINS)
+    found = {"edges": edges.tolist(), "counts": counts.tolist()}
+    if chosen is not None:
+        found["selected"] = np.histogram(values[chosen].astype(np.float64), bins=edges)[0].tolist()
+    return found
+
+
+def _selected(
+    values: npt.NDArray[np.float32], chosen: Ordinals, tokens: npt.NDArray[np.int64] | None
+) -> dict[str, Any]:
+    picked: Sequence[float] = values[chosen].astype(float).tolist()
+    return {
+        "rows": len(picked),
+        "least": min(picked, default=None),
+        "mean": float(np.mean(picked)) if picked else None,
+        "tokens": None if tokens is None else int(tokens[chosen].sum()),
+        "file": SELECTED,
+    }
