@@ -14,7 +14,6 @@ from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
 
 _TEACHER, _STUDENT, _USE = "Teacher", "Student", "Use"
-_KINDS = ("ridge", "encoder")
 
 
 def register(app: typer.Typer) -> None:
@@ -119,7 +118,7 @@ def value(
     uses = {"select": select, "diversity": diversity, "by": by, "format": form}
     reporter = ConsoleReporter()
     try:
-        if student is not None and student not in _KINDS:
+        if student is not None and _is_saved(student):
             found = _saved(
                 raw, shared.overrides, uses, Path(student), candidates, out,
                 model=model, task_data=task_data, resume=resume, overwrite=overwrite, reporter=reporter,
@@ -140,6 +139,13 @@ def value(
         reporter.close()
     _say(found, out, shared.as_json)
     return 0
+
+
+def _is_saved(student: str) -> bool:
+    """Whether ``--student`` is a place rather than a kind."""
+    from rapidun.valuation.students import known_students
+
+    return student not in known_students()
 
 
 def _student(kind: str | None, encoder: str, sample: str | None, sampling: str) -> dict[str, Any]:
@@ -178,10 +184,7 @@ def _saved(
     from rapidun.pipeline import valuing
     from rapidun.pipeline.config import make_config
     from rapidun.pipeline.value_config import SavedConfig, Uses
-    from rapidun.valuation.students import known_students
 
-    if str(student) in known_students():
-        raise ConfigError(f"--student {student}: a kind of student needs --model and --task-data.")
     if model or task_data is not None:
         raise ConfigError("a saved student has its model and task in it: leave out --model and --task-data.")
     settings = make_settings({name: raw[name] for name in ("data", "seed")}, SavedConfig, overrides)

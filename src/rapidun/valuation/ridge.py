@@ -51,18 +51,19 @@ class RidgeStudent:
             raise ConfigError(f"student ridge: alphas={alphas}: give numbers above 0.")
         features = HashedText(**{name: int(options[name]) for name in ("buckets", "words") if name in options})
         seen, held = features(train.rows), features(validation.rows)
-        best, best_score, since = None, -np.inf, 0
+        kept: list[tuple[float, RidgeStudent]] = []  # what ranked the validation rows better than all before it
+        since = 0
         for number, alpha in enumerate(sorted(alphas, reverse=True), 1):
             found = Ridge(alpha=alpha, solver="sparse_cg", tol=1e-5).fit(seen, train.values)
             weights, intercept = _parameters(found, train.values.shape[1])
             score = mean_spearman(held @ weights + intercept, validation.values)
             progress(number, len(alphas))
-            if score > best_score:
-                best, best_score, since = cls(features, weights, intercept, alpha), score, 0
+            if not kept or score > kept[-1][0]:
+                kept.append((score, cls(features, weights, intercept, alpha)))
+                since = 0
             elif (since := since + 1) >= _PATIENCE:
                 break
-        assert best is not None
-        return best
+        return kept[-1][1]
 
     def predict(self, rows: Sequence[Row]) -> Scores:
         """Standardised values, (rows, tasks) float32."""

@@ -46,14 +46,23 @@ def _figures(run: RunFiles, found: Record, summary: Record) -> list[dict[str, st
         {"number": formats.percent(summary.number("positive")), "what": "of the rows have a value above 0"},
         {"number": formats.number(summary.number("median")), "what": "median value"},
     ]
-    for phase in run.manifest.children("phases") if run.manifest else []:
-        seconds, rows = phase.number("cpu_seconds"), phase.number("rows")
-        by_student = phase.text("name") == "values" and found.text("kind") != "linfik"
-        if phase.text("name") in ("values", "teacher") and seconds is not None and rows:
-            who = "student" if by_student else "teacher"
-            cost = formats.seconds(1000 * seconds / rows)
-            figures.append({"number": cost, "what": f"of processor time for 1,000 rows, {who}"})
+    costs = _costs(run, found.text("kind"))
+    if costs:
+        (who, cost), *others = costs.items()
+        more = "".join(f"; the {name} takes {text}" for name, text in others)
+        figures.append({"number": cost, "what": f"of processor time for 1,000 rows by the {who}{more}"})
     return figures
+
+
+def _costs(run: RunFiles, kind: str) -> dict[str, str]:
+    """Processor time of 1,000 rows: who valued the pool first."""
+    found = {}
+    for phase in run.manifest.children("phases") if run.manifest else []:
+        name, seconds, rows = phase.text("name"), phase.number("cpu_seconds"), phase.number("rows")
+        if name in ("values", "teacher") and seconds is not None and rows:
+            who = "student" if name == "values" and kind != "linfik" else "teacher"
+            found[who] = formats.seconds(1000 * seconds / rows)
+    return dict(sorted(found.items()))
 
 
 def _selection(found: Record) -> str:
@@ -107,7 +116,10 @@ def _bars(edges: Any, counts: Any, name: str, role: str, pattern: str) -> go.Bar
         y=counts.tolist(),
         width=float(edges[1] - edges[0]) * 0.94,
         name=name,
-        marker={"color": light(role), "pattern": {"shape": pattern, "fgcolor": light("card"), "size": 5}},
+        marker={
+            "color": light(role),
+            "pattern": {"shape": pattern, "fgcolor": light("card"), "size": 5, "fillmode": "overlay"},
+        },
         hovertemplate=f"{name}, value about %{{x:.3g}}<br>%{{y}} rows<extra></extra>",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import plotly.graph_objects as go
 
 from rapidun.report import formats
@@ -41,12 +43,19 @@ def _line(share: Record) -> dict[str, str]:
     }
 
 
+def _short(name: str, limit: int = 24) -> str:
+    """A name for an axis; code points only where something in it cannot be seen."""
+    if not name.isprintable():
+        return label(name, limit)
+    return html.escape(name if len(name) <= limit else name[: limit - 1] + "\u2026", quote=False)
+
+
 def _bars(shares: list[Record]) -> Chart:
     """Horizontal bars, the largest share on top."""
     measures = [Measure.of(share) for share in shares]
     values = [100 * (measure.value or 0.0) for measure in measures]
     lows, highs = ([100 * (getattr(m, side) or 0.0) for m in measures] for side in ("low", "high"))
-    names = [label(share.text("name"), 24) for share in shares]
+    names = [_short(share.text("name")) for share in shares]
     figure = go.Figure(
         go.Bar(
             orientation="h",
