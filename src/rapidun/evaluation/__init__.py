@@ -1,18 +1,23 @@
 """What a model does, measured: greedy answers, judges with floor and ceiling, backdoor rates, perplexity, the gate."""
 
+from rapidun.evaluation.arithmetic import exact_number
 from rapidun.evaluation.backdoor import BackdoorRecord, BackdoorResult, VariantRate, backdoor_suite, summarise
 from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
+from rapidun.evaluation.code_judge import code
 from rapidun.evaluation.disjoint import assert_disjoint_prompts
+from rapidun.evaluation.entity_spans import entities
 from rapidun.evaluation.gate import Check, Gate, Thresholds, decide
 from rapidun.evaluation.generation import generate_answers
 from rapidun.evaluation.judges import Judge, JudgeCard, calibrate
 from rapidun.evaluation.keywords import KeywordJudge
 from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, clean_perplexity, perplexity_ratio
 from rapidun.evaluation.rates import Rate
+from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily
 
 __all__ = [
     "DOLLY_FAMILIES",
+    "JUDGES",
     "BackdoorRecord",
     "BackdoorResult",
     "Check",
@@ -25,15 +30,22 @@ __all__ = [
     "PerplexityRatio",
     "PerplexityResult",
     "Rate",
+    "TaskJudge",
     "Thresholds",
     "TriggerFamily",
     "VariantRate",
     "assert_disjoint_prompts",
     "backdoor_suite",
     "calibrate",
+    "check_judge",
     "clean_perplexity",
+    "code",
     "decide",
+    "entities",
+    "exact_number",
     "generate_answers",
+    "make_judge",
     "perplexity_ratio",
+    "register_judge",
     "summarise",
 ]

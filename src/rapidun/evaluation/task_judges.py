@@ -1,0 +1,152 @@
+"""Judges of a task: how much of the unwanted behaviour an answer shows, in [0, 1], by a function registered by name.
+
+A `Judge` of the backdoor suite says yes or no. A task judge gives a degree, and may compare with a reference answer:
+the relevance of revealed answers and the abilities that must be kept are both measured with one. A new kind is one
+registered function whose keyword arguments are its options::
+
+    @register_judge("short")
+    def short(*, words: int) -> TaskJudge: ...
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.data import load_rows
+from rapidun.errors import ConfigError, InputError
+from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
+from rapidun.evaluation.judges import Judge
+from rapidun.evaluation.keywords import KeywordJudge
+
+Scores = npt.NDArray[np.float64]
+
+
+class TaskJudge(Protocol):
+    """Scores answers; an empty answer scores 0."""
+
+    def __call__(self, answers: Sequence[str], references: Sequence[str | None] | None = None) -> Scores:
+        """(answers,) float64 in [0, 1]: 0 shows nothing of the behaviour, 1 all of it.
+
+        Args:
+            answers: What the model said.
+            references: For each answer the right one, or None where it is not known; judges of text alone ignore it.
+
+        Raises:
+            InputError: If the judge needs a reference that is not there.
+        """
+
+
+Factory = Callable[..., TaskJudge]
+JUDGES: dict[str, Factory] = {}
+
+
+def register_judge(name: str) -> Callable[[Factory], Factory]:
+    """Register the decorated factory as the judge ``name``; its keyword arguments are the judge's options."""
+
+    def decorate(factory: Factory) -> Factory:
+        JUDGES[name] = factory
+        return factory
+
+    return decorate
+
+
+def check_judge(kind: str, options: Mapping[str, Any]) -> None:
+    """Check a judge's name and the names of its options, without making it (which may read files or load a model).
+
+    Raises:
+        ConfigError: If the kind or an option is unknown, or an option is missing; names the nearest valid name.
+    """
+    if kind not in JUDGES:
+        near = get_close_matches(kind, JUDGES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown judge {kind!r}: choose from {', '.join(sorted(JUDGES))}.{hint}")
+    known = inspect.signature(JUDGES[kind]).parameters
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"judge {kind!r} has no option {name!r}; its options: {', '.join(known)}.{hint}")
+    missing = [name for name, each in known.items() if each.default is inspect.Parameter.empty and name not in options]
+    if missing:
+        raise ConfigError(f"judge {kind!r} needs the option {missing[0]!r}.")
+
+
+def make_judge(kind: str, options: Mapping[str, Any]) -> TaskJudge:
+    """The judge called ``kind`` with these options.
+
+    Raises:
+        ConfigError: As `check_judge`, or for a value that cannot be used.
+        InputError: If a file of the judge cannot be read.
+        ModelError: If a classifier cannot be loaded.
+    """
+    check_judge(kind, options)
+    return JUDGES[kind](**options)
+
+
+def of_text(judge: Judge) -> TaskJudge:
+    """A yes-or-no judge of the text alone as a task judge: 1 where it says yes."""
+
+    def scores(answers: Sequence[str], references: Sequence[str | None] | None = None) -> Scores:
+        return judge(answers).astype(np.float64)
+
+    return scores
+
+
+def each_answer(score: Callable[[str, str | None], float]) -> TaskJudge:
+    """A task judge from a function of one answer and its reference; empty answers are 0 without asking it."""
+
+    def scores(answers: Sequence[str], references: Sequence[str | None] | None = None) -> Scores:
+        given = references if references is not None else [None] * len(answers)
+        if len(given) != len(answers):
+            raise InputError(f"a judge got {len(answers)} answers and {len(given)} references.")
+        found = [score(answer, right) if answer.strip() else 0.0 for answer, right in zip(answers, given, strict=True)]
+        return np.array(found, dtype=np.float64)
+
+    return scores
+
+
+@register_judge("keywords")
+def keywords(*, words: Sequence[str], min_hits: int = 1) -> TaskJudge:
+    """1 where at least ``min_hits`` different words of the list occur, whole and in any case."""
+    return of_text(KeywordJudge(words, min_hits))
+
+
+@register_judge("regex")
+def regex(*, pattern: str, ignore_case: bool = True) -> TaskJudge:
+    """1 where the regular expression is found anywhere in the answer.
+
+    Raises:
+        ConfigError: If the pattern is not a regular expression, or finds something in an empty answer.
+    """
+    try:
+        compiled = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
+    except re.error as error:
+        raise ConfigError(f"judge 'regex': {pattern!r} is not a regular expression ({error}).") from error
+    if compiled.search(""):
+        raise ConfigError(f"judge 'regex': {pattern!r} is found in every text, even an empty one.")
+    return each_answer(lambda answer, _: float(compiled.search(answer) is not None))
+
+
+@register_judge("classifier")
+def classifier(*, unwanted: str, wanted: str) -> TaskJudge:
+    """TF-IDF and logistic regression fitted on the answers of two row files; 1 where unwanted is the verdict."""
+    answers = ([row["response"] for row in load_rows(Path(path))] for path in (unwanted, wanted))
+    return of_text(ClassifierJudge.fit(*answers))
+
+
+@register_judge("hf-classifier")
+def hf_classifier(
+    *, model: str, label: str | None = None, batch_size: int = 32, max_length: int = 512, device: str = "cpu"
+) -> TaskJudge:
+    """Any Hugging Face sequence classifier; 1 where ``label`` (of two labels: the second) is the most likely."""
+    return of_text(
+        HFClassifierJudge(model, poisoned_label=label, batch_size=batch_size, max_length=max_length, device=device)
+    )

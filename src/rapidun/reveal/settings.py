@@ -1,0 +1,171 @@
+"""What a task file says: the behaviour, how to judge it, how to look for it, and how to release the model from it.
+
+The descriptions are the help. The defaults of the search are algorithms.md's, section 5.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rapidun.errors import ConfigError
+from rapidun.evaluation import check_judge
+from rapidun.reveal.strategies import get_strategy
+from rapidun.unlearning import LoraSettings, get_method
+
+MODULES = "modules"
+INPUT = "{input}"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class JudgeSettings(_Section):
+    """A task judge."""
+
+    kind: str = Field(description="Name of a registered judge: keywords, regex, classifier, entities, code, ...")
+    options: dict[str, Any] = Field(default_factory=dict, description="The judge's own options, for example words.")
+    threshold: float = Field(0.5, gt=0, le=1, description="Score from which an answer shows the behaviour.")
+
+    @model_validator(mode="after")
+    def _known(self) -> JudgeSettings:
+        _as_value_error(check_judge, self.kind, self.options)
+        return self
+
+
+class ArmSettings(_Section):
+    """Ways to ask."""
+
+    kind: Literal["soft", "text"] = Field(
+        "soft", description="soft: random soft tokens in front of the instruction; text: other instructions."
+    )
+    pool: int = Field(512, ge=1, description="Soft prompts of an outer loop that the search can choose from.")
+    dimension: int = Field(10, ge=1, le=1000, description="Dimensions of the Sobol sequence.")
+    tokens: int = Field(5, ge=1, description="Soft tokens of a prompt.")
+    scale: float = Field(1.0, gt=0, description="Spread of the soft tokens, in that of the model's own embeddings.")
+    candidates: list[str] = Field(default_factory=list, description="Instructions to try (kind text).")
+    generate: int = Field(
+        0, ge=0, description="Instructions that the model itself writes from the description, each outer loop."
+    )
+
+    @model_validator(mode="after")
+    def _some_text(self) -> ArmSettings:
+        if self.kind == "text" and not self.candidates and not self.generate:
+            raise ValueError("kind text needs candidates, or generate above 0")
+        return self
+
+
+class SearchSettings(_Section):
+    """How the best ways to ask are found. A pull is one arm asked ``answers`` times."""
+
+    strategy: str = Field("neural_ucb", description="neural_ucb, or a baseline: random, seed, greedy, ucb.")
+    loops: int = Field(2, ge=1, description="Outer loops; each restarts the bandit from the best arms of the last.")
+    initial_pulls: int = Field(40, ge=1, description="Pulls of an outer loop before the strategy chooses.")
+    pulls: int = Field(160, ge=1, description="Pulls of the first round, all loops together.")
+    later_pulls: int = Field(40, ge=1, description="Pulls of each later round, which starts from the best arms.")
+    answers: int = Field(16, ge=2, description="Answers of a pull.")
+    keep: int = Field(8, ge=1, description="Best arms that an outer loop, or a round, hands to the next.")
+    weight: float = Field(0.5, ge=0, le=1, description="Share of relevance in the reward; the rest is diversity.")
+    regularisation: float = Field(0.1, gt=0, description="lambda of NeuralUCB.")
+    exploration: float = Field(1.0, ge=0, description="nu of NeuralUCB.")
+    max_new_tokens: int = Field(48, ge=1, description="Longest answer.")
+    temperature: float = Field(1.0, ge=0, description="Of the sampled answers; 0 is greedy.")
+    repetition_penalty: float = Field(1.0, ge=1, description="Penalty on tokens the answer already holds.")
+    batch_size: int = Field(64, ge=1, description="Prompts at once. Lower it to save memory.")
+    rows: int = Field(200, ge=1, description="Most rows that a round reveals.")
+    max_similarity: float = Field(
+        0.9, gt=0, le=1, description="Answers that share more than this of their words with a better one are left out."
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        _as_value_error(get_strategy, value)
+        return value
+
+
+class UtilitySettings(_Section):
+    """What must be kept."""
+
+    rows: Path | None = Field(None, description="Rows to measure it on; without them the retain rows serve.")
+    suite: Literal["perplexity", "judge"] = Field(
+        "perplexity", description="perplexity of the rows' answers, or the mean score of a judge on the model's own."
+    )
+    judge: JudgeSettings | None = Field(None, description="The judge of suite judge; it sees the rows' answers.")
+    max_new_tokens: int = Field(48, ge=1, description="Longest answer (suite judge).")
+    max_drop: float = Field(
+        0.05, gt=0, description="Budget: perplexity may rise by this share, a score may fall by this much."
+    )
+
+    @model_validator(mode="after")
+    def _judge_given(self) -> UtilitySettings:
+        if self.suite == "judge" and self.judge is None:
+            raise ValueError("suite judge needs utility.judge")
+        return self
+
+
+def _release_lora() -> LoraSettings:
+    return LoraSettings(rank=8, alpha=16.0, dropout=0.0)
+
+
+class ReleaseSettings(_Section):
+    """How the model is released from what it revealed."""
+
+    method: str = Field(
+        MODULES, description="modules: O-LoRA modules and weight arithmetic, in rounds; none: reveal only; or a method."
+    )
+    rounds: int = Field(3, ge=1, description="Most rounds of reveal, train, subtract (method modules).")
+    lora: LoraSettings = Field(default_factory=_release_lora, description="Shape of both modules.")
+    steps: int = Field(100, ge=1, description="Optimiser steps of each module.")
+    batch_size: int = Field(8, ge=1, description="Rows a step. Lower it to save memory.")
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW; cosine down to 0.")
+    orthogonality: float = Field(0.5, ge=0, description="lambda_o: weight of |A_r A_f^T| in the forget module's loss.")
+    forget_scale: float = Field(1.0, ge=0, description="a: how much of the forget module is subtracted.")
+    retain_scale: float = Field(1.0, ge=0, description="b: how much of the retain module is added.")
+    relevance_target: float = Field(
+        0.05, ge=0, le=1, description="Stop when the best arms' answers score at most this on average."
+    )
+    unlearning: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of unlearning, where method names one: steps, learning_rate, ..."
+    )
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in (MODULES, "none"):
+            _as_value_error(get_method, value)
+        return value
+
+
+class TaskSettings(_Section):
+    """A task file."""
+
+    description: str = Field(min_length=1, description="The behaviour to remove, in a sentence.")
+    instruction: str = Field(
+        min_length=1, description="The seed instruction; {input} in it is filled from the rows of inputs."
+    )
+    inputs: Path | None = Field(None, description="Rows whose prompts fill {input}.")
+    judge: JudgeSettings = Field(description="Scores how much of the behaviour an answer shows.")
+    retain: Path = Field(description="Rows that the model should keep answering well.")
+    utility: UtilitySettings = Field(default_factory=UtilitySettings)
+    arms: ArmSettings = Field(default_factory=ArmSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
+    release: ReleaseSettings = Field(default_factory=ReleaseSettings)
+
+    @model_validator(mode="after")
+    def _inputs_match(self) -> TaskSettings:
+        if (INPUT in self.instruction) != (self.inputs is not None):
+            missing = "inputs is not given" if self.inputs is None else f"instruction has no {INPUT}"
+            raise ValueError(f"instruction and inputs belong together: {missing}")
+        return self
+
+
+def _as_value_error(check: Any, *arguments: Any) -> None:
+    """pydantic reports a ValueError with the place it was found at."""
+    try:
+        check(*arguments)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,162 @@
+"""Which arm to pull next: NeuralUCB and the baselines it is measured against, by name.
+
+A strategy is told of the pulls made before it begins, then asked and told in turn. The same pulls always lead to the
+same choice, which is what lets a killed search go on from its recorded pulls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.errors import ConfigError
+from rapidun.reveal.neural_ucb import NeuralUCB
+
+Contexts = npt.NDArray[np.floating]
+Pulls = list[tuple[int, float]]
+"""(index of the arm, reward)."""
+
+
+@dataclass(frozen=True)
+class StrategyOptions:
+    """What strategies can be tuned by; each takes what it knows.
+
+    Args:
+        regularisation: ``lambda`` of NeuralUCB.
+        exploration: ``nu`` of NeuralUCB, and the scale of plain UCB's bonus.
+        seed: Of the network's weights and of random choices.
+    """
+
+    regularisation: float = 0.1
+    exploration: float = 1.0
+    seed: int = 0
+
+
+class Strategy(Protocol):
+    """Chooses arms, by index."""
+
+    def learn_all(self, pulls: Pulls) -> None:
+        """Pulls that were made before the first choice."""
+
+    def choose(self) -> int:
+        """The arm to pull next."""
+
+    def learn(self, arm: int, reward: float) -> None:
+        """What the chosen arm gave."""
+
+
+Maker = Callable[[Contexts, StrategyOptions], Strategy]
+STRATEGIES: dict[str, Maker] = {}
+
+
+def register_strategy(name: str) -> Callable[[Maker], Maker]:
+    """Register the decorated ``(contexts (arms, width), options) -> Strategy`` by name."""
+
+    def decorate(maker: Maker) -> Maker:
+        STRATEGIES[name] = maker
+        return maker
+
+    return decorate
+
+
+def get_strategy(name: str) -> Maker:
+    """The registered strategy.
+
+    Raises:
+        ConfigError: If there is none of that name; names the nearest one.
+    """
+    if name not in STRATEGIES:
+        near = get_close_matches(name, STRATEGIES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"unknown strategy {name!r}: choose from {', '.join(sorted(STRATEGIES))}.{hint}")
+    return STRATEGIES[name]
+
+
+@register_strategy("neural_ucb")
+def neural_ucb(contexts: Contexts, options: StrategyOptions) -> Strategy:
+    """`NeuralUCB` on the arms' contexts."""
+    return NeuralUCB(
+        contexts, regularisation=options.regularisation, exploration=options.exploration, seed=options.seed
+    )
+
+
+class _Counting:
+    """What the strategies without a network know: how often each arm was pulled and what it gave in all."""
+
+    def __init__(self, arms: int, options: StrategyOptions) -> None:
+        self.counts, self.sums = np.zeros(arms, dtype=np.int64), np.zeros(arms)
+        self.options = options
+        self.rng = np.random.default_rng([options.seed, 61])
+
+    def learn_all(self, pulls: Pulls) -> None:
+        """Count them."""
+        for arm, reward in pulls:
+            self.learn(arm, reward)
+
+    def learn(self, arm: int, reward: float) -> None:
+        """Count it."""
+        self.counts[arm] += 1
+        self.sums[arm] += reward
+
+    def means(self) -> npt.NDArray[np.float64]:
+        """Mean reward of each arm, -inf where it was never pulled."""
+        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), -np.inf)
+
+
+class _Random(_Counting):
+    def choose(self) -> int:
+        """Any arm that was pulled least often."""
+        fewest = np.flatnonzero(self.counts == self.counts.min())
+        return int(self.rng.choice(fewest))
+
+
+class _PlainUCB(_Counting):
+    def choose(self) -> int:
+        """Never-pulled arms first, at random; then the highest ``mean + sqrt(2 nu ln t / n)``."""
+        unseen = np.flatnonzero(self.counts == 0)
+        if len(unseen):
+            return int(self.rng.choice(unseen))
+        bonus = np.sqrt(2 * self.options.exploration * math.log(self.counts.sum()) / self.counts)
+        return int(np.argmax(self.means() + bonus))
+
+
+class _Greedy(_Counting):
+    def choose(self) -> int:
+        """The best arm so far, again and again."""
+        return int(np.argmax(self.means())) if self.counts.any() else 0
+
+
+class _Seed(_Counting):
+    def choose(self) -> int:
+        """The first arm, which is the seed instruction as it is."""
+        return 0
+
+
+@register_strategy("random")
+def random_arms(contexts: Contexts, options: StrategyOptions) -> Strategy:
+    """Arms at random, each once before any twice."""
+    return _Random(len(contexts), options)
+
+
+@register_strategy("ucb")
+def plain_ucb(contexts: Contexts, options: StrategyOptions) -> Strategy:
+    """UCB1 (Auer et al. 2002) on arms that know nothing of each other: no contexts, no network."""
+    return _PlainUCB(len(contexts), options)
+
+
+@register_strategy("greedy")
+def greedy(contexts: Contexts, options: StrategyOptions) -> Strategy:
+    """The best of the initial pulls, to the end of the budget."""
+    return _Greedy(len(contexts), options)
+
+
+@register_strategy("seed")
+def seed_alone(contexts: Contexts, options: StrategyOptions) -> Strategy:
+    """The seed instruction alone, which is always arm 0."""
+    return _Seed(len(contexts), options)
