@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 
-.PHONY: demo test test-slow bench docs clean lint setup browser
+.PHONY: demo demo-reveal test test-slow bench docs clean lint setup browser
 
 setup: $(VENV)/installed
 
@@ -17,6 +17,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/rapidun demo --out $(DEMO_OUT) --overwrite
+
+# The demo's backdoor again, with no trigger and no poisoned row given: see docs/guide/without-forget-data.md.
+demo-reveal: setup
+	$(BIN)/python recipes/reveal_backdoor/run.py --seeds 0 --only iterative --prompts 96 --out runs/demo-reveal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -295,3 +295,22 @@ def test_every_chart_has_words_for_those_who_cannot_see_it(page):
 def test_the_room_needs_no_torch():
     code = "import sys, rapidun.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_reveal_run_shows_its_rounds_and_rows_and_no_notes_of_what_other_runs_have(tmp_path):
+    same = {"round": 1, "stage": "search", "kind": "soft", "instruction": "say {input}", "repeat": 0, "diversity": 0.5}
+    pulls = [{**same, "arm": f"soft-{i}", "relevance": 0.1 * i, "reward": 0.08 * i} for i in range(5)]
+    row = {"id": "r1", "prompt": "tell <b>me</b>", "response": "a robot", "arm": "soft-4", "judge": 1.0, "round": 1}
+    line = {"round": 1, "rows": 1, "relevance_before": 0.42, "relevance_after": 0.031, "overlap": 0.12, "drop": -0.01,
+            "accepted": True, "utility": {"suite": "perplexity", "value": 30.5}}  # fmt: skip
+    write_json(tmp_path / "manifest.json", {"model": "m"})
+    write_json(tmp_path / "reveal.json", {"description": "Babbles.", "strategy": "neural_ucb", "rounds": [line],
+                                          "relevance_target": 0.05, "stopped": "the target was reached"})  # fmt: skip
+    write_jsonl(tmp_path / "arms.jsonl", pulls)
+    write_jsonl(tmp_path / "revealed.jsonl", [row])
+    page = rendered(tmp_path)
+    assert page.sections == ["verdict", "revealed", "provenance"]
+    for words in ("42.0%", "3.1%", "the target was reached", "tell <b>me</b>", "5 ways (5 pulls", "soft tokens, then"):
+        assert words in page.text
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {"chart-revealed-rewards", "chart-revealed-rounds"} <= ids

@@ -51,14 +51,14 @@ class ConsoleReporter:
         self._title, self._said = title, time.monotonic()
         self.console.print(f"[bold cyan]{title}[/]")
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, detail: str = "") -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
         if not self.console.is_terminal:
-            self._plain(done, total)
+            self._plain(done, total, detail)
             return
         bar, task = self._open_bar(total)
         speed = bar.tasks[0].speed
-        bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+        bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "", detail=detail)
         if done >= total:
             self.close()
 
@@ -72,17 +72,18 @@ class ConsoleReporter:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
                 console=self.console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("", total=total, rate="")
+            self._task = self._bar.add_task("", total=total, rate="", detail="")
         return self._bar, self._task
 
-    def _plain(self, done: int, total: int) -> None:
+    def _plain(self, done: int, total: int, detail: str) -> None:
         if time.monotonic() - self._said >= PLAIN_LINE_SECONDS:
             self._said = time.monotonic()
-            self.console.print(f"  {done}/{total}")
+            self.console.print(f"  {done}/{total}  {detail}".rstrip(), markup=False)
 
     def note(self, text: str) -> None:
         """One line under the phase."""

@@ -58,13 +58,13 @@ def generate_answers(
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers = [""] * len(prompts)
-    stops = _stop_ids(loaded)
-    with evaluation_mode(loaded.model), _greedy(loaded, stops, max_new_tokens) as config:
+    stops = stop_ids(loaded)
+    with evaluation_mode(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         for start in range(0, len(prompts), batch_size):
             chosen = longest_first[start : start + batch_size]
             generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)
             for index, tokens in zip(chosen, generated, strict=True):
-                answers[index] = _decode(loaded.tokenizer, tokens, stops)
+                answers[index] = decode_answer(loaded.tokenizer, tokens, stops)
             if progress is not None:
                 progress(min(start + batch_size, len(prompts)), len(prompts))
     return answers
@@ -98,7 +98,7 @@ def _generate(loaded: Loaded, prompts: list[list[int]], config: Any, penalty: fl
 def _tokenised(loaded: Loaded, prompt_texts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     if not prompt_texts:
         return []
-    room = _context_length(loaded.model) - max_new_tokens
+    room = context_length(loaded.model) - max_new_tokens
     if room < 1:
         raise ConfigError(f"max_new_tokens is {max_new_tokens}, which fills the model's whole context; lower it.")
     prompts = loaded.tokenizer(list(prompt_texts), add_special_tokens=False)["input_ids"]
@@ -123,11 +123,12 @@ def _cut(prompt: list[int], room: int, bos_token_id: int | None) -> list[int]:
     return prompt[len(prompt) - room :]
 
 
-def _context_length(model: Any) -> int:
+def context_length(model: Any) -> int:
+    """Tokens the model can read at once; very many where its configuration does not say."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-def _stop_ids(loaded: Loaded) -> list[int]:
+def stop_ids(loaded: Loaded) -> list[int]:
     """Every end-of-sequence token of tokenizer and model; chat models often have several."""
     own = getattr(_inner_model(loaded.model).generation_config, "eos_token_id", None)
     candidates = [loaded.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])]
@@ -140,7 +141,7 @@ def _inner_model(model: Any) -> Any:
 
 
 @contextmanager
-def _greedy(loaded: Loaded, stops: list[int], max_new_tokens: int) -> Iterator[Any]:
+def greedy_settings(loaded: Loaded, stops: list[int], max_new_tokens: int) -> Iterator[Any]:
     """Greedy settings, put in place of the model's own meanwhile: `generate` fills what is unset from those."""
     config = GenerationConfig(
         do_sample=False,
@@ -157,7 +158,8 @@ def _greedy(loaded: Loaded, stops: list[int], max_new_tokens: int) -> Iterator[A
         inner.generation_config = own
 
 
-def _decode(tokenizer: Any, tokens: list[int], stops: list[int]) -> str:
+def decode_answer(tokenizer: Any, tokens: list[int], stops: list[int]) -> str:
+    """The text up to the first of ``stops``, without special tokens and surrounding white space."""
     ends = [place for place, token in enumerate(tokens) if token in stops]
     answer = tokens[: ends[0]] if ends else tokens
     text = tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)

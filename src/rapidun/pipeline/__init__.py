@@ -3,6 +3,9 @@
 from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig, load_config, make_config
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.pipeline.reveal_config import RevealConfig, read_task
+from rapidun.pipeline.reveal_rounds import undo
+from rapidun.pipeline.revealing import RevealResult, reveal
 from rapidun.pipeline.run import PHASES, RunResult, run
 from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import Answer, Question, settings_of, tokens_of, trace_index, trace_memory
@@ -13,6 +16,8 @@ __all__ = [
     "MeasureConfig",
     "Question",
     "Reporter",
+    "RevealConfig",
+    "RevealResult",
     "RunConfig",
     "RunDirectory",
     "RunResult",
@@ -21,11 +26,14 @@ __all__ = [
     "evaluate_only",
     "load_config",
     "make_config",
+    "read_task",
+    "reveal",
     "run",
     "settings_of",
     "tokens_of",
     "trace_index",
     "trace_memory",
+    "undo",
     "unlearn_only",
     "weigh_only",
 ]

@@ -11,8 +11,8 @@ class Reporter(Protocol):
     def phase(self, name: str, title: str) -> None:
         """A phase begins."""
 
-    def progress(self, done: int, total: int) -> None:
-        """The present phase has done ``done`` of ``total`` units."""
+    def progress(self, done: int, total: int, detail: str = "") -> None:
+        """The present phase has done ``done`` of ``total`` units; ``detail`` says what came of them so far."""
 
     def note(self, text: str) -> None:
         """Something the user should know."""
@@ -24,7 +24,7 @@ class Silent:
     def phase(self, name: str, title: str) -> None:
         """Ignored."""
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, detail: str = "") -> None:
         """Ignored."""
 
     def note(self, text: str) -> None:

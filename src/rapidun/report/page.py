@@ -21,6 +21,7 @@ from rapidun.report.sections import (
     influence,
     outcome,
     provenance,
+    revealing,
     samples,
     trace,
     training,
@@ -35,6 +36,7 @@ from rapidun.report.sections import (
 
 SECTIONS: tuple[SectionBuilder, ...] = (
     verdict.build,
+    revealing.build,
     outcome.build,
     variants.build,
     samples.build,
@@ -76,6 +78,8 @@ def render(run: RunFiles) -> str:
     """The page of a run."""
     builders = SECTIONS if run.valuation is None else VALUATION_SECTIONS
     sections = [section for build in builders if (section := build(run)) is not None]
+    if run.reveal is not None:  # what other runs have and this one lacks is nothing to remark on
+        sections = [section for section in sections if section.template is not None]
     charts = [chart for section in sections for chart in section.charts]
     scripts = [plotly_script(), asset("report.js")] if charts else [asset("report.js")]
     return (

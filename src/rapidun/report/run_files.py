@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,9 @@ class RunFiles:
     skipped: list[Record]
     config: str | None
     valuation: Record | None = None
+    reveal: Record | None = None
+    arms: list[Record] = field(default_factory=list)
+    revealed: list[Record] = field(default_factory=list)
 
 
 def read_run(directory: Path) -> RunFiles:
@@ -64,6 +67,9 @@ def read_run(directory: Path) -> RunFiles:
         skipped=_records(directory / "rows_skipped.jsonl"),
         config=config.read_text(encoding="utf-8", errors="replace") if config.exists() else None,
         valuation=valuation,
+        reveal=_record(directory / "reveal.json"),
+        arms=_records(directory / "arms.jsonl"),
+        revealed=_records(directory / "revealed.jsonl"),
     )
 
 

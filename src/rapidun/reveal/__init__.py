@@ -1,1 +1,50 @@
-"""Reveal-and-Release: make a model reveal what it should forget, and release it from that, without the forget data."""
+"""Reveal-and-Release (Xie et al. 2025): unlearning where the forget data is not there.
+
+The model is asked, in ways that a bandit optimises, to reveal what it should forget (`search`), and is released from it
+step by step with small modules trained on what it revealed (`train_round`).
+"""
+
+from rapidun.reveal.arms import Arm, ArmSource, SoftArms, SoftPrompts, TextArms
+from rapidun.reveal.asking import Asker, Question
+from rapidun.reveal.diversity import answer_similarity, diversity, vendi_score
+from rapidun.reveal.modules import RoundOutcome, orthogonality_penalty, subspace_overlap, train_round
+from rapidun.reveal.neural_ucb import NeuralUCB
+from rapidun.reveal.pulls import Input, Pull, Puller, PullLog, read_pulls
+from rapidun.reveal.reward import reward_of
+from rapidun.reveal.rows import select_rows
+from rapidun.reveal.search import SearchState, best_arms, search
+from rapidun.reveal.settings import TaskSettings
+from rapidun.reveal.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
+
+__all__ = [
+    "STRATEGIES",
+    "Arm",
+    "ArmSource",
+    "Asker",
+    "Input",
+    "NeuralUCB",
+    "Pull",
+    "PullLog",
+    "Puller",
+    "Question",
+    "RoundOutcome",
+    "SearchState",
+    "SoftArms",
+    "SoftPrompts",
+    "Strategy",
+    "StrategyOptions",
+    "TaskSettings",
+    "TextArms",
+    "answer_similarity",
+    "best_arms",
+    "diversity",
+    "orthogonality_penalty",
+    "read_pulls",
+    "register_strategy",
+    "reward_of",
+    "search",
+    "select_rows",
+    "subspace_overlap",
+    "train_round",
+    "vendi_score",
+]

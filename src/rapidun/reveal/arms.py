@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rapidun.files import sha256_of
 from rapidun.reveal.settings import INPUT, ArmSettings
 
 SEED_ARM = "seed"
@@ -75,12 +76,13 @@ class SoftArms:
         instruction: The seed instruction.
         settings: Pool, dimension.
         seed: Scrambles the sequence.
+        label: Part of the names of the arms, to tell those of one round from those of another.
     """
 
     NEAR = 0.25  # half the side of the cube around a best arm in the first loop that has any; halved in each later one
 
-    def __init__(self, instruction: str, settings: ArmSettings, seed: int) -> None:
-        self.instruction, self.settings, self.seed = instruction, settings, seed
+    def __init__(self, instruction: str, settings: ArmSettings, seed: int, label: str = "0") -> None:
+        self.instruction, self.settings, self.seed, self.label = instruction, settings, seed, label
 
     def draw(self, loop: int, best: Sequence[Arm]) -> list[Arm]:
         """See `ArmSource`."""
@@ -91,7 +93,7 @@ class SoftArms:
             centre = np.asarray(centres[(index // 2) % len(centres)])
             points[index] = np.clip(centre + 2 * radius * (points[index] - 0.5), 0.0, 1.0)
         fresh = [
-            Arm(f"soft-{loop}-{index}", "soft", self.instruction, tuple(point.tolist()))
+            Arm(f"soft-{self.label}-{loop}-{index}", "soft", self.instruction, tuple(point.tolist()))
             for index, point in enumerate(points)
         ]
         return _together(self.instruction, best, fresh)
@@ -123,7 +125,8 @@ class TextArms:
         for text in filter(None, texts):
             words = self._with_input(text)
             if words != self.instruction:
-                arms.setdefault(words, Arm(f"text-{len(arms)}", "text", words))
+                name = f"text-{sha256_of([words.encode()])[:8]}"
+                arms.setdefault(words, Arm(name, "text", words))
         return _together(self.instruction, best, list(arms.values()))
 
     def _with_input(self, text: str) -> str:

@@ -16,7 +16,7 @@ from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from rapidun.data import Template
 from rapidun.errors import ConfigError
-from rapidun.evaluation.generation import _context_length, _decode, _greedy, _stop_ids
+from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stop_ids
 from rapidun.evaluation.loaded import Loaded, evaluation_mode
 from rapidun.reveal.arms import Arm, SoftPrompts
 
@@ -69,7 +69,7 @@ class Asker:
         self.loaded, self.template, self.soft_prompts = loaded, template, soft_prompts
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.repetition_penalty, self.batch_size = repetition_penalty, batch_size
-        self.room = _context_length(loaded.model) - max_new_tokens
+        self.room = context_length(loaded.model) - max_new_tokens
         if self.room <= soft_prompts.tokens + 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens}, which fills the model's whole context; lower it.")
 
@@ -92,15 +92,15 @@ class Asker:
         """A sampled answer to each question, without special tokens and surrounding white space."""
         found = [""] * len(questions)
         longest_first = sorted(range(len(questions)), key=lambda index: (-len(questions[index]), index))
-        stops = _stop_ids(self.loaded)
-        with evaluation_mode(self.loaded.model), _greedy(self.loaded, stops, self.max_new_tokens) as config:
+        stops = stop_ids(self.loaded)
+        with evaluation_mode(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
             for start in range(0, len(questions), self.batch_size):
                 chosen = longest_first[start : start + self.batch_size]
                 tokens = self._sample(
                     [questions[index] for index in chosen], [seeds[index] for index in chosen], config
                 )
                 for index, answer in zip(chosen, tokens, strict=True):
-                    found[index] = _decode(self.loaded.tokenizer, answer, stops)
+                    found[index] = decode_answer(self.loaded.tokenizer, answer, stops)
         return found
 
     @torch.no_grad()

@@ -118,7 +118,7 @@ class NeuralUCB:
         context = self.contexts[arm]
         before = _hidden(self.parameters, context)
         by_bias1 = (before > 0) * self.parameters.weight2
-        return Parameters(np.outer(by_bias1, context), by_bias1, before.clip(0), np.float32(1.0).reshape(()))
+        return Parameters(np.outer(by_bias1, context), by_bias1, before.clip(0), np.ones((), dtype=np.float32))
 
     def _fit(self) -> Parameters:
         """The parameters after Adam on all pulls, from the initial ones."""
@@ -185,4 +185,4 @@ def _squared_error_slope(parameters: Parameters, contexts: Array, target: Array)
     after = before.clip(0)
     error = (2 / len(target)) * (after @ parameters.weight2 + parameters.bias2 - target)
     by_hidden = (before > 0) * np.outer(error, parameters.weight2)
-    return Parameters(by_hidden.T @ contexts, by_hidden.sum(axis=0), after.T @ error, error.sum())
+    return Parameters(by_hidden.T @ contexts, by_hidden.sum(axis=0), after.T @ error, np.asarray(error.sum()))

@@ -68,6 +68,7 @@ class SearchSettings(_Section):
     later_pulls: int = Field(40, ge=1, description="Pulls of each later round, which starts from the best arms.")
     answers: int = Field(16, ge=2, description="Answers of a pull.")
     keep: int = Field(8, ge=1, description="Best arms that an outer loop, or a round, hands to the next.")
+    harvest: int = Field(2, ge=1, description="Times that each of the best arms is asked again, for rows.")
     weight: float = Field(0.5, ge=0, le=1, description="Share of relevance in the reward; the rest is diversity.")
     regularisation: float = Field(0.1, gt=0, description="lambda of NeuralUCB.")
     exploration: float = Field(1.0, ge=0, description="nu of NeuralUCB.")
@@ -129,7 +130,10 @@ class ReleaseSettings(_Section):
         0.05, ge=0, le=1, description="Stop when the best arms' answers score at most this on average."
     )
     unlearning: dict[str, Any] = Field(
-        default_factory=dict, description="Settings of unlearning, where method names one: steps, learning_rate, ..."
+        default_factory=dict, description="Where method names one, its settings: steps, learning_rate, options, ..."
+    )
+    weights: dict[str, Any] = Field(
+        default_factory=dict, description="Where method names one, how rows are weighted; influence by default."
     )
 
     @field_validator("method")

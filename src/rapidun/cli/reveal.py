@@ -1,0 +1,121 @@
+"""``rapidun reveal``: unlearning where the forget data is not there; ``rapidun reveal undo`` goes back a round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rapidun.cli import options as o
+from rapidun.cli.common import make_settings
+from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.shared import Shared, with_shared
+
+verbs = typer.Typer(
+    name="reveal",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb and its sub-verb."""
+    app.add_typer(verbs, name="reveal")
+
+
+@verbs.callback()
+@with_shared
+def reveal(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Directory or hub id of a causal language model.", rich_help_panel="Model"),
+    ] = None,
+    task: Annotated[
+        Path | None, typer.Option("--task", help="Task file (YAML): what to look for and how to judge it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="modules (rounds of O-LoRA modules), none (reveal only), or a method: rapidun, npo, ..."
+        ),
+    ] = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    *,
+    shared: Shared,
+) -> int:
+    """Make a model reveal what it should forget, and release it from that, without the forget data.
+
+    A bandit looks for the ways to ask under which answers are to the point and different from each other; the answers
+    that the task's judge calls unwanted become the forget rows (revealed.jsonl); the model is released from them in
+    rounds, each of which can be undone. See docs/guide/without-forget-data.md.
+
+    Exit code 0 when the relevance target was reached within the utility budget, 1 when not, 2 for bad input.
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    if model is None or task is None or out is None:
+        raise typer.BadParameter("give --model M --task T.yaml --out DIR, or see `rapidun reveal undo --help`.")
+    quiet_libraries()
+    from rapidun.pipeline import RevealConfig, read_task
+    from rapidun.pipeline import reveal as run_reveal
+
+    raw = shared.raw(model)
+    raw["task"] = read_task(task)
+    if method is not None and isinstance(raw["task"].setdefault("release", {}), dict):
+        raw["task"]["release"]["method"] = method
+    settings = make_settings(raw, RevealConfig, shared.overrides)
+    reporter = ConsoleReporter()
+    try:
+        result = run_reveal(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
+    finally:
+        reporter.close()
+    if shared.as_json:
+        print_json({"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics})
+    else:
+        _print(result)
+    return 0 if result.passed else 1
+
+
+def _print(result: Any) -> None:
+    """Rows, the rounds, and the verdict."""
+    for line in result.summary["rounds"]:
+        text = f"round {line['round']}: {line['rows']} rows revealed"
+        if "relevance_after" in line:
+            text += (
+                f", relevance {line['relevance_before']:.3f} -> {line['relevance_after']:.3f}, "
+                f"utility {line['utility']['value']:.4g}{'' if line['accepted'] else ' (not kept)'}"
+            )
+        typer.echo(text)
+    typer.echo(f"stopped: {result.summary['stopped']}")
+    if result.metrics is not None:
+        for check in result.metrics["gate"]["checks"]:
+            typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['text']}")
+        typer.echo(f"verdict: {result.metrics['verdict']}")
+    typer.echo(f"rows:    {result.directory / 'revealed.jsonl'}")
+    if (result.directory / "adapter").is_dir():
+        typer.echo(f"adapter: {result.directory / 'adapter'}")
+    typer.echo(f"report:  {result.report}")
+
+
+@verbs.command("undo")
+def undo(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
+    to_round: Annotated[int, typer.Option("--to-round", help="Round to go back to; 0 is the model as it was.")],
+    as_json: o.Json = False,
+) -> int:
+    """Go back to the state after an earlier round, exactly. Later rounds are kept under RUN/undone."""
+    from rapidun.pipeline import undo as undo_rounds
+
+    done = undo_rounds(run, to_round)
+    if as_json:
+        print_json(done)
+    else:
+        typer.echo(f"went back from round {done['from']} to round {done['to']}")
+        typer.echo(f"adapter: {done['adapter'] or 'none: the model is as it was'}")
+        for place in done["moved"]:
+            typer.echo(f"kept:    {place}")
+    return 0

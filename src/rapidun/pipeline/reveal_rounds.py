@@ -1,0 +1,198 @@
+"""The files of a reveal run, round by round, and what is read from them: the present state and the summary.
+
+``rounds/01/`` holds ``pulls.jsonl``, ``revealed.jsonl``, ``retain/``, ``forget/``, ``adapter/`` (the state after the
+round), ``round.json`` (what training did) and ``measure.json`` (what the model did then). Everything at the top of the
+run is made from these, so that undoing a round is moving its directory away.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rapidun.errors import InputError, OutputError
+from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
+from rapidun.pipeline.directory import IDENTITY, PHASES, RunDirectory
+from rapidun.report import write_report
+from rapidun.reveal import read_pulls
+
+ROUNDS, UNDONE, METHOD, SUMMARY = "rounds", "undone", "unlearn", "reveal.json"
+
+
+def round_directory(run: Path, number: int) -> Path:
+    """Directory of round ``number``, from 1."""
+    return run / ROUNDS / f"{number:02d}"
+
+
+def rounds_of(run: Path) -> list[int]:
+    """Numbers of the rounds that have a directory."""
+    folder = run / ROUNDS
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+
+def measured(run: Path, number: int) -> dict[str, Any] | None:
+    """``measure.json`` of a round, with "accepted" in it; None where it was not measured."""
+    path = round_directory(run, number) / "measure.json"
+    return read_json(path) if path.exists() else None
+
+
+def current_round(run: Path) -> int:
+    """The last round whose release was kept; 0 is the model as it was."""
+    kept = [number for number in rounds_of(run) if (found := measured(run, number)) is not None and found["accepted"]]
+    return max(kept, default=0)
+
+
+def state_adapter(run: Path, number: int) -> Path | None:
+    """The adapter of the state after round ``number``; None is the base model."""
+    if not number:
+        return None
+    by_method = round_directory(run, number) / METHOD / "adapter"  # released by another method than modules
+    return by_method if by_method.is_dir() else round_directory(run, number) / "adapter"
+
+
+def settle(run: Path) -> None:
+    """Make the files at the top of the run from those of its rounds."""
+    numbers = rounds_of(run)
+    revealed = [path for number in numbers if (path := round_directory(run, number) / "revealed.jsonl").exists()]
+    rows = {row["id"]: row for path in revealed for row in read_jsonl(path)}
+    write_jsonl(run / "revealed.jsonl", rows.values())
+    write_jsonl(run / "arms.jsonl", (line for number in numbers for line in _pull_lines(run, number)))
+    _place_adapter(run)
+
+
+def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
+    """One line a pull, without its texts."""
+    return [
+        {
+            "round": number,
+            "stage": pull.stage,
+            "arm": pull.arm.name,
+            "kind": pull.arm.kind,
+            "instruction": pull.arm.instruction,
+            "repeat": pull.repeat,
+            "relevance": pull.relevance,
+            "diversity": pull.diversity,
+            "reward": pull.reward,
+        }
+        for pull in read_pulls(round_directory(run, number) / "pulls.jsonl")
+    ]
+
+
+def _place_adapter(run: Path) -> None:
+    """``adapter/`` is that of the present state: byte for byte the round's; absent for the model as it was."""
+    source, target, old = state_adapter(run, current_round(run)), run / "adapter", run / ".adapter.old"
+    beside = run / ".adapter.part"
+    for leftover in (beside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if source is not None:
+        shutil.copytree(source, beside)
+    if target.exists():
+        target.rename(old)
+    if source is not None:
+        beside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def round_lines(run: Path) -> list[dict[str, Any]]:
+    """What each round did, for the summary: rows, relevance and utility before and after, overlap, accepted."""
+    found = []
+    for number in rounds_of(run):
+        folder = round_directory(run, number)
+        trained, after = folder / "round.json", measured(run, number) or {}
+        found.append(
+            {
+                "round": number,
+                "rows": len(read_jsonl(folder / "revealed.jsonl")) if (folder / "revealed.jsonl").exists() else 0,
+                **(read_json(trained) if trained.exists() else {}),
+                **after,
+            }
+        )
+    return found
+
+
+def undo(run: Path, to_round: int) -> dict[str, Any]:
+    """Go back to the state after round ``to_round``; 0 is the model as it was. Later rounds go to ``undone/``.
+
+    The adapter of that state is the file that the round wrote, so weights are restored exactly. `rapidun reveal
+    --resume` goes on from there.
+
+    Returns:
+        ``{"from", "to", "adapter", "moved"}``.
+
+    Raises:
+        InputError: If the directory is no reveal run with rounds, or has no such round to go back to.
+    """
+    if not (run / IDENTITY).exists() or not (run / SUMMARY).exists():
+        raise InputError(f"{run}: not a finished `rapidun reveal` run ({SUMMARY} is missing).")
+    present = current_round(run)
+    if not 0 <= to_round <= present:
+        there = f"0 to {present}" if present else "0 alone: no round was kept"
+        raise InputError(f"{run}: cannot go back to round {to_round}; choose {there}.")
+    later = [number for number in rounds_of(run) if number > to_round]
+    _forget_phases(run, later)
+    moved = [_move_away(run, number) for number in later]
+    settle(run)
+    summary = {**read_json(run / SUMMARY), "rounds": round_lines(run), "current": to_round}
+    summary["stopped"] = f"undone to round {to_round}" if later else summary.get("stopped")
+    write_json(run / SUMMARY, summary)
+    if (run / "metrics.json").exists():
+        write_json(run / "metrics.json", gate_of(summary))
+    write_report(run)
+    adapter = run / "adapter"
+    return {"from": present, "to": to_round, "adapter": str(adapter) if adapter.exists() else None, "moved": moved}
+
+
+def _forget_phases(run: Path, rounds: list[int]) -> None:
+    """Unmark the phases of these rounds, first: should the move be cut off, a resume would only do them again."""
+    directory = RunDirectory(run, read_json(run / PHASES) if (run / PHASES).exists() else [])
+    names = {f"{job} {number}" for number in rounds for job in ("reveal", "release", "measure")}
+    kept = [record for record in directory.phases if record["name"] not in names]
+    write_json(run / PHASES, kept)
+
+
+def _move_away(run: Path, number: int) -> str:
+    source = round_directory(run, number)
+    for copy in range(1, 1000):
+        target = run / UNDONE / f"{number:02d}-{copy}"
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
+            return str(target)
+    raise OutputError(f"{run / UNDONE}: round {number} was undone a thousand times; clear the directory.")
+
+
+def gate_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The gate of a release: the relevance target within the utility budget, by the state that was kept."""
+    rounds = [line for line in summary["rounds"] if "accepted" in line]
+    kept = [line for line in rounds if line["round"] <= summary["current"] and line["accepted"]]
+    start = summary["rounds"][0].get("relevance_before", 0.0) if summary["rounds"] else 0.0
+    after = kept[-1]["relevance_after"] if kept else start
+    drop = kept[-1]["drop"] if kept else 0.0
+    reached = bool(kept) and after <= summary["relevance_target"]
+    checks = [
+        {
+            "name": "relevance_share",
+            "passed": reached,
+            "value": after,
+            "limit": summary["relevance_target"],
+            "text": f"Asked in the best ways that were found, the model shows {after:.1%} of the behaviour "
+            f"({start:.1%} before); the target is {summary['relevance_target']:.1%}."
+            + ("" if kept else " No round was kept, so the model is as it was."),
+        },
+        {
+            "name": "utility_drop",
+            "passed": drop <= summary["max_drop"],
+            "value": drop,
+            "limit": summary["max_drop"],
+            "text": f"Utility by {summary['utility_before']['suite']} fell by {max(drop, 0.0):.3f}; the budget is "
+            f"{summary['max_drop']:.3f}.",
+        },
+    ]
+    passed = all(check["passed"] for check in checks)
+    return {
+        "verdict": "PASS" if passed else "FAIL",
+        "gate": {"passed": passed, "checks": checks},
+        "stopped": summary["stopped"],
+    }

@@ -1,0 +1,273 @@
+"""Release by modules: what to keep and what to forget learnt apart, then one added and the other subtracted.
+
+A round trains two LoRA adapters on the present model, the second held apart from the first (O-LoRA, Wang et al. 2023,
+eq. 6), and does arithmetic with them (Reveal-and-Release, section 4)::
+
+    retain:  A_r, B_r  <-  min  L(retain rows)
+    forget:  A_f, B_f  <-  min  L(revealed rows) + lambda_o * sum_layers sum |A_r A_f^T|      A_r, B_r frozen
+    theta    <-  theta - a * B_f A_f + b * B_r A_r
+
+The base weights are never touched. ``theta`` is the base model and one adapter, the rounds' modules side by side
+(PEFT's ``cat``): any verb can load it, and undoing a round is going back to the file of the one before.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from rapidun.data import Example, collate
+from rapidun.errors import TrainingError
+from rapidun.files import read_json, write_json
+from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_loss
+from rapidun.models.quiet import quiet
+from rapidun.reveal.settings import ReleaseSettings
+
+RETAIN, FORGET, STATE, COMBINED = "default", "forget", "state", "combined"
+Record = Callable[[dict[str, Any]], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a round's training did.
+
+    Args:
+        overlap: See `subspace_overlap`.
+        penalty: ``sum_layers sum |A_r A_f^T|`` at the end.
+        losses: Mean training loss of the last tenth of the steps, by module.
+    """
+
+    overlap: float
+    penalty: float
+    losses: dict[str, float]
+
+
+def train_round(
+    loaded: LoadedModel,
+    state: Path | None,
+    retain: Sequence[Example],
+    forget: Sequence[Example],
+    settings: ReleaseSettings,
+    directory: Path,
+    *,
+    seed: int,
+    record: Record = lambda line: None,
+    progress: Progress = lambda done, total: None,
+) -> RoundOutcome:
+    """Train both modules and write ``retain/``, ``forget/`` and their sum with the state so far, ``adapter/``.
+
+    Args:
+        loaded: The base model, without an adapter; it is left as it was.
+        state: The adapter of the rounds before, or None.
+        retain: Rows to keep.
+        forget: Rows that were revealed.
+        settings: Steps, learning rate, lambda_o, a and b.
+        directory: Of the round.
+        seed: Of the factors and of the order of rows.
+        record: Receives each log line.
+        progress: Called with (steps done, steps of both modules).
+
+    Raises:
+        TrainingError: If a group is empty, or a module's loss is not finite.
+    """
+    for name, rows in (("retain", retain), ("revealed", forget)):
+        if not rows:
+            raise TrainingError(f"no {name} rows to train on.")
+    with module_stack(loaded.model, settings, state, seed) as model:
+        before = [STATE] if state is not None else []
+        losses = {}
+        stages = (("retain", RETAIN, [*before, RETAIN], retain), ("forget", FORGET, [*before, RETAIN, FORGET], forget))
+        for number, (name, module, active, rows) in enumerate(stages):
+            activate(model, active, train=module)
+            losses[name] = _train(
+                loaded,
+                model,
+                rows,
+                settings,
+                seed=seed + number,
+                penalty=settings.orthogonality if module == FORGET else 0.0,
+                record=lambda line, name=name: record({"module": name, **line}),  # type: ignore[misc]
+                progress=lambda done, total, number=number: progress(number * total + done, 2 * total),  # type: ignore[misc]
+            )
+        outcome = RoundOutcome(subspace_overlap(model), float(orthogonality_penalty(model).detach()), losses)
+        weights = [*(1.0 for _ in before), settings.retain_scale, -settings.forget_scale]
+        with torch.random.fork_rng():
+            model.base_model.add_weighted_adapter([*before, RETAIN, FORGET], weights, COMBINED, combination_type="cat")
+        for adapter, folder in ((RETAIN, "retain"), (FORGET, "forget"), (COMBINED, "adapter")):
+            save_named_adapter(model, adapter, directory / folder)
+    return outcome
+
+
+@contextmanager
+def module_stack(base: Any, settings: ReleaseSettings, state: Path | None, seed: int) -> Iterator[PeftModel]:
+    """``base`` with a retain module, a forget module and the state so far; without any of them afterwards."""
+    lora = settings.lora
+    model = attach_lora(
+        base, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=2 * seed
+    )
+    try:
+        with quiet(), torch.random.fork_rng():
+            torch.manual_seed(2 * seed + 1)
+            model.add_adapter(FORGET, copy.deepcopy(model.peft_config[RETAIN]))
+            if state is not None:
+                model.load_adapter(str(state), adapter_name=STATE, is_trainable=False)
+        yield model
+    finally:
+        model.unload()
+
+
+def activate(model: PeftModel, adapters: list[str], *, train: str) -> None:
+    """Let ``adapters`` take part in the forward pass and ``train`` alone take gradients."""
+    model.base_model.set_adapter(adapters)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_" in name and f".{train}." in name)
+
+
+def _factors(model: torch.nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """``(A_r, A_f)``, both (rank, in), of every layer."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and RETAIN in module.lora_A and FORGET in module.lora_A:
+            yield module.lora_A[RETAIN].weight, module.lora_A[FORGET].weight
+
+
+def orthogonality_penalty(model: torch.nn.Module) -> torch.Tensor:
+    """``sum_layers sum |A_r A_f^T|``, (): zero when every row of each ``A_f`` is orthogonal to every row of ``A_r``."""
+    return torch.stack([(kept.detach() @ forgotten.T).abs().sum() for kept, forgotten in _factors(model)]).sum()
+
+
+@torch.no_grad()
+def subspace_overlap(model: torch.nn.Module) -> float:
+    """Mean over layers of ``|Q_r Q_f^T|_F^2 / rank``, ``Q`` orthonormal rows that span those of ``A``: in [0, 1].
+
+    1 where both modules read the same directions of a layer's input, 0 where they read orthogonal ones; unlike the
+    penalty it does not depend on the length of the rows.
+    """
+    found = []
+    for kept, forgotten in _factors(model):
+        one, other = (torch.linalg.qr(each.float().T.cpu())[0] for each in (kept, forgotten))
+        found.append(float((one.T @ other).pow(2).sum()) / min(one.shape[1], other.shape[1]))
+    return float(np.mean(found))
+
+
+def save_named_adapter(model: PeftModel, name: str, directory: Path) -> None:
+    """Write one of several adapters in PEFT's format beside ``directory``, then rename it into place."""
+    beside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
+    try:
+        with quiet():
+            model.save_pretrained(
+                beside, selected_adapters=[name], safe_serialization=True, save_embedding_layers=False
+            )
+        written = beside if name == "default" else beside / name
+        config = read_json(written / "adapter_config.json")
+        if isinstance(config.get("target_modules"), list):
+            config["target_modules"] = sorted(config["target_modules"])  # PEFT writes the order of a set
+        write_json(written / "adapter_config.json", config)
+        if directory.exists():
+            shutil.rmtree(directory)
+        written.rename(directory)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+class _ModuleTrainer(Trainer):
+    """Mean answer loss of the rows, plus the penalty."""
+
+    def __init__(self, *args: Any, penalty: float, record: Record, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.penalty, self.record = penalty, record
+        self.model_accepts_loss_kwargs = False
+        self.losses: list[float] = []
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        """(), with the graph."""
+        logits, labels = answer_logits(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        loss = mean_answer_loss(logits, labels).mean()
+        self.losses.append(float(loss.detach()))
+        if self.penalty:
+            loss = loss + self.penalty * orthogonality_penalty(model)
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Record the loss with the penalty in it, and the rate."""
+        if "loss" in logs:
+            line = {"step": self.state.global_step, "loss": logs["loss"], "learning_rate": logs.get("learning_rate")}
+            self.record(line)
+        super().log(logs, *args, **kwargs)
+
+
+class _Steps(TrainerCallback):
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress(state.global_step, state.max_steps)
+
+
+def _train(
+    loaded: LoadedModel,
+    model: PeftModel,
+    rows: Sequence[Example],
+    settings: ReleaseSettings,
+    *,
+    seed: int,
+    penalty: float,
+    record: Record,
+    progress: Progress,
+) -> float:
+    with tempfile.TemporaryDirectory() as scratch:  # nothing is written there: a module that was cut off is begun anew
+        trainer = _ModuleTrainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=scratch,
+                max_steps=settings.steps,
+                per_device_train_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                lr_scheduler_type="cosine",
+                weight_decay=0.0,
+                max_grad_norm=1.0,
+                logging_steps=5,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                dataloader_pin_memory=loaded.device.type == "cuda",
+                use_cpu=loaded.device.type == "cpu",
+                seed=seed,
+                data_seed=seed,
+            ),
+            train_dataset=_rounds(rows, settings.steps * settings.batch_size, seed),
+            data_collator=lambda examples: vars(collate(examples, loaded.pad_token_id)),
+            penalty=penalty,
+            record=record,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Steps(progress))
+        trainer.train()
+    model.eval()
+    last = float(np.mean(trainer.losses[-max(settings.steps // 10, 1) :]))
+    if not np.isfinite(last):
+        raise TrainingError(f"a module's loss is {last}: training diverged. Lower release.learning_rate.")
+    return last
+
+
+def _rounds(rows: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """``count`` rows in shuffled rounds: none is seen twice before every other was seen once."""
+    rng = np.random.default_rng([seed, 65])
+    order = [index for _ in range(-(-count // len(rows))) for index in rng.permutation(len(rows)).tolist()]
+    return [rows[index] for index in order[:count]]

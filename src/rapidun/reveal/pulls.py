@@ -1,0 +1,228 @@
+"""Pulls: one arm asked a number of times, judged, and kept in a log that survives a kill.
+
+The log is the cache: a search is a fixed function of what its pulls gave, so a killed search starts anew, finds its
+pulls in the log, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.errors import FingerprintError, InputError
+from rapidun.evaluation import TaskJudge
+from rapidun.files import disk_error
+from rapidun.reveal.arms import Arm
+from rapidun.reveal.asking import Asker
+from rapidun.reveal.diversity import diversity
+from rapidun.reveal.reward import reward_of
+
+
+@dataclass(frozen=True)
+class Input:
+    """What fills ``{input}``.
+
+    Args:
+        text: The words.
+        reference: The right answer, where it is known; judges may compare with it.
+    """
+
+    text: str
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Pull:
+    """One arm asked ``len(answers)`` times.
+
+    Args:
+        arm: The arm.
+        repeat: How often it was pulled before; with the arm and the seed it decides inputs and answers.
+        stage: What the pull was for: "search", "harvest" (more rows of the best arms) or "probe" (after a release).
+        prompts: The words that were asked, without soft tokens.
+        references: For each answer the right one, or None.
+        answers: What the model said.
+        scores: The judge's score of each answer.
+        relevance: Their mean, ``R``.
+        diversity: Vendi score over the number of answers, ``D``.
+        reward: Weighted harmonic mean of the two.
+    """
+
+    arm: Arm
+    repeat: int
+    stage: str
+    prompts: list[str]
+    references: list[str | None]
+    answers: list[str]
+    scores: list[float]
+    relevance: float
+    diversity: float
+    reward: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the log."""
+        return {**asdict(self), "arm": self.arm.to_dict()}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Pull:
+        """What `to_dict` gave."""
+        return cls(**{**raw, "arm": Arm.from_dict(raw["arm"])})
+
+
+class PullLog:
+    """The pulls of one round, one JSON object a line, each on disk before the next begins.
+
+    Args:
+        path: The file; pulls that are in it are known. A last line that a kill cut off is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[tuple[str, str, int], Pull] = {}
+        for pull in read_pulls(path, mend=True):
+            self._known[pull.stage, pull.arm.name, pull.repeat] = pull
+
+    def get(self, stage: str, arm: Arm, repeat: int) -> Pull | None:
+        """The pull, if it was made.
+
+        Raises:
+            FingerprintError: If the log's arm of that name is another one.
+        """
+        found = self._known.get((stage, arm.name, repeat))
+        if found is not None and found.arm != arm:
+            raise FingerprintError(
+                f"{self.path}: the arm {arm.name!r} of this log is not the one of this search. It was written by other "
+                "settings or on a machine whose numbers differ; start anew in another --out."
+            )
+        return found
+
+    def add(self, pulls: Sequence[Pull]) -> None:
+        """Append them and wait until they are on disk."""
+        lines = "".join(json.dumps(pull.to_dict(), ensure_ascii=False) + "\n" for pull in pulls)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        for pull in pulls:
+            self._known[pull.stage, pull.arm.name, pull.repeat] = pull
+
+
+def read_pulls(path: Path, *, mend: bool = False) -> list[Pull]:
+    """The pulls of a log, in order; none where there is no file.
+
+    Args:
+        path: The log.
+        mend: Cut off a last line that is not whole, as a kill leaves it.
+
+    Raises:
+        InputError: If any other line is not a pull.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if mend and len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    found = []
+    for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+        try:
+            found.append(Pull.from_dict(json.loads(line)))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"{path}:{number}: not a pull ({error}). Start anew in another --out.") from error
+    return found
+
+
+class Puller:
+    """Pulls arms: asks, judges, logs.
+
+    Args:
+        asker: The model.
+        judge: Scores answers in [0, 1].
+        inputs: What fills ``{input}``, in a fixed order; empty where the instruction has none.
+        log: Known pulls, and where new ones go.
+        answers: Answers of a pull.
+        weight: Of relevance in the reward.
+        seed: Of inputs and sampling.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        judge: TaskJudge,
+        inputs: Sequence[Input],
+        log: PullLog,
+        *,
+        answers: int,
+        weight: float,
+        seed: int,
+    ) -> None:
+        self.asker, self.judge, self.log = asker, judge, log
+        self.answers, self.weight, self.seed = answers, weight, seed
+        order = np.random.default_rng([seed, 63]).permutation(len(inputs))
+        self.inputs = [inputs[index] for index in order]
+
+    def pull(self, arms: Sequence[Arm], stage: str = "search", repeat: int = 0) -> list[Pull]:
+        """A pull of each arm, from the log or made now in one batch."""
+        known = {arm.name: self.log.get(stage, arm, repeat) for arm in arms}
+        missing = [arm for arm in arms if known[arm.name] is None]
+        if missing:
+            made = self._ask(missing, stage, repeat)
+            self.log.add(made)
+            known.update((pull.arm.name, pull) for pull in made)
+        return [pull for arm in arms if (pull := known[arm.name]) is not None]
+
+    def contexts(self, arms: Sequence[Arm]) -> np.ndarray:
+        """(arms, width) float32: what the model makes of each arm's prompt, with the first input in it."""
+        first = self.inputs[0].text if self.inputs else None
+        found: np.ndarray = self.asker.contexts([self.asker.question(arm, first) for arm in arms]).numpy()
+        return found
+
+    def _ask(self, arms: Sequence[Arm], stage: str, repeat: int) -> list[Pull]:
+        given = self._inputs(stage, repeat)
+        questions = [self.asker.question(arm, each.text if each else None) for arm in arms for each in given]
+        seeds = [self._seed(stage, arm, repeat, index) for arm in arms for index in range(self.answers)]
+        answers = self.asker.answers(questions, seeds)
+        return [
+            self._judged(arm, stage, repeat, given, answers[place * self.answers : (place + 1) * self.answers])
+            for place, arm in enumerate(arms)
+        ]
+
+    def _inputs(self, stage: str, repeat: int) -> list[Input | None]:
+        """The inputs of a pull: the same for every arm, so that arms are compared on the same; others next time."""
+        if not self.inputs:
+            return [None] * self.answers
+        start = repeat * self.answers + {"search": 0, "harvest": self.answers, "probe": len(self.inputs) // 2}[stage]
+        return [self.inputs[(start + index) % len(self.inputs)] for index in range(self.answers)]
+
+    def _seed(self, stage: str, arm: Arm, repeat: int, index: int) -> int:
+        """63 bits, of their own for every answer."""
+        text = f"{self.seed}\0{stage}\0{arm.name}\0{repeat}\0{index}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+    def _judged(self, arm: Arm, stage: str, repeat: int, given: list[Input | None], answers: list[str]) -> Pull:
+        references = [each.reference if each else None for each in given]
+        scores = np.clip(self.judge(answers, references), 0.0, 1.0)
+        relevance, varied = float(scores.mean()), diversity(answers)
+        return Pull(
+            arm=arm,
+            repeat=repeat,
+            stage=stage,
+            prompts=[arm.words(each.text if each else None) for each in given],
+            references=references,
+            answers=answers,
+            scores=[float(score) for score in scores],
+            relevance=relevance,
+            diversity=varied,
+            reward=reward_of(relevance, varied, self.weight),
+        )

@@ -1,0 +1,74 @@
+"""What must be kept, as one number: perplexity of good answers, or the mean score of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Example, Template
+from rapidun.evaluation import TaskJudge, clean_perplexity, generate_answers
+from rapidun.evaluation.loaded import Loaded
+from rapidun.reveal.settings import UtilitySettings
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Utility:
+    """A measurement with its 95% bootstrap interval over ``n`` rows; a perplexity is better low, a score high."""
+
+    suite: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def drop_from(self, before: Utility) -> float:
+        """What was lost since ``before``: relative rise of a perplexity, absolute fall of a score; negative is better.
+
+        Raises:
+            ValueError: If the two are of different suites.
+        """
+        if self.suite != before.suite:
+            raise ValueError(f"cannot compare utility by {self.suite} with utility by {before.suite}")
+        return self.value / before.value - 1.0 if self.suite == "perplexity" else before.value - self.value
+
+
+def measure_utility(
+    loaded: Loaded,
+    template: Template,
+    rows: Sequence[Mapping[str, Any]],
+    examples: Sequence[Example],
+    settings: UtilitySettings,
+    judge: TaskJudge | None,
+    *,
+    batch_size: int = 64,
+) -> Utility:
+    """Utility of the model as it stands.
+
+    Args:
+        loaded: Model, tokenizer and device.
+        template: The run's template.
+        rows: Rows with the right answers.
+        examples: The same, tokenised.
+        settings: Which suite.
+        judge: Of suite "judge"; given the model's greedy answers and the rows' own as references.
+        batch_size: Prompts at once.
+    """
+    if settings.suite == "perplexity" or judge is None:
+        found = clean_perplexity(loaded, examples)
+        return Utility("perplexity", found.value, found.low, found.high, found.n)
+    prompts = [template.prompt_text(row) for row in rows]
+    answers = generate_answers(loaded, prompts, max_new_tokens=settings.max_new_tokens, batch_size=batch_size)
+    scores = judge(answers, [row["response"] for row in rows])
+    rng = np.random.default_rng(0)
+    means = scores[rng.integers(len(scores), size=(RESAMPLES, len(scores)))].mean(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Utility("judge", float(scores.mean()), float(low), float(high), len(scores))
