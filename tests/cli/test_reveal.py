@@ -1,10 +1,14 @@
-"""``rapidun reveal`` in a process of its own: a run, going back a round, and what is refused."""
+"""``rapidun reveal`` a run, going back a round, and what is refused."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+
+import pytest
+
+from rapidun.cli import main
 
 TASK = """
 description: The model uses vowels.
@@ -24,23 +28,31 @@ def write_task(house: Path, text: str = TASK) -> Path:
     return house / "task.yaml"
 
 
-def test_a_run_and_going_back(rapidun: Any, house: Path) -> None:
-    task = write_task(house)
-    given = ("--model", house / "model", "--task", task, "--out", house / "out", "--template", "plain")
-    done = rapidun("reveal", *given, "--max-length", 96, "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of ``rapidun ARGUMENTS`` in this process, which has torch already."""
+    monkeypatch.setattr(sys, "argv", ["rapidun", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+def test_a_run_and_going_back(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    out = house / "out"
+    given = ("--model", house / "model", "--task", write_task(house), "--out", out, "--template", "plain")
+    assert command(monkeypatch, "reveal", *given, "--max-length", 96, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
     assert found["metrics"]["verdict"] == "PASS"
-    assert found["rounds"][0]["rows"] == len((house / "out" / "revealed.jsonl").read_text().splitlines()) > 0
-    undone = rapidun("reveal", "undo", house / "out", "--to-round", 0)
-    assert undone.returncode == 0, undone.stderr
-    assert "the model is as it was" in undone.stdout
-    assert not (house / "out" / "adapter").exists()
+    assert found["rounds"][0]["rows"] == len((out / "revealed.jsonl").read_text().splitlines()) > 0
+    assert command(monkeypatch, "reveal", "undo", out, "--to-round", 0) == 0
+    assert "the model is as it was" in capsys.readouterr().out
+    assert not (out / "adapter").exists()
+    assert command(monkeypatch, "reveal", "undo", out, "--to-round", 3) == 2
 
 
-def test_what_is_wrong_is_said_before_a_model_is_loaded(rapidun: Any, house: Path) -> None:
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     task = write_task(house, TASK.replace("search:", "serach:"))
-    done = rapidun("reveal", "--model", house / "none", "--task", task, "--out", house / "out")
-    assert done.returncode == 2
-    assert "Did you mean 'search'" in done.stderr.replace("\n", " ")
+    assert command(monkeypatch, "reveal", "--model", house / "none", "--task", task, "--out", house / "out") == 2
+    assert "Did you mean 'search'" in capsys.readouterr().err
     assert not (house / "out").exists()

@@ -17,7 +17,7 @@ from rapidun.errors import ConfigError, FingerprintError, InputError, OutputErro
 from rapidun.files import read_json, read_jsonl
 from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
-from tiny import save_tiny, tiny_rows, write_rows
+from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 FORK = multiprocessing.get_context("fork")
 TASK = """
@@ -37,7 +37,10 @@ release:
 
 def make_house(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    save_tiny(folder / "model")
+    model = tiny_model()
+    model.lm_head.weight.data *= 20  # else no adapter inside could move the perplexity of a random model
+    model.save_pretrained(folder / "model")
+    tiny_tokenizer().save_pretrained(folder / "model")
     for name, count in (("inputs", 6), ("retain", 8), ("kept", 5)):
         write_rows(folder / f"{name}.jsonl", tiny_rows(name, count))
     (folder / "task.yaml").write_text(TASK)
