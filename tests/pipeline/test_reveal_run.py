@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from rapidun.data import Template, collate, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.files import read_json, read_jsonl
-from rapidun.models import load_adapter, load_model
+from rapidun.models import load_adapter, load_model, mean_answer_loss
 from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
 from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
@@ -180,10 +181,27 @@ def test_a_run_is_not_mixed_with_another(finished: Path):
         reveal(make_reveal(finished.parent), finished)
 
 
-def test_a_round_beyond_the_utility_budget_is_not_kept(finished: Path, tmp_path: Path):
+def teach(folder: Path, rows: str, steps: int = 40) -> None:
+    """Full training on a few rows: a random model has no ability to lose."""
+    loaded = load_model(str(folder / "model"))
+    template = Template.resolve("plain", loaded.tokenizer)
+    batch = collate(tokenize_rows(load_rows(folder / rows), loaded.tokenizer, template, 96), loaded.pad_token_id)
+    optimiser = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = mean_answer_loss(loaded.model(batch.input_ids, batch.attention_mask).logits, batch.labels).mean()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 2.0
+    loaded.model.save_pretrained(folder / "model")
+
+
+def test_a_round_beyond_the_utility_budget_is_not_kept(tmp_path: Path):
+    house = make_house(tmp_path / "house")
+    teach(house, "kept.jsonl")
     release = {"learning_rate": 0.1, "forget_scale": 1000.0}  # nothing is left of such a model
-    config = make_reveal(finished.parent, utility={"max_drop": 0.5}, release=release)
-    result = reveal(config, tmp_path / "out")
+    result = reveal(make_reveal(house, utility={"max_drop": 0.5}, release=release), tmp_path / "out")
+    assert result.summary["rounds"][0]["drop"] > 0.5
     assert result.summary["current"] == 0
     assert "beyond the budget" in result.summary["stopped"]
     assert not (tmp_path / "out" / "adapter").exists()
