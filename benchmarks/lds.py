@@ -38,7 +38,7 @@ from rapidun.influence.checkpoints import checkpoint_influence
 from rapidun.influence.curvature import gauss_newton_influence
 from rapidun.influence.lissa import lissa
 from rapidun.influence.similarity import prepared
-from rapidun.influence.whitening import PoolStatistics, whitened_similarity
+from rapidun.influence.whitening import PoolStatistics, centred_similarity, whitened_similarity
 
 Estimate = Callable[..., np.ndarray]
 BERGSON = Path(os.environ.get("BERGSON_PYTHON", "/tmp/bergson/bin/python"))
@@ -105,6 +105,16 @@ def _hidden_similarity(world: World, ridge: float) -> np.ndarray:
     model = world.model_at(world.trained()[-1])
     asked, pool = (hidden_vectors(model, part, 0) for part in (world.queries, world.train))
     return whitened_similarity(asked, pool, PoolStatistics.of([pool]), ridge)
+
+
+@method("change of hidden states, centred")
+def _change(world: World) -> np.ndarray:
+    states = (world.trained()[-1], world.start)
+    asked, pool = (
+        np.subtract(*(hidden_vectors(world.model_at(state), part, 0) for state in states))
+        for part in (world.queries, world.train)
+    )
+    return centred_similarity(asked, pool)
 
 
 @method("gradient, exact, dot (TracIn, last checkpoint)")
