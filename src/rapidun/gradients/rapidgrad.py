@@ -13,9 +13,9 @@ the batch nor the other tensors nor the device, the same gradient has the same s
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -72,11 +72,15 @@ class RapidGrad:
         return _buckets(hashed, self.k), signs
 
 
+@cache
 def _adder(device: torch.device) -> _Adder:
     """What adds sketches on a device: the Triton kernel on a GPU that has it, else `_add_by_torch`."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    if device.type != "cuda":
         return _add_by_torch
-    from rapidun.gradients.rapidgrad_triton import checked_kernel
+    try:
+        from rapidun.gradients.rapidgrad_triton import checked_kernel
+    except (ImportError, AttributeError):  # no Triton, or something else of that name
+        return _add_by_torch
 
     found: _Adder = checked_kernel(device, _add_by_torch)
     return found

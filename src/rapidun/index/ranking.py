@@ -28,22 +28,24 @@ class TopScores:
 
     def offer(self, scores: torch.Tensor, start: int) -> None:
         """Take the scores (queries, rows) of positions ``start`` on; every earlier position was offered before."""
-        entering = self._most_entering(scores)
+        entering, columns = self._entering(scores)
         if entering == 0:
             return
+        scores = scores[:, columns]
         places = torch.topk(_keys(scores), entering, dim=1).indices  # by score, then by position: keys differ
         found = torch.cat([self.scores, scores.gather(1, places)], dim=1)
-        positions = torch.cat([self.positions, places + start], dim=1)
+        positions = torch.cat([self.positions, columns[places] + start], dim=1)
         # stable: what was kept stands before what is new, and both are in order of position among equals
         order = torch.sort(found, dim=1, descending=True, stable=True).indices[:, : self._k]
         self.scores, self.positions = found.gather(1, order), positions.gather(1, order)
 
-    def _most_entering(self, scores: torch.Tensor) -> int:
-        """How many of the block's scores any one query could take."""
+    def _entering(self, scores: torch.Tensor) -> tuple[int, torch.Tensor]:
+        """How many of the block's scores any one query could take, and the places where some query could."""
         if self.scores.shape[1] < self._k:
-            return min(self._k, scores.shape[1])
-        passing = (scores > self.scores[:, -1:]).sum(dim=1)
-        return min(self._k, int(passing.max())) if len(passing) else 0
+            return min(self._k, scores.shape[1]), torch.arange(scores.shape[1])
+        passing = scores > self.scores[:, -1:]
+        most = int(passing.sum(dim=1).max()) if len(passing) else 0
+        return min(self._k, most), passing.any(dim=0).nonzero().flatten()
 
 
 def _keys(scores: torch.Tensor) -> torch.Tensor:
