@@ -32,6 +32,7 @@ from rapidun.index.names import HIDDEN_STATS, shard_file
 from rapidun.index.storage import MatrixBuffer, StoreDtype, decode
 from rapidun.index.tensors import stored_tensors
 from rapidun.index.views import IndexModel, MatrixSpec, Recorder, View, register_view
+from rapidun.index.whitening import inverse_root
 
 PLACES = ("answer", "prompt")
 _BLOCK_ROWS = 1024
@@ -231,7 +232,7 @@ def pool_moments(directory: Path, name: str) -> tuple[npt.NDArray[np.float64], n
 
 
 def whitening(directory: Path, name: str, ridge: float = 1.0) -> Affine:
-    """The map ``x -> (C + ridge * mean eigenvalue of C)^(-1/2) (x - mean)`` of the pool's covariance ``C``.
+    """The map ``x -> (C / m + ridge)^(-1/2) (x - mean)``, with the pool's covariance ``C`` and its mean eigenvalue m.
 
     With it, ``search(..., affine=...)`` compares directions that the pool does not share; an infinite ridge only
     takes the mean away. Raises as `pool_moments`.
@@ -239,8 +240,4 @@ def whitening(directory: Path, name: str, ridge: float = 1.0) -> Affine:
     mean, covariance = pool_moments(directory, name)
     if not np.isfinite(ridge):
         return Affine(mean.astype(np.float32))
-    values, vectors = np.linalg.eigh(covariance)
-    values = values.clip(min=0)
-    floor = max(ridge * float(values.mean()), np.finfo(np.float64).tiny)
-    matrix = (vectors / np.sqrt(values + floor)) @ vectors.T
-    return Affine(mean.astype(np.float32), matrix.astype(np.float32))
+    return Affine(mean.astype(np.float32), inverse_root(covariance, ridge).astype(np.float32))

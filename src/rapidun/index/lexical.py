@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from rapidun.data.words import words_of
 from rapidun.errors import ConfigError
 from rapidun.index.hits import Hits
 from rapidun.index.manifest import Manifest
@@ -30,18 +30,7 @@ from rapidun.index.ranking import both_ends
 from rapidun.index.tensors import StoredTensor, stored_tensors
 from rapidun.index.views import IndexModel, Recorder, View, register_view
 
-WORD = r"(?u)\b\w+\b|[^\w\s]+"  # single letters and runs of symbols count too: triggers are made of them
 K1, B = 1.5, 0.75
-
-
-def words_of(texts: Sequence[str]) -> list[list[str]]:
-    """Each text's words in lower case, without stemming or stop words."""
-    if not texts:
-        return []
-    found: list[list[str]] = bm25s.tokenize(
-        list(texts), token_pattern=WORD, stopwords=[], return_ids=False, show_progress=False
-    )
-    return found
 
 
 def word_key(word: str) -> int:

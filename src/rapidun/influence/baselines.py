@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import bm25s
 import numpy as np
 
+from rapidun.data.words import words_of
 from rapidun.influence.similarity import Array
-
-_WORD = r"(?u)\b\w+\b|[^\w\s]+"  # single letters and runs of symbols count too: triggers are made of them
 
 
 def bm25_scores(queries: Sequence[str], documents: Sequence[str]) -> Array:
@@ -18,13 +17,13 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str]) -> Array:
     Words in lower case, without stemming or stop words. A query without a word that some document has scores 0.
     """
     scores = np.zeros((len(queries), len(documents)), dtype=np.float32)
-    corpus = _words(documents)
+    corpus = words_of(documents)
     if not any(corpus):
         return scores
     index = bm25s.BM25()
     index.index(corpus, show_progress=False)
     known = set().union(*corpus)
-    for row, words in enumerate(_words(queries)):
+    for row, words in enumerate(words_of(queries)):
         if shared := [word for word in words if word in known]:
             scores[row] = index.get_scores(shared)
     return scores
@@ -33,10 +32,3 @@ def bm25_scores(queries: Sequence[str], documents: Sequence[str]) -> Array:
 def random_scores(queries: int, documents: int, seed: int = 0) -> Array:
     """Standard normal scores, (queries, documents) float32: what no method may be worse than."""
     return np.random.default_rng(seed).standard_normal((queries, documents), dtype=np.float32)
-
-
-def _words(texts: Sequence[str]) -> list[list[str]]:
-    words: list[list[str]] = bm25s.tokenize(
-        list(texts), token_pattern=_WORD, stopwords=[], return_ids=False, show_progress=False
-    )
-    return words

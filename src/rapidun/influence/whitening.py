@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError, InputError
+from rapidun.index.whitening import inverse_root
 from rapidun.influence.similarity import Array, prepared
 
 _Floats = npt.NDArray[np.float64]
@@ -90,7 +91,7 @@ def whiten(
         )
     if not np.isfinite(centre).all():
         raise InputError("The pool's mean is not finite. Collect the hidden states again.")
-    return np.asarray((values - centre) @ _inverse_root(spread, ridge), dtype=np.float32)
+    return np.asarray((values - centre) @ inverse_root(spread, ridge), dtype=np.float32)
 
 
 def whitened_similarity(
@@ -110,17 +111,6 @@ def whitened_similarity(
 def centred_similarity(queries: npt.NDArray[np.generic], pool: npt.NDArray[np.generic]) -> Array:
     """Cosine after taking away the pool's mean, (queries, pool) float32. Raises as `whitened_similarity`."""
     return whitened_similarity(queries, pool, PoolStatistics.of([pool]), float("inf"))
-
-
-def _inverse_root(covariance: _Floats, ridge: float) -> _Floats:
-    """``(C / m + ridge)^(-1/2)``, symmetric; the identity for ``ridge`` = inf and where m = 0."""
-    dimension = len(covariance)
-    mean_eigenvalue = float(np.trace(covariance)) / dimension
-    if not np.isfinite(ridge) or not mean_eigenvalue > 0:
-        return np.eye(dimension)
-    values, directions = np.linalg.eigh(covariance / mean_eigenvalue)
-    roots = np.sqrt(np.maximum(values, 0.0) + ridge)
-    return np.asarray((directions / roots) @ directions.T)
 
 
 def _matrix(values: npt.NDArray[np.generic]) -> _Floats:

@@ -15,10 +15,10 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from rapidun.data.templates import user_text
+from rapidun.data.words import WORD
 from rapidun.errors import ConfigError
 
 Row = Mapping[str, Any]
-_WORD = r"(?u)\b\w+\b|[^\w\s]+"  # single letters and runs of symbols count too: triggers are made of them
 LENGTHS = 4
 
 
@@ -73,7 +73,7 @@ class HashedText:
         return HashingVectorizer(
             n_features=self.buckets,
             ngram_range=(1, self.words),
-            token_pattern=_WORD,
+            token_pattern=WORD,
             alternate_sign=False,
             norm="l2",
             dtype=np.float32,
