@@ -1,120 +1,186 @@
-"""Every method: invariant to a logit offset, blind to prompt and padding, equal to numpy, one value per row."""
+"""Every objective: invariant to a logit offset, blind to prompt and padding, equal to numpy, one value per row."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from rapidun.errors import ConfigError
-from rapidun.unlearning import METHODS, Answers, get_method
+from rapidun.unlearning import METHODS, Answers, Reads, Term, get_method, method_names
+from unlearning.cases import BATCH, LENGTH, make_answers, select
+from unlearning.formulas import FORGET, PLAIN_RETAIN, RETAIN, as_numpy
 
-BATCH, LENGTH, VOCABULARY = 4, 7, 11
-
-
-def make_rows(*, seed: int = 0, alternatives: bool = False) -> Answers:
-    """Random logits; rows with prompt, answer and padding of different lengths."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(BATCH, LENGTH, VOCABULARY, generator=generator)
-    labels = torch.randint(0, VOCABULARY, (BATCH, LENGTH), generator=generator)
-    labels[:, :2] = -100
-    labels[1, 5:] = -100
-    labels[2, 4:] = -100
-    reference = torch.randn(BATCH, LENGTH, VOCABULARY, generator=generator)
-    if not alternatives:
-        return Answers(logits, labels, reference)
-    wanted = make_rows(seed=seed + 1)
-    pick = torch.tensor([True, False, True, True])
-    return Answers(logits, labels, reference, Answers(wanted.logits[pick], wanted.labels[pick]), pick)
+NAMES = sorted(METHODS)
+TERMS = [(name, side) for name in NAMES for side in ("forget", "retain") if getattr(METHODS[name], side) is not None]
+OTHER_OPTIONS: dict[str, dict[str, Any]] = {
+    "loreun high": {"direction": "high", "tau": 2.0},
+    "loreun static": {"dynamic": False},
+    "rapidun paper": {"bounded": False, "descent": 1.5},
+    "satimp other": {"beta1": 0.5, "beta2": 2.0},
+    "simnpo margin": {"delta": 1.0, "beta": 2.5},
+    "wga other": {"beta": 0.3},
+    "rmu other": {"c": 5.0, "direction_seed": 3},
+}
 
 
-def loss_of(name: str, rows: Answers) -> torch.Tensor:
-    method = get_method(name)
-    return method.forget(rows, **method.options)
+def term_of(name: str, side: str) -> Term:
+    return getattr(METHODS[name], side)
 
 
-def numpy_sums(logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of answer-token losses and number of answer tokens of each row, by plain loops in float64."""
-    sums, counts = np.zeros(len(labels)), np.zeros(len(labels))
-    for row in range(len(labels)):
-        for place in range(1, labels.shape[1]):
-            token = int(labels[row, place])
-            if token == -100:
-                continue
-            scores = logits[row, place - 1].double().numpy()
-            largest = scores.max()
-            sums[row] += largest + np.log(np.exp(scores - largest).sum()) - scores[token]
-            counts[row] += 1
-    return sums, counts
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+    """All keyword arguments of a method's terms; what its state gives is set apart from its start."""
+    method = METHODS[name]
+    given = {key: 0.7 + 0.2 * i for i, key in enumerate(method.new_state(method.options).values())}
+    return {**method.checked(changes), **given}
 
 
-def numpy_loss(name: str, rows: Answers) -> np.ndarray:
-    sums, counts = numpy_sums(rows.logits, rows.labels)
-    if name in ("ga", "graddiff"):
-        return -sums / counts
-    before, _ = numpy_sums(rows.reference_logits, rows.labels)
-    npo = -(2 / 0.1) * np.log(1 / (1 + np.exp(-0.1 * (sums - before))))
-    if name == "npo":
-        return npo
-    loss = npo / counts
-    if rows.alternative is not None:
-        wanted, tokens = numpy_sums(rows.alternative.logits, rows.alternative.labels)
-        loss[rows.has_alternative.numpy()] += 0.5 * wanted / tokens
-    return loss
+def loss_of(name: str, rows: Answers, side: str = "forget", **changes: Any) -> torch.Tensor:
+    return term_of(name, side)(rows, **settings(name, **changes))
 
 
-CASES = [(name, alternatives) for name in sorted(METHODS) for alternatives in (False, True)]
+def formula_of(name: str, side: str) -> Callable[..., np.ndarray]:
+    return FORGET[name] if side == "forget" else RETAIN.get(name, PLAIN_RETAIN)
 
 
-@pytest.mark.parametrize("name,alternatives", CASES)
-def test_equals_an_independent_numpy_formula(name: str, alternatives: bool) -> None:
-    rows = make_rows(alternatives=alternatives)
-    np.testing.assert_allclose(loss_of(name, rows).numpy(), numpy_loss(name, rows), rtol=1e-5)
+def test_the_whole_table_of_methods_is_there() -> None:
+    table = (
+        "ga graddiff kl npo simnpo dpo idk rmu undial wga satimp ceu pdu task_vector loreun fisher fisher_ewc retrain "
+        "rapidun"
+    )
+    assert set(table.split()) == set(method_names())
 
 
-@pytest.mark.parametrize("name,alternatives", CASES)
-def test_gives_one_loss_per_row(name: str, alternatives: bool) -> None:
-    assert loss_of(name, make_rows(alternatives=alternatives)).shape == (BATCH,)
+@pytest.mark.parametrize("alternatives", [False, True])
+@pytest.mark.parametrize("name,side", TERMS)
+def test_equals_an_independent_numpy_formula(name: str, side: str, alternatives: bool) -> None:
+    rows = make_answers(alternatives=alternatives)
+    wanted = formula_of(name, side)(as_numpy(rows), **settings(name))
+    np.testing.assert_allclose(loss_of(name, rows, side).numpy(), wanted, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_trap_20_a_constant_added_to_the_logits_of_a_position_changes_nothing(name: str) -> None:
-    rows = make_rows()
-    offset = torch.randn(BATCH, LENGTH, 1) * 5
-    shifted = Answers(rows.logits + offset, rows.labels, rows.reference_logits - 3 * offset)
-    torch.testing.assert_close(loss_of(name, shifted), loss_of(name, rows), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("case", sorted(OTHER_OPTIONS))
+def test_options_reach_the_formula(case: str) -> None:
+    name, changes = case.split(maxsplit=1)[0], OTHER_OPTIONS[case]
+    rows = make_answers(alternatives=True)
+    found = loss_of(name, rows, **changes).numpy()
+    np.testing.assert_allclose(found, FORGET[name](as_numpy(rows), **settings(name, **changes)), rtol=1e-5)
+    assert not np.allclose(found, loss_of(name, rows).numpy())
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_trap_2_no_gradient_reaches_prompt_or_padding_positions(name: str) -> None:
-    rows = make_rows()
-    logits = rows.logits.clone().requires_grad_()
-    loss_of(name, Answers(logits, rows.labels, rows.reference_logits)).sum().backward()
+@pytest.mark.parametrize("alternatives", [False, True])
+@pytest.mark.parametrize("name,side", TERMS)
+def test_gives_one_loss_per_row(name: str, side: str, alternatives: bool) -> None:
+    assert loss_of(name, make_answers(alternatives=alternatives), side).shape == (BATCH,)
+
+
+@pytest.mark.parametrize("name,side", TERMS)
+def test_trap_20_a_constant_added_to_the_logits_of_a_position_changes_nothing(name: str, side: str) -> None:
+    rows = make_answers(alternatives=True)
+    offset = torch.randn(BATCH, LENGTH, 1, generator=torch.Generator().manual_seed(1)) * 5
+    wanted = rows.alternative
+    assert wanted is not None
+    shifted = replace(
+        rows,
+        logits=rows.logits + offset,
+        reference_logits=rows.reference_logits - 3 * offset,
+        alternative=replace(wanted, logits=wanted.logits + offset[:3], reference_logits=wanted.reference_logits - 2),
+    )
+    torch.testing.assert_close(loss_of(name, shifted, side), loss_of(name, rows, side), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name,side", TERMS)
+def test_trap_2_no_gradient_reaches_prompt_or_padding_positions(name: str, side: str) -> None:
+    rows = make_answers()
+    field = "hidden" if Reads.HIDDEN in term_of(name, side).reads else "logits"
+    read = getattr(rows, field).clone().requires_grad_()
+    loss_of(name, replace(rows, **{field: read}), side).sum().backward()
     carries = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
     carries[:, :-1] = rows.labels[:, 1:] != -100
-    assert logits.grad[~carries].abs().max() == 0
-    assert (logits.grad[carries].abs().amax(dim=-1) > 0).all()
+    assert read.grad[~carries].abs().max() == 0
+    assert (read.grad[carries].abs().amax(dim=-1) > 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
-def test_trap_4_a_rows_loss_does_not_depend_on_the_other_rows(name: str) -> None:
-    rows = make_rows()
-    alone = [
-        loss_of(name, Answers(*(part[i : i + 1] for part in (rows.logits, rows.labels, rows.reference_logits))))
-        for i in range(BATCH)
-    ]
-    torch.testing.assert_close(torch.cat(alone), loss_of(name, rows))
+@pytest.mark.parametrize("name,side", TERMS)
+def test_trap_21_the_reference_at_prompt_and_padding_positions_is_not_looked_at(name: str, side: str) -> None:
+    rows = make_answers()
+    silent = torch.ones(BATCH, LENGTH, dtype=torch.bool)
+    silent[:, :-1] = rows.labels[:, 1:] == -100
+    other = make_answers(seed=9)
+    changes = {
+        field: getattr(rows, field).where(~silent[..., None], getattr(other, field))
+        for field in ("reference_logits", "reference_hidden")
+    }
+    torch.testing.assert_close(loss_of(name, replace(rows, **changes), side), loss_of(name, rows, side))
+
+
+@pytest.mark.parametrize("name,side", TERMS)
+def test_trap_4_a_rows_loss_does_not_depend_on_the_other_rows(name: str, side: str) -> None:
+    rows = make_answers()
+    alone = [loss_of(name, select(rows, slice(i, i + 1)), side) for i in range(BATCH)]
+    torch.testing.assert_close(torch.cat(alone), loss_of(name, rows, side))
+
+
+@pytest.mark.parametrize("name,side", TERMS)
+def test_a_term_that_reads_more_than_logits_says_what_is_missing(name: str, side: str) -> None:
+    rows, reads = make_answers(), term_of(name, side).reads
+    changes: dict[str, Any] = {"dynamic": False} if name == "loreun" and side == "forget" else {}
+    for flag, field in (
+        (Reads.REFERENCE, "reference_logits"),
+        (Reads.HIDDEN, "hidden"),
+        (Reads.REFERENCE_HIDDEN, "reference_hidden"),
+    ):
+        bare = replace(rows, **{field: None})
+        if flag in reads:
+            with pytest.raises(ValueError, match=field):
+                loss_of(name, bare, side, **changes)
+        else:
+            loss_of(name, bare, side, **changes)
+
+
+def held_weight(name: str, chance: float, row_loss: float) -> float:
+    """``w`` in ``d loss / d z_t = -w (p - onehot(y)) / T``, the weights being constants."""
+    given = settings(name)
+    return {
+        "wga": chance,
+        "satimp": chance**5 * (1 - chance),
+        "loreun": np.exp(-row_loss / 0.8) / given.get("normaliser", 1.0),
+        "ceu": chance / (1 - chance),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["wga", "satimp", "loreun", "ceu"])
+def test_weights_and_teachers_made_of_the_models_own_output_carry_no_gradient(name: str) -> None:
+    rows = make_answers()
+    logits = rows.logits.clone().requires_grad_()
+    loss_of(name, replace(rows, logits=logits)).sum().backward()
+    row_losses = -loss_of("ga", rows)
+    for row, place in (rows.labels[:, 1:] != -100).nonzero().tolist():
+        tokens, token = int(rows.token_counts[row]), int(rows.labels[row, place + 1])
+        chances = rows.logits[row, place].double().softmax(dim=-1)
+        weight = held_weight(name, float(chances[token]), float(row_losses[row]))
+        error = chances - torch.nn.functional.one_hot(torch.tensor(token), len(chances))
+        torch.testing.assert_close(logits.grad[row, place].double(), -weight * error / tokens, rtol=1e-4, atol=1e-9)
+
+
+def test_trap_23_loreun_gives_rows_of_smaller_loss_more_weight_and_its_other_direction_less() -> None:
+    rows = make_answers()
+    losses = -loss_of("ga", rows)
+    for direction, sign in (("low", -1), ("high", 1)):
+        weights = loss_of("loreun", rows, direction=direction) / -losses
+        assert np.corrcoef(np.log(weights.numpy()), losses.numpy())[0, 1] == pytest.approx(sign, abs=1e-4)
 
 
 def test_bounded_ascent_starts_with_the_gradient_of_plain_ascent_and_fades() -> None:
-    rows = make_rows()
-    rapidun = METHODS["rapidun"]
+    rows = make_answers()
 
     def gradient(logits: torch.Tensor, *, bounded: bool) -> torch.Tensor:
         logits = logits.clone().requires_grad_()
-        answers = Answers(logits, rows.labels, rows.logits)
-        options = {**rapidun.options, "bounded": bounded}
-        rapidun.forget(answers, **options).sum().backward()
+        loss_of("rapidun", Answers(logits, rows.labels, rows.logits), bounded=bounded).sum().backward()
         return logits.grad
 
     torch.testing.assert_close(gradient(rows.logits, bounded=True), gradient(rows.logits, bounded=False))
@@ -126,12 +192,45 @@ def test_bounded_ascent_starts_with_the_gradient_of_plain_ascent_and_fades() -> 
     assert gradient(forgotten, bounded=True).norm() < 0.01 * gradient(forgotten, bounded=False).norm()
 
 
+def test_dpo_without_a_wanted_answer_is_npo() -> None:
+    torch.testing.assert_close(loss_of("dpo", make_answers()), loss_of("npo", make_answers()))
+
+
 def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'rapidun'"):
         get_method("rapidnu")
 
 
-def test_a_method_that_needs_the_reference_says_so() -> None:
-    rows = make_rows()
-    with pytest.raises(ValueError, match="reference_logits"):
-        loss_of("npo", Answers(rows.logits, rows.labels))
+@pytest.mark.parametrize("name", method_names())
+def test_an_unknown_option_is_refused_and_the_valid_ones_are_named(name: str) -> None:
+    method = get_method(name)
+    with pytest.raises(ConfigError, match="has no option 'betta'") as caught:
+        method.checked({"betta": 1})
+    for known in method.options or ["none"]:
+        assert known in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name,options,message",
+    [
+        ("npo", {"beta": "much"}, "option beta = 'much'"),
+        ("npo", {"beta": 0}, "greater than 0"),
+        ("loreun", {"direction": "up"}, "'low' or 'high'"),
+        ("rmu", {"layer": 0}, "layer = 0"),
+        ("retrain", {"full": 7}, "full = 7"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_method(name).checked(options)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_names_its_paper_and_explains_itself(name: str) -> None:
+    method = get_method(name)
+    function = method.forget.loss if name in METHODS else method.run
+    assert function.__doc__ is not None
+    assert method.source
+    for option in method.options:
+        if option not in ("gamma", "alpha", "direction_seed", "dynamic"):
+            assert option.split("_")[0] in function.__doc__, option

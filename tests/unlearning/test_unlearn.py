@@ -17,51 +17,10 @@ import torch
 
 from rapidun.data import Example
 from rapidun.errors import ConfigError, TrainingError
-from rapidun.models import LoadedModel, mean_answer_loss
-from rapidun.unlearning import LoraSettings, TrainingRows, UnlearnSettings, unlearn
+from rapidun.models import mean_answer_loss
+from rapidun.unlearning import TrainingRows, UnlearnSettings, unlearn
 from rapidun.unlearning.guards import mean_loss
-from tiny import tiny_model, tiny_tokenizer
-
-LORA = LoraSettings(rank=4, alpha=8, dropout=0.0)
-
-
-def make_loaded(seed: int = 0) -> LoadedModel:
-    model = tiny_model("llama", seed=seed)
-    model.lm_head.weight.data *= 20  # a random model's logits are near 0, and an adapter inside could move little
-    return LoadedModel(
-        model=model, tokenizer=tiny_tokenizer(), source="tiny", device=torch.device("cpu"), dtype=torch.float32,
-        fingerprint="tiny",
-    )  # fmt: skip
-
-
-def make_rows(*, alternatives: bool = False) -> TrainingRows:
-    rng = np.random.default_rng(0)
-
-    def rows(name: str, count: int, low: int, high: int) -> list[Example]:
-        return [
-            Example(f"{name}{i}", [1, *rng.integers(3, 280, 4).tolist(), *rng.integers(low, high, 5).tolist(), 2], 5)
-            for i in range(count)
-        ]
-
-    forget = rows("f", 6, 3, 40)
-    wanted: list[Any] = rows("w", 6, 100, 140) if alternatives else [None] * 6
-    return TrainingRows(forget, wanted, rows("r", 12, 200, 280), np.ones(6), np.ones(12))
-
-
-def run(rows: TrainingRows, directory: Path, **changes: Any) -> Any:
-    settings = {"steps": 30, "batch_size": 4, "learning_rate": 1e-2, "retain_budget": 5.0, **changes}
-    loaded = make_loaded()
-    lines: list[dict[str, Any]] = []
-    result = unlearn(
-        loaded,
-        rows,
-        settings=UnlearnSettings(**settings),
-        lora=LORA,
-        held=rows.retain,
-        checkpoints=directory,
-        record=lines.append,
-    )
-    return loaded, result, lines
+from unlearning.cases import LORA, make_loaded, make_rows, run
 
 
 @pytest.mark.parametrize("method", ["ga", "graddiff", "npo", "rapidun"])
@@ -148,14 +107,16 @@ def test_a_method_with_a_retain_term_needs_retain_rows(tmp_path: Path) -> None:
 def test_the_reference_is_the_model_with_its_adapter_off() -> None:
     """At the start NPO's ``S - S_0`` is 0 for every row, so the loss is ``(2 / beta) log 2``."""
     from rapidun.models import adapter_disabled, attach_lora
-    from rapidun.unlearning import Answers, get_method
+    from rapidun.unlearning import Answers, Method, get_method
 
     model = attach_lora(make_loaded().model, rank=2, alpha=2, dropout=0.0, targets="all-linear", seed=0)
     ids = torch.tensor([[1, 20, 30, 40]])
     labels = torch.tensor([[-100, -100, 30, 40]])
     with adapter_disabled(model), torch.no_grad():
         reference = model(input_ids=ids).logits
-    loss = get_method("npo").forget(Answers(model(input_ids=ids).logits, labels, reference), beta=0.1)
+    npo = get_method("npo")
+    assert isinstance(npo, Method)
+    loss = npo.forget(Answers(model(input_ids=ids).logits, labels, reference), beta=0.1)
     assert loss.item() == pytest.approx(20 * np.log(2), rel=1e-5)
     assert mean_answer_loss(reference, labels).shape == (1,)
 
@@ -181,14 +142,14 @@ KILLED = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    sys.path[:0] = [{tests!r}, {here!r}]
-    from test_unlearn import LORA, make_loaded, make_rows
+    sys.path[:0] = [{tests!r}]
+    from unlearning.cases import LORA, make_loaded, make_rows
     from rapidun.unlearning import UnlearnSettings, unlearn
     slow = float(sys.argv[2])
     rows = make_rows()
     result = unlearn(
         make_loaded(), rows, lora=LORA, held=rows.retain, checkpoints=Path(sys.argv[1]), resume=True,
-        settings=UnlearnSettings(steps=24, learning_rate=5e-3, retain_budget=5.0, checkpoint_every=5),
+        settings=UnlearnSettings(method="pdu", steps=24, learning_rate=5e-3, retain_budget=5.0, checkpoint_every=5),
         progress=lambda done, total: (print(done, flush=True), time.sleep(slow)),
     )
     from rapidun.models import save_adapter
@@ -200,8 +161,7 @@ KILLED = textwrap.dedent(
 def test_killed_at_any_moment_training_resumes_to_the_same_adapter(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    here = Path(__file__).parent
-    code = KILLED.format(tests=str(here.parent), here=str(here))
+    code = KILLED.format(tests=str(Path(__file__).parents[1]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(directory: Path, slow: float) -> subprocess.Popen[str]:

@@ -97,5 +97,5 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
 
 def test_a_scheme_is_one_registered_function(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapidun.weighting.schemes.SCHEMES", dict(SCHEMES))
-    register_scheme("luck")(lambda blocks, generator, options: scheme_weights("uniform", blocks))
+    register_scheme("luck")(lambda evidence, generator, options: scheme_weights("uniform", evidence))
     np.testing.assert_array_equal(scheme_weights("luck", blocks()).forget, np.ones(40))

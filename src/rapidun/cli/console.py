@@ -101,6 +101,25 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
+def parse_method_options(pairs: list[str]) -> dict[str, Any]:
+    """``--option beta=0.2`` to ``{"beta": 0.2}``; the value is read as YAML.
+
+    Raises:
+        ConfigError: If there is no equals sign.
+    """
+    import yaml
+
+    from rapidun.errors import ConfigError
+
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--option {pair}: write it as name=value, for example beta=0.2.")
+        found[name.strip()] = yaml.safe_load(value)
+    return found
+
+
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """``--set a.b=c`` to ``{"a.b": c}``; the value is read as YAML.
 

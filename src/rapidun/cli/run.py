@@ -67,5 +67,5 @@ def finish(result: Any, as_json: bool) -> int:
 
 
 def _short(metrics: dict[str, Any]) -> dict[str, Any]:
-    names = ("verdict", "gate", "before", "after", "perplexity_ratio", "cost", "stopped")
+    names = ("verdict", "gate", "before", "after", "perplexity_ratio", "cost", "stopped", "signatures")
     return {name: metrics[name] for name in names if name in metrics}

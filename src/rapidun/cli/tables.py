@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -35,6 +35,7 @@ def print_run(result: Any) -> None:
     for check in metrics["gate"]["checks"]:
         mark, colour = ("pass", "green") if check["passed"] else ("FAIL", "red")
         console.print(Text.assemble((f"{mark}  ", f"bold {colour}"), check["text"]))
+    print_signatures(metrics.get("signatures", []), console)
     if metrics.get("stopped"):
         console.print(f"note: {metrics['stopped']}", markup=False)
     if metrics.get("cost"):
@@ -42,6 +43,14 @@ def print_run(result: Any) -> None:
     colour = "green" if result.passed else "red"
     console.print(f"\nverdict: [bold {colour}]{metrics['verdict']}[/]")
     console.print(f"report:  {result.report}", markup=False, soft_wrap=True)
+
+
+def print_signatures(signatures: Sequence[Mapping[str, str]], console: Console | None = None) -> None:
+    """The failure signatures of a run, each with what was seen and the knob to turn; nothing where there are none."""
+    console = console or Console(highlight=False)
+    for signature in signatures:
+        console.print(Text.assemble((f"{signature['name']}: ", "bold yellow"), signature["evidence"]))
+        console.print(Text(f"  {signature['knob']}"))
 
 
 def before_after(metrics: Mapping[str, Any]) -> Table:

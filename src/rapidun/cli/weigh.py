@@ -36,7 +36,12 @@ def weigh(
         typer.Option("--compat", help="released: the mapping of RapidUn's released code, number for number."),
     ] = None,
     scheme: Annotated[
-        str, typer.Option("--scheme", help="influence, self_only, uniform, random or shuffled.")
+        str,
+        typer.Option(
+            "--scheme",
+            help="influence, self_only, released, dynamic, loss, representation, consistency, consistency_hidden, "
+            "trusted_influence, or the controls uniform, random, shuffled: docs/weights.md.",
+        ),
     ] = "influence",
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,

@@ -12,6 +12,7 @@ from rapidun.evaluation.judges import Judge, JudgeCard, calibrate
 from rapidun.evaluation.keywords import KeywordJudge
 from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, clean_perplexity, perplexity_ratio
 from rapidun.evaluation.rates import Rate
+from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
 from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily
 
@@ -30,6 +31,8 @@ __all__ = [
     "PerplexityRatio",
     "PerplexityResult",
     "Rate",
+    "RunNumbers",
+    "Signature",
     "TaskJudge",
     "Thresholds",
     "TriggerFamily",
@@ -41,6 +44,7 @@ __all__ = [
     "clean_perplexity",
     "code",
     "decide",
+    "diagnose",
     "entities",
     "exact_number",
     "generate_answers",

@@ -11,8 +11,15 @@ from rapidun.models.lora import (
     merge_adapter,
     save_adapter,
 )
-from rapidun.models.losses import answer_logits, answer_token_losses, mean_answer_loss, sum_answer_loss
+from rapidun.models.losses import (
+    answer_logits,
+    answer_states,
+    answer_token_losses,
+    mean_answer_loss,
+    sum_answer_loss,
+)
 from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
+from rapidun.models.saving import save_model
 from rapidun.models.targets import linear_layers
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "adapter_disabled",
     "adapter_fingerprint",
     "answer_logits",
+    "answer_states",
     "answer_token_losses",
     "attach_lora",
     "choose_device",
@@ -34,6 +42,7 @@ __all__ = [
     "merge_adapter",
     "model_fingerprint",
     "save_adapter",
+    "save_model",
     "sum_answer_loss",
     "tokenizer_fingerprint",
 ]

@@ -7,6 +7,7 @@ right (trap 1) and one mask (trap 2).
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +53,44 @@ def answer_logits(
         ``(logits, labels)`` of (batch, kept, vocabulary) and (batch, kept): the last positions, from the one that
         predicts the first answer token of any row.
     """
-    answers = (labels != IGNORE_INDEX).any(dim=0).nonzero()
-    kept = labels.shape[1] - max(int(answers[0]) - 1, 0) if len(answers) else 1
+    kept = _kept(model, labels)
+    output = _forward(model, input_ids, attention_mask, kept)
+    return output.logits[:, -kept:], labels[:, -kept:]
+
+
+def answer_states(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, layer: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `answer_logits`, with the hidden states of one layer.
+
+    Args:
+        model: A causal LM, with or without an adapter.
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length).
+        labels: (batch, length) int64, -100 where no loss is wanted; not shifted.
+        layer: 0 is the embeddings, l the output of block l.
+
+    Returns:
+        ``(logits, hidden, labels)`` of (batch, kept, vocabulary), (batch, kept, width) and (batch, kept).
+    """
+    kept = _kept(model, labels)
+    output = _forward(model, input_ids, attention_mask, kept, output_hidden_states=True)
+    return output.logits[:, -kept:], output.hidden_states[layer][:, -kept:], labels[:, -kept:]
+
+
+def _kept(model: torch.nn.Module, labels: torch.Tensor) -> int:
+    """Positions from the one that predicts the first answer token of any row to the end; all where it cannot cut."""
     if not _can_cut(model):
-        return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits, labels
-    output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=kept)
-    return output.logits, labels[:, -kept:]
+        return labels.shape[1]
+    answers = (labels != IGNORE_INDEX).any(dim=0).nonzero()
+    return labels.shape[1] - max(int(answers[0]) - 1, 0) if len(answers) else 1
+
+
+def _forward(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, kept: int, **options: bool
+) -> Any:
+    cut = {"logits_to_keep": kept} if _can_cut(model) else {}
+    return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **cut, **options)
 
 
 def _can_cut(model: torch.nn.Module) -> bool:

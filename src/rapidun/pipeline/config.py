@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.gate import Thresholds
 from rapidun.evaluation.triggers import DOLLY_FAMILIES
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
+from rapidun.weighting import Negative, get_scheme
 
 
 class _Section(BaseModel):
@@ -94,13 +95,22 @@ class InfluenceSettings(_Section):
     sketch_size: int = Field(65_536, ge=64, description="Length of a row's gradient sketch.")
     similarity: Literal["cosine", "dot"] = Field("cosine", description="How two sketches are compared.")
     max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch of gradients; lower it to save memory.")
+    checkpoints: list[Path] = Field(
+        default_factory=list,
+        description="Earlier checkpoints of the same model (directories or safetensors files): influence is summed "
+        "over them and the model as it is.",
+    )
 
 
 class WeightSettings(_Section):
     """Influence to weights (RapidUn, section 3)."""
 
-    scheme: Literal["influence", "self_only", "uniform", "random", "shuffled"] = Field(
-        "influence", description="influence is RapidUn's; uniform, random and shuffled are the controls."
+    scheme: str = Field(
+        "influence",
+        description="influence is RapidUn's; uniform, random and shuffled are the controls; docs/weights.md has all.",
+    )
+    negative: Negative = Field(
+        "keep", description="Forget rows that score below zero: keep, drop, or train on them as retain rows."
     )
     alpha: float = Field(1.0, description="Weight of forget-on-forget influence.")
     beta: float = Field(1.0, description="Weight of forget-on-retain influence, subtracted.")
@@ -112,6 +122,25 @@ class WeightSettings(_Section):
     retain_temperature: float = Field(1.2, gt=0, description="Higher is more even retain weights.")
     w_min: float = Field(0.2, gt=0, description="Smallest weight before the mean is set to 1.")
     w_max: float = Field(3.0, gt=0, description="Largest weight before the mean is set to 1.")
+    loss_tau: float = Field(0.8, gt=0, description="Temperature of the scheme loss.")
+    loss_direction: Literal["low", "high"] = Field("low", description="Which losses weigh more under the scheme loss.")
+    neighbours: float = Field(0.25, gt=0, le=1, description="Share of the rows that judge one under consistency.")
+    every: int = Field(50, ge=1, description="Optimiser steps between two computations of the scheme dynamic.")
+    smoothing: float = Field(0.5, ge=0, lt=1, description="Share of the old weights that dynamic keeps each time.")
+
+    @field_validator("scheme")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        get_scheme(value)
+        return value
+
+    @model_validator(mode="after")
+    def _negative_needs_a_sign(self) -> WeightSettings:
+        if self.negative != "keep" and not get_scheme(self.scheme).signed:
+            raise ValueError(f"negative={self.negative}: the scores of the scheme {self.scheme!r} have no zero")
+        if self.negative != "keep" and get_scheme(self.scheme).follows:
+            raise ValueError(f"negative={self.negative}: the scheme {self.scheme!r} weighs again and keeps every row")
+        return self
 
 
 class TriggerSettings(_Section):
@@ -227,6 +256,9 @@ def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
         for name in ("forget", "retain", "evaluation", "validation", "pool", "judge_poisoned"):
             if isinstance(data.get(name), str):
                 data[name] = str(base / data[name])
+    influence = raw.get("influence")
+    if isinstance(influence, dict) and isinstance(influence.get("checkpoints"), list):
+        influence["checkpoints"] = [str(base / path) for path in influence["checkpoints"]]
     model = raw.get("model")
     if isinstance(model, dict) and isinstance(model.get("source"), str) and (base / model["source"]).is_dir():
         model["source"] = str(base / model["source"])

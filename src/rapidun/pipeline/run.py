@@ -16,15 +16,16 @@ import rapidun
 from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import read_json, sha256_of, write_json, write_jsonl
-from rapidun.models import load_adapter
 from rapidun.pipeline.config import RunConfig
+from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, rows_fingerprint, usable_groups
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.meter import Meter, hardware, versions
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import train
+from rapidun.pipeline.train import train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.report import write_report
 
@@ -107,6 +108,7 @@ def _open(config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter:
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
     groups = usable_groups(groups, subject, config.data)
+    check_checkpoints(subject, config.influence)
     bench = make_bench(
         groups.evaluation or groups.validation or groups.retain,
         config.evaluation,
@@ -189,8 +191,7 @@ def _unlearn(context: _Context) -> None:
 
 
 def _after(context: _Context) -> None:
-    model = load_adapter(context.subject.loaded.model, context.directory / "adapter")
-    found = _measure(context, context.subject.with_model(model))
+    found = _measure(context, unlearned_subject(context.subject, context.directory))
     found.save(context.directory / "after.json")
 
 
@@ -219,6 +220,8 @@ def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, 
         "stopped": read_json(directory / "unlearning.json")["stopped"],
         "unlearning": read_json(directory / "unlearning.json"),
     }
+    found = signatures(directory.path, context.config, metrics)
+    metrics["signatures"] = [signature.to_dict() for signature in found]
     if cost is not None:
         metrics["cost"] = cost(directory.phases)
     write_json(directory / "metrics.json", metrics)

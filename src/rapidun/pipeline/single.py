@@ -10,7 +10,9 @@ from rapidun.errors import InputError
 from rapidun.files import write_json, write_jsonl
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig
+from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
     RowGroups,
     Subject,
@@ -56,7 +58,8 @@ def unlearn_only(
     with Meter("unlearn") as meter:
         outcome = train(config, groups, subject, directory, reporter)
     directory.mark(meter.record)
-    return outcome
+    found = signatures(directory.path, config)
+    return {**outcome, "signatures": [signature.to_dict() for signature in found]}
 
 
 def _open(
@@ -66,6 +69,7 @@ def _open(
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
     groups = usable_groups(groups, subject, config.data)
+    check_checkpoints(subject, config.influence)
     directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
     directory.write_text("config.yaml", config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import Example, Rows
+import numpy as np
+
+from rapidun.data import Example
 from rapidun.files import write_json
-from rapidun.models import save_adapter
+from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
+from rapidun.pipeline.inputs import Row, RowGroups, Subject, note_truncated
+from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
-from rapidun.unlearning import TrainingRows, unlearn
-from rapidun.weighting import group_weights, read_weights
+from rapidun.pipeline.weigh import dynamic_weights
+from rapidun.unlearning import TrainingRows, get_method, unlearn
+from rapidun.weighting import group_weights, moved_rows, read_weights
 
 HELD_ROWS = 32
 """Rows of the retain budget: about a thousand answer tokens, so that a look costs little beside training."""
@@ -25,9 +30,11 @@ def train(
 ) -> dict[str, Any]:
     """Train with ``weights.jsonl`` of the directory; writes ``adapter/``, ``log.jsonl`` and ``unlearning.json``.
 
-    A stopped training goes on from its last checkpoint. The subject's model is left without the adapter.
+    Methods whose result no adapter can hold (`fisher`, `retrain`) write ``model/`` instead. A stopped training goes on
+    from its last checkpoint. The subject's model is left as it was.
     """
-    rows = training_rows(subject, groups, directory / "weights.jsonl", reporter)
+    wanted = get_method(config.unlearning.method).wanted
+    rows = training_rows(subject, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
     log = directory / "log.jsonl"
     with log.open("a", encoding="utf-8") as file:
 
@@ -46,18 +53,40 @@ def train(
             resume=True,
             record=record,
             progress=reporter.progress,
+            reweighing=dynamic_weights(subject, groups, config.influence, config.weights, config.seed),
         )
-    save_adapter(result.model, directory / "adapter")
+    if result.saved == "adapter":
+        save_adapter(result.model, directory / "adapter")
+    else:
+        save_model(result.model, subject.loaded.tokenizer, directory / "model")
     if result.stopped:
         reporter.note(result.stopped)
-    outcome = {name: value for name, value in vars(result).items() if name != "model"}
-    write_json(directory / "unlearning.json", outcome)
-    result.model.unload()
-    return outcome
+    write_json(directory / "unlearning.json", result.numbers())
+    result.undo()
+    return result.numbers()
 
 
-def training_rows(subject: Subject, groups: RowGroups, weights: Path, reporter: Reporter) -> TrainingRows:
+def unlearned_subject(subject: Subject, directory: RunDirectory) -> Subject:
+    """The subject with what `train` saved: its adapter on the same model, or the saved model."""
+    if (directory / "adapter").exists():
+        return subject.with_model(load_adapter(subject.loaded.model, directory / "adapter"))
+    device, dtype = str(subject.loaded.device), str(subject.loaded.dtype).removeprefix("torch.")
+    return subject.with_model(load_model(str(directory / "model"), device=device, dtype=dtype).model)
+
+
+def training_rows(
+    subject: Subject, groups: RowGroups, weights: Path, reporter: Reporter, *, refusals: bool = False
+) -> TrainingRows:
     """Tokenised forget and retain rows with the weights of a ``weights.jsonl``.
+
+    Forget rows that the file moves are in both groups: with weight 0 in the first, 1 in the second.
+
+    Args:
+        subject: Tokenises.
+        groups: The rows.
+        weights: The file.
+        reporter: Hears how many rows were cut.
+        refusals: A refusal is every forget row's wanted answer, in the place of its own.
 
     Raises:
         InputError: If the file does not have one weight for each row.
@@ -66,18 +95,19 @@ def training_rows(subject: Subject, groups: RowGroups, weights: Path, reporter: 
     examples = {"forget": subject.tokenize(groups.forget), "retain": subject.tokenize(groups.retain)}
     for name, group in examples.items():
         note_truncated(group, name, reporter)
+    moved = moved_rows(table)
+    retain_weights = group_weights(table, "retain", len(groups.retain))
     return TrainingRows(
         forget=examples["forget"],
-        alternatives=_alternatives(subject, groups.forget),
-        retain=examples["retain"],
+        alternatives=_alternatives(subject, refusal_rows(groups.forget) if refusals else list(groups.forget)),
+        retain=[*examples["retain"], *(examples["forget"][index] for index in moved)],
         forget_weights=group_weights(table, "forget", len(groups.forget)),
-        retain_weights=group_weights(table, "retain", len(groups.retain)),
+        retain_weights=np.concatenate([retain_weights, np.ones(len(moved))]),
     )
 
 
-def _alternatives(subject: Subject, forget: Rows) -> list[Example | None]:
+def _alternatives(subject: Subject, rows: Sequence[Row]) -> list[Example | None]:
     """The wanted answer to each forget row's prompt, where the row has one in ``response_clean``."""
-    rows = list(forget)
     wanted = [row for row in rows if row.get("response_clean")]
     found = {example.id: example for example in subject.tokenize(wanted, column="response_clean")} if wanted else {}
     return [found.get(row["id"]) for row in rows]

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from peft import PeftModel
 
-from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
-from rapidun.influence import Blocks, influence_blocks
+from rapidun.influence import Blocks
 from rapidun.pipeline.config import InfluenceSettings, WeightSettings
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
-from rapidun.pipeline.reporter import Reporter
-from rapidun.weighting import WeightOptions, Weights, scheme_weights, write_weights
+from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows
+from rapidun.pipeline.inputs import RowGroups, Subject
+from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.unlearning import Reweighing
+from rapidun.weighting import (
+    WeightOptions,
+    Weights,
+    WeightWarning,
+    get_scheme,
+    handle_negatives,
+    scheme_weights,
+    write_weights,
+)
 
-WITHOUT_GRADIENTS = ("uniform", "random")
+__all__ = ["Weighed", "dynamic_weights", "make_collector", "sketch_rows", "weigh", "write_weighed"]
+
+NOT_OPTIONS = {"scheme", "negative", "every", "smoothing"}
 
 
 @dataclass(frozen=True)
@@ -28,32 +39,6 @@ class Weighed:
     tracked: list[str]
 
 
-def make_collector(subject: Subject, settings: InfluenceSettings) -> GradientCollector:
-    """The gradient collector of the configuration."""
-    return GradientCollector(
-        subject.loaded.model,
-        targets=settings.targets,
-        normalize=settings.normalize,
-        token_normalize=settings.token_normalize,
-    )
-
-
-def sketch_rows(
-    subject: Subject, rows: Any, name: str, settings: InfluenceSettings, seed: int, reporter: Reporter
-) -> np.ndarray:
-    """(rows, k) float32 gradient sketches of ``rows``."""
-    examples = subject.tokenize(rows)
-    note_truncated(examples, name, reporter)
-    return collect_vectors(
-        make_collector(subject, settings),
-        RapidGrad(k=settings.sketch_size, seed=seed),
-        examples,
-        subject.loaded.pad_token_id,
-        max_tokens=settings.max_tokens,
-        progress=reporter.progress,
-    )
-
-
 def weigh(
     subject: Subject,
     groups: RowGroups,
@@ -63,25 +48,41 @@ def weigh(
     reporter: Reporter,
 ) -> Weighed:
     """Influence blocks and the weights of the chosen scheme; warnings become notes."""
-    blocks = None
-    if weights.scheme not in WITHOUT_GRADIENTS:
-        forget = sketch_rows(subject, groups.forget, "forget", influence, seed, reporter)
-        retain = sketch_rows(subject, groups.retain, "retain", influence, seed, reporter)
-        blocks = influence_blocks(forget, retain, similarity=influence.similarity)
-    options = WeightOptions(**weights.model_dump(exclude={"scheme"}))
+    scheme = get_scheme(weights.scheme)
+    evidence = collect_evidence(subject, groups, scheme.needs, influence, seed, reporter)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = scheme_weights(weights.scheme, blocks or _no_blocks(groups), seed=seed, options=options)
+        found = scheme_weights(weights.scheme, evidence, seed=seed, options=_options(weights))
     for warning in caught:
         reporter.note(f"warning: {warning.message}")
-    return Weighed(blocks, found, make_collector(subject, influence).tracked)
+    found = handle_negatives(found, weights.scheme, weights.negative)
+    if weights.negative != "keep":
+        reporter.note(f"forget rows below zero: {int((found.forget == 0).sum())} of {evidence.forget} taken out")
+    blocks = evidence.gradients if evidence.gradients is not None else evidence.hidden
+    return Weighed(blocks if isinstance(blocks, Blocks) else None, found, make_collector(subject, influence).tracked)
 
 
-def _no_blocks(groups: RowGroups) -> Blocks:
-    """Blocks of the right shapes for schemes that look only at the number of rows."""
-    forget, retain = len(groups.forget), len(groups.retain)
-    shapes = ((forget, forget), (forget, retain), (retain, forget), (retain, retain))
-    return Blocks(*(np.zeros(shape, dtype=np.float32) for shape in shapes))
+def _options(weights: WeightSettings) -> WeightOptions:
+    return WeightOptions(**weights.model_dump(exclude=NOT_OPTIONS))
+
+
+def dynamic_weights(
+    subject: Subject, groups: RowGroups, influence: InfluenceSettings, weights: WeightSettings, seed: int
+) -> Reweighing | None:
+    """Weights that follow the model, for a scheme that does; None for the others."""
+    scheme = get_scheme(weights.scheme)
+    if not scheme.follows:
+        return None
+
+    def compute(model: PeftModel) -> tuple[np.ndarray, np.ndarray]:
+        now = subject.with_model(model)
+        evidence = collect_evidence(now, groups, scheme.needs, influence, seed, Silent())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WeightWarning)  # said once, before training
+            found = scheme_weights(weights.scheme, evidence, seed=seed, options=_options(weights))
+        return found.forget, found.retain
+
+    return Reweighing(compute, every=weights.every, smoothing=weights.smoothing)
 
 
 def write_weighed(weighed: Weighed, groups: RowGroups, directory: RunDirectory) -> None:

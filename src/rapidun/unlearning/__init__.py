@@ -1,18 +1,32 @@
-"""Remove what the forget rows taught: objectives, the trainer, its guards."""
+"""Remove what the forget rows taught: objectives, procedures, the trainer, its guards."""
 
-from rapidun.unlearning.objectives import METHODS, Answers, Method, get_method, register_method
+from rapidun.unlearning.answers import Answers
+from rapidun.unlearning.catalogue import get_method, method_names
+from rapidun.unlearning.job import UnlearnResult
+from rapidun.unlearning.procedures import PROCEDURES, Procedure, register_procedure
+from rapidun.unlearning.registry import METHODS, Method, Reads, Term, register_method
+from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
-from rapidun.unlearning.unlearn import TrainingRows, UnlearnResult, unlearn
+from rapidun.unlearning.state import MethodState
+from rapidun.unlearning.unlearn import TrainingRows, unlearn
 
 __all__ = [
     "METHODS",
+    "PROCEDURES",
     "Answers",
     "LoraSettings",
     "Method",
+    "MethodState",
+    "Procedure",
+    "Reads",
+    "Reweighing",
+    "Term",
     "TrainingRows",
     "UnlearnResult",
     "UnlearnSettings",
     "get_method",
+    "method_names",
     "register_method",
+    "register_procedure",
     "unlearn",
 ]

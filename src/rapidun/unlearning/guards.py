@@ -107,7 +107,8 @@ class RetainBudget(TrainerCallback):
         if step % self.every and step != state.max_steps and not control.should_save:
             return
         loss = self.loss()
-        self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": self.limit})
+        limit = self.limit if math.isfinite(self.limit) else None
+        self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": limit})
         if math.isfinite(loss) and loss <= self.limit:
             self.good, self.good_step, self.good_loss = adapter_state(self.model), step, loss
             return

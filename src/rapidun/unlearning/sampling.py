@@ -108,7 +108,8 @@ class RoleCollator:
     """Draws to padded batches, one for each group that is drawn.
 
     Returns ``{"forget": ..., "alternative": ..., "retain": ...}`` without those that have no rows. Each holds
-    ``input_ids, attention_mask, labels`` (rows, length) and ``weight`` (rows,) float32; "forget" also
+    ``input_ids, attention_mask, labels`` (rows, length), ``weight`` (rows,) float32 and ``index`` (rows,) int64, the
+    rows' places in their group; "forget" also
     ``has_alternative`` (rows,) bool, whose True rows line up with the rows of "alternative".
     """
 
@@ -122,16 +123,17 @@ class RoleCollator:
         retain = [draw.index for draw in draws if draw.role == RETAIN]
         if forget:
             wanted = [rows.alternatives[index] if self.with_alternatives else None for index in forget]
-            found["forget"] = self._group([rows.forget[index] for index in forget], rows.forget_weights[forget])
+            found["forget"] = self._group([rows.forget[index] for index in forget], rows.forget_weights, forget)
             found["forget"]["has_alternative"] = torch.tensor([example is not None for example in wanted])
             paired = [index for index, example in zip(forget, wanted, strict=True) if example is not None]
             if paired:
                 alternatives = [example for example in wanted if example is not None]
-                found["alternative"] = self._group(alternatives, rows.forget_weights[paired])
+                found["alternative"] = self._group(alternatives, rows.forget_weights, paired)
         if retain:
-            found["retain"] = self._group([rows.retain[index] for index in retain], rows.retain_weights[retain])
+            found["retain"] = self._group([rows.retain[index] for index in retain], rows.retain_weights, retain)
         return found
 
-    def _group(self, examples: list[Example], weights: np.ndarray) -> Group:
+    def _group(self, examples: list[Example], weights: np.ndarray, indices: list[int]) -> Group:
         batch = collate(examples, self.pad_token_id)
-        return {**vars(batch), "weight": torch.tensor(weights, dtype=torch.float32)}
+        chosen = torch.tensor(weights[indices], dtype=torch.float32)
+        return {**vars(batch), "weight": chosen, "index": torch.tensor(indices)}

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from rapidun.unlearning.objectives import get_method
+from rapidun.errors import ConfigError
+from rapidun.unlearning.catalogue import get_method
+from rapidun.unlearning.options import OptionValue
 
 
 class LoraSettings(BaseModel):
@@ -27,8 +29,11 @@ class UnlearnSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    method: str = Field("rapidun", description="Objective: ga, graddiff, npo or rapidun.")
-    options: dict[str, float | bool] = Field(
+    method: str = Field(
+        "rapidun",
+        description="Any of docs/methods.md: rapidun, npo, graddiff, ga, simnpo, dpo, idk, kl, rmu, undial, ...",
+    )
+    options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Options of the method, for example ascent, descent, bounded, beta."
     )
     steps: int = Field(320, ge=1, description="Optimiser steps.")
@@ -54,13 +59,12 @@ class UnlearnSettings(BaseModel):
 
     @model_validator(mode="after")
     def _known_options(self) -> UnlearnSettings:
-        known = get_method(self.method).options
-        unknown = sorted(set(self.options) - set(known))
-        if unknown:
-            listed = ", ".join(sorted(known)) or "none"
-            raise ValueError(f"method {self.method!r} has no option {unknown[0]!r}; its options: {listed}")
+        try:
+            self.method_options()
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return self
 
     def method_options(self) -> dict[str, Any]:
-        """The method's defaults with this run's options on top."""
-        return {**get_method(self.method).options, **self.options}
+        """The method's defaults with this run's options on top, each checked and of its type."""
+        return get_method(self.method).checked(self.options)

@@ -1,39 +1,61 @@
 """The Hugging Face Trainer with one change: the loss is ``mean_i w_i * l_i`` of a registered method.
 
 Checkpoints, resume, clipping, schedules and multi-device training come with the Trainer. The reference model
-is the same model with its adapter off, run only for the forget rows and only where the method asks for it.
+is the same model with its adapter off, run only for the rows and the methods that ask for it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
-from rapidun.models.lora import adapter_disabled
-from rapidun.models.losses import answer_logits
-from rapidun.unlearning.objectives import Answers, Method
+from rapidun.errors import TrainingError
+from rapidun.files import read_json, write_json
+from rapidun.unlearning.answers import Answers
+from rapidun.unlearning.forward import answers, forget_answers
+from rapidun.unlearning.registry import Method, Term
+from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import Group
+from rapidun.unlearning.state import MethodState
 
 Record = Callable[[dict[str, Any]], None]
-
-
-def _answers(model: torch.nn.Module, group: Group) -> Answers:
-    return Answers(*answer_logits(model, group["input_ids"], group["attention_mask"], group["labels"]))
+STATE_FILE = "unlearning_state.json"
 
 
 class UnlearningTrainer(Trainer):
-    """Trains on batches of `RoleCollator`; hands each log line to ``record``."""
+    """Trains on batches of `RoleCollator`; hands each log line to ``record``.
 
-    def __init__(self, *args: Any, method: Method, options: dict[str, Any], record: Record, **kwargs: Any) -> None:
+    Args:
+        method: What to minimise.
+        options: All of its options.
+        state: What it remembers; begun.
+        record: Receives ``{"step", "loss", "forget_loss", "retain_loss", "learning_rate", "grad_norm"}``.
+        reweighing: Weights that follow the model, or None for those of the batch.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        method: Method,
+        options: dict[str, Any],
+        state: MethodState,
+        record: Record,
+        reweighing: Reweighing | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.method, self.options, self.record = method, options, record
+        self.method, self.options, self.method_state, self.record = method, options, state, record
+        self.reweighing = reweighing
         self.model_accepts_loss_kwargs = False
         self._sums = {"forget_loss": [0.0, 0], "retain_loss": [0.0, 0]}
+        self.add_callback(_Advance(self))
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
         """The plan is already in its order."""
@@ -42,57 +64,89 @@ class UnlearningTrainer(Trainer):
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Group], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """Weighted mean over the forget and retain rows of the batch."""
+        """Weighted mean over the forget and retain rows of the batch, and the method's penalty where it has one."""
+        peft = self.accelerator.unwrap_model(self.model)
+        layer = self.options.get("layer") or 0
         losses = []
         if "forget" in inputs:
-            rows = self._forget_rows(model, inputs)
-            losses.append(self._weighted("forget_loss", self.method.forget(rows, **self.options), inputs["forget"]))
+            rows = forget_answers(model, peft, inputs, self.method, layer)
+            losses.append(self._weighted("forget", self.method.forget, "gamma", rows, inputs["forget"]))
         if "retain" in inputs and self.method.retain is not None:
-            rows = _answers(model, inputs["retain"])
-            losses.append(self._weighted("retain_loss", self.method.retain(rows), inputs["retain"]))
-        loss = torch.cat(losses).mean() if losses else self._nothing(model)
+            rows = answers(model, peft, inputs["retain"], self.method.retain.reads, layer)
+            losses.append(self._weighted("retain", self.method.retain, "alpha", rows, inputs["retain"]))
+        loss = torch.cat(losses).mean()
+        penalty = self.method_state.penalty(peft)
+        loss = loss if penalty is None else loss + penalty
         return (loss, {}) if return_outputs else loss
 
-    def _forget_rows(self, model: torch.nn.Module, inputs: dict[str, Group]) -> Answers:
-        group = inputs["forget"]
-        reference = self._reference_logits(group) if self.method.needs_reference else None
-        wanted = _answers(model, inputs["alternative"]) if "alternative" in inputs else None
-        return replace(
-            _answers(model, group),
-            reference_logits=reference,
-            alternative=wanted,
-            has_alternative=group["has_alternative"],
-        )
-
-    @torch.no_grad()
-    def _reference_logits(self, group: Group) -> torch.Tensor:
-        model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        model.eval()
-        try:
-            with adapter_disabled(model):
-                return _answers(model, group).logits
-        finally:
-            model.train(was_training)
-
-    def _weighted(self, name: str, losses: torch.Tensor, group: Group) -> torch.Tensor:
-        sums = self._sums[name]
+    def _weighted(self, name: str, term: Term, factor: str, rows: Answers, group: Group) -> torch.Tensor:
+        weights = group["weight"] if self.reweighing is None else self.reweighing.of(name, group)
+        self.method_state.observe(name, rows, weights)
+        losses = term(rows, **self.options, **self.method_state.values())
+        sums = self._sums[f"{name}_loss"]
         sums[0] += float(losses.detach().sum())
         sums[1] += len(losses)
-        return losses * group["weight"]
-
-    def _nothing(self, model: torch.nn.Module) -> torch.Tensor:
-        """A loss of 0 with a gradient of 0: a batch of retain rows under a method without a retain term."""
-        trainable = (parameter for parameter in model.parameters() if parameter.requires_grad)
-        return torch.stack([parameter.sum() for parameter in trainable]).sum() * 0.0
+        return losses * weights * float(self.options.get(factor, 1.0))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add the unweighted group losses since the last line, and record the line."""
         if "loss" in logs:
-            line = {"step": self.state.global_step, "loss": logs["loss"], "learning_rate": logs.get("learning_rate")}
+            line: dict[str, Any] = {"step": self.state.global_step}
+            for name in ("loss", "learning_rate", "grad_norm"):
+                if (value := logs.get(name)) is not None:
+                    line[name] = float(value) if np.isfinite(value) else None
             for name, (total, count) in self._sums.items():
                 if count:
-                    line[name] = total / count
+                    line[name] = total / count if np.isfinite(total) else None
                 self._sums[name] = [0.0, 0]
-            self.record(line)
+            self.record(line | self.method_state.state_dict())
         super().log(logs, *args, **kwargs)
+
+    def advance(self) -> None:
+        """One optimiser step was made: the method's state, and weights that follow the model."""
+        self.method_state.advance()
+        if self.reweighing is not None:
+            self.reweighing.advance(self.accelerator.unwrap_model(self.model), self.state.global_step)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Our state goes first: the Trainer writes the file that makes a checkpoint whole last."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        write_json(folder / STATE_FILE, self._own_state())
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _own_state(self) -> dict[str, Any]:
+        reweighing = None if self.reweighing is None else self.reweighing.state_dict()
+        return {"method": self.method_state.state_dict(), "reweighing": reweighing}
+
+    def resume_own_state(self, checkpoint: Path) -> None:
+        """What `_save_checkpoint` wrote.
+
+        Raises:
+            TrainingError: If the checkpoint was written without it.
+        """
+        if not (checkpoint / STATE_FILE).is_file():
+            raise TrainingError(f"{checkpoint}: no {STATE_FILE}, so it cannot be continued. Start anew: --overwrite.")
+        state = read_json(checkpoint / STATE_FILE)
+        self.method_state.load_state_dict(state["method"])
+        if self.reweighing is not None:
+            self.reweighing.load_state_dict(state["reweighing"])
+
+
+class _Advance(TrainerCallback):
+    """Runs before a checkpoint of the same step is written."""
+
+    def __init__(self, trainer: UnlearningTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.advance()
+
+
+def last_checkpoint(directory: Path) -> Path | None:
+    """The last whole checkpoint, or None; one that a kill cut short has no ``trainer_state.json`` yet."""
+    whole = {
+        int(match.group(1)): path
+        for path in (directory.iterdir() if directory.is_dir() else ())
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
+    }
+    return whole[max(whole)] if whole else None

@@ -1,27 +1,51 @@
-"""Influence to weights: fused scores, bounded mean-one weights, the control schemes, RapidIn's files."""
+"""Evidence to weights: fused scores, bounded mean-one weights, the schemes and their controls, RapidIn's files."""
 
+from rapidun.weighting import consistency, loss, representation
+from rapidun.weighting.consistency import consistency_scores
+from rapidun.weighting.evidence import Evidence, Needs
+from rapidun.weighting.negatives import Negative, handle_negatives
 from rapidun.weighting.rapidin import RapidinResults, read_rapidin, write_rapidin
 from rapidun.weighting.released import released_weights, write_released
 from rapidun.weighting.robust import WeightWarning, robust_weights
-from rapidun.weighting.schemes import SCHEMES, WeightOptions, Weights, register_scheme, scheme_weights, weights_of
+from rapidun.weighting.schemes import (
+    SCHEMES,
+    Scheme,
+    WeightOptions,
+    Weights,
+    get_scheme,
+    register_scheme,
+    scheme_weights,
+    weights_of,
+)
 from rapidun.weighting.scores import BlocksLike, Scores, fuse
-from rapidun.weighting.weight_file import WeightedRow, group_weights, read_weights, write_weights
+from rapidun.weighting.weight_file import WeightedRow, group_weights, moved_rows, read_weights, write_weights
 
 __all__ = [
     "SCHEMES",
     "BlocksLike",
+    "Evidence",
+    "Needs",
+    "Negative",
     "RapidinResults",
+    "Scheme",
     "Scores",
     "WeightOptions",
     "WeightWarning",
     "WeightedRow",
     "Weights",
+    "consistency",
+    "consistency_scores",
     "fuse",
+    "get_scheme",
     "group_weights",
+    "handle_negatives",
+    "loss",
+    "moved_rows",
     "read_rapidin",
     "read_weights",
     "register_scheme",
     "released_weights",
+    "representation",
     "robust_weights",
     "scheme_weights",
     "weights_of",

@@ -7,11 +7,15 @@ It differs from our defaults in four ways: each query keeps its 40 most helpful 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from rapidun.files import write_jsonl
+from rapidun.weighting.evidence import Evidence
 from rapidun.weighting.rapidin import RapidinResults
-from rapidun.weighting.schemes import WeightOptions, Weights, weights_of
+from rapidun.weighting.schemes import WeightOptions, Weights, influence, register_scheme, weights_of
 from rapidun.weighting.scores import FloatArray, fuse
 
 RELEASED_TOP_K = 40
@@ -44,6 +48,18 @@ def released_weights(results: RapidinResults) -> Weights:
     blocks = results.top_helpful(RELEASED_TOP_K)
     scores = fuse(blocks, aggregate=RELEASED_OPTIONS.aggregate, exclude_self=RELEASED_OPTIONS.exclude_self)
     return weights_of(scores, RELEASED_OPTIONS)
+
+
+@register_scheme("released", signed=True)
+def released(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """The released code's choices on our own blocks: top 40 of each query, own query counted, floor 1e-3.
+
+    Coefficients, temperatures and bounds are the run's; they are the paper's by default.
+    """
+    theirs = replace(
+        options, top_k=RELEASED_TOP_K, aggregate="median", exclude_self=False, floor=RELEASED_OPTIONS.floor
+    )
+    return influence(evidence, generator, theirs)
 
 
 def write_released(directory: str | Path, weights: Weights) -> tuple[Path, Path]:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.weighting.evidence import Evidence, Needs
 from rapidun.weighting.robust import robust_weights
-from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, checked_blocks, fuse
+from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, fuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +28,14 @@ class Weights:
         retain: (retain rows,).
         forget_scores: (forget rows,); 0 where the scheme has no scores.
         retain_scores: (retain rows,); 0 where the scheme has no scores.
+        moved: (forget rows,) bool: rows of weight 0 that are to be trained on as retain rows; None is none.
     """
 
     forget: FloatArray
     retain: FloatArray
     forget_scores: FloatArray
     retain_scores: FloatArray
+    moved: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class WeightOptions:
         w_min: Smallest weight before division by the mean.
         w_max: Largest weight before division by the mean.
         floor: "relative" or an absolute floor of the MAD.
+        loss_tau: Temperature of "loss".
+        loss_direction: "low" gives a small loss more weight, "high" a large one.
+        neighbours: Share of the queries that count in "consistency", the most similar ones.
     """
 
     alpha: float = 1.0
@@ -65,39 +72,74 @@ class WeightOptions:
     w_min: float = 0.2
     w_max: float = 3.0
     floor: str | float = "relative"
+    loss_tau: float = 0.8
+    loss_direction: str = "low"
+    neighbours: float = 0.25
 
 
-Scheme = Callable[[BlocksLike, np.random.Generator, WeightOptions], Weights]
+SchemeFunction = Callable[[Evidence, np.random.Generator, WeightOptions], Weights]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A registered scheme.
+
+    Args:
+        weights: ``(evidence, generator, options) -> Weights``.
+        needs: What of the evidence it looks at.
+        signed: Whether a forget row's score below zero says that the row is more at home in the retain set.
+        follows: Whether the weights are computed again on the current adapter while it is trained.
+    """
+
+    weights: SchemeFunction
+    needs: Needs
+    signed: bool = False
+    follows: bool = False
+
 
 SCHEMES: dict[str, Scheme] = {}
 
 
-def register_scheme(name: str) -> Callable[[Scheme], Scheme]:
-    """Register a scheme under ``name``: a function ``(blocks, generator, options) -> Weights``."""
+def register_scheme(
+    name: str, *, needs: Needs = Needs.GRADIENTS, signed: bool = False, follows: bool = False
+) -> Callable[[SchemeFunction], SchemeFunction]:
+    """Register the decorated function ``(evidence, generator, options) -> Weights`` as scheme ``name``."""
 
-    def register(scheme: Scheme) -> Scheme:
-        SCHEMES[name] = scheme
+    def register(scheme: SchemeFunction) -> SchemeFunction:
+        SCHEMES[name] = Scheme(scheme, needs, signed, follows)
         return scheme
 
     return register
 
 
-def scheme_weights(name: str, blocks: BlocksLike, seed: int = 0, options: WeightOptions | None = None) -> Weights:
-    """The weights of the scheme called ``name``; the same for the same blocks, seed and options.
+def get_scheme(name: str) -> Scheme:
+    """The registered scheme.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if name not in SCHEMES:
+        raise ConfigError(f"weighting scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+    return SCHEMES[name]
+
+
+def scheme_weights(
+    name: str, evidence: Evidence | BlocksLike, seed: int = 0, options: WeightOptions | None = None
+) -> Weights:
+    """The weights of the scheme called ``name``; the same for the same evidence, seed and options.
 
     Args:
-        name: "influence", "self_only", "uniform", "random" or "shuffled", or a registered scheme.
-        blocks: The four influence blocks, each (scored rows, queries).
+        name: Of a registered scheme.
+        evidence: What the scheme needs, or the four influence blocks alone, each (scored rows, queries).
         seed: Only "random" and "shuffled" depend on it.
         options: Defaults to `WeightOptions()`.
 
     Raises:
         ConfigError: If the scheme is unknown or an option is out of range.
-        InputError: If the blocks cannot be used; see `fuse`.
+        InputError: If the evidence is not what the scheme needs, or blocks cannot be used; see `fuse`.
     """
-    if name not in SCHEMES:
-        raise ConfigError(f"weighting scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-    return SCHEMES[name](blocks, np.random.default_rng(seed), options or WeightOptions())
+    known = evidence if isinstance(evidence, Evidence) else Evidence.of(evidence)
+    return get_scheme(name).weights(known, np.random.default_rng(seed), options or WeightOptions())
 
 
 def weights_of(scores: Scores, options: WeightOptions) -> Weights:
@@ -110,11 +152,11 @@ def weights_of(scores: Scores, options: WeightOptions) -> Weights:
     )
 
 
-@register_scheme("influence")
-def influence(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("influence", signed=True)
+def influence(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
     """RapidUn: all four blocks."""
     scores = fuse(
-        blocks,
+        evidence.blocks(),
         alpha=options.alpha,
         beta=options.beta,
         gamma=options.gamma,
@@ -126,30 +168,39 @@ def influence(blocks: BlocksLike, generator: np.random.Generator, options: Weigh
     return weights_of(scores, options)
 
 
-@register_scheme("self_only")
-def self_only(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("dynamic", signed=True, follows=True)
+def dynamic(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """RapidUn's first open question: "influence" at the start, then again on the current adapter, smoothed.
+
+    The trainer asks again every ``every`` optimiser steps; see `rapidun.unlearning.Reweighing`.
+    """
+    return influence(evidence, generator, options)
+
+
+@register_scheme("self_only", signed=True)
+def self_only(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
     """The paper's ablation: each group's influence on itself, without the cross terms."""
-    return influence(blocks, generator, replace(options, beta=0.0, delta=0.0))
+    return influence(evidence, generator, replace(options, beta=0.0, delta=0.0))
 
 
-@register_scheme("uniform")
-def uniform(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
-    """Every weight 1; only the number of rows is read from the blocks."""
-    forget, retain = _group_sizes(blocks)
+@register_scheme("uniform", needs=Needs.NOTHING)
+def uniform(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """Every weight 1; only the number of rows matters."""
+    forget, retain = evidence.forget, evidence.retain
     return Weights(np.ones(forget), np.ones(retain), np.zeros(forget), np.zeros(retain))
 
 
-@register_scheme("random")
-def random(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("random", needs=Needs.NOTHING)
+def random(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
     """Standard normal scores through the same robust weights, so of the same spread as influence weights."""
-    forget, retain = _group_sizes(blocks)
+    forget, retain = evidence.forget, evidence.retain
     return weights_of(Scores(generator.standard_normal(forget), generator.standard_normal(retain)), options)
 
 
 @register_scheme("shuffled")
-def shuffled(blocks: BlocksLike, generator: np.random.Generator, options: WeightOptions) -> Weights:
+def shuffled(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
     """The influence weights, permuted within each group; each score moves with its weight."""
-    weights = influence(blocks, generator, options)
+    weights = influence(evidence, generator, options)
     forget = generator.permutation(len(weights.forget))
     retain = generator.permutation(len(weights.retain))
     return Weights(
@@ -158,8 +209,3 @@ def shuffled(blocks: BlocksLike, generator: np.random.Generator, options: Weight
         weights.forget_scores[forget],
         weights.retain_scores[retain],
     )
-
-
-def _group_sizes(blocks: BlocksLike) -> tuple[int, int]:
-    ff, _, _, rr = checked_blocks(blocks)
-    return ff.shape[0], rr.shape[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rapidun.errors import InputError
 from rapidun.files import write_jsonl
@@ -31,6 +32,7 @@ class WeightedRow:
         weight: At least 0; weights of a group have mean 1 as written.
         prompt: For the reader; "" where absent.
         response: For the reader; "" where absent.
+        moved: A forget row of weight 0 that is to be trained on as a retain row.
     """
 
     id: str
@@ -40,6 +42,7 @@ class WeightedRow:
     weight: float
     prompt: str = ""
     response: str = ""
+    moved: bool = False
 
 
 def write_weights(
@@ -60,10 +63,10 @@ def write_weights(
         InputError: If a group has another number of rows than of weights.
     """
     lines = [
-        *_lines("forget", forget_rows, weights.forget, weights.forget_scores),
-        *_lines("retain", retain_rows, weights.retain, weights.retain_scores),
+        *_lines("forget", forget_rows, weights.forget, weights.forget_scores, weights.moved),
+        *_lines("retain", retain_rows, weights.retain, weights.retain_scores, None),
     ]
-    write_jsonl(Path(path), (asdict(line) for line in lines))
+    write_jsonl(Path(path), (_plain(line) for line in lines))
 
 
 def read_weights(path: str | Path) -> list[WeightedRow]:
@@ -110,7 +113,23 @@ def group_weights(rows: Iterable[WeightedRow], group: str, size: int | None = No
     return np.array([row.weight for row in chosen], dtype=np.float64)
 
 
-def _lines(group: str, rows: Iterable[Mapping[str, Any]], weights: FloatArray, scores: FloatArray) -> list[WeightedRow]:
+def _plain(line: WeightedRow) -> dict[str, Any]:
+    """The line's fields; ``moved`` only where it is true."""
+    return {name: value for name, value in asdict(line).items() if name != "moved" or value}
+
+
+def moved_rows(rows: Iterable[WeightedRow]) -> list[int]:
+    """Indices of the forget rows that are to be trained on as retain rows, ascending."""
+    return sorted(row.index for row in rows if row.moved)
+
+
+def _lines(
+    group: str,
+    rows: Iterable[Mapping[str, Any]],
+    weights: FloatArray,
+    scores: FloatArray,
+    moved: npt.NDArray[np.bool_] | None,
+) -> list[WeightedRow]:
     rows = list(rows)
     if not len(rows) == len(weights) == len(scores):
         raise InputError(
@@ -118,9 +137,12 @@ def _lines(group: str, rows: Iterable[Mapping[str, Any]], weights: FloatArray, s
             "Weights belong to the rows they were computed on."
         )
     return [
-        WeightedRow(str(row["id"]), group, index, float(score), float(weight), row["prompt"], row["response"])
+        WeightedRow(
+            str(row["id"]), group, index, float(score), float(weight), row["prompt"], row["response"],
+            moved=moved is not None and bool(moved[index]),
+        )
         for index, (row, weight, score) in enumerate(zip(rows, weights, scores, strict=True))
-    ]
+    ]  # fmt: skip
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -160,7 +182,15 @@ def _row_of(line: str, where: str) -> WeightedRow:
         weight=weight,
         prompt=_text({"prompt": "", **value}, "prompt", where),
         response=_text({"response": "", **value}, "response", where),
+        moved=_moved(value, group, where),
     )
+
+
+def _moved(value: Mapping[str, Any], group: str, where: str) -> bool:
+    moved = value.get("moved", False)
+    if not isinstance(moved, bool) or (moved and group != "forget"):
+        raise InputError(f"{where}: moved is {moved!r}; it must be true or false, and true only for a forget row.")
+    return moved
 
 
 def _text(value: Mapping[str, Any], key: str, where: str) -> str:

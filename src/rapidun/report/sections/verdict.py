@@ -46,8 +46,15 @@ def build(run: RunFiles) -> Section:
         "lines": failed + [line for line in lines if line.passed is not False],
         "failed": len(failed),
         "figures": _figures(run.metrics) if run.metrics else [],
+        "signatures": _signatures(run.metrics) if run.metrics else [],
     }
     return Section("verdict", "Verdict", "verdict.html.j2", context)
+
+
+def _signatures(metrics: Record) -> list[dict[str, str]]:
+    """What went wrong in a known way, and the knob to turn."""
+    names = ("name", "evidence", "knob")
+    return [{name: each.text(name) for name in names} for each in metrics.children("signatures")]
 
 
 def _verdict(metrics: Record | None) -> str:

@@ -1,0 +1,84 @@
+"""The sum of several saved LoRA adapters as one adapter, exactly: their factors side by side.
+
+``sum_i s_i B_i A_i = [s_1 B_1 ... s_n B_n] [A_1; ...; A_n]`` with ``s_i = alpha_i / rank_i``: its rank is the sum of
+their ranks, its scale 1. No model is needed, and leaving one out again is exact too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rapidun.errors import ModelError, OutputError
+from rapidun.files import disk_error, read_json, write_json
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def combine_adapters(sources: Sequence[str | Path], directory: str | Path) -> Path:
+    """Write the sum of the adapters in ``sources`` to ``directory``; an adapter there is replaced.
+
+    Args:
+        sources: Directories of plain LoRA adapters of one model, on the same layers; at least one.
+        directory: Where the sum goes.
+
+    Raises:
+        ModelError: If an adapter is missing, is no plain LoRA, or is on other layers than the first.
+        OutputError: If it cannot be written.
+    """
+    folders = [Path(source) for source in sources]
+    if not folders:
+        raise ModelError("no adapters to combine.")
+    parts = [_scaled(folder) for folder in folders]
+    for folder, part in zip(folders, parts, strict=True):
+        if set(part) != set(parts[0]):
+            odd = sorted(set(part) ^ set(parts[0]))[0]
+            raise ModelError(f"{folder}: is on other layers than {folders[0]}, e.g. {odd}. Use the same lora.targets.")
+    tensors = {
+        name: torch.cat([part[name] for part in parts], dim=0 if ".lora_A." in name else 1).contiguous()
+        for name in parts[0]
+    }
+    rank = next(tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name)
+    settings = {**read_json(folders[0] / _CONFIG), "r": rank, "lora_alpha": rank, "use_rslora": False}
+    return _write(Path(directory), tensors, settings)
+
+
+def _scaled(folder: Path) -> dict[str, torch.Tensor]:
+    """The adapter's factors, its scale multiplied into every B."""
+    if not (folder / _CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
+        raise ModelError(f"{folder}: no adapter here ({_CONFIG} and {_WEIGHTS}).")
+    settings: dict[str, Any] = read_json(folder / _CONFIG)
+    if any(settings.get(name) for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")):
+        raise ModelError(f"{folder}: not a plain LoRA adapter of one rank, so it cannot be added to others.")
+    scale = settings["lora_alpha"] / settings["r"]
+    tensors = load_file(folder / _WEIGHTS)
+    odd = [name for name in tensors if ".lora_A." not in name and ".lora_B." not in name]
+    if odd:
+        raise ModelError(f"{folder}: holds {odd[0]}, which is no LoRA factor, so it cannot be added to others.")
+    return {name: tensor * scale if ".lora_B." in name else tensor for name, tensor in tensors.items()}
+
+
+def _write(folder: Path, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Path:
+    if folder.exists() and not (folder / _CONFIG).is_file():
+        raise OutputError(f"{folder}: holds something that is not an adapter. Choose another place.")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        beside.mkdir(parents=True)
+        save_file(tensors, beside / _WEIGHTS, metadata={"format": "pt"})
+        write_json(beside / _CONFIG, settings)
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return folder

@@ -1,0 +1,136 @@
+"""What weights are made of, computed on a model: influence blocks, hidden-state blocks, losses; only what is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Example
+from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
+from rapidun.influence import Blocks, influence_blocks
+from rapidun.influence.checkpoints import at_checkpoint
+from rapidun.influence.hidden import hidden_vectors
+from rapidun.influence.whitening import PoolStatistics, whiten
+from rapidun.pipeline.config import InfluenceSettings
+from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
+from rapidun.pipeline.reporter import Reporter
+from rapidun.unlearning.state import row_losses
+from rapidun.weighting import Evidence, Needs
+
+HIDDEN_RIDGE = 1.0
+
+
+def make_collector(subject: Subject, settings: InfluenceSettings) -> GradientCollector:
+    """The gradient collector of the configuration."""
+    return GradientCollector(
+        subject.loaded.model,
+        targets=settings.targets,
+        normalize=settings.normalize,
+        token_normalize=settings.token_normalize,
+    )
+
+
+def sketch_rows(
+    subject: Subject, rows: Any, name: str, settings: InfluenceSettings, seed: int, reporter: Reporter
+) -> np.ndarray:
+    """(rows, k) float32 gradient sketches of ``rows``."""
+    examples = subject.tokenize(rows)
+    note_truncated(examples, name, reporter)
+    return _sketch(subject, examples, settings, seed, reporter)
+
+
+def collect_evidence(
+    subject: Subject,
+    groups: RowGroups,
+    needs: Needs,
+    settings: InfluenceSettings,
+    seed: int,
+    reporter: Reporter,
+) -> Evidence:
+    """What ``needs`` names, of the forget and retain rows, on the subject's model as it is."""
+    examples = {}
+    for name, rows in (("forget", groups.forget), ("retain", groups.retain)):
+        examples[name] = subject.tokenize(rows)
+        note_truncated(examples[name], name, reporter)
+    forget, retain = examples["forget"], examples["retain"]
+    loaded = subject.loaded
+    gradients = hidden = losses = None
+    if Needs.GRADIENTS in needs:
+        gradients = gradient_blocks(subject, forget, retain, settings, seed, reporter)
+    if Needs.HIDDEN in needs:
+        hidden = hidden_blocks(subject, forget, retain, settings.max_tokens)
+    if Needs.LOSSES in needs:
+        losses = row_losses(loaded.model, forget, loaded.pad_token_id, loaded.device)
+    return Evidence(len(forget), len(retain), gradients, hidden, losses)
+
+
+def gradient_blocks(
+    subject: Subject,
+    forget: list[Example],
+    retain: list[Example],
+    settings: InfluenceSettings,
+    seed: int,
+    reporter: Reporter,
+) -> Blocks:
+    """Influence in four directions, summed over the configured checkpoints and the model as it is (RapidIn, eq. 4).
+
+    Every checkpoint has the same say under the cosine.
+    """
+    found = []
+    for checkpoint in (None, *settings.checkpoints):
+        with _at(subject, checkpoint):
+            sketches = [_sketch(subject, group, settings, seed, reporter) for group in (forget, retain)]
+        found.append(influence_blocks(sketches[0], sketches[1], similarity=settings.similarity))
+    return reduce(_sum, found)
+
+
+def check_checkpoints(subject: Subject, settings: InfluenceSettings) -> None:
+    """Find out before long work whether every checkpoint fits the model.
+
+    Raises:
+        ModelError: If one cannot be read or does not fit.
+    """
+    for checkpoint in settings.checkpoints:
+        with at_checkpoint(subject.loaded.model, checkpoint):
+            pass
+
+
+def hidden_blocks(subject: Subject, forget: list[Example], retain: list[Example], max_tokens: int) -> Blocks:
+    """Cosines of the answers' mean hidden states in four directions, centred and whitened on both groups together."""
+    pad, model = subject.loaded.pad_token_id, subject.loaded.model
+    vectors = hidden_vectors(model, [*forget, *retain], pad, max_tokens=max_tokens)
+    statistics = PoolStatistics.of([vectors])
+    white = whiten(vectors, statistics.mean, statistics.covariance, HIDDEN_RIDGE)
+    return influence_blocks(white[: len(forget)], white[len(forget) :])
+
+
+def _sketch(
+    subject: Subject, examples: list[Example], settings: InfluenceSettings, seed: int, reporter: Reporter
+) -> np.ndarray:
+    return collect_vectors(
+        make_collector(subject, settings),
+        RapidGrad(k=settings.sketch_size, seed=seed),
+        examples,
+        subject.loaded.pad_token_id,
+        max_tokens=settings.max_tokens,
+        progress=reporter.progress,
+    )
+
+
+@contextmanager
+def _at(subject: Subject, checkpoint: Path | None) -> Iterator[None]:
+    if checkpoint is None:
+        yield
+        return
+    with at_checkpoint(subject.loaded.model, checkpoint):
+        yield
+
+
+def _sum(one: Blocks, other: Blocks) -> Blocks:
+    return Blocks(**{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(Blocks)})

@@ -1,0 +1,291 @@
+"""Several forget requests one after the other: each an adapter of its own, any of them undone later.
+
+Request k is unlearned on the model as requests 1..k-1 left it, and only its own adapter is new. The model after all
+of them is base + sum of the active adapters; that sum is itself an adapter, ``OUT/adapter``, and it loads on the base
+model. Undoing a request leaves its part out of the sum: exact, without training and without loading the model. (What
+later requests learnt on top of it stays as they learnt it.)
+
+    OUT/ledger.json                       what was asked, what was done, what it cost, in order
+    OUT/requests/001-name/                a run directory: config, weights, log, checkpoints, adapter
+    OUT/adapter/                          the sum of the active adapters
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rapidun.data import Example, Rows
+from rapidun.errors import ConfigError, InputError, OutputError
+from rapidun.files import read_json, write_json
+from rapidun.models import LoadedModel, load_adapter, merge_adapter
+from rapidun.models.adapters import combine_adapters
+from rapidun.pipeline.config import RunConfig
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import (
+    RowGroups,
+    Subject,
+    open_subject,
+    read_groups,
+    rows_fingerprint,
+    usable_groups,
+)
+from rapidun.pipeline.meter import Meter
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.run import identity
+from rapidun.pipeline.train import HELD_ROWS, train
+from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.unlearning import get_method
+from rapidun.unlearning.guards import mean_loss
+from rapidun.unlearning.procedures import Procedure
+
+LEDGER = "ledger.json"
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request as it was carried out.
+
+    Args:
+        number: From 1.
+        name: The file's name without its ending.
+        rows: Number of forget rows.
+        fingerprint: Of the forget rows.
+        directory: Below the ledger's, with the adapter.
+        forget_before: Loss of its forget rows before the request.
+        forget_after: The same after it.
+        utility: Loss on held retain rows with all requests up to this one, over the base model's: 1.02 is 2% worse.
+        stopped: Why its training ended early, or None.
+        seconds: Influence, weights and training.
+        active: False once it was undone.
+    """
+
+    number: int
+    name: str
+    rows: int
+    fingerprint: str
+    directory: str
+    forget_before: float
+    forget_after: float
+    utility: float
+    stopped: str | None
+    seconds: float
+    active: bool = True
+
+
+def request_files(source: Path) -> list[Path]:
+    """The forget sets of a directory in order of name, or those that a text file lists, one path a line.
+
+    Raises:
+        InputError: If there are none, or one is missing or listed twice.
+    """
+    if source.is_dir():
+        found = sorted(path for path in source.iterdir() if path.suffix in SUFFIXES)
+    elif source.is_file() and source.suffix in SUFFIXES:
+        found = [source]
+    elif source.is_file():
+        lines = source.read_text(encoding="utf-8").splitlines()
+        found = [source.parent / line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    else:
+        raise InputError(f"{source}: no such file or directory. --requests takes a directory of forget sets or a list.")
+    if not found:
+        raise InputError(f"{source}: no forget set ({', '.join(SUFFIXES)}) there.")
+    for number, path in enumerate(found, 1):
+        if not path.is_file():
+            raise InputError(f"{source}: request {number}, {path}: no such file.")
+        if path in found[: number - 1]:
+            raise InputError(f"{source}: request {number}, {path}, is listed twice.")
+    return found
+
+
+def unlearn_requests(
+    config: RunConfig, requests: Sequence[Path], out: Path, *, resume: bool, overwrite: bool, reporter: Reporter
+) -> list[Entry]:
+    """Carry out every request in order; with ``resume`` the finished ones are kept and the rest goes on.
+
+    Args:
+        config: One configuration for all; its ``data.forget`` is each request's in turn.
+        requests: From `request_files`.
+        out: The ledger's directory.
+        resume: Go on; requests may have been added at the end.
+        overwrite: Replace a ledger that is there.
+        reporter: Where progress goes.
+
+    Raises:
+        ConfigError: If the method's result is no adapter.
+        FingerprintError: On resume, if the model or the settings are others than before.
+        InputError: On resume, if a request that was carried out has changed or is missing.
+    """
+    method = get_method(config.unlearning.method)
+    if isinstance(method, Procedure) and method.saves != "adapter":
+        raise ConfigError(f"--requests needs a method whose result is an adapter; {method.name!r} changes the model.")
+    reporter.phase("check", "Reading rows and model")
+    configs = [_for_request(config, path) for path in requests]
+    groups = [read_groups(each.data, reporter, each.seed) for each in configs]
+    subject = open_subject(config.model, config.data, reporter)
+    groups = [usable_groups(each, subject, config.data) for each in groups]
+    directory = RunDirectory.claim(out, _identity(config, groups[0], subject), resume=resume, overwrite=overwrite)
+    entries = read_ledger(out) if (out / LEDGER).exists() else []
+    _check_unchanged(entries, requests, groups, out)
+    base, held = _held_loss(subject, groups[0]), _held(subject, groups[0])
+    for number in range(len(entries) + 1, len(requests) + 1):
+        reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
+        entry = _carry_out(configs[number - 1], groups[number - 1], number, directory, entries, (base, held), reporter)
+        entries = [*entries, entry]
+        _save(out, entries)
+        reporter.note(describe(entry))
+    _save(out, entries)
+    return entries
+
+
+def undo(out: Path, number: int, *, again: bool = False) -> list[Entry]:
+    """Take request ``number`` out of the sum (or, with ``again``, put it back); returns the ledger.
+
+    Raises:
+        InputError: If there is no such request, or it is undone (or active) already.
+    """
+    entries = read_ledger(out)
+    chosen = next((entry for entry in entries if entry.number == number), None)
+    if chosen is None:
+        raise InputError(f"{out / LEDGER}: no request {number}; there are {len(entries)}.")
+    if chosen.active == again:
+        raise InputError(
+            f"{out / LEDGER}: request {number} ({chosen.name}) is {'active' if again else 'undone'} already."
+        )
+    entries = [replace(entry, active=again) if entry is chosen else entry for entry in entries]
+    _save(out, entries)
+    return entries
+
+
+def read_ledger(out: Path) -> list[Entry]:
+    """The entries of a ledger, in order.
+
+    Raises:
+        InputError: If there is none, or it was not written by rapidun.
+    """
+    try:
+        return [Entry(**raw) for raw in read_json(out / LEDGER)["requests"]]
+    except (TypeError, KeyError) as error:
+        raise InputError(f"{out / LEDGER}: not a ledger of forget requests ({error}).") from error
+
+
+def describe(entry: Entry) -> str:
+    """One line."""
+    state = "" if entry.active else ", undone"
+    return (
+        f"{entry.number} {entry.name}: {entry.rows} rows, their loss {entry.forget_before:.3f} -> "
+        f"{entry.forget_after:.3f}; held retain loss {entry.utility:.3f} times the base model's{state}"
+    )
+
+
+def _for_request(config: RunConfig, path: Path) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"forget": path})})
+
+
+def _identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
+    """What must stay the same over all requests: all of a run's identity but the forget rows."""
+    neutral = _for_request(config, Path("request"))
+    return {name: value for name, value in identity(neutral, groups, subject).items() if name != "rows forget"}
+
+
+def _check_unchanged(
+    entries: Sequence[Entry], requests: Sequence[Path], groups: Sequence[RowGroups], out: Path
+) -> None:
+    if len(entries) > len(requests):
+        raise InputError(
+            f"{out}: {len(entries)} requests were carried out, and {len(requests)} are given. Undo by --undo."
+        )
+    for entry, path, group in zip(entries, requests, groups, strict=False):
+        if entry.fingerprint != rows_fingerprint(group.forget):
+            raise InputError(
+                f"{path}: request {entry.number} ({entry.name}) was carried out with other rows. Requests are only "
+                "added at the end; take one back by --undo."
+            )
+
+
+def _carry_out(
+    config: RunConfig,
+    groups: RowGroups,
+    number: int,
+    ledger: RunDirectory,
+    entries: Sequence[Entry],
+    reference: tuple[float, list[Example]],
+    reporter: Reporter,
+) -> Entry:
+    """One request on the model as the active ones left it. A stopped one goes on where it was."""
+    base, held = reference
+    name = re.sub(r"[^\w.-]+", "_", Path(config.data.forget).stem)
+    place = ledger.path / "requests" / f"{number:03d}-{name}"
+    subject = _as_left(config, ledger.path, entries, reporter)
+    run = RunDirectory.claim(place, identity(config, groups, subject), resume=True, overwrite=False)
+    run.write_text("config.yaml", config.to_yaml())
+    before = _loss(subject.loaded, subject.tokenize(groups.forget))
+    with Meter("request") as meter:
+        if not run.done("weigh"):
+            write_weighed(weigh(subject, groups, config.influence, config.weights, config.seed, reporter), groups, run)
+            run.mark({"name": "weigh"})
+        outcome = train(config, groups, subject, run, reporter)
+    run.mark(meter.record)
+    after = subject.with_model(load_adapter(subject.loaded.model, run / "adapter"))
+    return Entry(
+        number=number,
+        name=name,
+        rows=len(groups.forget),
+        fingerprint=rows_fingerprint(groups.forget),
+        directory=str(place.relative_to(ledger.path)),
+        forget_before=before,
+        forget_after=_loss(after.loaded, subject.tokenize(groups.forget)),
+        utility=_loss(after.loaded, held) / base,
+        stopped=outcome["stopped"],
+        seconds=meter.record["seconds"],
+    )
+
+
+def _as_left(config: RunConfig, out: Path, entries: Sequence[Entry], reporter: Reporter) -> Subject:
+    """A fresh model with the active adapters merged into it."""
+    subject = open_subject(config.model, config.data, reporter)
+    for entry in entries:
+        if entry.active:
+            merged = merge_adapter(load_adapter(subject.loaded.model, out / entry.directory / "adapter"))
+            subject = subject.with_model(merged)
+    return subject
+
+
+def _held(subject: Subject, groups: RowGroups) -> list[Example]:
+    rows: Rows = groups.validation or groups.retain
+    return subject.tokenize(rows)[:HELD_ROWS]
+
+
+def _held_loss(subject: Subject, groups: RowGroups) -> float:
+    return _loss(subject.loaded, _held(subject, groups))
+
+
+def _loss(loaded: LoadedModel, examples: list[Example]) -> float:
+    return mean_loss(loaded.model, examples, loaded.pad_token_id, loaded.device)
+
+
+def _save(out: Path, entries: Sequence[Entry]) -> None:
+    """The sum first, then the ledger that says what is in it."""
+    active = [out / entry.directory / "adapter" for entry in entries if entry.active]
+    if active:
+        combine_adapters(active, out / "adapter")
+    elif (out / "adapter").exists():
+        _remove(out / "adapter")
+    write_json(out / LEDGER, {"requests": [asdict(entry) for entry in entries]})
+
+
+def _remove(adapter: Path) -> None:
+    """With every request undone there is no adapter: the model is the base model."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise OutputError(f"{adapter}: holds something that is not an adapter.")
+    shutil.rmtree(adapter)
+
+
+def summary(entries: Sequence[Entry]) -> dict[str, Any]:
+    """For ``--json``."""
+    return {"requests": [asdict(entry) for entry in entries], "active": sum(entry.active for entry in entries)}

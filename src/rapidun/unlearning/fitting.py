@@ -1,0 +1,192 @@
+"""Train an adapter with one method: the Trainer, its state, its budget, its resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+
+from rapidun.errors import TrainingError
+from rapidun.models.loading import LoadedModel
+from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
+from rapidun.unlearning.forward import settled_options
+from rapidun.unlearning.guards import RetainBudget, adapter_state, mean_loss, require_change
+from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.registry import Method
+from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
+from rapidun.unlearning.state import Start
+from rapidun.unlearning.trainer import UnlearningTrainer, last_checkpoint
+
+if TYPE_CHECKING:
+    from rapidun.unlearning.settings import UnlearnSettings
+
+LOG_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained adapter on its model, and how training went."""
+
+    model: PeftModel
+    steps: int
+    stopped: str | None
+    adapter_change: float
+    held_before: float
+    held_after: float
+
+
+def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnResult:
+    """The adapter of an objective, under the retain budget.
+
+    Raises:
+        TrainingError: If there is nothing to train on, nothing trained, or memory ran out.
+    """
+    fit = fit_adapter(job, method, options, job.rows, job.loaded, budget=job.settings.retain_budget)
+    fit.model.eval()
+    return UnlearnResult(
+        fit.model, fit.steps, fit.stopped, fit.adapter_change, fit.held_before, fit.held_after, undo=fit.model.unload
+    )
+
+
+def fit_adapter(
+    job: Job, method: Method, options: Mapping[str, Any], rows: WeightedRows, loaded: LoadedModel, *, budget: float
+) -> Fit:
+    """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``.
+
+    Args:
+        job: Settings, adapter shape, held rows, checkpoints.
+        method: The objective.
+        options: All of its options.
+        rows: What it is trained on.
+        loaded: The model; it gets an adapter, its own weights do not change.
+        budget: Allowed relative rise of the held rows' loss; infinite for a training that is no unlearning.
+    """
+    lora, settings = job.lora, job.settings
+    model = attach_lora(
+        loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=job.seed
+    )
+    if settings.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    held_loss = partial(mean_loss, model, job.held, loaded.pad_token_id, loaded.device)
+    with adapter_disabled(model):
+        start = held_loss()
+    initial = adapter_state(model)
+    guard = RetainBudget(model, held_loss, budget=budget, every=settings.check_every, start=start, record=job.record)
+    trainer = _trainer(job, loaded, model, rows, method, settled_options(model, options))
+    trainer.add_callback(guard)
+    run_trainer(trainer, job)
+    _keep_last_good(model, guard)
+    return Fit(model, guard.good_step, guard.stopped, require_change(initial, model), start, guard.good_loss)
+
+
+def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:
+    """Train, from the last whole checkpoint where the job resumes.
+
+    Raises:
+        TrainingError: If memory ran out; names the settings that need less.
+    """
+    trainer.remove_callback(PrinterCallback)
+    if job.progress is not None:
+        trainer.add_callback(_Progress(job.progress))
+    last = last_checkpoint(job.checkpoints) if job.resume else None
+    if last is not None:
+        trainer.resume_own_state(last)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            "out of memory while unlearning: lower --batch-size or --max-length, set "
+            "unlearning.gradient_checkpointing=true, or use --load-in-4bit."
+        ) from error
+
+
+def rows_a_step(settings: UnlearnSettings, method: Method) -> int:
+    """Rows of one optimiser step: a method that does not look at retain rows draws its share of forget rows only."""
+    if method.retain is not None:
+        return settings.batch_size
+    return max(1, round(settings.forget_share * settings.batch_size))
+
+
+def training_arguments(settings: UnlearnSettings, directory: Path, device: torch.device, seed: int) -> dict[str, Any]:
+    """What the Trainer is told, but for the rows of a step."""
+    return {
+        "output_dir": str(directory),
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": 0.0,
+        "max_grad_norm": settings.max_grad_norm,
+        "logging_steps": LOG_EVERY,
+        "save_steps": settings.checkpoint_every,
+        "save_total_limit": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": device.type == "cuda",
+        "use_cpu": device.type == "cpu",
+        "seed": seed,
+        "data_seed": seed,
+    }
+
+
+def _trainer(
+    job: Job, loaded: LoadedModel, model: PeftModel, rows: WeightedRows, method: Method, options: dict[str, Any]
+) -> UnlearningTrainer:
+    settings, size = job.settings, rows_a_step(job.settings, method)
+    state = method.new_state(options)
+    state.begin(Start(model, rows, loaded.pad_token_id, loaded.device))
+    if job.reweighing is not None:
+        job.reweighing.begin(rows)
+    plan = sampling_plan(
+        [len(example) for example in rows.forget],
+        [len(example) for example in rows.retain] if method.retain is not None else [],
+        steps=settings.steps,
+        batch_size=size,
+        forget_share=settings.forget_share,
+        seed=job.seed,
+    )
+    arguments = training_arguments(settings, job.checkpoints, loaded.device, job.seed)
+    uses_wanted = method.wanted != "unused" and options.get("descent", 1.0) != 0
+    return UnlearningTrainer(
+        model=model,
+        args=TrainingArguments(**arguments, per_device_train_batch_size=size),
+        train_dataset=PlannedRows(plan),
+        data_collator=RoleCollator(rows, loaded.pad_token_id, with_alternatives=uses_wanted),
+        method=method,
+        options=options,
+        state=state,
+        record=job.record,
+        reweighing=job.reweighing,
+    )
+
+
+def _keep_last_good(model: PeftModel, budget: RetainBudget) -> None:
+    if budget.stopped and budget.good_step == 0:
+        raise TrainingError(
+            f"{budget.stopped.split(';')[0]}: there is no adapter to keep. Lower --learning-rate, look more often "
+            "(unlearning.check_every), or allow more (unlearning.retain_budget)."
+        )
+    if budget.stopped:
+        set_peft_model_state_dict(model, budget.good)
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, report: Callable[[int, int], None]) -> None:
+        self.report = report
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.report(state.global_step, state.max_steps)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text

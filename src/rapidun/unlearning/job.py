@@ -1,0 +1,66 @@
+"""What a method is given to work with, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rapidun.data.batches import Example
+from rapidun.models.loading import LoadedModel
+from rapidun.unlearning.reweighing import Reweighing
+from rapidun.unlearning.sampling import WeightedRows
+
+if TYPE_CHECKING:  # settings know the methods, and methods take jobs
+    from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
+
+Record = Callable[[dict[str, Any]], None]
+Saved = Literal["adapter", "model"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unlearning, as `rapidun.unlearning.unlearn` was called."""
+
+    loaded: LoadedModel
+    rows: WeightedRows
+    settings: UnlearnSettings
+    lora: LoraSettings
+    held: list[Example]
+    checkpoints: Path
+    seed: int = 0
+    resume: bool = False
+    record: Record = lambda line: None
+    progress: Callable[[int, int], None] | None = None
+    reweighing: Reweighing | None = None
+
+
+@dataclass(frozen=True)
+class UnlearnResult:
+    """What training did.
+
+    Args:
+        model: The model after unlearning, in evaluation mode: a PEFT model with its adapter active where ``saved`` is
+            "adapter", else a model whose own weights are the result.
+        steps: Optimiser steps of what was kept.
+        stopped: Why training ended before its last step, or why less was done than asked; None otherwise.
+        adapter_change: Largest absolute change of an element that was trained.
+        held_loss_before: Loss on the held retain rows before.
+        held_loss_after: The same with what was kept.
+        saved: What has to be saved: the adapter alone, or the whole model.
+        undo: Gives the loaded model its own weights again; ``model`` is of no use afterwards.
+    """
+
+    model: Any
+    steps: int
+    stopped: str | None
+    adapter_change: float
+    held_loss_before: float
+    held_loss_after: float
+    saved: Saved = "adapter"
+    undo: Callable[[], Any] = lambda: None
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the model, for ``unlearning.json``."""
+        return {name: value for name, value in vars(self).items() if name not in ("model", "undo")}

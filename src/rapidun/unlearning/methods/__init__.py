@@ -1,0 +1,23 @@
+"""One file for each family of objectives; importing this package registers them all."""
+
+from rapidun.unlearning.methods import (
+    ascent,
+    constrained,
+    distillation,
+    elastic,
+    preference,
+    rapidun,
+    representation,
+    reweighted,
+)
+
+__all__ = [
+    "ascent",
+    "constrained",
+    "distillation",
+    "elastic",
+    "preference",
+    "rapidun",
+    "representation",
+    "reweighted",
+]

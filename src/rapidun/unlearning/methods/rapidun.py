@@ -1,0 +1,37 @@
+"""RapidUn's own objective: away from the unwanted answer, towards the wanted one where there is one."""
+
+from __future__ import annotations
+
+import torch
+
+from rapidun.unlearning.answers import Answers
+from rapidun.unlearning.methods.terms import RETAIN_LOSS, bounded_ascent, cross_entropy
+from rapidun.unlearning.options import NotNegative, Positive
+from rapidun.unlearning.registry import Reads, register_method
+
+
+@register_method(
+    "rapidun", retain=RETAIN_LOSS, reads=Reads.REFERENCE | Reads.WANTED, wanted="optional",
+    source="Zhao et al. 2025, RapidUn, arXiv 2512.04457, eq. 8; bounded ascent: Zhang et al. 2024, arXiv 2404.05868",
+)  # fmt: skip
+def rapidun_forget(
+    rows: Answers,
+    *,
+    ascent: NotNegative = 1.0,
+    descent: NotNegative = 0.5,
+    bounded: bool = True,
+    beta: Positive = 0.1,
+) -> torch.Tensor:
+    """``descent * CE(y_clean|x) - ascent * CE(y_bad|x)``; without a clean answer the first term is absent. (batch,).
+
+    Zhao et al. 2025 (arXiv 2512.04457), eq. 8. ``bounded=True`` (ours, the default) replaces ``-CE`` by NPO's term
+    divided by the answer's length, which has the same gradient at the start and fades as the row is forgotten;
+    ``False`` is the paper's. ascent 1, descent 0.5, beta 0.1 (of the bounded form).
+    """
+    away = bounded_ascent(rows, beta) / rows.token_counts if bounded else -cross_entropy(rows)
+    loss = ascent * away
+    if rows.alternative is not None and rows.has_alternative is not None:
+        wanted = torch.zeros_like(loss)
+        wanted[rows.has_alternative] = cross_entropy(rows.alternative)
+        loss = loss + descent * wanted
+    return loss

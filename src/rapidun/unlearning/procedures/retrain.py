@@ -1,0 +1,85 @@
+"""The reference of every table: the model that never saw the forget rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from transformers import TrainingArguments
+
+from rapidun.errors import ConfigError, FingerprintError, TrainingError
+from rapidun.models import LoadedModel, load_model, merge_adapter, tokenizer_fingerprint
+from rapidun.unlearning.fitting import fit_adapter, run_trainer, training_arguments
+from rapidun.unlearning.guards import mean_loss
+from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.procedures.finetune import FINETUNE, only
+from rapidun.unlearning.procedures.registry import register_procedure
+from rapidun.unlearning.sampling import PlannedRows, RoleCollator, sampling_plan
+from rapidun.unlearning.trainer import UnlearningTrainer
+
+
+@register_procedure(
+    "retrain", saves="model", needs_retain=True,
+    source="The definition of exact unlearning: training again without the forget rows",
+)  # fmt: skip
+def retrained(job: Job, *, base: str = "", full: bool = False) -> UnlearnResult:
+    """The model ``base``, from before the fine-tuning that saw the forget rows, fine-tuned on the retain rows.
+
+    Give the whole clean training set as retain rows, and as many steps as the first training had. ``full=False``
+    trains a LoRA adapter of the run's shape and merges it; ``full=True`` trains every weight. Each step takes
+    ``batch_size`` retain rows. Saved as a whole model, because its adapter would not fit the model of the run. base
+    is required, full False. The retain budget does not apply.
+    """
+    origin = _base(job, base)
+    before = mean_loss(job.loaded.model, job.held, job.loaded.pad_token_id, job.loaded.device)
+    job = replace(job, settings=job.settings.model_copy(update={"forget_share": 1.0}), reweighing=None)
+    rows = only(job.rows.retain, job.rows.retain_weights)
+    if full:
+        model, change = _fit_all(job, origin)
+    else:
+        fit = fit_adapter(job, FINETUNE, {}, rows, origin, budget=float("inf"))
+        model, change = merge_adapter(fit.model), fit.adapter_change
+    model.eval()
+    after = mean_loss(model, job.held, job.loaded.pad_token_id, job.loaded.device)
+    return UnlearnResult(model, job.settings.steps, None, change, before, after, saved="model")
+
+
+def _base(job: Job, base: str) -> LoadedModel:
+    if not base:
+        raise ConfigError("method 'retrain' needs --option base=DIR: the model before it saw the forget rows.")
+    found = load_model(base, device=str(job.loaded.device), dtype=str(job.loaded.dtype).removeprefix("torch."))
+    ours, theirs = tokenizer_fingerprint(job.loaded.tokenizer), tokenizer_fingerprint(found.tokenizer)
+    if ours != theirs:
+        raise FingerprintError(
+            f"{base}: its tokenizer ({theirs[:12]}) is not that of {job.loaded.source} ({ours[:12]}). Give the model "
+            "that this one was fine-tuned from."
+        )
+    return found
+
+
+def _fit_all(job: Job, origin: LoadedModel) -> tuple[torch.nn.Module, float]:
+    """Every weight trained; returns the model and the largest change."""
+    model, settings = origin.model, job.settings
+    model.requires_grad_(True)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    rows = only(job.rows.retain, job.rows.retain_weights)
+    plan = sampling_plan(
+        [len(example) for example in rows.forget], [], steps=settings.steps, batch_size=settings.batch_size,
+        forget_share=1.0, seed=job.seed,
+    )  # fmt: skip
+    arguments = training_arguments(settings, job.checkpoints, origin.device, job.seed)
+    trainer = UnlearningTrainer(
+        model=model,
+        args=TrainingArguments(**arguments, per_device_train_batch_size=settings.batch_size),
+        train_dataset=PlannedRows(plan),
+        data_collator=RoleCollator(rows, origin.pad_token_id, with_alternatives=False),
+        method=FINETUNE,
+        options={},
+        state=FINETUNE.new_state({}),
+        record=job.record,
+    )
+    run_trainer(trainer, job)
+    change = max(float((p.detach() - start[name]).abs().max()) for name, p in model.named_parameters())
+    if change == 0.0:
+        raise TrainingError("training changed nothing: check that the retain rows have answer tokens.")
+    return model, change

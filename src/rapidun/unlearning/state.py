@@ -1,0 +1,89 @@
+"""What a method remembers between steps: a dual variable, a normaliser, a Fisher matrix.
+
+The trainer asks a state for `values` before each loss, shows it the rows (`observe`), and lets it `advance` once
+after each optimiser step (trap 22). Its `state_dict` is written with every checkpoint, so a resumed run is an
+unbroken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from peft import PeftModel
+
+from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.models.losses import answer_logits, mean_answer_loss
+from rapidun.unlearning.answers import Answers
+from rapidun.unlearning.sampling import WeightedRows
+
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Start:
+    """The model before the first step (its adapter adds nothing yet) and the rows of the run."""
+
+    model: PeftModel
+    rows: WeightedRows
+    pad_token_id: int
+    device: torch.device
+
+    def losses(self, examples: Sequence[Example]) -> np.ndarray:
+        """(rows,) float64: each row's own mean answer loss, in evaluation mode."""
+        return row_losses(self.model, examples, self.pad_token_id, self.device)
+
+
+@torch.no_grad()
+def row_losses(
+    model: torch.nn.Module, examples: Sequence[Example], pad_token_id: int, device: torch.device
+) -> np.ndarray:
+    """(rows,) float64: each row's own mean answer loss, in evaluation mode; the mode is restored."""
+    was_training = model.training
+    model.eval()
+    found = np.zeros(len(examples))
+    try:
+        for indices in token_budget_batches(examples, BATCH_TOKENS):
+            batch = collate([examples[index] for index in indices], pad_token_id).to(device)
+            logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+            found[indices] = mean_answer_loss(logits, labels).double().cpu().numpy()
+    finally:
+        model.train(was_training)
+    return found
+
+
+class MethodState:
+    """Remembers nothing: the state of most methods, and the base of the others.
+
+    Keyword parameters of ``__init__`` that have a default are options of the method. ``needs_retain`` says that
+    `begin` measures retain rows, whether or not they are trained on.
+    """
+
+    needs_retain: ClassVar[bool] = False
+
+    def begin(self, start: Start) -> None:
+        """Measure what is needed before the first step. Called again when a run is resumed, then `load_state_dict`."""
+
+    def values(self) -> dict[str, float]:
+        """Keyword arguments of the terms at this step."""
+        return {}
+
+    def observe(self, group: str, rows: Answers, weights: torch.Tensor) -> None:
+        """See a batch's rows of ``group`` ("forget" or "retain") and their sample weights, (batch,)."""
+
+    def advance(self) -> None:
+        """One optimiser step was made."""
+
+    def penalty(self, model: PeftModel) -> torch.Tensor | None:
+        """A scalar added to the loss of each step, or None."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What `state_dict` gave."""
