@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "evaluate", "reveal", "value", "report")
+VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report")
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -67,10 +67,27 @@ def fit_adapter(
         loaded: The model; it gets an adapter, its own weights do not change.
         budget: Allowed relative rise of the held rows' loss; infinite for a training that is no unlearning.
     """
-    lora, settings = job.lora, job.settings
+    lora = job.lora
     model = attach_lora(
         loaded.model, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=job.seed
     )
+    try:
+        return _fit(job, model, method, options, rows, loaded, budget)
+    except BaseException:
+        model.unload()  # the loaded model is as it was, whatever happened
+        raise
+
+
+def _fit(
+    job: Job,
+    model: PeftModel,
+    method: Method,
+    options: Mapping[str, Any],
+    rows: WeightedRows,
+    loaded: LoadedModel,
+    budget: float,
+) -> Fit:
+    settings = job.settings
     if settings.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     held_loss = partial(mean_loss, model, job.held, loaded.pad_token_id, loaded.device)

@@ -1,0 +1,68 @@
+"""``rapidun tune``: learning rate and strength on rows kept apart from those of the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rapidun.cli import options as o
+from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("tune")(tune)
+
+
+def tune(
+    config: Annotated[
+        Path, typer.Argument(help="YAML configuration of a run; its data.evaluation is never looked at.")
+    ],
+    tuning: Annotated[Path, typer.Option("--tuning", help="Clean rows that decide, apart from the report's.")],
+    out: o.Out,
+    trials: Annotated[
+        int,
+        typer.Option("--trials", min=0, help="Trials of Optuna's TPE (pip install 'rapidun[tune]'); 0: probe only."),
+    ] = 12,
+    probe_steps: Annotated[
+        int | None, typer.Option("--probe-steps", min=2, help="Steps of each probe; default an eighth of the run's.")
+    ] = None,
+    resume: o.Resume = False,
+    overwrite: o.Overwrite = False,
+    overrides: o.Set = [],  # noqa: B006
+    as_json: o.Json = False,
+) -> int:
+    """Find a learning rate and a strength for a configuration: OUT/best.yaml, ready for `rapidun run`.
+
+    First a probe: a few steps at rates from a 16th to 16 times the configured one, looking at losses alone. Then TPE
+    trials from what it suggests, each a whole unlearning, measured on the tuning rows. Influence is computed once.
+    """
+    quiet_libraries()
+    from rapidun.pipeline import load_config
+    from rapidun.pipeline.tuning import tune as tune_run
+
+    settings = load_config(config, parse_overrides(overrides))
+    reporter = ConsoleReporter()
+    try:
+        found = tune_run(
+            settings,
+            tuning,
+            out,
+            trials=trials,
+            probe_steps=probe_steps,
+            resume=resume,
+            overwrite=overwrite,
+            reporter=reporter,
+        )
+    finally:
+        reporter.close()
+    if as_json:
+        print_json({**asdict(found), "files": [str(path) for path in found.files]})
+        return 0
+    said = ", ".join(f"{name}={value:.4g}" for name, value in found.best.items())
+    typer.echo(f"best of {len(found.trials)} trials: {said}" if found.trials else f"the probe suggests {said}")
+    typer.echo(f"run it: rapidun run {out / 'best.yaml'} --out DIR")
+    return 0

@@ -1,0 +1,365 @@
+"""`tune`: learning rate and strength for one model and forget set, by a short probe and then by Optuna's TPE.
+
+The rows that decide are tuning rows, given apart and never those of a report: a setting chosen on the rows it is then
+reported on looks better than it is. Influence and weights are computed once; every trial trains and is measured.
+
+    score = forget + 5 max(0, ratio - limit) + 0.5 max(0, ratio - 1)          lower is better
+
+``ratio`` is clean perplexity after over before on the tuning rows, ``limit`` the gate's. ``forget`` is the attack
+success rate with seen triggers; where none is measured, the missing share of the wanted rise of the forget rows'
+perplexity (on a log scale). A trial that trained nothing usable counts as the worst.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rapidun.data import Example
+from rapidun.errors import ConfigError, InputError, TrainingError
+from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
+from rapidun.files import read_jsonl, write_json, write_jsonl
+from rapidun.models import is_adapted
+from rapidun.pipeline.config import DataSettings, RunConfig
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.evidence import check_checkpoints
+from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, read_rows, usable_groups
+from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.pipeline.run import identity
+from rapidun.pipeline.train import HELD_ROWS, train, training_rows, unlearned_subject
+from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.unlearning import get_method, unlearn
+from rapidun.unlearning.guards import mean_loss
+
+WORST = 10.0
+RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
+STRENGTHS = ("ascent", "gamma", "strength", "selection", "c", "beta")
+"""The option that says how hard a method pushes: the first of these that it has."""
+PROBE_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
+PROBE_STRENGTHS = (0.5, 1.0, 2.0)
+NO_BUDGET = 1e9
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and what it gave.
+
+    Args:
+        number: From 1.
+        values: ``learning_rate`` and the method's strength, where it has one.
+        score: Lower is better.
+        forget: Attack success rate, or the missing share of the forget rows' rise.
+        ratio: Clean perplexity after over before.
+        note: Why it counts as the worst, or why training stopped early.
+    """
+
+    number: int
+    values: dict[str, float]
+    score: float
+    forget: float | None = None
+    ratio: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One short training: how far the forget rows rose, how far the held retain rows did (relative)."""
+
+    values: dict[str, float]
+    forget_rise: float
+    held_rise: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tune` found: the probes, what they suggest, the trials, and the best values."""
+
+    probes: list[Probe]
+    suggestion: dict[str, float]
+    trials: list[Trial]
+    best: dict[str, float]
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Context:
+    config: RunConfig
+    groups: RowGroups
+    subject: Subject
+    bench: Bench
+    directory: RunDirectory
+    reporter: Reporter
+
+
+def tune(
+    config: RunConfig,
+    tuning: Path,
+    out: Path,
+    *,
+    trials: int,
+    probe_steps: int | None = None,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+) -> Tuned:
+    """Probe, then ``trials`` trials; writes ``probe.json``, ``trials.jsonl`` and ``best.yaml``, a configuration to run.
+
+    Args:
+        config: The run to tune; its learning rate and strength are the middle of what is searched.
+        tuning: Clean rows that decide. None of ``data.evaluation`` or of the forget rows may share a prompt with them.
+        out: New directory.
+        trials: How many; 0 probes only, and needs no Optuna.
+        probe_steps: Steps of a probe; an eighth of the run's by default.
+        resume: Go on after the last finished trial.
+        overwrite: Replace what is there.
+        reporter: Where progress goes.
+
+    Raises:
+        ConfigError: If there is nothing to tune, or Optuna is missing.
+        InputError: If rows are bad or shared.
+    """
+    space = search_space(config)
+    if trials:
+        _optuna()
+    context = _open(config, tuning, out, resume, overwrite, reporter)
+    probes = _probes(context, space, probe_steps or max(10, config.unlearning.steps // 8))
+    suggestion = suggest(probes, space, config.unlearning.retain_budget)
+    write_json(out / "probe.json", {"suggestion": suggestion, "probes": [asdict(probe) for probe in probes]})
+    reporter.note("probe suggests " + ", ".join(f"{name}={value:.3g}" for name, value in suggestion.items()))
+    done = _trials(context, space, suggestion, trials)
+    best = min(done, key=lambda trial: trial.score).values if done else suggestion
+    context.directory.write_text("best.yaml", with_values(config, best).to_yaml())
+    return Tuned(probes, suggestion, done, best, [out / name for name in ("probe.json", "trials.jsonl", "best.yaml")])
+
+
+def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
+    """``{name: (low, high)}``: a factor of 16 around the learning rate, of 4 around the strength; both searched by log.
+
+    Raises:
+        ConfigError: If the method has neither.
+    """
+    settings = config.unlearning
+    method, options = get_method(settings.method), settings.method_options()
+    space = {}
+    if settings.method != "fisher":
+        rate = settings.learning_rate
+        space["learning_rate"] = (rate / RATE_SPAN, rate * RATE_SPAN)
+    name = next((name for name in STRENGTHS if name in method.options), None)
+    if name is not None and options[name] > 0:
+        space[name] = (options[name] / STRENGTH_SPAN, options[name] * STRENGTH_SPAN)
+    if not space:
+        raise ConfigError(f"method {settings.method!r} has nothing to tune.")
+    return space
+
+
+def with_values(config: RunConfig, values: Mapping[str, float]) -> RunConfig:
+    """The configuration with these values of the search space."""
+    changes: dict[str, Any] = {name: value for name, value in values.items() if name == "learning_rate"}
+    own = {name: value for name, value in values.items() if name != "learning_rate"}
+    settings = config.unlearning.model_copy(update={**changes, "options": {**config.unlearning.options, **own}})
+    return config.model_copy(update={"unlearning": settings})
+
+
+def score_of(forget: float, ratio: float, limit: float) -> float:
+    """The score at the head of this module."""
+    return forget + 5.0 * max(0.0, ratio - limit) + 0.5 * max(0.0, ratio - 1.0)
+
+
+def suggest(probes: Sequence[Probe], space: Mapping[str, tuple[float, float]], budget: float) -> dict[str, float]:
+    """Of the probes that kept within half the budget, the one whose forget rows rose most; else the mildest."""
+    sound = [probe for probe in probes if probe.held_rise <= budget / 2]
+    chosen = max(sound, key=lambda probe: probe.forget_rise) if sound else min(probes, key=lambda p: p.held_rise)
+    return {name: min(max(chosen.values[name], low), high) for name, (low, high) in space.items()}
+
+
+def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
+    reporter.phase("check", "Reading rows and model")
+    data: DataSettings = config.data.model_copy(update={"evaluation": tuning})
+    groups = read_groups(data, reporter, config.seed)
+    if config.data.evaluation is not None and groups.evaluation is not None:
+        report = read_rows(config.data.evaluation, "evaluation", data, reporter)
+        try:
+            assert_disjoint_prompts(list(report), list(groups.evaluation))
+        except InputError as error:
+            raise InputError(f"{tuning}: tuning rows and report rows must be apart. {error}") from error
+    subject = open_subject(config.model, data, reporter)
+    check_checkpoints(subject, config.influence)
+    groups = usable_groups(groups, subject, data)
+    bench = make_bench(
+        groups.evaluation or groups.retain,
+        config.evaluation,
+        poisoned=groups.judge_poisoned or groups.forget,
+        clean=groups.validation or groups.retain,
+    )
+    own = config.model_copy(update={"data": data})
+    directory = RunDirectory.claim(out, identity(own, groups, subject), resume=resume, overwrite=overwrite)
+    directory.write_text("config.yaml", own.to_yaml())
+    context = _Context(own, groups, subject, bench, directory, reporter)
+    _once(context, "weigh", "Influence and weights", _weigh)
+    _once(context, "before", "Measuring the model as it is", _before)
+    return context
+
+
+def _once(context: _Context, name: str, title: str, step: Callable[[_Context], None]) -> None:
+    if not context.directory.done(name):
+        context.reporter.phase(name, title)
+        step(context)
+        context.directory.mark({"name": name})
+
+
+def _weigh(context: _Context) -> None:
+    config = context.config
+    found = weigh(context.subject, context.groups, config.influence, config.weights, config.seed, context.reporter)
+    write_weighed(found, context.groups, context.directory)
+
+
+def _before(context: _Context) -> None:
+    _measured(context, context.subject).save(context.directory / "before.json")
+
+
+def _measured(context: _Context, subject: Subject) -> Measurement:
+    return measure(subject, context.bench, context.config.evaluation, Silent(), forget=context.groups.forget)
+
+
+# --- The probe --------------------------------------------------------------------------------------------------------
+
+
+def _probes(context: _Context, space: Mapping[str, tuple[float, float]], steps: int) -> list[Probe]:
+    """Rates from a 16th to 16 times the configured one at its strength, then strengths at the rate that did best."""
+    context.reporter.phase("probe", f"Probing with {steps} steps")
+    middle = {name: math.sqrt(low * high) for name, (low, high) in space.items()}
+    found = []
+    if "learning_rate" in space:
+        rates = [middle["learning_rate"] * factor for factor in PROBE_FACTORS]
+        found = [_probe(context, {**middle, "learning_rate": rate}, steps) for rate in rates]
+        middle |= suggest(found, {"learning_rate": (min(rates), max(rates))}, context.config.unlearning.retain_budget)
+    strength = next((name for name in space if name != "learning_rate"), None)
+    if strength is not None:
+        factors = [factor for factor in PROBE_STRENGTHS if factor != 1.0 or not found]
+        found += [_probe(context, {**middle, strength: middle[strength] * factor}, steps) for factor in factors]
+    return found
+
+
+def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
+    """Train for a few steps without a budget, and look at losses alone."""
+    config, subject = with_values(context.config, values), context.subject
+    short = {"steps": steps, "check_every": steps, "checkpoint_every": steps + 1, "retain_budget": NO_BUDGET}
+    refusals = get_method(config.unlearning.method).wanted == "refusal"
+    weights = context.directory / "weights.jsonl"
+    rows = training_rows(subject, context.groups, weights, Silent(), refusals=refusals)
+    held = subject.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
+    before = _loss(subject, subject.loaded.model, rows.forget)
+    place = context.directory / "probe"
+    try:
+        result = unlearn(
+            subject.loaded,
+            rows,
+            settings=config.unlearning.model_copy(update=short),
+            lora=config.lora,
+            held=held,
+            checkpoints=place,
+            seed=config.seed,
+        )
+    except TrainingError:
+        return Probe(values, 0.0, NO_BUDGET)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    rise = _loss(subject, result.model, rows.forget) - before
+    result.undo()
+    held_rise = result.held_loss_after / result.held_loss_before - 1.0
+    if not (math.isfinite(rise) and math.isfinite(held_rise)):
+        return Probe(values, 0.0, NO_BUDGET)
+    return Probe(values, rise, held_rise)
+
+
+def _loss(subject: Subject, model: Any, examples: list[Example]) -> float:
+    return mean_loss(model, examples, subject.loaded.pad_token_id, subject.loaded.device)
+
+
+# --- The trials -------------------------------------------------------------------------------------------------------
+
+
+def _trials(
+    context: _Context, space: Mapping[str, tuple[float, float]], suggestion: dict[str, float], count: int
+) -> list[Trial]:
+    """TPE, begun at the probe's suggestion; finished trials of a stopped run are told to it and not run again."""
+    path = context.directory / "trials.jsonl"
+    done = [Trial(**line) for line in read_jsonl(path)] if path.exists() else []
+    if len(done) >= count:
+        return done
+    optuna = _optuna()
+    ranges = {name: optuna.distributions.FloatDistribution(*ends, log=True) for name, ends in space.items()}
+    while len(done) < count:
+        number = len(done) + 1
+        context.reporter.phase("trial", f"Trial {number} of {count}")
+        values = suggestion if not done else _next(optuna, ranges, done, context.config.seed)
+        trial = _trial(context, number, values)
+        done.append(trial)
+        write_jsonl(path, (asdict(each) for each in done))
+        said = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
+        context.reporter.note(f"score {trial.score:.4f} with {said}" + (f" ({trial.note})" if trial.note else ""))
+    return done
+
+
+def _next(optuna: Any, ranges: dict[str, Any], done: Sequence[Trial], seed: int) -> dict[str, float]:
+    """What TPE asks for after these trials; the same whether or not the run was stopped in between."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=min(5, 1 + len(ranges) * 2))
+    study = optuna.create_study(direction="minimize", sampler=sampler)
+    for trial in done:
+        study.add_trial(
+            optuna.trial.create_trial(params=trial.values, distributions=ranges, value=trial.score)
+        )  # fmt: skip
+    return dict(study.ask(ranges).params)
+
+
+def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
+    config = with_values(context.config, values)
+    place = context.directory / "trials" / f"{number:03d}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
+    try:
+        outcome = train(config, context.groups, context.subject, RunDirectory(place, []), context.reporter)
+    except TrainingError as error:
+        return Trial(number, values, WORST, note=str(error))
+    finally:
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+    subject = unlearned_subject(context.subject, RunDirectory(place, []))
+    after = _measured(context, subject)
+    if is_adapted(subject.loaded.model):
+        subject.loaded.model.unload()
+    before = Measurement.load(context.directory / "before.json")
+    ratio = perplexity_ratio(before.perplexity, after.perplexity).value
+    forget = _forget_score(context, before, after)
+    score = min(WORST, score_of(forget, ratio, config.gate.max_perplexity_ratio))
+    return Trial(number, values, score, forget, ratio, outcome["stopped"])
+
+
+def _forget_score(context: _Context, before: Measurement, after: Measurement) -> float:
+    rate = after.summary(context.bench.primary).get("asr_seen")
+    if rate is not None:
+        return float(rate["value"])
+    if before.forget_perplexity is None or after.forget_perplexity is None:
+        raise ConfigError("nothing says whether the forget rows were forgotten: no trigger and no forget rows.")
+    rise = perplexity_ratio(before.forget_perplexity, after.forget_perplexity).value
+    wanted = context.config.gate.min_forget_ratio
+    return max(0.0, 1.0 - math.log(max(rise, 1e-9)) / math.log(max(wanted, 1.0 + 1e-9)))
+
+
+def _optuna() -> Any:
+    """The library.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError("trials need Optuna: pip install 'rapidun[tune]'; or probe alone: --trials 0.") from error
+    return optuna
