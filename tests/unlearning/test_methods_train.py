@@ -128,6 +128,14 @@ def test_a_stateful_method_resumes_to_what_an_unbroken_run_gives(name: str, tmp_
         torch.testing.assert_close(resumed[key], tensor, rtol=0, atol=0)
 
 
+def test_a_training_that_was_finished_says_the_same_when_it_is_resumed(tmp_path: Path) -> None:
+    common = {"method": "ga", "steps": 2, "checkpoint_every": 2, "retain_budget": 50.0}
+    _, first, _ = run(make_rows(), tmp_path, **common)
+    _, again, _ = run(make_rows(), tmp_path, **common, resume=True)
+    assert first.held_loss_after != first.held_loss_before
+    assert again.numbers() == first.numbers()
+
+
 def follow_the_loss(model: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weights that depend on the adapter as it is."""
     rows = make_rows(alternatives=True)

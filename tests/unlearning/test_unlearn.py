@@ -84,6 +84,17 @@ def test_a_budget_broken_at_the_first_look_keeps_nothing_and_says_so(tmp_path: P
         run(make_rows(), tmp_path, method="ga", learning_rate=0.2, retain_budget=0.001, check_every=20)
 
 
+def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, 2.0])
+    monkeypatch.setattr("rapidun.unlearning.fitting.mean_loss", lambda *_: next(losses, float("nan")))
+    _, result, lines = run(make_rows(), tmp_path, steps=6, check_every=2, retain_budget=1e9)
+    assert "at step 4 the loss on held retain rows was nan" in result.stopped
+    assert (result.steps, result.held_loss_after) == (2, 2.0)
+    assert lines[-1]["held_retain_loss"] is None
+
+
 def test_trap_8_training_that_changed_nothing_is_an_error(tmp_path: Path) -> None:
     rows = make_rows()
     silent = [Example(row.id, row.input_ids, len(row.input_ids)) for row in rows.forget]

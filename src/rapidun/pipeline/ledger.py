@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.data import Example, Rows
-from rapidun.errors import ConfigError, InputError, OutputError
+from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.files import read_json, write_json
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
@@ -222,7 +222,7 @@ def _carry_out(
     name = re.sub(r"[^\w.-]+", "_", Path(config.data.forget).stem)
     place = ledger.path / "requests" / f"{number:03d}-{name}"
     subject = _as_left(config, ledger.path, entries, reporter)
-    run = RunDirectory.claim(place, identity(config, groups, subject), resume=True, overwrite=False)
+    run = _claim(place, identity(config, groups, subject), reporter)
     run.write_text("config.yaml", config.to_yaml())
     before = _loss(subject.loaded, subject.tokenize(groups.forget))
     with Meter("request") as meter:
@@ -244,6 +244,15 @@ def _carry_out(
         stopped=outcome["stopped"],
         seconds=meter.record["seconds"],
     )
+
+
+def _claim(place: Path, marks: dict[str, str], reporter: Reporter) -> RunDirectory:
+    """The request's directory; one left unfinished on another model (a request was undone since) begins anew."""
+    try:
+        return RunDirectory.claim(place, marks, resume=True, overwrite=False)
+    except FingerprintError:
+        reporter.note("the model is another than when this request was stopped: it begins anew")
+        return RunDirectory.claim(place, marks, resume=False, overwrite=True)
 
 
 def _as_left(config: RunConfig, out: Path, entries: Sequence[Entry], reporter: Reporter) -> Subject:

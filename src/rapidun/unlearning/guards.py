@@ -100,6 +100,8 @@ class RetainBudget(TrainerCallback):
     ) -> None:
         """After a resume, the loaded adapter is the last good one: only good states are checkpointed."""
         self.good, self.good_step = adapter_state(self.model), state.global_step
+        if state.global_step:
+            self.good_loss = self.loss()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Check the budget every ``every`` steps, at the last step, and before a checkpoint is written."""
