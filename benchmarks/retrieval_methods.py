@@ -170,18 +170,22 @@ def _sizes(case: Case) -> Scores:
 
 
 def _centred(case: Case, asked: np.ndarray, pool: np.ndarray) -> Scores:
-    """Centring on the pool, contrast with the clean answer, whitening by the pool."""
+    """Centring on the pool, contrast with the clean answer."""
     clean = all_vectors(case.loaded, case.tokens(case.contrasted), {MAIN: RapidGrad(k=2**16, seed=case.seed)})[MAIN]
     centre, contrast = pool.mean(axis=0), unit(asked) - unit(clean)
-    gram = pool @ pool.T  # the pool is smaller than the sketch: (P^T P / n + r I)^-1 by the Woodbury identity
-    ridge = 0.1 * float(np.trace(gram)) / len(pool)
-    inverse = np.linalg.inv(gram / len(pool) + ridge * np.eye(len(pool)))
-    whitened = (asked @ pool.T - (asked @ pool.T) @ inverse @ gram / len(pool)) / ridge
     return {
         f"{MAIN}, centred on the pool": cosine(asked - centre, pool - centre),
         f"{MAIN}, contrast with the clean answer": cosine(contrast, pool),
-        f"{MAIN}, whitened by the pool (TRAK)": whitened,
     }
+
+
+def whitened_by(pool: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """``q (P^T P / n + r)^-1 p`` with r a tenth of the mean eigenvalue that is not 0; (queries, pool)."""
+    gram = pool @ pool.T  # the pool is smaller than the sketch, so by the Woodbury identity
+    ridge = 0.1 * float(np.trace(gram)) / len(pool) ** 2
+    inverse = np.linalg.inv(gram / len(pool) + ridge * np.eye(len(pool)))
+    products = asked @ pool.T
+    return (products - products @ inverse @ gram / len(pool)) / ridge
 
 
 @scoring_pass("none")
@@ -206,6 +210,7 @@ def _token(case: Case) -> Scores:
     return {
         f"{MAIN}, token errors of length 1": cosine(asked, pool),
         f"{MAIN}, token errors of length 1, centred": cosine(asked - centre, pool - centre),
+        f"{MAIN}, token errors of length 1, whitened by the pool (TRAK)": whitened_by(pool, asked),
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 from rapidun.data import load_rows
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
+from rapidun.influence.fusion import reciprocal_rank_fusion
 from rapidun.influence.similarity import prepared
 from rapidun.influence.words import word_mask
 from rapidun.pipeline import Question, Silent, settings_of, trace_index, trace_memory
@@ -71,10 +72,19 @@ def test_only_the_words_carry_loss(place: Path) -> None:
         prepared(collect_vectors(collector, RapidGrad(K), part, 0, max_tokens=512), "cosine")
         for part in ([query], examples)
     )
-    found = traced(index, "robot")
+    found = traced(index, "robot", looks=("gradient",))
     np.testing.assert_allclose([found[row.id] for row in examples], (one @ rows.T)[0], atol=2e-3)
     whole = traced(index, looks=("gradient",))
     assert max(abs(whole[row] - found[row]) for row in found) > 0.05
+
+
+def test_by_default_the_words_gradient_and_the_words_themselves_are_fused_by_ranks(place: Path) -> None:
+    index = place / "index-gradient-lexical"
+    parts = [traced(index, "robot", looks=(look,)) for look in ("gradient", "lexical")]
+    ids = sorted(parts[0])
+    expected = reciprocal_rank_fusion([np.array([[part[row] for row in ids]]) for part in parts])[0]
+    found = traced(index, "robot")
+    np.testing.assert_allclose([found[row] for row in ids], expected, rtol=1e-6)
 
 
 def test_rows_in_memory_are_ranked_as_in_the_index(place: Path) -> None:

@@ -83,8 +83,8 @@ def trace(
     """Rank training rows by their influence on an answer, most helpful first.
 
     With --index, a search on disk; with --data, rows are looked at in memory, up to a few thousand. By default hidden
-    states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which is also
-    what --words uses.
+    states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which
+    --words fuses with the words themselves.
     """
     _check(model, index, data, query, prompt, tokens, token_by, propose)
     if propose is not None and propose.exists() and not overwrite:

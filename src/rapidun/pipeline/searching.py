@@ -21,7 +21,7 @@ from rapidun.errors import ConfigError
 from rapidun.index import Affine, ChangeView, Hit, Hits, Index, IndexModel, Matrix
 from rapidun.index.change import CHANGE, answer_states, before_training
 from rapidun.index.hidden import HiddenView, matrix_name, pooled_states
-from rapidun.influence.fusion import evidence_fusion
+from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.models import LoadedModel
 from rapidun.pipeline.indexing import index_model, query_vectors
 from rapidun.pipeline.inputs import Row, Subject
@@ -175,7 +175,7 @@ def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenView, max_tokens:
 
 
 def looks_of(index: Index, wanted: Sequence[str] = (), *, words: bool = False) -> list[str]:
-    """The looks to use: those wanted, or the default ones that this index can give; for words, the gradient.
+    """The looks to use: those wanted, or the default ones that this index can give; words need the gradient.
 
     Raises:
         ConfigError: If one is unknown, or the query is about words and the index has no gradients.
@@ -189,7 +189,7 @@ def looks_of(index: Index, wanted: Sequence[str] = (), *, words: bool = False) -
             "--views gradient, or say which look to use with --by."
         )
     if words:
-        return list(WORD_LOOKS)
+        return [name for name in WORD_LOOKS if name in views]
     default = WITH_BASE if "change" in views else WITHOUT_BASE
     there = [name for name in default if (name if name in ("change", "lexical") else "hidden") in views]
     return there or ["gradient"]
@@ -200,7 +200,8 @@ def search(asked: Asked, looks: Sequence[str], k: int, *, together: bool = False
 
     Args:
         asked: Index, model and queries.
-        looks: Names of `LOOKS`; one is used as it is, several are fused by their evidence (`fusion.evidence`).
+        looks: Names of `LOOKS`; one is used as it is, several are fused by their evidence (`fusion.evidence`), or of
+            queries about words by ranks.
         k: Rows at each end.
         together: One ranking for all queries: their evidence is averaged.
     """
@@ -208,15 +209,15 @@ def search(asked: Asked, looks: Sequence[str], k: int, *, together: bool = False
     if len(rankings) == 1 and not together:
         return rankings[0].search(k)
     rows = len(asked.index)
-    weights = [SHARES.get(name, 1.0) for name in looks]
-    if rows * len(asked.rows) * len(looks) <= WHOLE:
-        positions = np.arange(rows)
-        fused = evidence_fusion([ranking.scores() for ranking in rankings], weights=weights)
+    whole = rows * len(asked.rows) * len(looks) <= WHOLE
+    positions = np.arange(rows) if whole else _candidates(rankings, max(SHALLOWEST, DEEPER * k))
+    scores = [ranking.scores() if whole else ranking.at(positions) for ranking in rankings]
+    if asked.subject.words and len(looks) > 1:
+        fused = reciprocal_rank_fusion(scores)
     else:
-        positions = _candidates(rankings, max(SHALLOWEST, DEEPER * k))
         sample = np.linspace(0, rows - 1, SAMPLED).astype(np.int64)
-        scores, samples = ([ranking.at(chosen) for ranking in rankings] for chosen in (positions, sample))
-        fused = evidence_fusion(scores, weights=weights, samples=samples)
+        samples = None if whole else [ranking.at(sample) for ranking in rankings]
+        fused = evidence_fusion(scores, weights=[SHARES.get(name, 1.0) for name in looks], samples=samples)
     ranked = fused.mean(axis=0, keepdims=True) if together else fused
     return [_ends(line, positions, k, asked.index) for line in ranked]
 

@@ -19,7 +19,7 @@ from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.index import Hits
 from rapidun.influence import bm25_scores, random_scores, retrieval_quality
-from rapidun.influence.fusion import evidence_fusion
+from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.influence.hidden import HiddenViews, hidden_views
 from rapidun.influence.similarity import prepared
 from rapidun.influence.tracing import ranked
@@ -34,7 +34,7 @@ PREVIEW = 240
 PRECISION_AT = (5, 20, 100)
 WITH_BASE, WITHOUT_BASE = ("change", "lexical"), ("answer", "prompt", "lexical")  # what is fused by default, and
 SHARES = {"change": 2.0}  # a look's share in a fusion, else 1: chosen by benchmarks/tune_fusion.py
-WORD_LOOKS = ("gradient",)  # docs/benchmarks/error_tracing.md
+WORD_LOOKS = ("gradient", "lexical")  # of a query about words, fused by ranks: docs/benchmarks/error_tracing.md
 FUSED = "fused"
 
 
@@ -181,7 +181,7 @@ def trace_rows(
     known = [name for name in LOOKS if name != "change" or pair.has_before]
     wanted = chosen if relevant is None else list(dict.fromkeys([*chosen, *known]))
     scores = {name: LOOKS[name](pair) for name in wanted}
-    found = scores[chosen[0]] if len(chosen) == 1 else fused(scores, chosen)
+    found = scores[chosen[0]] if len(chosen) == 1 else fused(scores, chosen, by_ranks=bool(words))
     hits = ranked(found, [row["id"] for row in rows], k)
     lines = [line for number, query in enumerate(queries) for line in _lines(number, query, hits[number], rows)]
     if relevant is None:
@@ -191,8 +191,10 @@ def trace_rows(
     return Traced(lines, hits, _quality({**together, **scores, **chance}, relevant))
 
 
-def fused(scores: Mapping[str, np.ndarray], looks: Sequence[str]) -> np.ndarray:
-    """Looks fused by their evidence, (queries, rows) float32."""
+def fused(scores: Mapping[str, np.ndarray], looks: Sequence[str], *, by_ranks: bool = False) -> np.ndarray:
+    """Looks fused by their evidence, or by ranks, (queries, rows) float32."""
+    if by_ranks:
+        return reciprocal_rank_fusion([scores[name] for name in looks])
     return evidence_fusion([scores[name] for name in looks], weights=[SHARES.get(name, 1.0) for name in looks])
 
 
