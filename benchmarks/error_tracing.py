@@ -318,8 +318,8 @@ def page(results: dict[str, list[Row]], command: str, commit: str, seeds: int) -
         "*Before* and *after*: the model before and after fine-tuning (two checkpoints of RapidIn's eq. 4).",
         "The estimator chosen beforehand for the bar is the mean of both. It is ahead of whole answers and of BM25 on",
         "two pairs, and behind BM25 on guitar -> piano, where half of the rows that hold the word are changed ones, so",
-        "that the word alone says much. The two miss different rows, so their ranks were fused: an idea had after seed 0",
-        "of two pairs had been looked at; seeds 1 and 2 confirm it. `rapidun trace --words` does the same with the",
+        "that the word alone says much. The two miss different rows, so their ranks were fused: an idea had after seed",
+        "0 of two pairs had been looked at; seeds 1 and 2 confirm it. `rapidun trace --words` does the same with the",
         "gradients of the index's own model.",
         "",
     ]
