@@ -124,7 +124,7 @@ class WeightSettings(_Section):
     w_max: float = Field(3.0, gt=0, description="Largest weight before the mean is set to 1.")
     loss_tau: float = Field(0.8, gt=0, description="Temperature of the scheme loss.")
     loss_direction: Literal["low", "high"] = Field("low", description="Which losses weigh more under the scheme loss.")
-    neighbours: float = Field(0.25, gt=0, le=1, description="Share of the rows that judge one under consistency.")
+    neighbours: float = Field(0.1, gt=0, le=1, description="Share of the rows that judge one under consistency.")
     every: int = Field(50, ge=1, description="Optimiser steps between two computations of the scheme dynamic.")
     smoothing: float = Field(0.5, ge=0, lt=1, description="Share of the old weights that dynamic keeps each time.")
 

@@ -26,11 +26,11 @@ from rapidun.weighting.schemes import WeightOptions, Weights, register_scheme
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, checked_blocks
 
 ROUNDS = 10
-TAU = 0.5
+TAU = 0.2
 FEWEST = 3  # queries that count, where there are as many
 
 
-def consistency_scores(blocks: BlocksLike, neighbours: float = 0.25, rounds: int = ROUNDS) -> tuple[Scores, Scores]:
+def consistency_scores(blocks: BlocksLike, neighbours: float = 0.1, rounds: int = ROUNDS) -> tuple[Scores, Scores]:
     """``(S, q)`` of both groups: scores whose zero divides the groups, and trust in (0, 1).
 
     Args:

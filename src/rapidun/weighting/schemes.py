@@ -74,7 +74,7 @@ class WeightOptions:
     floor: str | float = "relative"
     loss_tau: float = 0.8
     loss_direction: str = "low"
-    neighbours: float = 0.25
+    neighbours: float = 0.1
 
 
 SchemeFunction = Callable[[Evidence, np.random.Generator, WeightOptions], Weights]
