@@ -18,6 +18,7 @@ from rapidun.errors import ConfigError, FingerprintError, InputError, OutputErro
 from rapidun.files import read_json, read_jsonl
 from rapidun.models import load_adapter, load_model, mean_answer_loss
 from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
+from rapidun.reveal import read_pulls
 from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 FORK = multiprocessing.get_context("fork")
@@ -92,7 +93,18 @@ def test_pulls_keep_to_their_budgets_in_every_round(finished: Path):
     counts = Counter((line["round"], line["stage"]) for line in lines)
     assert counts[1, "search"] == 5
     assert counts[2, "search"] == 3
-    assert counts[1, "harvest"] == counts[1, "probe"] == 2
+    assert counts[1, "harvest"] == counts[1, "before"] == counts[1, "after"] == 2
+
+
+def test_before_and_after_a_release_the_same_is_asked_and_never_taken_for_a_row(finished: Path):
+    pulls = read_pulls(finished / "rounds" / "01" / "pulls.jsonl")
+    stages = {stage: [pull for pull in pulls if pull.stage == stage] for stage in ("harvest", "before", "after")}
+    asked = {stage: [(pull.arm, pull.prompts) for pull in found] for stage, found in stages.items()}
+    assert asked["before"] == asked["after"] != asked["harvest"]
+    measure = read_json(finished / "rounds" / "01" / "measure.json")
+    for stage in ("before", "after"):
+        mean = sum(pull.relevance for pull in stages[stage]) / len(stages[stage])
+        assert measure[f"relevance_{stage}"] == pytest.approx(mean)
 
 
 def test_the_second_round_starts_from_the_best_arms_of_the_first(finished: Path):

@@ -235,7 +235,10 @@ def _source(context: _Context, asker: Asker, number: int) -> ArmSource:
 
 
 def _reveal_round(context: _Context, number: int) -> None:
-    """Search under the present model, ask the best arms again, and write ``revealed.jsonl``."""
+    """Search under the present model, ask the best arms again, and write ``revealed.jsonl``.
+
+    At the end the best arms are asked on inputs of their own, which the measurement after the release asks again.
+    """
     folder = round_directory(context.directory.path, number)
     folder.mkdir(parents=True, exist_ok=True)
     task = context.config.task
@@ -269,6 +272,8 @@ def _reveal_round(context: _Context, number: int) -> None:
             round_number=number,
         )
         write_jsonl(folder / "revealed.jsonl", rows)
+        for repeat in range(settings.harvest if best else 0):
+            puller.pull(best, "before", repeat)
         top = max((pull.reward for pull in pulls), default=0.0)
         context.reporter.note(f"{len(pulls)} pulls, best reward {top:.2f}, {len(rows)} rows revealed")
 
@@ -335,13 +340,13 @@ def _measure_round(context: _Context, number: int) -> None:
     def step(subject: Subject) -> None:
         puller = _puller(context, subject, number)
         repeats = range(context.config.task.search.harvest)
-        probes = [pull for repeat in repeats for pull in puller.pull(arms, "probe", repeat)]
+        probes = [pull for repeat in repeats for pull in puller.pull(arms, "after", repeat)]
         after = _utility(context, subject)
         drop = after.drop_from(before)
         write_json(
             folder / "measure.json",
             {
-                "relevance_before": _mean_relevance(_stage(context, number, "harvest")),
+                "relevance_before": _mean_relevance(_stage(context, number, "before")),
                 "relevance_after": _mean_relevance(probes),
                 "utility": after.to_dict(),
                 "drop": drop,

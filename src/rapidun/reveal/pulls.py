@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,15 @@ from rapidun.reveal.arms import Arm
 from rapidun.reveal.asking import Asker
 from rapidun.reveal.diversity import diversity
 from rapidun.reveal.reward import reward_of
+
+# Where in the inputs a stage begins, from their number and the answers of a pull: what a release is measured on is far
+# from what rows came from, as long as there are inputs enough.
+_FIRST_INPUT: dict[str, Callable[[int, int], int]] = {
+    "search": lambda inputs, answers: 0,
+    "harvest": lambda inputs, answers: answers,
+    "before": lambda inputs, answers: inputs // 2,
+    "after": lambda inputs, answers: inputs // 2,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,8 @@ class Pull:
     Args:
         arm: The arm.
         repeat: How often it was pulled before; with the arm and the seed it decides inputs and answers.
-        stage: What the pull was for: "search", "harvest" (more rows of the best arms) or "probe" (after a release).
+        stage: What the pull was for: "search", "harvest" (more rows of the best arms), "before" or "after" (the best
+            arms beside a release, on the same inputs; never a source of rows).
         prompts: The words that were asked, without soft tokens.
         references: For each answer the right one, or None.
         answers: What the model said.
@@ -202,7 +212,7 @@ class Puller:
         """The inputs of a pull: the same for every arm, so that arms are compared on the same; others next time."""
         if not self.inputs:
             return [None] * self.answers
-        start = repeat * self.answers + {"search": 0, "harvest": self.answers, "probe": len(self.inputs) // 2}[stage]
+        start = repeat * self.answers + _FIRST_INPUT[stage](len(self.inputs), self.answers)
         return [self.inputs[(start + index) % len(self.inputs)] for index in range(self.answers)]
 
     def _seed(self, stage: str, arm: Arm, repeat: int, index: int) -> int:
