@@ -43,7 +43,7 @@ def make_house(folder: Path) -> Path:
     model.lm_head.weight.data *= 20  # else no adapter inside could move the perplexity of a random model
     model.save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
-    for name, count in (("inputs", 6), ("retain", 8), ("kept", 5)):
+    for name, count in (("inputs", 9), ("retain", 8), ("kept", 5)):
         write_rows(folder / f"{name}.jsonl", tiny_rows(name, count))
     (folder / "task.yaml").write_text(TASK)
     return folder
