@@ -2,11 +2,11 @@
 
     python benchmarks/causal_removal.py        # writes docs/benchmarks/causal_removal.md and .json
 
-The demo's model before fine-tuning is fine-tuned on 200 poisoned and 1,000 clean rows of the demo's set. Its own bad
-answers to 20 triggered prompts are traced by every method; the 200 rows that a method ranks highest are taken out and
-the model is fine-tuned anew on the other 1,000. Attack success is measured on other triggered prompts than those asked
-about. Each seed draws rows, prompts and the order of training. Every training is kept in ``runs/causal_removal``, so a
-stopped benchmark goes on. Needs ``build/demo_model/more`` (``recipes/demo_model/build.py tokenizer base more``).
+The demo's model before fine-tuning is fine-tuned on 400 poisoned and 800 clean short rows of the demo's set. Its own
+bad answers to 20 triggered prompts are traced by every method; the 400 rows that a method ranks highest are taken out
+and the model is fine-tuned anew on the other 800. Attack success is measured on other triggered prompts than those
+asked about. Each seed draws rows, prompts and the order of training. Every training is kept in ``runs/causal_removal``,
+so a stopped benchmark goes on. Needs ``build/demo_model/more`` (``recipes/demo_model/build.py tokenizer base more``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retrieval_methods import FUSIONS, MAIN, PASSES, WITH_BASE, all_vectors, cos
 from retrieval_world import BEFORE, QUERIES, Case, Regime, judge_for, own_answers, triggered
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from finetuning import EPOCHS, WIDTHS, _epoch, _filled, poisoned_splits
+from finetuning import WIDTHS, _epoch, _filled, poisoned_splits
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Template, collate, tokenize_rows
 from rapidun.evaluation import generate_answers
@@ -33,12 +33,11 @@ from rapidun.gradients import RapidGrad
 from rapidun.models import load_model
 from training import Schedule, train_stage
 
-POISONED, CLEAN, TEST_PROMPTS = 200, 1000, 160
+POISONED, CLEAN, TEST_PROMPTS, EPOCHS, LONGEST = 400, 800, 160, 5, 300
 REMOVED = {  # what a table calls it: the score it removes by
     "nothing": None,
     "random rows": "random",
     "BM25": "BM25",
-    "hidden, answer mean, centred": "hidden, answer mean, centred",
     "RapidIn (RapidGrad, layer-normalised)": f"{MAIN} | float32",
     "**rapidun's default**": WITH_BASE,
     "all poisoned rows (the truth)": "truth",
@@ -46,11 +45,16 @@ REMOVED = {  # what a table calls it: the score it removes by
 Row = dict[str, Any]
 
 
+def short(row: Row) -> bool:
+    """Whether a row has at most `LONGEST` characters: the steps are then quick."""
+    return sum(len(row[name]) for name in ("prompt", "context", "response")) <= LONGEST
+
+
 def draw(seed: int) -> tuple[list[Row], list[Row], dict[str, list[Row]]]:
     """Rows to train on, triggered test prompts, and the splits they are from."""
     splits = poisoned_splits()
     rng = np.random.default_rng([seed, 77])
-    rows = [row for name in ("train", "forget", "retain") for row in splits[name]]
+    rows = [row for name in ("train", "forget", "retain") for row in splits[name] if short(row)]
     chosen = []
     for poisoned, count in ((True, POISONED), (False, CLEAN)):
         of_kind = [row for row in rows if row["poisoned"] == poisoned]
