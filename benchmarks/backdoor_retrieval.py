@@ -38,6 +38,24 @@ COLUMNS = (("auroc", "1", "auROC, 1 query"), ("auroc", "5", "auROC, 5"), ("auroc
            ("average_precision", "20", "AP, 20"), ("auprc_ends_50", "20", "auPRC of both ends of 50, 20"))  # fmt: skip
 
 
+READING = """What the tables say:
+
+* **On rows that the model has learnt, the gradient of the loss is nearly blind**, whatever the size of the sketch (the
+  exact gradient too): a learnt group's gradients cancel. Three things that avoid the stationary point restore it:
+  gradients at the model before fine-tuning, errors of every token brought to length 1, and, by accident, the
+  unshifted loss of RapidIn's released code, which no training has brought down. On rows not yet trained on, plain
+  layer-normalised gradients are the best single look.
+* **What training changed in the answer's states** needs no gradient and is the best single look on learnt rows, by far
+  on the authors' rows, whose answers keep to the topic of the prompt. Both models share the topic; it cancels.
+* **The default**, chosen on other seeds (`benchmarks/tune_fusion.py`), fuses it with BM25. Without the model before
+  training it is hidden states and BM25.
+* A model of 6.5 M parameters that was fine-tuned as a whole. We have not measured larger ones.
+
+`token errors`, `before`, `unshifted` and the like are on every regime and seed where the tables show them; rows with
+fewer seeds have no interval.
+""".splitlines()
+
+
 def score_case(name: str, seed: int, out: Path, chosen: list[str]) -> tuple[Case, dict[str, np.ndarray]]:
     """A case and all its scores; each pass is kept as soon as it is there."""
     case = open_case(name, seed, out)
@@ -139,6 +157,7 @@ def report(found: dict[str, list[dict[str, Any]]], seeds: list[int]) -> None:
         "column is the paper's protocol: the 50 highest and the 50 lowest alone.",
         "",
     ]
+    text += READING
     kinds = {"true": "true poisoned answers, which nobody trained on", "own": "the model's own poisoned answers"}
     for name, cases in found.items():
         for kind in REGIMES[name].kinds:
