@@ -258,6 +258,7 @@ def test_revealing_alone_needs_no_release(finished: Path, tmp_path: Path):
         ({"judge": {"kind": "regex"}, "instruction": "say it"}, "has no {input}"),
         ({"arms": {"kind": "text"}}, "needs candidates"),
         ({"release": {"method": "rapidnu"}}, "Did you mean 'rapidun'"),
+        ({"release": {"method": "fisher"}}, "leaves no adapter to undo"),
         ({"utility": {"suite": "judge"}}, "needs utility.judge"),
     ],
 )

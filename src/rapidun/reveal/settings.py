@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from rapidun.errors import ConfigError
 from rapidun.evaluation import check_judge
 from rapidun.reveal.strategies import get_strategy
-from rapidun.unlearning import LoraSettings, get_method
+from rapidun.unlearning import LoraSettings, Procedure, get_method
 
 MODULES = "modules"
 INPUT = "{input}"
@@ -140,7 +140,7 @@ class ReleaseSettings(_Section):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in (MODULES, "none"):
-            _as_value_error(get_method, value)
+            _as_value_error(_leaves_adapter, value)
         return value
 
 
@@ -165,6 +165,13 @@ class TaskSettings(_Section):
             missing = "inputs is not given" if self.inputs is None else f"instruction has no {INPUT}"
             raise ValueError(f"instruction and inputs belong together: {missing}")
         return self
+
+
+def _leaves_adapter(name: str) -> None:
+    """Refuse a method that is not registered, or whose result no round can undo."""
+    found = get_method(name)
+    if isinstance(found, Procedure) and found.saves != "adapter":
+        raise ConfigError(f"method {name!r} changes the whole model and leaves no adapter to undo; choose another.")
 
 
 def _as_value_error(check: Any, *arguments: Any) -> None:
