@@ -164,7 +164,8 @@ def page(found: list[dict[str, Any]], commit: str) -> str:
         f"`python benchmarks/index_memory.py` at commit {commit}. All three views, gradient sketch k = {K}, shards of "
         f"{SHARD_ROWS} rows, batches of {MAX_TOKENS} tokens, a random Llama of hidden size 16 with the demo's "
         "tokenizer, one thread, each build in a process of its own. *Own memory* is RssAnon, sampled every 50 ms; "
-        "*resident* is VmHWM and counts libraries and mapped files too.",
+        "*resident* is VmHWM and counts libraries and mapped files too. Rows are held in memory up to 32 MiB, so a row "
+        "file smaller than that still adds its own size.",
         "",
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
