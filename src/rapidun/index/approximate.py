@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TRAINING_ROWS_PER_CELL = 64
 _CANDIDATES = 4  # times k, scored again
+_BLOCK_VALUES = 2**22  # 16 MiB of float32 candidates at a time
 
 
 def faiss_file(directory: Path, name: str) -> Path:
@@ -94,9 +95,13 @@ def _top(cells: Any, matrix: Matrix, queries: torch.Tensor, k: int) -> TopScores
     """The k best of the candidates, scored exactly."""
     _, found = cells.search(np.ascontiguousarray(queries.numpy()), min(_CANDIDATES * k, len(matrix)))
     scores = np.full(found.shape, -np.inf, dtype=np.float32)
-    for row, candidates in enumerate(found):
-        known = candidates >= 0  # -1 where the cells held too few
-        scores[row, known] = _unit(matrix.vectors(candidates[known].tolist())) @ queries[row].numpy()
+    wanted = np.unique(found[found >= 0])  # -1 where the cells held too few
+    step = max(1, _BLOCK_VALUES // matrix.width)
+    for start in range(0, len(wanted), step):
+        block = wanted[start : start + step]
+        products = queries.numpy() @ _unit(matrix.vectors(block.tolist())).T
+        row, place = np.nonzero((found >= block[0]) & (found <= block[-1]))
+        scores[row, place] = products[row, np.searchsorted(block, found[row, place])]
     order = np.lexsort((found, -scores), axis=1)[:, :k]
     top = TopScores(len(queries), k)
     top.scores = torch.from_numpy(np.take_along_axis(scores, order, axis=1))

@@ -7,6 +7,7 @@ norm, which are stored, are applied to the product and not to the row.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -166,10 +167,9 @@ class Matrix:
             blocks = [decode(stored, scale).numpy() for _, stored, scale, _ in self._blocks()]
             return np.concatenate([np.empty((0, self.width), dtype=np.float32), *blocks])
         found = np.empty((len(positions), self.width), dtype=np.float32)
-        for place, position in enumerate(positions):
-            shard = self._shard_of(int(position))
-            row = int(position) - shard.first
-            found[place] = decode(shard.values.read(row, row + 1), shard.scale.read(row, row + 1)).numpy()
+        for shard, places in self._by_shard(positions):
+            rows = [int(positions[place]) - shard.first for place in places]
+            found[places] = decode(shard.values.read_rows(rows), shard.scale.read()[rows]).numpy()
         return found
 
     def blocks(self) -> Iterator[tuple[int, Array]]:
@@ -229,11 +229,16 @@ class Matrix:
                 shard.values.read_into(stored, start)
                 yield shard.first + start, stored, scales[start:stop], norms[start:stop]
 
-    def _shard_of(self, position: int) -> ShardMatrix:
-        for shard in self._shards:
-            if shard.first <= position < shard.first + shard.rows:
-                return shard
-        raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
+    def _by_shard(self, positions: Sequence[int]) -> list[tuple[ShardMatrix, list[int]]]:
+        """Each shard that holds some of ``positions``, with their places in that list."""
+        starts = [shard.first for shard in self._shards]
+        groups: dict[int, list[int]] = {}
+        for place, position in enumerate(positions):
+            number = bisect_right(starts, position) - 1
+            if number < 0 or position >= starts[number] + self._shards[number].rows:
+                raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
+            groups.setdefault(number, []).append(place)
+        return [(self._shards[number], places) for number, places in sorted(groups.items())]
 
 
 def ids_and_hits(best: TopScores, worst: TopScores, ids_of: IdsOf) -> list[Hits]:

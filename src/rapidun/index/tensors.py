@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 
 import torch
@@ -53,22 +56,38 @@ class StoredTensor:
         self.read_into(rows, start)
         return rows
 
+    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Some rows, in the order asked for; the file is opened once. Raises as `read`."""
+        found = torch.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        with self._opened() as file:
+            for place, row in enumerate(rows):
+                self._fill(file, found[place : place + 1], row)
+        return found
+
     def read_into(self, rows: torch.Tensor, start: int) -> None:
         """Fill the contiguous ``rows`` with those from ``start`` on."""
+        with self._opened() as file:
+            self._fill(file, rows, start)
+
+    @contextmanager
+    def _opened(self) -> Iterator[RawIOBase]:
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                yield file
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror or error}).") from error
+
+    def _fill(self, file: RawIOBase, rows: torch.Tensor, start: int) -> None:
         if rows.numel() == 0:
             return
         raw = memoryview(rows.view(-1).view(torch.uint8).numpy().data)
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(self.offset + start * self.row_bytes)
-                filled = 0
-                while filled < len(raw):
-                    count = file.readinto(raw[filled:])
-                    if not count:
-                        raise InputError(f"{self.path}: the file is too short. Check it with: rapidun index verify.")
-                    filled += count
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror or error}).") from error
+        file.seek(self.offset + start * self.row_bytes)
+        filled = 0
+        while filled < len(raw):
+            count = file.readinto(raw[filled:])
+            if not count:
+                raise InputError(f"{self.path}: the file is too short. Check it with: rapidun index verify.")
+            filled += count
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
