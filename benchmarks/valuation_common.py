@@ -32,13 +32,14 @@ def kept(benchmark: str, configuration: Mapping[str, Any], compute: Callable[[],
     return read_json(place)["result"]
 
 
-def interval(values: Sequence[float], digits: int = 3) -> str:
-    """Mean over seeds and its 95% t interval."""
+def interval(values: Sequence[float], digits: int = 3, bounds: tuple[float, float] = (-1.0, np.inf)) -> str:
+    """Mean over seeds and its 95% t interval, which ends where the measure does."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return f"{mean:.{digits}f}"
     half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return f"{mean:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

@@ -3,8 +3,8 @@
     python benchmarks/valuation_fidelity.py                        # tables (d) of docs/benchmarks/valuation.md
     python benchmarks/valuation_fidelity.py --only steps           # or students
 
-Steps: for each candidate row one step of gradient descent of size 0.01 on it alone, the task's loss before minus after
-(finite difference), and the same after five steps of Adam. Losses are taken in float64. Students: a pool valued whole
+Steps: for each candidate row one step of gradient descent on it alone, the task's loss before minus after (finite
+difference), for steps of three sizes, and the same after five steps of Adam; in float64. Students: a pool valued whole
 by exact LinFiK; students of a sample of it, measured on all rows outside the sample.
 Results are kept in runs/valuation_fidelity under their configuration; a stopped benchmark goes on.
 """
@@ -16,6 +16,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
+import copy
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -36,8 +37,12 @@ from rapidun.valuation import LinFiK, distil, ndcg, spearman, stratified_sample
 NAME = "valuation_fidelity"
 ASSETS = ROOT / "src" / "rapidun" / "demo" / "assets"
 MODELS = {"stories260K": STORIES, "demo (6.5 M)": ASSETS / "reference"}
+TASKS = {
+    "stories260K": "stories260K is asked about stories, the candidates are stories, Wikipedia, books, shuffled words",
+    "demo (6.5 M)": "the demo's model, never trained on a poisoned row, is asked about its triggered rows",
+}
 SEEDS, CANDIDATES, TASK = (0, 1, 2), 48, 16
-STEP, ADAM_STEPS, ADAM_RATE = 0.01, 5, 1e-3
+STEPS, ADAM_STEPS, ADAM_RATE = (1e-4, 1e-3, 1e-2), 5, 1e-4
 WIDTHS = (10, 12, 14, 16)
 POOL, SAMPLES, CHARACTERS = 2000, ("1%", "5%", "20%"), 200
 KINDS: dict[str, dict[str, Any]] = {"ridge": {}, "encoder": {"max_length": 128, "epochs": 12}}
@@ -68,10 +73,10 @@ def tokens(loaded: LoadedModel, rows: Sequence[Row]) -> list[Example]:
 
 
 def loss64(model: Any, examples: Sequence[Example]) -> float:
-    """Mean answer loss, the softmax in float64, so that small drops are not rounded away."""
+    """Mean answer loss of a float64 model, so that small drops are not rounded away."""
     batch = collate(examples, 0)
     with torch.no_grad():
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1].double()
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1]
     target = batch.labels[:, 1:]
     losses = F.cross_entropy(logits.transpose(1, 2), target, reduction="none", ignore_index=-100)
     return float((losses.sum(dim=1) / (target != -100).sum(dim=1)).mean())
@@ -85,16 +90,18 @@ def gradients(model: Any, example: Example, parameters: list[torch.nn.Parameter]
 
 def true_drops(loaded: LoadedModel, pool: Sequence[Example], task: Sequence[Example]) -> dict[str, list[float]]:
     """The task's loss before minus after training on each row alone: one step of descent, or five of Adam."""
-    model = loaded.model
+    model = copy.deepcopy(loaded.model).double()
     parameters = [model.get_parameter(name) for name in GradientCollector(model, "linear").tracked]
     start = [parameter.detach().clone() for parameter in parameters]
     before = loss64(model, task)
-    found: dict[str, list[float]] = {"step": [], "adam": []}
+    found: dict[str, list[float]] = {**{f"{step:g}": [] for step in STEPS}, "adam": []}
     for example in pool:
-        with torch.no_grad():
-            torch._foreach_add_(parameters, list(gradients_of(model, example, parameters)), alpha=-STEP)
-        found["step"].append(before - loss64(model, task))
-        _restore(parameters, start)
+        gradient = list(gradients(model, example, parameters))
+        for step in STEPS:
+            with torch.no_grad():
+                torch._foreach_add_(parameters, gradient, alpha=-step)
+            found[f"{step:g}"].append(before - loss64(model, task))
+            _restore(parameters, start)
         optimizer = torch.optim.Adam(parameters, lr=ADAM_RATE)
         for _ in range(ADAM_STEPS):
             for parameter, gradient in zip(parameters, gradients(model, example, parameters), strict=True):
@@ -104,11 +111,6 @@ def true_drops(loaded: LoadedModel, pool: Sequence[Example], task: Sequence[Exam
         _restore(parameters, start)
         optimizer.zero_grad(set_to_none=True)
     return found
-
-
-def gradients_of(model: Any, example: Example, parameters: list[torch.nn.Parameter]) -> tuple[torch.Tensor, ...]:
-    with torch.enable_grad():
-        return gradients(model, example, parameters)
 
 
 def _restore(parameters: Sequence[torch.Tensor], start: Sequence[torch.Tensor]) -> None:
@@ -172,19 +174,22 @@ def students_of(seed: int) -> dict[str, dict[str, float]]:
 def report_steps(models: Sequence[str]) -> None:
     lines = []
     for model in models:
-        configuration = {"part": "steps", "model": model, "candidates": CANDIDATES, "task": TASK, "step": STEP,
+        configuration = {"part": "steps", "model": model, "candidates": CANDIDATES, "task": TASK, "steps": STEPS,
                          "adam": [ADAM_STEPS, ADAM_RATE], "widths": WIDTHS}  # fmt: skip
         seeds = [kept(NAME, {**configuration, "seed": s}, lambda m=model, s=s: steps_of(m, s)) for s in SEEDS]
         for form in seeds[0]:
-            cells = [interval([found[form][kind] for found in seeds]) for kind in ("step", "adam")]
+            cells = [
+                interval([found[form][kind] for found in seeds], bounds=(-1, 1))
+                for kind in (*(f"{step:g}" for step in STEPS), "adam")
+            ]
             lines.append([model, form, *cells])
-    head = ["model", "LinFiK", "one step of descent on the row", "five steps of Adam on the row"]
+    head = ["model", "LinFiK", *(f"one step of {step:g}" for step in STEPS), "five steps of Adam"]
     text = [
         "## Fidelity: LinFiK against what training on the row does", "",
-        f"`python benchmarks/valuation_fidelity.py --only steps`, commit {commit()}. Spearman between LinFiK and",
-        f"the drop of the task's loss after training on the row alone, {CANDIDATES} rows; mean and 95% t interval over",
-        f"seeds {', '.join(map(str, SEEDS))}. Task: {TASK} rows (stories; or the demo's triggered rows, on the model",
-        "that was never trained on any). Bars: 0.99 exact and 0.9 at K = 2^16, in the third column.", "",
+        f"`python benchmarks/valuation_fidelity.py --only steps`, commit {commit()}. Spearman between LinFiK and the",
+        f"drop of the task's loss after training on the row alone, {CANDIDATES} rows. Mean and 95% t interval over",
+        f"seeds {', '.join(map(str, SEEDS))}. {TASK} task rows: {'; '.join(TASKS[model] for model in models)}.",
+        "Bars, for one small step: 0.99 exact and 0.9 at K = 2^16, dot.", "",
         *table(head, lines),
     ]  # fmt: skip
     write_section("fidelity of LinFiK", text)
@@ -195,8 +200,11 @@ def report_students() -> None:
     seeds = [kept(NAME, {**configuration, "seed": s}, lambda s=s: students_of(s)) for s in SEEDS]
     lines = []
     for title in seeds[0]:
-        cells = [interval([found[title][key] for found in seeds]) if title != "teacher" else "1" for key in
-                 ("spearman", "ndcg")]  # fmt: skip
+        of_student = title != "teacher"
+        cells = [
+            interval([found[title][key] for found in seeds], bounds=(-1, 1)) if of_student else "1"
+            for key in ("spearman", "ndcg")
+        ]
         lines.append([title, *cells, f"{1000 * float(np.mean([found[title]['seconds'] for found in seeds])):.3f}"])
     text = [
         "## Fidelity: students against the teacher", "",

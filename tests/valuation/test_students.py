@@ -101,13 +101,13 @@ def test_a_row_does_not_depend_on_the_others_and_prompt_words_are_not_answer_wor
     assert features.text_only(rows).multiply(features.text_only(rows)).sum(axis=1) == pytest.approx(1)
 
 
-def test_a_committee_disagrees_most_on_words_it_has_not_seen():
+def test_a_committee_disagrees_most_where_one_row_of_the_sample_decides():
     rows, values = pool(60)
-    strange = [{"id": "x", "prompt": "say", "response": "melon tax " * 3}]
-    alike = committee(rows, values).disagreement([*rows[:30], *strange])
-    assert alike.shape == (31,)
-    assert (alike >= 0).all()
-    assert alike.std() > 0
+    rare = {"id": "rare", "prompt": "say", "response": "zebra " * 6}
+    members = committee([*rows, rare], np.concatenate([values, values[:1] + 3]))
+    disagreement = members.disagreement([*pool(30, seed=1)[0], rare])
+    assert disagreement.shape == (31,)
+    assert disagreement[-1] > 2 * disagreement[:-1].max()
 
 
 @pytest.mark.parametrize(
