@@ -41,10 +41,10 @@ COLUMNS = (("auroc", "1", "auROC, 1 query"), ("auroc", "5", "auROC, 5"), ("auroc
 READING = """What the tables say:
 
 * **On rows that the model has learnt, the gradient of the loss is nearly blind**: a learnt group's gradients cancel.
-  What avoids the stationary point sees again: gradients at the model before fine-tuning, and, by accident, the unshifted
-  loss of RapidIn's released code, which no training has brought down. Errors of every token brought to length 1 do
-  it for the demo's rows and not for the authors'. On rows not yet trained on, plain layer-normalised gradients are
-  the best single look.
+  What avoids the stationary point sees again: gradients at the model before fine-tuning, and, by accident, the
+  unshifted loss of RapidIn's released code, which no training has brought down. Errors of every token brought to
+  length 1 do it for the demo's rows and not for the authors'. On rows not yet trained on, plain layer-normalised
+  gradients are the best single look.
 * **What training changed in the answer's states** needs no gradient and is the best single look on learnt rows, by far
   on the authors' rows, whose answers keep to the topic of the prompt. Both models share the topic; it cancels.
 * **The default**, chosen on other seeds (`benchmarks/tune_fusion.py`), fuses it with BM25. It is ahead of every
