@@ -87,7 +87,7 @@ def test_verify_says_which_file_is_damaged(verb: Verb, house: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--views", "smell"), r"view 'smell' is unknown\. Known: gradient, hidden, lexical"),
+        (("--views", "smell"), r"view 'smell' is unknown\. Known: change, gradient, hidden, lexical"),
         (("--store-dtype", "float8"), r"index\.dtype = 'float8'"),
         (("--targets", "q_pruj"), r"q_pruj.*q_proj"),
         (("--sketch", "napkin"), r"sketch kind 'napkin': use one of"),
