@@ -211,8 +211,8 @@ def report_students() -> None:
         f"`python benchmarks/valuation_fidelity.py --only students`, commit {commit()}. A pool of {POOL} pieces of",
         "stories, Wikipedia, books and shuffled words; task: stories; model: stories260K. The teacher is exact LinFiK",
         "(cosine); students learn from a stratified sample and are measured on all other rows. Mean and 95% t interval",
-        f"over seeds {', '.join(map(str, SEEDS))}. These pieces share few words, and students learn little from them; an",
-        "NDCG of 0.96 is what a ranking without any correlation has here, because most values are above 0.", "",
+        f"over seeds {', '.join(map(str, SEEDS))}. These pieces share few words, and students learn little from them.",
+        "An NDCG of 0.96 is what a ranking without any correlation has here, because most values are above 0.", "",
         *table(["student, sample", "Spearman", "NDCG", "processor ms a row"], lines),
     ]  # fmt: skip
     write_section("fidelity of students", text)
