@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report")
+VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report", "bench")
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from rapidun.cli import demo, evaluate, index, report, reveal, run, trace, tune, unlearn, value, weigh
+from rapidun.cli import bench, demo, evaluate, index, report, reveal, run, trace, tune, unlearn, value, weigh
 from rapidun.errors import RapidunError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, value, report):
+for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, value, report, bench):
     verb.register(app)
 
 INTERRUPTED = 130  # what typer returns after Ctrl-C

@@ -16,6 +16,7 @@ from rapidun.pipeline.inputs import RowGroups, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.unlearning import Reweighing
 from rapidun.weighting import (
+    Evidence,
     WeightOptions,
     Weights,
     WeightWarning,
@@ -25,7 +26,7 @@ from rapidun.weighting import (
     write_weights,
 )
 
-__all__ = ["Weighed", "dynamic_weights", "make_collector", "sketch_rows", "weigh", "write_weighed"]
+__all__ = ["Weighed", "dynamic_weights", "make_collector", "sketch_rows", "weigh", "weights_from", "write_weighed"]
 
 NOT_OPTIONS = {"scheme", "negative", "every", "smoothing"}
 
@@ -50,6 +51,13 @@ def weigh(
     """Influence blocks and the weights of the chosen scheme; warnings become notes."""
     scheme = get_scheme(weights.scheme)
     evidence = collect_evidence(subject, groups, scheme.needs, influence, seed, reporter)
+    found = weights_from(evidence, weights, seed, reporter)
+    blocks = evidence.gradients if evidence.gradients is not None else evidence.hidden
+    return Weighed(blocks if isinstance(blocks, Blocks) else None, found, make_collector(subject, influence).tracked)
+
+
+def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporter: Reporter) -> Weights:
+    """The weights of the chosen scheme from evidence that is there; warnings become notes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = scheme_weights(weights.scheme, evidence, seed=seed, options=_options(weights))
@@ -58,8 +66,7 @@ def weigh(
     found = handle_negatives(found, weights.scheme, weights.negative)
     if weights.negative != "keep":
         reporter.note(f"forget rows below zero: {int((found.forget == 0).sum())} of {evidence.forget} taken out")
-    blocks = evidence.gradients if evidence.gradients is not None else evidence.hidden
-    return Weighed(blocks if isinstance(blocks, Blocks) else None, found, make_collector(subject, influence).tracked)
+    return found
 
 
 def _options(weights: WeightSettings) -> WeightOptions:

@@ -1,0 +1,186 @@
+"""Which cells a table has: arms (method and weights), scenarios, seeds; and the configuration of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rapidun.bench.cells import VERSION, Cell
+from rapidun.bench.scenarios import SCENARIOS, get_scenario
+from rapidun.bench.world import TUNING_SEED, World
+from rapidun.errors import ConfigError
+from rapidun.files import file_sha256, sha256_of
+from rapidun.pipeline import RunConfig, make_config
+from rapidun.unlearning import get_method, method_names
+from rapidun.weighting import SCHEMES, get_scheme
+
+SEEDS = (0, 1, 2, 3, 4)
+PROMPTS, QUICK_PROMPTS = 320, 160
+OURS = "rapidun"
+CONTROLS = ("uniform", "random", "shuffled")
+LEADING = ("npo", "simnpo", "dpo", "graddiff", "undial", "wga")
+"""The baselines that go into every scenario."""
+QUICK = ("npo/uniform", "graddiff/uniform", *(f"{OURS}/{name}" for name in ("influence", *CONTROLS)))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table: a method with its weights, or a reference model as it is.
+
+    Args:
+        method: Name of a method; of a reference, ``poisoned`` or ``retrain``.
+        weights: Name of a weighting scheme; "" for a reference.
+    """
+
+    method: str
+    weights: str = ""
+
+    @property
+    def name(self) -> str:
+        """``method/weights``."""
+        return f"{self.method}/{self.weights}" if self.weights else self.method
+
+    @classmethod
+    def of(cls, name: str) -> Arm:
+        """The arm of a name.
+
+        Raises:
+            ConfigError: If method or scheme is unknown.
+        """
+        method, _, weights = name.partition("/")
+        if not weights and method in REFERENCES:
+            return cls(method)
+        if get_method(method).name == "retrain":
+            raise ConfigError("retrain is a reference row, given without weights: retrain.")
+        get_scheme(weights or "uniform")
+        return cls(method, weights or "uniform")
+
+
+REFERENCES = ("poisoned", "retrain")
+
+
+def find_arms(names: Iterable[str]) -> list[Arm]:
+    """Arms by name, the two references first."""
+    return list(dict.fromkeys([*map(Arm, REFERENCES), *map(Arm.of, names)]))
+
+
+def full_plan(world: World, *, seeds: Sequence[int] = SEEDS, prompts: int = PROMPTS) -> list[Cell]:
+    """Every method (uniform weights) and every scheme (on `OURS`) in the main scenario; the leading ones elsewhere."""
+    baselines = [f"{name}/uniform" for name in method_names() if name not in (OURS, "retrain")]
+    schemes = [f"{OURS}/{name}" for name in SCHEMES]
+    leading = [f"{name}/uniform" for name in LEADING]
+    cells = make_cells(world, find_arms([*baselines, *schemes]), ["main"], seeds, prompts)
+    others = [name for name in SCENARIOS if name != "main"]
+    return cells + make_cells(world, find_arms([*leading, *schemes]), others, seeds, prompts)
+
+
+def quick_plan(world: World, *, seeds: Sequence[int] = (0, 1), prompts: int = QUICK_PROMPTS) -> list[Cell]:
+    """The main scenario with the controls and two baselines: minutes."""
+    return make_cells(world, find_arms(QUICK), ["main"], seeds, prompts)
+
+
+def make_cells(
+    world: World, arms: Sequence[Arm], scenarios: Sequence[str], seeds: Sequence[int], prompts: int
+) -> list[Cell]:
+    """Cells of the product, seeds outermost, so that a table fills seed by seed.
+
+    Raises:
+        ConfigError: If a scenario is unknown, or a seed belongs to tuning.
+    """
+    for seed in seeds:
+        if not 0 <= seed < TUNING_SEED:
+            raise ConfigError(
+                f"seed {seed}: reports take seeds from 0 to {TUNING_SEED - 1}; those above are for tuning."
+            )
+    for scenario in scenarios:
+        get_scenario(scenario)
+    arms = [arm for arm in arms if arm.method != "retrain" or world.reference]
+    return [
+        Cell(arm.name, scenario, seed, cell_config(world, arm, seed, prompts))
+        for seed in seeds
+        for scenario in scenarios
+        for arm in arms
+    ]
+
+
+def cell_config(world: World, arm: Arm, seed: int, prompts: int) -> dict[str, Any]:
+    """What a cell is keyed by besides its names: no paths, but the fingerprints of what they hold."""
+    config = run_config(world, arm, seed, prompts, {name: name for name in ("forget", "retain")})
+    settings = config.model_dump(mode="json", exclude={"model": {"source"}, "data": {"forget", "retain"}})
+    if not arm.weights:
+        settings = {name: settings[name] for name in ("model", "data", "evaluation")}
+    return {
+        "version": VERSION,
+        "world": world.name,
+        "rows": world.rows_fingerprint,
+        "models": model_files(world),
+        "tuned": is_tuned(world, arm),
+        "settings": settings,
+    }
+
+
+def run_config(world: World, arm: Arm, seed: int, prompts: int, paths: Mapping[str, str]) -> RunConfig:
+    """The pipeline's configuration of a cell.
+
+    Args:
+        world: The world.
+        arm: Method and weights; for a reference only what is measured matters.
+        seed: Of the cell.
+        prompts: Measured rows.
+        paths: Row files: ``forget``, ``retain`` and the others of the configuration's ``data``.
+    """
+    base = world.settings
+    raw: dict[str, Any] = {
+        **base,
+        "model": {**base.get("model", {}), "source": world.model},
+        "data": {**base.get("data", {}), **paths},
+        "evaluation": {**base.get("evaluation", {}), "prompts": prompts},
+        "seed": seed,
+    }
+    if arm.weights:
+        raw["weights"] = {**base.get("weights", {}), "scheme": arm.weights}
+        raw["unlearning"] = unlearning_settings(world, arm)
+    return make_config(raw, RunConfig, f"{world.name} {arm.name}")
+
+
+def unlearning_settings(world: World, arm: Arm) -> dict[str, Any]:
+    """Steps, batch and rate as every method's; options the method's own defaults; tuned values on top.
+
+    The world's options are those of its own method, and go to that one alone.
+    """
+    common = dict(world.settings.get("unlearning", {}))
+    owner = common.get("method", OURS)
+    options = dict(common.pop("options", {})) if arm.method == owner else {}
+    common.pop("options", None)
+    tuned = dict(world.tuned.get(arm.name, world.tuned.get(arm.method, {})))
+    rate = {"learning_rate": tuned.pop("learning_rate")} if "learning_rate" in tuned else {}
+    return {**common, **rate, "method": arm.method, "options": {**options, **tuned}}
+
+
+def is_tuned(world: World, arm: Arm) -> bool:
+    """Whether tuning gave this arm, or its method, values."""
+    return arm.name in world.tuned or arm.method in world.tuned
+
+
+_FINGERPRINTS: dict[tuple[str, str, str], dict[str, str]] = {}
+
+
+def model_files(world: World) -> dict[str, str]:
+    """SHA-256 of the weights of the world's models as they lie on the disk; read once a process."""
+    places = (world.model, world.reference, world.base)
+    if places not in _FINGERPRINTS:
+        _FINGERPRINTS[places] = {
+            name: weights_fingerprint(place) if place else ""
+            for name, place in zip(("model", "reference", "base"), places, strict=True)
+        }
+    return _FINGERPRINTS[places]
+
+
+def weights_fingerprint(directory: str) -> str:
+    """SHA-256 of the files of a model directory that decide what it computes."""
+    names = sorted(
+        path for path in Path(directory).iterdir() if path.suffix in (".safetensors", ".json", ".jinja")
+    )  # fmt: skip
+    return sha256_of(f"{path.name} {file_sha256(path)}".encode() for path in names)

@@ -1,0 +1,345 @@
+"""One sitting: compute the cells that are missing, one after the other, sharing all that may be shared.
+
+One model is loaded; the untouched models are measured once; gradients, hidden states and losses are computed once for
+a draw of rows, and their seconds are charged to every arm whose weights need them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rapidun
+from rapidun.bench.cells import Cell, CellStore, time_left
+from rapidun.bench.plan import Arm, run_config
+from rapidun.bench.scenarios import Drawn, Row, draw
+from rapidun.bench.world import World
+from rapidun.errors import TrainingError
+from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
+from rapidun.files import write_jsonl
+from rapidun.influence.proposal import propose
+from rapidun.models import LoadedModel, is_adapted, load_model
+from rapidun.pipeline import Reporter, RunConfig, RunDirectory, Silent
+from rapidun.pipeline.evidence import collect_evidence
+from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, usable_groups
+from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.meter import Meter, hardware
+from rapidun.pipeline.tracing import LOOKS, SHARES, WITH_BASE, WITHOUT_BASE, Compared
+from rapidun.pipeline.train import train, unlearned_subject
+from rapidun.pipeline.weigh import weights_from
+from rapidun.weighting import Evidence, Needs, Weights, get_scheme, write_weights
+
+PARTS = {"gradients": Needs.GRADIENTS, "hidden": Needs.HIDDEN, "losses": Needs.LOSSES}
+FDR = 0.1
+
+
+def run_cells(
+    world: World,
+    cells: Sequence[Cell],
+    store: CellStore,
+    reporter: Reporter | None = None,
+    *,
+    limit: int | None = None,
+    seconds: float | None = None,
+) -> int:
+    """Compute what the store lacks of ``cells`` and add it cell by cell; returns how many were computed.
+
+    Args:
+        world: The model and its rows.
+        cells: Of that world.
+        store: Where finished cells are kept.
+        reporter: Hears of every cell and of the time left.
+        limit: Stop after so many.
+        seconds: Begin no cell after so many.
+
+    Raises:
+        RapidunError: If rows or model cannot be used. A training that fails is no error but the cell's result.
+    """
+    reporter = reporter or Silent()
+    missing = [cell for cell in cells if cell not in store][:limit]
+    if not missing:
+        return 0
+    reporter.phase("bench", f"{len(missing)} of {len(cells)} cells to compute")
+    done, began = 0, time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="rapidun-bench-") as place:
+        sitting = Sitting(world, Path(place))
+        for _, group in groupby(missing, key=lambda cell: (cell.seed, cell.scenario)):
+            table: Table | None = None
+            for cell in group:
+                if seconds is not None and time.perf_counter() - began > seconds:
+                    return done
+                started = time.perf_counter()
+                table = table or sitting.table(cell)
+                result = table.compute(cell)
+                wall = time.perf_counter() - started
+                store.add(cell, result, {**sitting.about, "wall_seconds": round(wall, 3), "created": _now()})
+                done += 1
+                _say(reporter, cell, result, done, missing, store)
+    return done
+
+
+def _say(
+    reporter: Reporter, cell: Cell, result: dict[str, Any], done: int, missing: Sequence[Cell], store: CellStore
+) -> None:
+    left = time_left(missing[done:], store.lines) or 0.0
+    found = result.get("failed") or ", ".join(
+        f"{name.replace('_', ' ')} {result[name]['value']:.3f}"
+        for name in ("asr_seen", "clean_perplexity")
+        if name in result
+    )
+    text = f"{cell.scenario}, seed {cell.seed}, {cell.arm}: {found}; about {left / 60:.0f} min left"
+    reporter.note(f"{done}/{len(missing)} {text}")
+    reporter.progress(done, len(missing), text)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+class Sitting:
+    """What all cells of a sitting share: the models, the judges, the measurements of untouched models.
+
+    Args:
+        world: The world.
+        place: An empty directory that nobody needs afterwards.
+    """
+
+    def __init__(self, world: World, place: Path) -> None:
+        self.world, self.place = world, place
+        self._measured: dict[tuple[str, int], Measurement] = {}
+        self._bench: dict[int, Bench] = {}
+        self._files = {"evaluation": world.measured, "validation": world.budget, "judge_poisoned": world.judge_poisoned}
+        for name, rows in self._files.items():
+            write_jsonl(place / f"{name}.jsonl", rows)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The poisoned model."""
+        config = self.config(Arm("poisoned"), 0, 1)
+        return open_subject(config.model, config.data, Silent())
+
+    @cached_property
+    def before_training(self) -> LoadedModel | None:
+        """The world's base model, where it has one."""
+        dtype = self.world.settings.get("model", {}).get("dtype", "auto")
+        return load_model(self.world.base, dtype=dtype) if self.world.base else None
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the cells were computed on."""
+        machine = hardware(str(self.subject.loaded.device))
+        kept = {name: machine[name] for name in ("device", "cpu", "cores", "threads") if name in machine}
+        return {"rapidun": rapidun.__version__, "fingerprint": self.subject.loaded.fingerprint, **kept}
+
+    def config(self, arm: Arm, seed: int, prompts: int, place: Path | None = None) -> RunConfig:
+        """The run configuration of a cell whose forget and retain rows are in ``place``."""
+        paths = {name: str(self.place / f"{name}.jsonl") for name in self._files}
+        paths |= {name: str((place or self.place) / f"{name}.jsonl") for name in ("forget", "retain")}
+        return run_config(self.world, arm, seed, prompts, paths)
+
+    def table(self, cell: Cell) -> Table:
+        """The draw that a cell belongs to."""
+        pools = replace(self.world.pools, propose=self._propose(cell.seed))
+        return Table(self, draw(cell.scenario, pools, cell.seed), cell)
+
+    def bench(self, groups: RowGroups, config: RunConfig) -> Bench:
+        """The judges, fitted once; they see no row of any draw."""
+        prompts = config.evaluation.prompts or 0
+        if prompts not in self._bench:
+            assert groups.evaluation is not None  # given for every world
+            self._bench[prompts] = make_bench(
+                groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=groups.validation
+            )
+        return self._bench[prompts]
+
+    def untouched(self, name: str, groups: RowGroups, config: RunConfig) -> tuple[Subject, Measurement]:
+        """A reference model and its measurement, made once."""
+        subject = self.subject if name == "poisoned" else self._reference
+        key = (name, config.evaluation.prompts or 0)
+        if key not in self._measured:
+            self._measured[key] = measure(subject, self.bench(groups, config), config.evaluation, Silent())
+        return subject, self._measured[key]
+
+    @cached_property
+    def _reference(self) -> Subject:
+        model = self.config(Arm("retrain"), 0, 1).model.model_copy(update={"source": self.world.reference})
+        return open_subject(model, self.config(Arm("retrain"), 0, 1).data, Silent())
+
+    @cached_property
+    def _clean_before(self) -> dict[int, PerplexityResult]:
+        return {}
+
+    def clean_before(self, groups: RowGroups, config: RunConfig) -> PerplexityResult:
+        """Clean perplexity of the poisoned model, on the rows that are measured."""
+        bench = self.bench(groups, config)
+        if len(bench.rows) not in self._clean_before:
+            found = clean_perplexity(self.subject.loaded, self.subject.tokenize(bench.rows))
+            self._clean_before[len(bench.rows)] = found
+        return self._clean_before[len(bench.rows)]
+
+    def _propose(self, seed: int) -> Callable[[Sequence[Row], Sequence[Row], int], tuple[list[int], list[int]]]:
+        """`rapidun trace --propose` on the model's own answers to the questions."""
+
+        def proposer(asked: Sequence[Row], pool: Sequence[Row], retain: int) -> tuple[list[int], list[int]]:
+            subject, before = self.subject, self.before_training
+            config = self.config(Arm("poisoned"), seed, 1)
+            prompts = [subject.template.prompt_text(row) for row in asked]
+            settings = config.evaluation
+            answers = generate_answers(
+                subject.loaded,
+                prompts,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                repetition_penalty=settings.repetition_penalty,
+            )
+            bad = [{**row, "response": answer or row["response"]} for row, answer in zip(asked, answers, strict=True)]
+            pair = Compared(subject, subject, bad, pool, config.influence, seed, Silent(), before)
+            looks = WITH_BASE if pair.has_before else WITHOUT_BASE
+            found = propose({name: LOOKS[name](pair) for name in looks}, weights=SHARES, fdr=FDR, retain=retain)
+            return found.forget, found.retain
+
+        return proposer
+
+
+@dataclass
+class _Priced:
+    evidence: Evidence
+    seconds: float
+    memory: float
+
+
+class Table:
+    """One draw of forget and retain rows, and the cells on it."""
+
+    def __init__(self, sitting: Sitting, drawn: Drawn, cell: Cell) -> None:
+        self.sitting, self.drawn = sitting, drawn
+        self.place = sitting.place / f"{cell.scenario}-{cell.seed}"
+        self.place.mkdir(exist_ok=True)
+        write_jsonl(self.place / "forget.jsonl", drawn.forget)
+        write_jsonl(self.place / "retain.jsonl", drawn.retain)
+        config = self.config(cell)
+        groups = read_groups(config.data, Silent(), cell.seed)
+        self.groups = usable_groups(groups, sitting.subject, config.data)
+        self._parts: dict[str, _Priced] = {}
+
+    def config(self, cell: Cell) -> RunConfig:
+        """The configuration of a cell on this draw."""
+        prompts = cell.config["settings"]["evaluation"]["prompts"]
+        method, _, weights = cell.arm.partition("/")
+        return self.sitting.config(Arm(method, weights), cell.seed, prompts, self.place)
+
+    def compute(self, cell: Cell) -> dict[str, Any]:
+        """The cell's numbers; ``{"failed": why}`` where training could not be done."""
+        if "/" not in cell.arm:
+            subject, found = self.sitting.untouched(cell.arm, self.groups, self.config(cell))
+            return {**self._measured(cell, subject, found), **self._counts()}
+        try:
+            return self._unlearned(cell)
+        except TrainingError as error:
+            return {"failed": str(error), **self._counts()}
+
+    def _unlearned(self, cell: Cell) -> dict[str, Any]:
+        config, subject, place = self.config(cell), self.sitting.subject, self.place / cell.key
+        place.mkdir()
+        try:
+            priced = self._evidence(get_scheme(config.weights.scheme).needs, config)
+            with Meter("unlearn") as meter:
+                weights = weights_from(priced.evidence, config.weights, config.seed, Silent())
+                write_weights(
+                    place / "weights.jsonl", weights, forget_rows=self.groups.forget, retain_rows=self.groups.retain
+                )
+                outcome = train(config, self.groups, subject, RunDirectory(place, []), Silent())
+            after = unlearned_subject(subject, RunDirectory(place, []))
+            try:
+                found = self._measured(cell, after, self._suite(after, config))
+            finally:
+                if is_adapted(after.loaded.model):
+                    after.loaded.model.unload()
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return {
+            **found,
+            "seconds": round(priced.seconds + meter.record["seconds"], 3),
+            "seconds_evidence": round(priced.seconds, 3),
+            "peak_memory_mib": max(priced.memory, meter.record["peak_memory_mib"]),
+            "auc": label_auc(weights, self.drawn.mislabelled),
+            "steps": outcome["steps"],
+            "stopped": outcome["stopped"],
+            **self._counts(),
+        }
+
+    def _suite(self, subject: Subject, config: RunConfig) -> Measurement:
+        return measure(subject, self.sitting.bench(self.groups, config), config.evaluation, Silent())
+
+    def _measured(self, cell: Cell, subject: Subject, found: Measurement) -> dict[str, Any]:
+        config = self.config(cell)
+        bench = self.sitting.bench(self.groups, config)
+        before = self.sitting.clean_before(self.groups, config)
+        wanted = self.drawn.wanted
+        answers = clean_perplexity(subject.loaded, subject.tokenize(wanted)) if wanted else None
+        return {
+            **found.summary(bench.primary),
+            "perplexity_ratio": perplexity_ratio(before, found.perplexity)._asdict(),
+            "forget_clean_perplexity": _numbers(answers) if answers is not None else None,
+            "by_family": by_family(found.records),
+        }
+
+    def _counts(self) -> dict[str, int]:
+        drawn = self.drawn
+        return {
+            "forget_rows": len(drawn.forget),
+            "retain_rows": len(drawn.retain),
+            "mislabelled": sum(drawn.mislabelled),
+        }
+
+    def _evidence(self, needs: Needs, config: RunConfig) -> _Priced:
+        """What the needs name, each part computed once for this draw, with what it cost."""
+        parts = [self._part(name, config) for name, part in PARTS.items() if part in needs]
+        found = {name: getattr(self._parts[name].evidence, name) for name, part in PARTS.items() if part in needs}
+        evidence = Evidence(len(self.groups.forget), len(self.groups.retain), **found)
+        return _Priced(evidence, sum(part.seconds for part in parts), max([0.0, *(part.memory for part in parts)]))
+
+    def _part(self, name: str, config: RunConfig) -> _Priced:
+        if name not in self._parts:
+            with Meter(name) as meter:
+                evidence = collect_evidence(
+                    self.sitting.subject, self.groups, PARTS[name], config.influence, config.seed, Silent()
+                )
+            self._parts[name] = _Priced(evidence, meter.record["seconds"], meter.record["peak_memory_mib"])
+        return self._parts[name]
+
+
+def label_auc(weights: Weights, mislabelled: Sequence[bool]) -> float | None:
+    """Probability that a true forget row weighs more than a mislabelled one; ties count half; None without both."""
+    from sklearn.metrics import roc_auc_score
+
+    true = ~np.asarray(mislabelled, dtype=bool)
+    return float(roc_auc_score(true, weights.forget)) if 0 < true.sum() < len(true) else None
+
+
+def by_family(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """``{family: {"seen" | "unseen": share of poisoned answers}}``."""
+    return {
+        family: {condition: float(np.mean(flags)) for condition, flags in _flags(records, family)}
+        for family in sorted({record["family"] for record in records if record["family"]})
+    }
+
+
+def _flags(records: Sequence[dict[str, Any]], family: str) -> Iterator[tuple[str, list[bool]]]:
+    for condition in ("seen", "unseen"):
+        flags = [r["poisoned"] for r in records if r["family"] == family and r["condition"] == condition]
+        if flags:
+            yield condition, flags
+
+
+def _numbers(result: PerplexityResult) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in ("value", "low", "high", "n")}
