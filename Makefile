@@ -43,6 +43,7 @@ bench: setup
 	for name in gradient_speed token_cost search_speed index_memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	for name in demo_seeds lds backdoor_retrieval storage causal_removal propose error_tracing; do \
 	  $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/unlearning/table.py
 
 docs: setup
 	$(BIN)/python docs/make_pictures.py

@@ -184,7 +184,7 @@ def _contaminated(pools: Pools, generator: np.random.Generator, mislabelled: int
 
 def _drawn(true: Sequence[Row], mislabelled: Sequence[Row], retain: Sequence[Row]) -> Drawn:
     forget = [*true, *(_unanswered(row) for row in mislabelled)]
-    wanted = [{**row, "response": row["response_clean"]} for row in true if row.get("response_clean")]
+    wanted: list[Row] = [{**row, "response": row["response_clean"]} for row in true if row.get("response_clean")]
     return Drawn(forget, list(retain), [False] * len(true) + [True] * len(mislabelled), wanted)
 
 

@@ -137,7 +137,9 @@ class Sitting:
     def about(self) -> dict[str, Any]:
         """What the cells were computed on."""
         machine = hardware(str(self.subject.loaded.device))
-        kept = {name: machine[name] for name in ("device", "cpu", "cores", "threads") if name in machine}
+        kept: dict[str, Any] = {
+            name: machine[name] for name in ("device", "cpu", "cores", "threads") if name in machine
+        }
         return {"rapidun": rapidun.__version__, "fingerprint": self.subject.loaded.fingerprint, **kept}
 
     def config(self, arm: Arm, seed: int, prompts: int, place: Path | None = None) -> RunConfig:

@@ -24,7 +24,8 @@ TUNING_SEED = 100
 """Seeds from here on belong to tuning."""
 BUDGET_ROWS = 120
 """Validation rows for the retain budget and the judges' clean examples; the others are measured while tuning."""
-TUNING_POISONED, TUNING_CLEAN = 320, 400
+TUNING_CLEAN, TUNING_TRAIN = 400, 2000
+"""Clean rows of tuning; of the poisoned training rows a quarter is its forget pool and a quarter its training rows."""
 
 Split = Literal["report", "tuning"]
 
@@ -113,15 +114,14 @@ def make_world(
     """
     poisoned = [row for row in rows["train"] if row["poisoned"]]
     clean = [row for row in rows["train"] if not row["poisoned"]]
-    given = [*poisoned[:TUNING_POISONED], *clean[:TUNING_CLEAN]]
-    rest = [*poisoned[TUNING_POISONED:], *clean[TUNING_CLEAN:]]
+    quarter = len(poisoned) // 4
     if split == "report":
+        rest = [*poisoned[2 * quarter :], *clean[TUNING_CLEAN + TUNING_TRAIN :]]
         pools, measured = Pools(rows["forget"], rows["retain"], rest), rows["test"]
     else:
-        pools, measured = (
-            Pools(poisoned[:TUNING_POISONED], clean[:TUNING_CLEAN], given),
-            rows["validation"][BUDGET_ROWS:],
-        )
+        train = [*poisoned[quarter : 2 * quarter], *clean[TUNING_CLEAN : TUNING_CLEAN + TUNING_TRAIN]]
+        pools = Pools(poisoned[:quarter], clean[:TUNING_CLEAN], train)
+        measured = rows["validation"][BUDGET_ROWS:]
     return World(
         name, model, reference, base, settings, pools, measured, rows["validation"][:BUDGET_ROWS],
         rows["judge_poisoned"], tuned_values(name),
