@@ -23,7 +23,7 @@ from rapidun.bench.cells import Cell, CellStore, time_left
 from rapidun.bench.plan import Arm, run_config
 from rapidun.bench.scenarios import Drawn, Row, draw
 from rapidun.bench.world import World
-from rapidun.errors import TrainingError
+from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
 from rapidun.files import write_jsonl
 from rapidun.influence.proposal import propose
@@ -157,7 +157,8 @@ class Sitting:
         """The judges, fitted once; they see no row of any draw."""
         prompts = config.evaluation.prompts or 0
         if prompts not in self._bench:
-            assert groups.evaluation is not None  # given for every world
+            if groups.evaluation is None:
+                raise InputError(f"world {self.world.name}: no evaluation rows, so nothing can be measured.")
             self._bench[prompts] = make_bench(
                 groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=groups.validation
             )
