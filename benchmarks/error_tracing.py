@@ -320,7 +320,8 @@ def page(results: dict[str, list[Row]], command: str, commit: str, seeds: int) -
         "two pairs, and behind BM25 on guitar -> piano, where half of the rows that hold the word are changed ones, so",
         "that the word alone says much. The two miss different rows, so their ranks were fused: an idea had after seed",
         "0 of two pairs had been looked at; seeds 1 and 2 confirm it. `rapidun trace --words` does the same with the",
-        "gradients of the index's own model.",
+        "gradients of the index's one model; the fusion with one model's gradients was not measured. Of the two, the",
+        "model before fine-tuning has the better gradients (lines *before* and *after*).",
         "",
     ]
     for name, of_pair in results.items():
