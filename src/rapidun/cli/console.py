@@ -102,26 +102,17 @@ def print_json(value: Any) -> None:
 
 
 def parse_method_options(pairs: list[str]) -> dict[str, Any]:
-    """``--option beta=0.2`` to ``{"beta": 0.2}``; the value is read as YAML.
-
-    Raises:
-        ConfigError: If there is no equals sign.
-    """
-    import yaml
-
-    from rapidun.errors import ConfigError
-
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--option {pair}: write it as name=value, for example beta=0.2.")
-        found[name.strip()] = yaml.safe_load(value)
-    return found
+    """``--option beta=0.2`` to ``{"beta": 0.2}``. Raises as `_parse_pairs`."""
+    return _parse_pairs(pairs, "--option", "name=value, for example beta=0.2")
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """``--set a.b=c`` to ``{"a.b": c}``; the value is read as YAML.
+    """``--set a.b=c`` to ``{"a.b": c}``. Raises as `_parse_pairs`."""
+    return _parse_pairs(pairs, "--set", "section.key=value, for example unlearning.steps=100")
+
+
+def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
+    """Names to values read as YAML.
 
     Raises:
         ConfigError: If there is no equals sign.
@@ -134,6 +125,6 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--set {pair}: write it as section.key=value, for example unlearning.steps=100.")
+            raise ConfigError(f"{flag} {pair}: write it as {form}.")
         found[name.strip()] = yaml.safe_load(value)
     return found
