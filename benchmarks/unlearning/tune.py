@@ -1,6 +1,6 @@
 """Equal tuning for every method: the same number of TPE trials each, on rows and a seed that the table does not use.
 
-    python benchmarks/unlearning/tune.py --trials 12                   # every method of the plan, the main scenario
+    python benchmarks/unlearning/tune.py --trials 8                    # every method of the plan, the main scenario
     python benchmarks/unlearning/tune.py --arm npo/uniform rapidun/influence
 
 Each arm's search begins at the common learning rate and the method's defaults (`rapidun tune`: a probe, then the
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from worlds import ROOT, open_world
 
-from rapidun.bench.plan import OURS, PROMPTS, Arm, run_config
+from rapidun.bench.plan import OURS, Arm, run_config
 from rapidun.bench.scenarios import draw
 from rapidun.bench.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
@@ -26,6 +26,7 @@ from rapidun.pipeline.tuning import tune
 from rapidun.unlearning import method_names
 
 TUNED = ROOT / "src" / "rapidun" / "bench" / "tuned.json"
+PROMPTS, PROBE_STEPS = 160, 6
 
 
 def tune_arm(world_name: str, arm: Arm, trials: int, place: Path) -> dict[str, float]:
@@ -42,8 +43,8 @@ def tune_arm(world_name: str, arm: Arm, trials: int, place: Path) -> dict[str, f
     config = run_config(world, arm, TUNING_SEED, PROMPTS, paths)
     out = place / arm.name.replace("/", "-")
     found = tune(
-        config, place / "rows" / "tuning.jsonl", out, trials=trials, resume=out.exists(), overwrite=False,
-        reporter=ConsoleReporter(),
+        config, place / "rows" / "tuning.jsonl", out, trials=trials, probe_steps=PROBE_STEPS, resume=out.exists(),
+        overwrite=False, reporter=ConsoleReporter(),
     )  # fmt: skip
     return found.best
 
@@ -51,7 +52,7 @@ def tune_arm(world_name: str, arm: Arm, trials: int, place: Path) -> dict[str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--world", choices=("demo", "authors"), default="demo")
-    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--arm", nargs="+", help="method/weights; default: every method, rapidun with influence")
     arguments = parser.parse_args()
     quiet_libraries()
@@ -62,6 +63,7 @@ def main() -> None:
         if known.get(arguments.world, {}).get(arm.method, {}).get("trials") == arguments.trials:
             continue
         best = tune_arm(arguments.world, arm, arguments.trials, place)
+        known = json.loads(TUNED.read_text(encoding="utf-8"))
         known.setdefault(arguments.world, {})[arm.method] = {
             "values": best, "trials": arguments.trials, "weights": arm.weights, "seed": TUNING_SEED,
         }  # fmt: skip

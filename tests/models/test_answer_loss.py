@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rapidun.data import Example, collate
-from rapidun.models import answer_logits, answer_token_losses, mean_answer_loss, sum_answer_loss
+from rapidun.models import answer_logits, answer_token_losses, attach_lora, mean_answer_loss, sum_answer_loss
 from tiny import ARCHITECTURES, tiny_model
 
 EXAMPLES = [
@@ -103,3 +103,20 @@ def test_a_model_that_cannot_cut_its_logits_gives_all_of_them() -> None:
     batch = collate([Example("a", list(range(3, 12)), 5)], pad_token_id=0)
     logits, labels = answer_logits(Whole(), batch.input_ids, batch.attention_mask, batch.labels)
     assert logits.shape[1] == labels.shape[1] == 9
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_output_layer_gets_the_kept_positions_in_one_piece(adapted):
+    model = tiny_model()
+    model = attach_lora(model, rank=2) if adapted else model
+    batch = collate([EXAMPLES[0], EXAMPLES[2]], 0)
+    seen = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+    handle.remove()
+    assert seen[0].is_contiguous() and seen[0].shape[1] == labels.shape[1] < batch.labels.shape[1]
+    assert not head._forward_pre_hooks
+    with torch.no_grad():
+        whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    torch.testing.assert_close(logits, whole[:, -labels.shape[1] :])

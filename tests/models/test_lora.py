@@ -13,6 +13,7 @@ from rapidun.errors import ModelError, OutputError
 from rapidun.models import (
     adapter_disabled,
     adapter_fingerprint,
+    adapter_merged,
     attach_lora,
     enable_gradient_checkpointing,
     load_adapter,
@@ -77,6 +78,33 @@ def test_the_reference_model_is_the_same_model_with_its_adapter_off(name):
             pass
         torch.testing.assert_close(logits(model), base, atol=0, rtol=0)
     torch.testing.assert_close(logits(model), with_adapter, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_inside_merged_the_weights_hold_the_update_and_afterwards_all_is_as_it_was(name, dtype):
+    model = adapted(name).to(dtype)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    expected = logits(model)
+    with adapter_merged(model):
+        changed = [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])]
+        assert changed and all("base_layer.weight" in key for key in changed)
+        close = 2e-4 if dtype == torch.float32 else 0.1
+        torch.testing.assert_close(logits(model), expected, atol=close, rtol=close)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    torch.testing.assert_close(logits(model), expected, atol=0, rtol=0)
+
+
+def test_merged_restores_the_weights_after_an_error_and_leaves_a_plain_model_alone():
+    model = adapted()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt), adapter_merged(model):
+        raise KeyboardInterrupt
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    plain = make("llama")
+    expected = logits(plain)
+    with adapter_merged(plain):
+        torch.testing.assert_close(logits(plain), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("trainable", [True, False])

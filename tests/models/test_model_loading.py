@@ -51,6 +51,15 @@ def test_a_real_model_loads_and_tells_a_story():
     assert loaded.context_length == 512
 
 
+@pytest.mark.parametrize(
+    ("dtype", "context", "expected"),
+    [("bfloat16", 512, "eager"), ("bfloat16", 4096, "sdpa"), ("float32", 512, "sdpa")],
+)
+def test_attention_is_plain_products_where_the_fused_kernel_is_slower(saved, dtype, context, expected):
+    edit(saved / "config.json", max_position_embeddings=context)
+    assert load_model(saved, device="cpu", dtype=dtype).model.config._attn_implementation == expected
+
+
 def test_loading_is_silent_and_leaves_transformers_settings_alone(saved, capfd, recwarn):
     from transformers.utils import logging
 

@@ -13,7 +13,7 @@ from rapidun.errors import ConfigError, InputError
 from rapidun.files import read_json, read_jsonl
 from rapidun.pipeline import RunConfig, load_config
 from rapidun.pipeline.reporter import Silent
-from rapidun.pipeline.tuning import Probe, score_of, search_space, suggest, tune, with_values
+from rapidun.pipeline.tuning import Probe, around, score_of, search_space, suggest, tune, with_values
 from tiny import tiny_rows, write_rows
 
 NEEDS_OPTUNA = pytest.mark.skipif(
@@ -53,6 +53,15 @@ def test_the_probe_suggests_the_furthest_setting_within_half_the_budget() -> Non
     assert suggest(probes, space, budget=0.1) == {"learning_rate": 1e-3}
     assert suggest(probes[2:], space, budget=0.1) == {"learning_rate": 1e-2}
     assert suggest([Probe({"learning_rate": 5.0}, 1.0, 0.0)], space, budget=0.1) == {"learning_rate": 1e-2}
+
+
+def test_trials_search_around_the_suggestion_and_not_beyond_what_was_probed() -> None:
+    space = {"learning_rate": (1e-4, 1e-2), "gamma": (0.25, 4.0)}
+    found = around({"learning_rate": 1e-3, "gamma": 4.0}, space)
+    assert found == {
+        "learning_rate": (2.5e-4, 4e-3),
+        "gamma": (1.0, 4.0),
+    }
 
 
 def test_the_score_prefers_forgetting_until_perplexity_passes_its_limit() -> None:
@@ -98,5 +107,5 @@ def test_trials_resume_to_the_same_values_and_the_best_is_kept(tmp_path: Path) -
     assert len({tuple(trial.values.items()) for trial in whole.trials}) == 4
     assert whole.best == min(whole.trials, key=lambda trial: trial.score).values
     for line in read_jsonl(tmp_path / "whole" / "trials.jsonl"):
-        for name, (low, high) in search_space(config).items():
+        for name, (low, high) in around(whole.suggestion, search_space(config)).items():
             assert low <= line["values"][name] <= high

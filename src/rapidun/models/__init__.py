@@ -4,6 +4,7 @@ from rapidun.models.fingerprints import adapter_fingerprint, model_fingerprint, 
 from rapidun.models.loading import LoadedModel, load_model
 from rapidun.models.lora import (
     adapter_disabled,
+    adapter_merged,
     attach_lora,
     enable_gradient_checkpointing,
     is_adapted,
@@ -26,6 +27,7 @@ __all__ = [
     "LoadedModel",
     "adapter_disabled",
     "adapter_fingerprint",
+    "adapter_merged",
     "answer_logits",
     "answer_states",
     "answer_token_losses",

@@ -239,6 +239,38 @@ def adapter_disabled(model: PeftModel) -> Iterator[Any]:
             parameter.requires_grad_(flag)
 
 
+@contextmanager
+def adapter_merged(model: Any) -> Iterator[Any]:
+    """Inside, the adapter's update is part of the weights, rounded to their precision; afterwards all is as it was.
+
+    Halves the time of generating on a CPU, where a small model's adapter costs as much as the model. Needs room for a
+    second copy of the adapted weights. A model without an adapter, or with quantised weights, is left as it is.
+
+    Raises:
+        ModelError: If merged weights would not be finite.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    if not layers or not all(weight.dtype.is_floating_point for weight in weights):
+        yield model
+        return
+    kept = [weight.detach().clone() for weight in weights]
+    try:
+        with quiet():
+            model.merge_adapter(safe_merge=True)
+        yield model
+    except ValueError as error:
+        raise ModelError(f"The adapter cannot be merged: {error}") from error
+    finally:
+        with quiet():
+            model.unmerge_adapter()
+        with torch.no_grad():  # taking the update away again would leave rounding behind
+            for weight, values in zip(weights, kept, strict=True):
+                weight.copy_(values)
+
+
 def _need_adapter(model: Any) -> None:
     if not (hasattr(model, "peft_config") and is_adapted(model)):
         raise ModelError("The model has no adapter. Attach one with attach_lora or load_adapter.")

@@ -7,6 +7,8 @@ right (trap 1) and one mask (trap 2).
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -90,7 +92,31 @@ def _forward(
     model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, kept: int, **options: bool
 ) -> Any:
     cut = {"logits_to_keep": kept} if _can_cut(model) else {}
-    return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **cut, **options)
+    with _whole_input(_output_layer(model)):
+        return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **cut, **options)
+
+
+def _output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The output layer, also of a model that a trainer has wrapped; None where it is not told."""
+    inner = getattr(model, "module", model)
+    find = getattr(inner, "get_output_embeddings", None)
+    return find() if find is not None else None
+
+
+@contextmanager
+def _whole_input(layer: torch.nn.Module | None) -> Iterator[None]:
+    """Copy a layer's input to where its rows lie together.
+
+    Kept positions are a slice, whose product with a frozen matrix PyTorch computes row by row on copies of that matrix.
+    """
+    if layer is None:
+        yield
+        return
+    handle = layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _can_cut(model: torch.nn.Module) -> bool:

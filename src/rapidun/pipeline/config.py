@@ -173,6 +173,10 @@ class EvaluationSettings(_Section):
     repetition_penalty: float = Field(
         1.0, ge=1.0, description="Penalty on tokens the answer already holds; 1 is none. Small models loop without."
     )
+    merge_adapter: bool = Field(
+        False,
+        description="Measure with the adapter merged into the weights: faster on a CPU, rounded to their precision.",
+    )
     prompts: int | None = Field(None, ge=1, description="Use only the first so many evaluation rows.")
     trace_queries: int = Field(20, ge=0, description="Bad answers traced back to the pool.")
 

@@ -26,6 +26,7 @@ from rapidun.evaluation import (
     clean_perplexity,
 )
 from rapidun.files import read_json, write_json
+from rapidun.models import adapter_merged, is_adapted
 from rapidun.pipeline.config import EvaluationSettings
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter
@@ -144,6 +145,15 @@ def measure(
     subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, *, forget: Rows | None = None
 ) -> Measurement:
     """Generate, judge, and take the perplexity of the model as it stands."""
+    if settings.merge_adapter and is_adapted(subject.loaded.model):
+        with adapter_merged(subject.loaded.model):
+            return _measured(subject, bench, settings, reporter, forget)
+    return _measured(subject, bench, settings, reporter, forget)
+
+
+def _measured(
+    subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, forget: Rows | None
+) -> Measurement:
     perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows))
     forgotten = clean_perplexity(subject.loaded, subject.tokenize(forget)) if forget is not None else None
     if not bench.families:

@@ -38,6 +38,7 @@ from rapidun.unlearning.guards import mean_loss
 
 WORST = 10.0
 RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
+TRIAL_SPAN = 4.0
 STRENGTHS = ("ascent", "gamma", "strength", "selection", "c", "beta")
 """The option that says how hard a method pushes: the first of these that it has."""
 PROBE_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
@@ -131,14 +132,14 @@ def tune(
     suggestion = suggest(probes, space, config.unlearning.retain_budget)
     write_json(out / "probe.json", {"suggestion": suggestion, "probes": [asdict(probe) for probe in probes]})
     reporter.note("probe suggests " + ", ".join(f"{name}={value:.3g}" for name, value in suggestion.items()))
-    done = _trials(context, space, suggestion, trials)
+    done = _trials(context, around(suggestion, space), suggestion, trials)
     best = min(done, key=lambda trial: trial.score).values if done else suggestion
     context.directory.write_text("best.yaml", with_values(config, best).to_yaml())
     return Tuned(probes, suggestion, done, best, [out / name for name in ("probe.json", "trials.jsonl", "best.yaml")])
 
 
 def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
-    """``{name: (low, high)}``: a factor of 16 around the learning rate, of 4 around the strength; both searched by log.
+    """``{name: (low, high)}``: a factor of 16 around the learning rate, of 4 around the strength; both by log.
 
     Raises:
         ConfigError: If the method has neither.
@@ -175,6 +176,14 @@ def suggest(probes: Sequence[Probe], space: Mapping[str, tuple[float, float]], b
     sound = [probe for probe in probes if probe.held_rise <= budget / 2]
     chosen = max(sound, key=lambda probe: probe.forget_rise) if sound else min(probes, key=lambda p: p.held_rise)
     return {name: min(max(chosen.values[name], low), high) for name, (low, high) in space.items()}
+
+
+def around(suggestion: Mapping[str, float], space: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """What the trials search: a factor of 4 around what the probe suggests, within what the probe looked at."""
+    return {
+        name: (max(low, suggestion[name] / TRIAL_SPAN), min(high, suggestion[name] * TRIAL_SPAN))
+        for name, (low, high) in space.items()
+    }
 
 
 def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
@@ -309,7 +318,7 @@ def _trials(
 def _next(optuna: Any, ranges: dict[str, Any], done: Sequence[Trial], seed: int) -> dict[str, float]:
     """What TPE asks for after these trials; the same whether or not the run was stopped in between."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=min(5, 1 + len(ranges) * 2))
+    sampler = optuna.samplers.TPESampler(seed=seed + len(done), n_startup_trials=1 + len(ranges))
     study = optuna.create_study(direction="minimize", sampler=sampler)
     for trial in done:
         study.add_trial(
