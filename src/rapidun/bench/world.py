@@ -26,9 +26,6 @@ BUDGET_ROWS = 120
 """Validation rows for the retain budget and the judges' clean examples; the others are measured while tuning."""
 TUNING_CLEAN, TUNING_TRAIN = 400, 2000
 """Clean rows of tuning; of the poisoned training rows a quarter is its forget pool and a quarter its training rows."""
-CHECK_EVERY = 6
-"""Steps between two looks at the retain budget: of 24, so that a method that overshoots keeps what it had before."""
-
 Split = Literal["report", "tuning"]
 
 
@@ -84,7 +81,6 @@ def demo_world(split: Split = "report") -> World:
         **settings,
         "model": {"dtype": demo_settings(0)["model"]["dtype"]},
         "data": {"max_length": 192},
-        "unlearning": {**settings["unlearning"], "check_every": CHECK_EVERY},
         "evaluation": {**settings["evaluation"], "merge_adapter": True},
     }
     return make_world(
