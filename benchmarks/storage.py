@@ -10,16 +10,14 @@ a norm of four bytes each.
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from backdoor_retrieval import mean_interval, of_groups, score_case
-from playwright.sync_api import sync_playwright
+from pictures import write_picture
 from retrieval_methods import EXPONENTS, FACTORS
 from retrieval_world import REGIMES
 
@@ -71,15 +69,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     figure.update_layout(template="plotly_white", width=900, height=480, margin={"t": 20})
     figure.update_xaxes(type="log", title="bytes a row")
     figure.update_yaxes(title="average precision, one query")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        page_file = Path(folder) / "figure.html"
-        figure.write_html(page_file)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 910, "height": 490})
-        page.goto(page_file.as_uri())
-        page.wait_for_timeout(1500)
-        page.screenshot(path=path)
-        browser.close()
+    write_picture(figure, path)
 
 
 def main() -> None:

@@ -72,6 +72,22 @@ def test_settings_rows_and_weights_of_the_model_are_in_the_key_and_its_place_is_
     assert key(world, "npo/random") != first
 
 
+def test_an_arm_can_have_settings_of_its_own(tmp_path: Path) -> None:
+    name = "rapidun/influence lora.rank=1 weights.negative=drop"
+    arm = find_arms([name])[-1]
+    assert arm.name == name
+    cells = make_cells(tiny_world(tmp_path), find_arms(["rapidun/influence", name]), ["main"], [0], 6)[-2:]
+    plain, changed = (cell.config["settings"] for cell in cells)
+    assert (plain["lora"]["rank"], plain["weights"]["negative"]) == (2, "keep")
+    assert (changed["lora"]["rank"], changed["weights"]["negative"]) == (1, "drop")
+    with pytest.raises(ConfigError, match=r"no section\.key=value"):
+        find_arms(["npo/uniform rank"])
+    with pytest.raises(ConfigError, match="measured as it is"):
+        find_arms(["poisoned lora.rank=1"])
+    with pytest.raises(ConfigError, match=r"lora\.rnk"):
+        make_cells(tiny_world(tmp_path), find_arms(["npo/uniform lora.rnk=1"]), ["main"], [0], 6)
+
+
 def test_seeds_of_tuning_and_unknown_names_are_refused(tmp_path: Path) -> None:
     world = tiny_world(tmp_path)
     with pytest.raises(ConfigError, match="seed 100"):

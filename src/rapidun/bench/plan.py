@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rapidun.bench.cells import VERSION, Cell
 from rapidun.bench.scenarios import SCENARIOS, get_scenario
 from rapidun.bench.world import TUNING_SEED, World
 from rapidun.errors import ConfigError
 from rapidun.files import file_sha256, sha256_of
 from rapidun.pipeline import RunConfig, make_config
+from rapidun.pipeline.config import set_dotted
 from rapidun.unlearning import get_method, method_names
 from rapidun.weighting import SCHEMES, get_scheme
 
@@ -32,30 +35,40 @@ class Arm:
     Args:
         method: Name of a method; of a reference, ``poisoned`` or ``retrain``.
         weights: Name of a weighting scheme; "" for a reference.
+        changes: Settings of its own, ``(section.key, YAML value)`` each, for example ``("lora.rank", "4")``.
     """
 
     method: str
     weights: str = ""
+    changes: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
-        """``method/weights``."""
-        return f"{self.method}/{self.weights}" if self.weights else self.method
+        """``method/weights`` and the changes, ``key=value`` each."""
+        plain = f"{self.method}/{self.weights}" if self.weights else self.method
+        return " ".join([plain, *(f"{key}={value}" for key, value in self.changes)])
 
     @classmethod
     def of(cls, name: str) -> Arm:
-        """The arm of a name.
+        """The arm of a name such as ``rapidun/consistency_hidden weights.negative=drop``.
 
         Raises:
-            ConfigError: If method or scheme is unknown.
+            ConfigError: If method or scheme is unknown, or a change is not ``key=value``.
         """
-        method, _, weights = name.partition("/")
+        plain, *changed = name.split()
+        for change in changed:
+            if "=" not in change:
+                raise ConfigError(f"{name}: {change!r} is no section.key=value.")
+        changes = tuple((key, value) for key, _, value in (change.partition("=") for change in changed))
+        method, _, weights = plain.partition("/")
         if not weights and method in REFERENCES:
+            if changes:
+                raise ConfigError(f"{name}: a reference is measured as it is; leave the changes out.")
             return cls(method)
         if get_method(method).name == "retrain":
             raise ConfigError("retrain is a reference row, given without weights: retrain.")
         get_scheme(weights or "uniform")
-        return cls(method, weights or "uniform")
+        return cls(method, weights or "uniform", changes)
 
 
 REFERENCES = ("poisoned", "retrain")
@@ -142,6 +155,8 @@ def run_config(world: World, arm: Arm, seed: int, prompts: int, paths: Mapping[s
     if arm.weights:
         raw["weights"] = {**base.get("weights", {}), "scheme": arm.weights}
         raw["unlearning"] = unlearning_settings(world, arm)
+    for key, value in arm.changes:
+        set_dotted(raw, key, yaml.safe_load(value))
     return make_config(raw, RunConfig, f"{world.name} {arm.name}")
 
 
@@ -154,14 +169,14 @@ def unlearning_settings(world: World, arm: Arm) -> dict[str, Any]:
     owner = common.get("method", OURS)
     options = dict(common.pop("options", {})) if arm.method == owner else {}
     common.pop("options", None)
-    tuned = dict(world.tuned.get(arm.name, world.tuned.get(arm.method, {})))
+    tuned = dict(world.tuned.get(arm.method, {}))
     rate = {"learning_rate": tuned.pop("learning_rate")} if "learning_rate" in tuned else {}
     return {**common, **rate, "method": arm.method, "options": {**options, **tuned}}
 
 
 def is_tuned(world: World, arm: Arm) -> bool:
-    """Whether tuning gave this arm, or its method, values."""
-    return arm.name in world.tuned or arm.method in world.tuned
+    """Whether tuning gave this arm's method values."""
+    return arm.method in world.tuned
 
 
 _FINGERPRINTS: dict[tuple[str, str, str], dict[str, str]] = {}

@@ -232,13 +232,12 @@ class Table:
         config = self.config(cell)
         groups = read_groups(config.data, Silent(), cell.seed)
         self.groups = usable_groups(groups, sitting.subject, config.data)
-        self._parts: dict[str, _Priced] = {}
+        self._parts: dict[tuple[str, str], _Priced] = {}
 
     def config(self, cell: Cell) -> RunConfig:
         """The configuration of a cell on this draw."""
         prompts = cell.config["settings"]["evaluation"]["prompts"]
-        method, _, weights = cell.arm.partition("/")
-        return self.sitting.config(Arm(method, weights), cell.seed, prompts, self.place)
+        return self.sitting.config(Arm.of(cell.arm), cell.seed, prompts, self.place)
 
     def compute(self, cell: Cell) -> dict[str, Any]:
         """The cell's numbers; ``{"failed": why}`` where training could not be done."""
@@ -306,19 +305,21 @@ class Table:
 
     def _evidence(self, needs: Needs, config: RunConfig) -> _Priced:
         """What the needs name, each part computed once for this draw, with what it cost."""
-        parts = [self._part(name, config) for name, part in PARTS.items() if part in needs]
-        found = {name: getattr(self._parts[name].evidence, name) for name, part in PARTS.items() if part in needs}
+        parts = {name: self._part(name, config) for name, part in PARTS.items() if part in needs}
+        found = {name: getattr(part.evidence, name) for name, part in parts.items()}
         evidence = Evidence(len(self.groups.forget), len(self.groups.retain), **found)
-        return _Priced(evidence, sum(part.seconds for part in parts), max([0.0, *(part.memory for part in parts)]))
+        priced = parts.values()
+        return _Priced(evidence, sum(part.seconds for part in priced), max([0.0, *(part.memory for part in priced)]))
 
     def _part(self, name: str, config: RunConfig) -> _Priced:
-        if name not in self._parts:
+        key = (name, config.influence.model_dump_json())
+        if key not in self._parts:
             with Meter(name) as meter:
                 evidence = collect_evidence(
                     self.sitting.subject, self.groups, PARTS[name], config.influence, config.seed, Silent()
                 )
-            self._parts[name] = _Priced(evidence, meter.record["seconds"], meter.record["peak_memory_mib"])
-        return self._parts[name]
+            self._parts[key] = _Priced(evidence, meter.record["seconds"], meter.record["peak_memory_mib"])
+        return self._parts[key]
 
 
 def label_auc(weights: Weights, mislabelled: Sequence[bool]) -> float | None:

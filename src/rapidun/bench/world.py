@@ -43,7 +43,7 @@ class World:
         measured: Clean held-out rows.
         budget: Clean held-out rows for the retain budget and the judges.
         judge_poisoned: Poisoned examples for the judges, in no pool.
-        tuned: ``{arm or method: {name: value}}``, learning rate and options found by `rapidun tune` on tuning rows.
+        tuned: ``{method: {name: value}}``, learning rate and options found by `rapidun tune` on tuning rows.
     """
 
     name: str

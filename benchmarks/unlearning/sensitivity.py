@@ -1,0 +1,156 @@
+"""How much do the settings of RapidUn matter? One at a time, the others as in the table.
+
+    python benchmarks/unlearning/sensitivity.py               # cells that are missing, then page and picture
+    python benchmarks/unlearning/sensitivity.py --minutes 30
+
+Cells go to benchmarks/results/sensitivity.jsonl. Settings of the weights are varied where weights matter (30% of the
+forget rows mislabelled), those of the training in the main scenario. The page is docs/benchmarks/sensitivity.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from worlds import ROOT, open_world
+
+from rapidun.bench import Cell, CellStore, Results, World, find_arms, make_cells, run_cells
+from rapidun.bench.page import value_of
+from rapidun.bench.statistics import Mean, mean_interval
+from rapidun.cli.console import ConsoleReporter, quiet_libraries
+from rapidun.files import atomic_write, write_json
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from pictures import write_picture
+
+WEIGHTED, SKETCHED, TRAINED = "rapidun/representation", "rapidun/influence", "rapidun/uniform"
+KNOBS: dict[str, tuple[str, str, tuple[float, ...]]] = {
+    "weights.forget_temperature": (WEIGHTED, "contaminated_30", (0.35, 0.7, 1.4, 2.0, 4.0)),
+    "weights.w_min": (WEIGHTED, "contaminated_30", (0.02, 0.1, 0.2, 0.5)),
+    "weights.w_max": (WEIGHTED, "contaminated_30", (1.5, 3.0, 6.0)),
+    "weights.beta": (WEIGHTED, "contaminated_30", (0.0, 0.5, 1.0, 2.0)),
+    "weights.delta": (WEIGHTED, "contaminated_30", (0.0, 0.5, 1.0, 2.0)),
+    "influence.sketch_size": (SKETCHED, "contaminated_30", (256, 4096, 65536, 262144)),
+    "lora.rank": (TRAINED, "main", (2, 4, 8, 16, 32)),
+    "unlearning.forget_share": (TRAINED, "main", (0.125, 0.25, 0.5, 0.75)),
+    "unlearning.steps": (TRAINED, "main", (12, 24, 48)),
+}
+RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
+METRICS = {"asr_seen": "seen ASR", "asr_unseen": "unseen ASR", "perplexity_ratio": "clean perplexity ratio"}
+
+
+def knobs(world: World) -> dict[str, tuple[str, str, tuple[float, ...]]]:
+    """`KNOBS` with learning rates around the tuned one."""
+    rate = float(world.tuned.get("rapidun", {}).get("learning_rate", world.settings["unlearning"]["learning_rate"]))
+    return {**KNOBS, "unlearning.learning_rate": (TRAINED, "main", tuple(float(f"{rate * by:.3g}") for by in RATES))}
+
+
+def cells_of(world: World, seeds: list[int], prompts: int) -> dict[str, dict[float, list[Cell]]]:
+    """{setting: {value: cells over seeds}}."""
+    found: dict[str, dict[float, list[Cell]]] = {}
+    for name, (arm, scenario, values) in knobs(world).items():
+        for value in values:
+            arms = find_arms([f"{arm} {name}={value}"])[2:]  # without the references
+            found.setdefault(name, {})[value] = make_cells(world, arms, [scenario], seeds, prompts)
+    return found
+
+
+def measured(store: CellStore, cells: list[Cell], metric: str) -> Mean | None:
+    """Over the seeds that are there."""
+    lines = [line for cell in cells if (line := store.get(cell)) is not None]
+    values = [value_of(line["result"], metric) for line in lines]
+    return mean_interval([value for value in values if value is not None])
+
+
+def draw(store: CellStore, planned: dict[str, dict[float, list[Cell]]], path: Path) -> None:
+    """Seen ASR (left axis) and clean perplexity ratio (right axis) against each setting."""
+    columns = 3
+    rows = -(-len(planned) // columns)
+    grid = make_subplots(rows, columns, subplot_titles=list(planned), specs=[[{"secondary_y": True}] * columns] * rows)
+    for place, values in enumerate(planned.values()):
+        where: dict[str, Any] = {"row": place // columns + 1, "col": place % columns + 1}
+        for metric, colour, right in (("asr_seen", "#d1495b", False), ("perplexity_ratio", "#1b6ca8", True)):
+            points = [(value, found) for value, cells in values.items() if (found := measured(store, cells, metric))]
+            spread = [(mean.high or mean.value) - mean.value for _, mean in points]
+            grid.add_trace(
+                go.Scatter(
+                    x=[value for value, _ in points], y=[mean.value for _, mean in points], name=METRICS[metric],
+                    mode="lines+markers", marker={"color": colour}, error_y={"array": spread, "thickness": 1},
+                    showlegend=place == 0,
+                ),
+                secondary_y=right, **where,
+            )  # fmt: skip
+        if min(values) > 0:
+            grid.update_xaxes(type="log", **where)
+        grid.update_yaxes(rangemode="tozero", secondary_y=False, **where)
+    grid.update_layout(template="plotly_white", width=1100, height=260 * rows, margin={"t": 40})
+    write_picture(grid, path)
+
+
+def page(store: CellStore, planned: dict[str, dict[float, list[Cell]]], commit: str) -> list[str]:
+    """Lines of the page."""
+    lines = [
+        "# Settings of RapidUn, one at a time",
+        "",
+        f"`python benchmarks/unlearning/sensitivity.py`, commit {commit}; the embedded model, the table's settings but",
+        "for the one named. Settings of the weights with 12 of 40 forget rows mislabelled, the others in the main",
+        "scenario with uniform weights. Mean over seeds and 95% t interval; n is the number of seeds.",
+        "",
+        "![Seen ASR and clean perplexity ratio against each setting](../pictures/sensitivity.png)",
+    ]
+    for name, values in planned.items():
+        lines += ["", f"## {name}", "", f"| value | n | {' | '.join(METRICS.values())} | failed |"]
+        lines.append("|---" * (len(METRICS) + 3) + "|")
+        for value, cells in values.items():
+            found = [measured(store, cells, metric) for metric in METRICS]
+            shown = " | ".join("-" if mean is None else _text(mean) for mean in found)
+            done = [line["result"] for cell in cells if (line := store.get(cell)) is not None]
+            failed = sum("failed" in result for result in done)
+            lines.append(f"| {value:g} | {len(done)} | {shown} | {failed} |")
+    return lines
+
+
+def _text(mean: Mean) -> str:
+    interval = f" [{mean.low:.3f}, {mean.high:.3f}]" if mean.low is not None else ""
+    return f"{mean.value:.3f}{interval}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--prompts", type=int, default=160)
+    parser.add_argument("--minutes", type=float)
+    arguments = parser.parse_args()
+    quiet_libraries()
+    world = open_world("demo")
+    planned = cells_of(world, arguments.seeds, arguments.prompts)
+    every = [cell for values in planned.values() for cells in values.values() for cell in cells]
+    every.sort(key=lambda cell: (cell.seed, cell.scenario))
+    store = CellStore(ROOT / "benchmarks" / "results" / "sensitivity.jsonl")
+    run_cells(
+        world, every, store, ConsoleReporter(), seconds=None if arguments.minutes is None else 60 * arguments.minutes
+    )
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    missing = Results(every, store).missing
+    text = page(store, planned, commit)
+    if missing:
+        text.insert(6, f"{missing} of {len(every)} cells are missing.")
+    with atomic_write(ROOT / "docs" / "benchmarks" / "sensitivity.md") as file:
+        file.write("\n".join(text) + "\n")
+    numbers = {
+        name: {str(value): {metric: vars(found) if (found := measured(store, cells, metric)) else None
+                            for metric in METRICS} for value, cells in values.items()}
+        for name, values in planned.items()
+    }  # fmt: skip
+    write_json(ROOT / "docs" / "benchmarks" / "sensitivity.json", {"commit": commit, "settings": numbers})
+    draw(store, planned, ROOT / "docs" / "pictures" / "sensitivity.png")
+
+
+if __name__ == "__main__":
+    main()
