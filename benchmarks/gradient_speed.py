@@ -5,6 +5,7 @@
 * Collecting per-example sketched gradients against a plain forward and backward pass of the same batch that gives the
   same tensors' summed gradients (LoRA factors, or the linear layers of a base model whose other weights are frozen);
   the readout against the same, though it needs the forward pass alone.
+* Where the time of a collection goes: the same passes with one step of the work after the other.
 * Sketching a gradient of 4.2 million values to K = 65,536.
 * The sketch's error on real LoRA gradients against the theory's 1/sqrt(K), and its empty coordinates.
 """
@@ -19,6 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +41,36 @@ from rapidun.gradients import (
     collect_vectors,
     make_collector,
 )
+from rapidun.gradients.factors import Gradients
+from rapidun.gradients.norms import divisors, row_norms
+from rapidun.gradients.state import differentiable_inputs, frozen
 from rapidun.models.losses import answer_logits, mean_answer_loss
 
 K = 65_536
 REPEATS = 5
+SHORT_REPEATS = 15  # of one row at a time
 SHAPES = ((256, 704, 6, 128), (512, 1408, 8, 256))  # hidden, mlp, layers, length
 BATCHES = ((1, 8, 32), (1,))  # rows, for each shape
+BROKEN_DOWN = (("lora", 1), ("linear", 1), ("linear", 8))  # targets and rows of the first shape
 SECTION = "## Against bergson"  # kept from here on: benchmarks/bergson_speed.py writes it
+PARTS = (
+    "plain pass",
+    "of it, all but the weights' gradients",
+    "of it, the weights' summed gradients",
+    "the collector's own pass and hooks, more than a pass without weights' gradients",
+    "forming every example's gradients",
+    "their norms, and dividing by them",
+    "buckets and signs",
+    "changing signs and adding to the buckets",
+    "collecting, all of it",
+)
+TRIED = (
+    "Tried and left out: forming and sketching a few rows of a weight at a time, so that 1 MB of cache holds them (no",
+    "gain at 8 rows); fewer rows of the batch at a time (3% slower at 8 rows). On the sketch alone, one row, from main",
+    "memory: halves and quarters of its chunks (1.60 and 1.85 ns a value, not 1.32); remembering buckets instead of",
+    "hashes (three times the memory, no gain); twice the buckets in place of signs (0.55 ns a value against",
+    "0.47 + 0.11). What is left at one row is memory traffic: gradient, hash, bucket and sum of every value pass once.",
+)
 SKETCHES = ((1, 65_536), (8, 65_536), (16, 65_536), (8, 4_194_304))  # rows, values a tensor; 4,194,304 in all
 
 
@@ -90,10 +115,10 @@ def seconds(job: Callable[[], object]) -> float:
     return float(np.median(taken))
 
 
-def alternating(jobs: dict[str, Callable[[], object]]) -> dict[str, np.ndarray]:
+def alternating(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
     """Processor seconds of every job, in turn, after one round to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(REPEATS + 1):
+    for _ in range(repeats + 1):
         for name, job in jobs.items():
             began = time.process_time()
             job()
@@ -101,31 +126,83 @@ def alternating(jobs: dict[str, Callable[[], object]]) -> dict[str, np.ndarray]:
     return {name: np.array(values[1:]) for name, values in taken.items()}
 
 
+def plain_pass(model: torch.nn.Module, batch: Batch) -> None:
+    """The summed gradients of what requires one."""
+    logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+    mean_answer_loss(logits, labels).sum().backward()
+    model.zero_grad(set_to_none=True)
+
+
+def pass_without_gradients(model: torch.nn.Module, batch: Batch) -> None:
+    """Forward and backward to every layer, for no weight's gradient."""
+    with frozen(model), differentiable_inputs(model):
+        logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+        mean_answer_loss(logits, labels).sum().backward()
+
+
 def collection_rows(targets: str, hidden: int, mlp: int, layers: int, rows: int, length: int) -> list[str]:
     """One line a sketch: collecting against a plain forward and backward pass of the same targets."""
     model, batch = make_model(hidden, mlp, layers, targets), make_batch(rows, length)
-
-    def plain() -> None:
-        logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
-        mean_answer_loss(logits, labels).sum().backward()
-        model.zero_grad(set_to_none=True)
-
     sketches: dict[str, Sketch] = {"RapidGrad(65,536)": RapidGrad(K), "FactoredSketch(16)": FactoredSketch(16)}
     if targets == "linear":
         sketches["Readout(4,096)"] = Readout(4096)
-    jobs: dict[str, Callable[[], object]] = {"plain": plain}
+    jobs: dict[str, Callable[[], object]] = {"plain": partial(plain_pass, model, batch)}
     for name, sketch in sketches.items():
         for normalize in ("layer", "none"):
             collector = make_collector(model, sketch, targets, normalize)
             jobs[f"{name}, {normalize}"] = partial(collector, batch, sketch)
     values = sum(GradientCollector(model, targets).sizes.values())
-    seconds = alternating(jobs)
+    seconds = alternating(jobs, SHORT_REPEATS if rows == 1 else REPEATS)
     one = np.median(seconds["plain"])
     start = f"| {targets} | {layers} x {hidden} | {rows} x {length} | {values / 1e6:.2f} M | {one:.3f}"
     return [
         f"{start} | {name} | {np.median(taken):.3f} | {np.median(taken / seconds['plain']):.2f} |"
         for name, taken in seconds.items()
         if name != "plain"
+    ]
+
+
+def breakdown(targets: str, rows: int) -> list[tuple[float, float]]:
+    """Milliseconds of each of `PARTS` and share of the plain pass: every job does one part more than the last."""
+    hidden, mlp, layers, length = SHAPES[0]
+    model, batch = make_model(hidden, mlp, layers, targets), make_batch(rows, length)
+    collector, sketch = GradientCollector(model, targets), RapidGrad(K)
+
+    def divide(name: str, rows: slice, gradients: Gradients) -> torch.Tensor:
+        values = gradients.formed()
+        return values.div_(divisors(row_norms(values)))
+
+    def hash_too(name: str, rows: slice, gradients: Gradients) -> None:
+        values = divide(name, rows, gradients)
+        for number, chunk in enumerate(values.split(2**16, dim=1)):
+            sketch.buckets_and_signs(name, number, chunk.shape[1], chunk.device)
+
+    jobs: dict[str, Callable[[], object]] = {
+        "plain": partial(plain_pass, model, batch),
+        "without": partial(pass_without_gradients, model, batch),
+        "hooks": partial(collector.visit, batch, lambda name, rows, gradients: None),
+        "formed": partial(collector.visit, batch, lambda name, rows, gradients: gradients.formed()),
+        "divided": partial(collector.visit, batch, divide),
+        "hashed": partial(collector.visit, batch, hash_too),
+        "all": partial(collector, batch, sketch),
+    }
+    taken = {name: 1000 * np.median(values) for name, values in alternating(jobs, 3 * REPEATS).items()}
+    steps = [taken[after] - taken[before] for before, after in pairwise(list(jobs)[1:])]
+    parts = [taken["plain"], taken["without"], taken["plain"] - taken["without"], *steps, taken["all"]]
+    return [(part, part / taken["plain"]) for part in parts]
+
+
+def breakdown_table() -> list[str]:
+    """One line a part, one column a case."""
+    columns = [breakdown(targets, rows) for targets, rows in BROKEN_DOWN]
+    lines = [
+        f"| {part} | " + " | ".join(f"{column[row][0]:.1f} ({column[row][1]:.0%})" for column in columns) + " |"
+        for row, part in enumerate(PARTS)
+    ]
+    return [
+        "| part | " + " | ".join(f"{targets}, {rows} x {SHAPES[0][3]}" for targets, rows in BROKEN_DOWN) + " |",
+        "|---" * (1 + len(columns)) + "|",
+        *lines,
     ]
 
 
@@ -178,14 +255,21 @@ def main() -> None:
     text = [
         "# Gradient collection and the sketch",
         "",
-        f"`python benchmarks/gradient_speed.py`, commit {commit}; one thread, median processor seconds of {REPEATS},",
-        "in turn with the plain pass.",
+        f"`python benchmarks/gradient_speed.py`, commit {commit}; one thread, median processor seconds of {REPEATS}",
+        f"({SHORT_REPEATS} for one row), in turn with the plain pass. The plain pass computes logits from the batch's",
+        "first answer token on, the collector at the answer tokens alone.",
         "",
         "## Collecting against a plain forward and backward pass of the same batch (bar 1.15)",
         "",
         "| targets | model | batch | values tracked | plain, s | sketch, normalisation | collecting, s | ratio |",
         "|---|---|---|---|---|---|---|---|",
         *collected,
+        "",
+        "## Where the time goes: RapidGrad(65,536), layer, model 6 x 256; ms (share of the plain pass)",
+        "",
+        *breakdown_table(),
+        "",
+        *TRIED,
         "",
         "## Sketching 4.2 million values to K = 65,536 (bar 10 ms)",
         "",

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from gradients.cases import concatenated, examples, looped_gradients, lora_model
+from gradients.cases import LENGTHS, concatenated, examples, looped_gradients, lora_model
 from rapidun.data.batches import collate
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors
 from tiny import ARCHITECTURES, tiny_model
 
 
-def assert_equals_loop(model, targets):
-    rows = examples()
+def assert_equals_loop(model, targets, lengths=LENGTHS):
+    rows = examples(lengths)
     collector = GradientCollector(model, targets, normalize="none")
     wanted = concatenated(looped_gradients(model, rows, collector.tracked))
     found = collector(collate(rows, 0), Exact())
@@ -172,6 +172,32 @@ def test_trap_11_two_layers_that_share_a_weight_are_one_tensor_with_the_sum_of_t
     assert_equals_loop(model, "linear")
 
 
+@pytest.mark.parametrize("lengths", [((9, 7), (14, 6), (11, 10)), ((9, 9), (6, 4))])
+def test_positions_before_every_answer_and_rows_without_one_change_nothing(lengths):
+    assert_equals_loop(tiny_model(), "linear", lengths)
+
+
+def test_nothing_before_the_first_tracked_layer_is_differentiated():
+    model, flags = tiny_model(), []
+    handles = [
+        layer.register_forward_hook(lambda layer, inputs, output: flags.append(output.requires_grad))
+        for layer in (model.model.embed_tokens, model.model.layers[0].mlp, model.model.layers[1].mlp)
+    ]
+    collector = GradientCollector(model, ["layers.1.mlp.up_proj"])
+    collector(collate(examples(), 0), Exact())
+    for handle in handles:
+        handle.remove()
+    assert flags == [False, False, True]
+    assert_equals_loop(model, ["layers.1.mlp.up_proj"])
+
+
+def test_a_model_may_change_what_its_first_tracked_layer_gives_in_place():
+    model = tiny_model()
+    mlp = model.model.layers[0].mlp
+    mlp.forward = lambda x: mlp.down_proj(mlp.gate_proj(x).add_(mlp.up_proj(x)))
+    assert_equals_loop(model, ["layers.0.mlp.gate_proj", "layers.0.mlp.up_proj"])
+
+
 def test_an_untied_output_head_can_be_asked_for_by_name():
     assert_equals_loop(tiny_model("gpt_neox"), ["lm_head", "layers.1.mlp.dense_4h_to_h.weight"])
 
@@ -221,6 +247,7 @@ def test_a_row_without_answer_tokens_has_gradient_zero():
     found = GradientCollector(tiny_model(), "linear")(collate(rows, 0), Exact())
     assert found[1].abs().sum() == 0
     assert found[0].abs().sum() > 0
+    assert GradientCollector(tiny_model(), "linear")(collate(rows[1:2], 0), Exact()).abs().sum() == 0
 
 
 def test_token_normalize_gives_every_answer_token_an_output_error_of_norm_one():

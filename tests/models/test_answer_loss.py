@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from rapidun.data import Example, collate
-from rapidun.models import answer_logits, answer_token_losses, attach_lora, mean_answer_loss, sum_answer_loss
+from rapidun.models import (
+    answer_logits,
+    answer_token_logits,
+    answer_token_losses,
+    attach_lora,
+    mean_answer_loss,
+    sum_answer_loss,
+)
 from tiny import ARCHITECTURES, tiny_model
 
 EXAMPLES = [
@@ -120,3 +127,32 @@ def test_the_output_layer_gets_the_kept_positions_in_one_piece(adapted):
     with torch.no_grad():
         whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     torch.testing.assert_close(logits, whole[:, -labels.shape[1] :])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_output_layer_sees_the_positions_that_predict_answer_tokens_and_no_others(architecture):
+    model, batch, seen = tiny_model(architecture), collate(EXAMPLES, 0), []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[:2].numel()))
+    with torch.no_grad():
+        logits, target = answer_token_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+    handle.remove()
+    assert seen == [len(logits)] == [sum(len(example) - example.answer_start for example in EXAMPLES)]
+    assert not head._forward_pre_hooks
+    assert target[target != -100].tolist() == [token for e in EXAMPLES for token in e.input_ids[e.answer_start :]]
+    torch.testing.assert_close(logits, logits_of(model, batch)[target != -100], atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_names_no_output_layer_gives_the_same_answer_logits():
+    class Unnamed(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, **inputs):
+            return self.inner(**inputs)
+
+    model, batch = tiny_model(), collate(EXAMPLES, 0)
+    inputs = batch.input_ids, batch.attention_mask, batch.labels
+    with torch.no_grad():
+        torch.testing.assert_close(answer_token_logits(Unnamed(model), *inputs), answer_token_logits(model, *inputs))

@@ -64,18 +64,15 @@ def collate(examples: Sequence[Example], pad_token_id: int) -> Batch:
     if not examples:
         raise ValueError("collate needs at least one example")
     width = max(len(example) for example in examples)
-    shape = (len(examples), width)
-    input_ids = torch.full(shape, pad_token_id, dtype=torch.int64)
-    attention_mask = torch.zeros(shape, dtype=torch.int64)
-    labels = torch.full(shape, IGNORE_INDEX, dtype=torch.int64)
+    padded = [[*example.input_ids, *[pad_token_id] * (width - len(example))] for example in examples]
+    input_ids = torch.tensor(padded, dtype=torch.int64)
+    places = torch.arange(width)
+    present = places < torch.tensor([len(example) for example in examples]).unsqueeze(1)
+    answers = present & (places >= torch.tensor([example.answer_start for example in examples]).unsqueeze(1))
     for index, example in enumerate(examples):
-        tokens = torch.tensor(example.input_ids, dtype=torch.int64)
-        input_ids[index, : len(tokens)] = tokens
-        attention_mask[index, : len(tokens)] = 1
-        labels[index, example.answer_start : len(tokens)] = tokens[example.answer_start :]
         if example.loss_mask is not None:
-            labels[index, : len(tokens)][~_mask(example)] = IGNORE_INDEX
-    return Batch(input_ids, attention_mask, labels)
+            answers[index, : len(example)] &= _mask(example)
+    return Batch(input_ids, present.long(), torch.where(answers, input_ids, IGNORE_INDEX))
 
 
 def _mask(example: Example) -> torch.Tensor:

@@ -14,16 +14,16 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from rapidun.data.batches import Batch
+from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive, Recorder
-from rapidun.gradients.signal import unit_token_errors
+from rapidun.gradients.signal import answer_errors
 from rapidun.gradients.sketched import SketchedBatch
 from rapidun.gradients.sketches import FactorSketch, Sketch
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
 from rapidun.gradients.targets import find_targets
-from rapidun.models.losses import answer_logits, mean_answer_loss
+from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
 
 Normalization = Literal["layer", "none", "unit"]
 Transform = Callable[[str, Gradients], Gradients]
@@ -64,6 +64,8 @@ class GradientCollector:
             raise ConfigError(f"normalize={normalize!r}: use one of {', '.join(get_args(Normalization))}.")
         self._model = model
         self._tensors = find_targets(model, targets)
+        within_output_layer = set(() if (head := output_layer(model)) is None else head.modules())
+        self._tracks_output_layer = any(not within_output_layer.isdisjoint(tensor.layers) for tensor in self._tensors)
         self._normalize = normalize
         self._token_normalize = token_normalize
         self._transform = transform
@@ -113,7 +115,7 @@ class GradientCollector:
 
     def _record(self, batch: Batch, recorder: Recorder) -> float:
         model = self._model
-        with evaluating(model), frozen(model), differentiable_inputs(model), recorder.attached(self._tensors):
+        with evaluating(model), frozen(model), recorder.attached(self._tensors):
             scale = self._run(batch, recorder)
         if not recorder.received:
             raise ModelError(
@@ -124,14 +126,25 @@ class GradientCollector:
 
     def _run(self, batch: Batch, recorder: Recorder) -> float:
         """One forward and one backward pass; returns the factor that every gradient is too large by."""
-        logits, labels = answer_logits(self._model, batch.input_ids, batch.attention_mask, batch.labels)
-        labels = labels.to(logits.device)
+        logits, target = self._logits(batch)
+        if recorder.checkpointed:
+            recorder.forget()
+            with differentiable_inputs(self._model):
+                logits, target = self._logits(batch)
         scale = _FLOAT16_LOSS_SCALE if logits.dtype == torch.float16 else 1.0
-        if self._token_normalize:
-            recorder.backward(logits, unit_token_errors(logits, labels) * scale)
-        else:
-            recorder.backward(mean_answer_loss(logits, labels).sum() * scale)
+        errors = answer_errors(logits.detach(), target, unit=self._token_normalize)
+        if logits.requires_grad:  # else no tracked layer took part
+            recorder.backward(logits, errors.mul_(scale).to(logits.dtype))
         return scale
+
+    def _logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and targets of the answer tokens; an output layer that is tracked itself sees every position."""
+        inputs = batch.input_ids, batch.attention_mask, batch.labels
+        if not self._tracks_output_layer:
+            return answer_token_logits(self._model, *inputs)
+        logits, labels = answer_logits(self._model, *inputs)
+        target = next_tokens(labels).to(logits.device)
+        return logits[target != IGNORE_INDEX], target
 
 
 def transformed(transform: Transform, receive: Receive, name: str, rows: slice, gradients: Gradients) -> None:

@@ -105,6 +105,12 @@ class FormedGradients:
         raise ConfigError(f"{self.why}: it cannot be replaced by factors. Use one preconditioner, not two.")
 
 
+def divided(activations: torch.Tensor, errors: torch.Tensor, norms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors of the rows' gradients divided by ``norms`` (zero: left as they are): the narrower factor changes."""
+    by = divisors(norms).unsqueeze(2)
+    return (activations / by, errors) if activations.shape[2] < errors.shape[2] else (activations, errors / by)
+
+
 def factor_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
     """``|sum_t g_t a_t^T|`` of each row, exact, (rows,) float32; the gradients of big layers are not formed for it.
 
@@ -115,6 +121,8 @@ def factor_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tenso
     formed = inputs * outputs <= tokens * (inputs + outputs)
     step = max(1, _MAX_VALUES // (inputs * outputs if formed else tokens * tokens))
     norm = _formed_norms if formed else _pair_norms
+    if step >= len(errors):
+        return norm(activations, errors)
     parts = zip(activations.split(step), errors.split(step), strict=True)
     return torch.cat([norm(activation, error) for activation, error in parts])
 

@@ -55,12 +55,16 @@ def require_outer_product(layer: nn.Module) -> None:
     Raises:
         ModelError: If it was not registered so.
     """
-    nearest = next(base for base in type(layer).__mro__ if base in _REGISTERED)
-    if not _OUTER_PRODUCTS[nearest]:
+    if not is_outer_product(layer):
         raise ModelError(
             f"The gradient of {type(layer).__name__} layers is not known to be a sum of outer products. Use RapidGrad "
             "or Exact without a Kronecker preconditioner, or register the layer with outer_product=True."
         )
+
+
+def is_outer_product(layer: nn.Module) -> bool:
+    """Whether the layer's type was registered so."""
+    return _OUTER_PRODUCTS[next(base for base in type(layer).__mro__ if base in _REGISTERED)]
 
 
 def is_supported(layer: nn.Module) -> bool:

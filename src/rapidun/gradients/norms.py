@@ -6,7 +6,7 @@ import math
 
 import torch
 
-_SAFE_SQUARES = (1e-20, 1e30)  # sums of squares within this range lost nothing that matters to float32
+_SAFE_NORMS = (1e-10, 1e15)  # sums of squares of norms within this range lost nothing that matters to float32
 
 
 def row_norms(values: torch.Tensor) -> torch.Tensor:
@@ -17,11 +17,11 @@ def row_norms(values: torch.Tensor) -> torch.Tensor:
     """
     if values.device.type != "cpu":
         return _scaled_norms(values)
-    squares = torch.einsum("bi,bi->b", values, values)
-    safe = (squares > _SAFE_SQUARES[0]) & (squares < _SAFE_SQUARES[1])
-    if bool(safe.all()):
-        return squares.sqrt()
-    return torch.where(safe, squares.sqrt(), _scaled_norms(values))
+    norms: torch.Tensor = torch.linalg.vector_norm(values, dim=1)
+    smallest, largest = _SAFE_NORMS
+    if all(smallest < norm < largest for norm in norms.tolist()):
+        return norms
+    return torch.where((norms > smallest) & (norms < largest), norms, _scaled_norms(values))
 
 
 def _scaled_norms(values: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ import torch
 from rapidun.errors import ConfigError
 
 _CHUNK = 2**16  # part of the definition: each chunk of a tensor has keys of its own
+_KEPT = 128  # chunks whose hash is remembered: 32 MiB at most
 _SIGN_BIT = -(2**31)
 _INDICES = np.arange(_CHUNK, dtype=np.uint32)
 _MULTIPLIERS = (0x7FEB352D, 0x045D9F3B)  # odd, with about half of their bits set
@@ -67,7 +68,7 @@ class RapidGrad:
         self, name: str, chunk: int, length: int, device: torch.device
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Bucket (int64) and sign (float32, +1 or -1) of the first ``length`` values of a tensor's chunk."""
-        hashed = _hashed(_keys(self.seed, name, chunk), length, device)
+        hashed = _kept(_keys(self.seed, name, chunk), length, device)
         signs = torch.copysign(torch.ones((), device=device), hashed.view(torch.float32))
         return _buckets(hashed, self.k), signs
 
@@ -89,16 +90,16 @@ def _adder(device: torch.device) -> _Adder:
 def _add_by_torch(total: torch.Tensor, gradients: torch.Tensor, keys: list[_Keys]) -> None:
     """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k), chunk by chunk."""
     for key, chunk in zip(keys, torch.split(gradients, _CHUNK, dim=1), strict=False):  # no values: one chunk, no key
-        hashed = _hashed(key, chunk.shape[1], gradients.device)
+        hashed = _kept(key, chunk.shape[1], gradients.device)
         flipped = chunk.view(torch.int32) ^ (hashed & _SIGN_BIT)  # chunk * signs, at a third of the cost
         total.index_add_(1, _buckets(hashed, total.shape[1]), flipped.view(torch.float32))
 
 
 def _buckets(hashed: torch.Tensor, k: int) -> torch.Tensor:
-    """The hash without its sign bit, modulo k, int64; overwrites ``hashed``."""
+    """The hash without its sign bit, modulo k, int64."""
     if k & (k - 1) == 0:
-        return hashed.bitwise_and_(k - 1).long()  # the same remainder, four times faster
-    return hashed.bitwise_and_(0x7FFFFFFF).remainder_(k).long()
+        return (hashed & (k - 1)).long()  # the same remainder, four times faster
+    return (hashed & 0x7FFFFFFF).remainder_(k).long()
 
 
 def hashed_signs(seed: int, name: str, count: int, device: torch.device) -> torch.Tensor:
@@ -109,6 +110,7 @@ def hashed_signs(seed: int, name: str, count: int, device: torch.device) -> torc
     return torch.copysign(one, torch.cat(hashed).view(torch.float32))
 
 
+@lru_cache(maxsize=4096)
 def _keys(seed: int, name: str, chunk: int) -> _Keys:
     """Three 32-bit keys, as different for neighbouring chunks and names as SHA-256 makes them."""
     digest = hashlib.sha256(f"{seed}:{chunk}:{name}".encode()).digest()
@@ -117,6 +119,12 @@ def _keys(seed: int, name: str, chunk: int) -> _Keys:
 
 def _int32(raw: bytes) -> int:
     return int.from_bytes(raw, "little", signed=True)
+
+
+@lru_cache(maxsize=_KEPT)
+def _kept(keys: _Keys, length: int, device: torch.device) -> torch.Tensor:
+    """The same hash, remembered: the next rows of a tensor, and the next batch, need it again. Not to be changed."""
+    return _hashed(keys, length, device)
 
 
 def _hashed(keys: _Keys, length: int, device: torch.device) -> torch.Tensor:

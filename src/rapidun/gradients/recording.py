@@ -4,6 +4,9 @@ A forward hook keeps the layer's input and counts its calls; a tensor hook on it
 gradient. When the last call of a weight tensor has its gradient, both are handed over, and dropped afterwards: the
 receiver forms the gradient, or works on its factors. Tensor hooks fire once per graph node, so
 activation checkpointing, which runs a layer's forward twice, does not count a layer twice.
+
+Nothing is differentiated before the first tracked layers: where nothing that leads to a layer's output requires a
+gradient, the hook makes that output a leaf of the graph.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from torch import nn
 
 from rapidun.errors import ModelError
 from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients
+from rapidun.gradients.layers import is_outer_product
 from rapidun.gradients.targets import TrackedTensor
 
 Receive = Callable[[str, slice, Gradients], None]
-_MAX_VALUES = 2**24  # 64 MiB of float32 gradients at a time
+_MAX_VALUES = 2**24  # 64 MiB of float32 at a time
+_MAX_VALUES_CPU = 2**21  # formed gradients that a CPU's caches still hold when they are normalised and sketched
 
 
 class Recorder:
@@ -41,6 +46,11 @@ class Recorder:
         self._caught: dict[str, list[_Caught]] = {}
         self._counting = True
         self.received: set[str] = set()
+        self.checkpointed = False  # whether a tracked layer ran with gradients switched off
+
+    def forget(self) -> None:
+        """Begin again with another forward pass."""
+        self._calls.clear()
 
     @contextmanager
     def attached(self, tensors: Sequence[TrackedTensor]) -> Iterator[None]:
@@ -64,13 +74,18 @@ class Recorder:
 
     def _after_forward(
         self, tensor: TrackedTensor, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
-    ) -> None:
+    ) -> Any:
         if self._counting:
             self._calls[tensor.name] = self._calls.get(tensor.name, 0) + 1
+        if not torch.is_grad_enabled():
+            self.checkpointed = True  # reentrant: this layer runs again in the backward pass, if its input has one
+        elif not output.requires_grad:
+            output = output.requires_grad_(True).clone()  # a model may change a clone in place, a leaf not
         if output.requires_grad:
             activations = args[0] if args else next(iter(kwargs.values()))
             caught = _Caught(tensor.name, layer, activations.detach())
             output.register_hook(partial(self._after_backward, caught))
+        return output
 
     def _after_backward(self, caught: _Caught, output_gradients: torch.Tensor) -> None:
         caught.arrived(output_gradients)
@@ -84,12 +99,17 @@ class Recorder:
         """Hand over one tensor's gradients, summed over its layers' calls, a few examples at a time."""
         calls = self._caught.pop(name)
         self.received.add(name)
-        values = calls[0].size if self._formed else sum(call.token_values(self._shape) for call in calls)
-        step = max(1, _MAX_VALUES // values)
+        step = self._rows_at_once(calls)
         for start in range(0, self._shape[0], step):
             rows = slice(start, min(start + step, self._shape[0]))
             parts = [call.gradients(rows, self._shape) for call in calls]
             self._receive(name, rows, TensorGradients(parts))
+
+    def _rows_at_once(self, calls: Sequence[_Caught]) -> int:
+        if not self._formed:
+            return max(1, _MAX_VALUES // sum(call.token_values(self._shape) for call in calls))
+        most = min(_MAX_VALUES, _MAX_VALUES_CPU) if calls[0].device.type == "cpu" else _MAX_VALUES
+        return max(1, most // calls[0].size)
 
 
 class _Caught:
@@ -105,6 +125,10 @@ class _Caught:
     @property
     def size(self) -> int:
         return self._activations.shape[-1] * self._backward().shape[-1]
+
+    @property
+    def device(self) -> torch.device:
+        return self._activations.device
 
     def _backward(self) -> torch.Tensor:
         if self._output_gradients is None:
@@ -125,9 +149,21 @@ class _Caught:
 
     def gradients(self, rows: slice, shape: tuple[int, int]) -> LayerGradients:
         """Float32, whatever the model's dtype (trap 7)."""
-        activations = _by_example(self._activations, shape, self.name)[rows]
         output_gradients = _by_example(self._backward(), shape, self.name)[rows]
-        return LayerGradients(self._layer, activations.float(), output_gradients.float())
+        first = _first_with_error(output_gradients) if is_outer_product(self._layer) else 0
+        activations = _by_example(self._activations, shape, self.name)[rows, first:]
+        return LayerGradients(self._layer, activations.float(), output_gradients[:, first:].float())
+
+
+def _first_with_error(output_gradients: torch.Tensor) -> int:
+    """Before this position no row has an error: in a model's last block, that which predicts the first answer token.
+
+    0 on a GPU, since asking would wait for it.
+    """
+    if output_gradients.device.type != "cpu" or bool(output_gradients[:, 0].any()):
+        return 0
+    present = output_gradients.any(dim=2).any(dim=0).nonzero()
+    return int(present[0]) if len(present) else output_gradients.shape[1] - 1
 
 
 def _by_example(values: torch.Tensor, shape: tuple[int, int], name: str) -> torch.Tensor:

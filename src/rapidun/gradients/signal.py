@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from rapidun.data.batches import IGNORE_INDEX
+from rapidun.models.losses import next_tokens
 
 
 def unit_token_errors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -24,15 +25,29 @@ def unit_token_errors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
         (batch, length, vocabulary) in the dtype of ``logits``. A token predicted with certainty has error 0 and
         stays 0.
     """
-    target = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+    target = next_tokens(labels)
     answers = target != IGNORE_INDEX
-    wanted = target[answers]
-    errors = token_errors(logits.detach()[answers], wanted)
-    answers_in_row = answers.sum(dim=1, keepdim=True).expand_as(answers)[answers].unsqueeze(1)
-    errors = F.normalize(errors, dim=1, eps=torch.finfo(torch.float32).tiny) / answers_in_row
     signal = torch.zeros_like(logits)
-    signal[answers] = errors.to(logits.dtype)
+    signal[answers] = answer_errors(logits.detach()[answers], target, unit=True).to(logits.dtype)
     return signal
+
+
+def answer_errors(logits: torch.Tensor, target: torch.Tensor, *, unit: bool) -> torch.Tensor:
+    """``(p_t - e_y) / T``, the gradient of each row's mean answer loss at the logits of its T answer tokens.
+
+    Args:
+        logits: (tokens, vocabulary), any float dtype, of the answer tokens of all rows; computed in float32.
+        target: (batch, length) int64: the token that each position predicts, -100 where it carries no loss.
+        unit: Divide each token's error by its norm first; an error of 0 stays 0.
+
+    Returns:
+        (tokens, vocabulary) float32.
+    """
+    answers = target != IGNORE_INDEX
+    errors = token_errors(logits, target[answers])
+    if unit:
+        errors = F.normalize(errors, dim=1, eps=torch.finfo(torch.float32).tiny)
+    return errors.div_(answers.sum(dim=1, keepdim=True).expand_as(answers)[answers].unsqueeze(1))
 
 
 def token_errors(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -43,7 +58,6 @@ def token_errors(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         wanted: (tokens,) int64: the token that was to be predicted.
     """
     places = wanted.unsqueeze(1)
-    log_probabilities = logits.float().log_softmax(dim=1)
-    errors = log_probabilities.exp()
-    # -(1 - p_y) without the cancellation of p_y - 1 for tokens that are nearly certain
-    return errors.scatter_(1, places, torch.expm1(log_probabilities.gather(1, places)))
+    errors = logits.softmax(dim=1, dtype=torch.float32).scatter_(1, places, 0)
+    # what all other tokens have: 1 - p_y without its cancellation for tokens that are nearly certain
+    return errors.scatter_(1, places, -errors.sum(dim=1, keepdim=True))

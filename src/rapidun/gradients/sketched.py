@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from rapidun.errors import ModelError
-from rapidun.gradients.factors import Gradients, factor_norms
+from rapidun.gradients.factors import Gradients, divided, factor_norms
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch
@@ -53,7 +53,7 @@ class SketchedBatch:
     def _receive_factors(self, sketch: FactorSketch, name: str, rows: slice, gradients: Gradients) -> None:
         activations, errors = (values.to(self._total.device) for values in gradients.factors())
         if self._normalize == "layer":
-            errors = errors / divisors(factor_norms(activations, errors)).unsqueeze(2)
+            activations, errors = divided(activations, errors, factor_norms(activations, errors))
         elif self._normalize == "unit":
             self._note_norms(name, rows, factor_norms(activations, errors))
         sketch.add_factors(self._total[rows], name, activations, errors, self._sizes)
@@ -65,12 +65,12 @@ class SketchedBatch:
         """The sketch after what is normalised over the whole gradient."""
         if self._normalize == "unit":
             self._total /= divisors(row_norms(self._norms))
-        elif self._normalize == "none":
+        elif self._normalize == "none" and scale != 1:
             self._total /= scale
-        finite = self._total.isfinite().all(dim=1)
-        if not finite.all():
-            rows = (~finite).nonzero().flatten().tolist()
-            raise ModelError(
-                f"The gradients of rows {rows} of this batch are not finite. Load the model as bfloat16 or float32."
-            )
+        if not self._total.sum().isfinite():  # one quick pass; a sum may also overflow
+            finite = self._total.isfinite().all(dim=1)
+            if rows := (~finite).nonzero().flatten().tolist():
+                raise ModelError(
+                    f"The gradients of rows {rows} of this batch are not finite. Load the model as bfloat16 or float32."
+                )
         return self._total

@@ -15,6 +15,7 @@ from rapidun.models.lora import (
 from rapidun.models.losses import (
     answer_logits,
     answer_states,
+    answer_token_logits,
     answer_token_losses,
     mean_answer_loss,
     sum_answer_loss,
@@ -30,6 +31,7 @@ __all__ = [
     "adapter_merged",
     "answer_logits",
     "answer_states",
+    "answer_token_logits",
     "answer_token_losses",
     "attach_lora",
     "choose_device",

@@ -18,6 +18,11 @@ from peft import PeftModel
 from rapidun.data.batches import IGNORE_INDEX
 
 
+def next_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """``labels`` moved to the position that predicts them: (batch, length), the last position -100."""
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+
+
 def answer_token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of every answer token.
 
@@ -60,6 +65,61 @@ def answer_logits(
     return output.logits[:, -kept:], labels[:, -kept:]
 
 
+def answer_token_logits(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the answer tokens alone, and those tokens.
+
+    The output layer gets the last hidden states of the positions that predict an answer token and no others: neither
+    prompts nor padding, however long the rows beside them.
+
+    Args:
+        model: A causal LM, with or without an adapter.
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length).
+        labels: (batch, length) int64, -100 where no loss is wanted; not shifted.
+
+    Returns:
+        ``(logits, target)``: (tokens, vocabulary), row by row, and (batch, length) int64 on the same device, the token
+        that each position predicts, -100 where it carries no loss.
+    """
+    target = next_tokens(labels)
+    answers = target != IGNORE_INDEX
+    places = answers.flatten().nonzero().flatten()
+    with _output_layer_at(model, places, answers.shape):
+        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+    target = target.to(logits.device)
+    if logits.shape[:2] == (1, len(places)):
+        return logits.flatten(0, 1), target
+    return logits[target != IGNORE_INDEX], target
+
+
+def output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The layer that gives the logits, also of a model that a trainer has wrapped; None where it is not told."""
+    getter = getattr(getattr(model, "module", model), "get_output_embeddings", None)
+    found = getter() if callable(getter) else None
+    return found if isinstance(found, torch.nn.Module) else None
+
+
+@contextmanager
+def _output_layer_at(model: torch.nn.Module, places: torch.Tensor, shape: torch.Size) -> Iterator[None]:
+    """Give the output layer, where the model names one, the hidden states at ``places`` of (batch x length)."""
+    head = output_layer(model)
+
+    def cut(layer: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not inputs or inputs[0].shape[:2] != shape:
+            return None
+        hidden = inputs[0].flatten(0, 1).index_select(0, places.to(inputs[0].device))
+        return hidden.unsqueeze(0), *inputs[1:]
+
+    handle = head.register_forward_pre_hook(cut) if head is not None and len(places) else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
 def answer_states(
     model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, layer: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -92,15 +152,8 @@ def _forward(
     model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, kept: int, **options: bool
 ) -> Any:
     cut = {"logits_to_keep": kept} if _can_cut(model) else {}
-    with _whole_input(_output_layer(model)):
+    with _whole_input(output_layer(model)):
         return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **cut, **options)
-
-
-def _output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
-    """The output layer, also of a model that a trainer has wrapped; None where it is not told."""
-    inner = getattr(model, "module", model)
-    find = getattr(inner, "get_output_embeddings", None)
-    return find() if find is not None else None
 
 
 @contextmanager
