@@ -232,7 +232,7 @@ def sketch_error(k: int, seeds: int = 8) -> str:
     for seed in range(seeds):
         total = torch.zeros(len(examples), k)
         for name, part in parts.items():
-            RapidGrad(k, seed).add(total, name, part, {})
+            RapidGrad(k, seed).add(total, name, part.clone(), {})
         sketched = F.normalize(total.double())
         difference = (sketched @ sketched.T - unit @ unit.T)[upper]
         errors.append(float(difference.square().mean().sqrt()) * k**0.5)

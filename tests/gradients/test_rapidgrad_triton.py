@@ -34,7 +34,7 @@ def test_in_the_interpreter_it_gives_the_sketch_of_the_torch_path(monkeypatch, k
     start = torch.arange(rows * k).float().reshape(rows, k)
     wanted, found = start.clone(), start.clone()
     sketch = RapidGrad(k=k, seed=7)
-    sketch.add(wanted, "layer.weight", gradients, {})
+    sketch.add(wanted, "layer.weight", gradients.clone(), {})
     monkeypatch.setattr(room, "_adder", lambda device: kernel.add_sketch)
     sketch.add(found, "layer.weight", gradients, {})
     assert torch.equal(found, wanted)

@@ -22,7 +22,7 @@ def sketched(sketch: RapidGrad, tensors: dict[str, torch.Tensor]) -> torch.Tenso
     sizes = {name: values.shape[1] for name, values in tensors.items()}
     total = torch.zeros(len(next(iter(tensors.values()))), sketch.dimension(sizes))
     for name, values in tensors.items():
-        sketch.add(total, name, values, sizes)
+        sketch.add(total, name, values.clone(), sizes)
     return total
 
 

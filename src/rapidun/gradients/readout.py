@@ -70,6 +70,6 @@ class Readout:
         """Spectrum of each token's count-sketch, (batch, tokens, k/2 + 1) complex64."""
         flat = values.flatten(0, 1)
         hashed = torch.zeros(len(flat), self.k, device=values.device)
-        RapidGrad(self.k, self.seed).add(hashed, name, flat, {})
+        RapidGrad(self.k, self.seed).add(hashed, name, flat.clone(), {})  # which changes what it is given
         spectrum: torch.Tensor = torch.fft.rfft(hashed)
         return spectrum.view(*values.shape[:2], -1)

@@ -38,7 +38,7 @@ class DenseSketch(Sketch, Protocol):
         Args:
             total: (batch, dimension) float32.
             name: The tensor's name.
-            gradients: (batch, size of the tensor) float32, on the device of ``total``.
+            gradients: (batch, size of the tensor) float32, on the device of ``total``; may be overwritten.
             sizes: Number of values of every tracked tensor, in the model's order.
         """
 
