@@ -1,4 +1,4 @@
-"""Files that are never half-written: write beside, flush, rename. JSON lines. Content hashes."""
+"""Files and directories that are never half-written: write beside, flush, rename. JSON lines. Content hashes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,79 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise disk_error(error, path) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Give an empty directory beside ``path``; when the block ends without an error it takes the place of ``path``.
+
+    What was at ``path`` is moved aside for that, is moved back if the new directory cannot take its place, and is
+    removed last. Where a process was killed between the two renames, the next call finds it as ``.NAME.old`` and puts
+    it back first; what a killed process left half-written is removed.
+
+    Raises:
+        OutputError: If the disk is full or the place cannot be written; ``path`` is then as it was.
+    """
+    if path.is_file():
+        raise OutputError(f"{path}: exists and is a file. Choose another place.")
+    place = path.resolve()  # where path is a link, what it points to is replaced
+    beside, old = _beside(place, "part"), _beside(place, "old")
+    try:
+        _put_back(old, place)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        if place.exists():
+            place.rename(old)
+        beside.rename(place)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        _put_back(old, place)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{ending}")
+
+
+def _put_back(old: Path, path: Path) -> None:
+    """Undo a replacement that got only half-way; after a whole one, remove what was replaced."""
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory that may be missing: under another name first, so that it is never there in part.
+
+    Raises:
+        OutputError: If it cannot be renamed; it is then as it was.
+    """
+    place = path.resolve()
+    gone = _beside(place, "gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        if place.exists():
+            place.rename(gone)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def check_replaceable(path: Path, marker: str, what: str) -> None:
+    """Refuse to replace anything but a directory that holds the file ``marker``, or an empty one.
+
+    Args:
+        path: A place to be written; may be missing.
+        marker: Name of a file that only such directories hold, e.g. ``"adapter_config.json"``.
+        what: What such a directory is, e.g. ``"an adapter"``.
+
+    Raises:
+        OutputError: If something else is there.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
+        raise OutputError(f"{path}: holds something that is not {what}. Choose another place.")
 
 
 def disk_error(error: OSError, path: Path) -> OutputError:

@@ -6,8 +6,6 @@ their ranks, its scale 1. No model is needed, and leaving one out again is exact
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from rapidun.errors import ModelError, OutputError
-from rapidun.files import disk_error, read_json, write_json
+from rapidun.errors import ModelError
+from rapidun.files import atomic_directory, check_replaceable, read_json, write_json
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -65,20 +63,8 @@ def _scaled(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _write(folder: Path, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Path:
-    if folder.exists() and not (folder / _CONFIG).is_file():
-        raise OutputError(f"{folder}: holds something that is not an adapter. Choose another place.")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        beside.mkdir(parents=True)
-        save_file(tensors, beside / _WEIGHTS, metadata={"format": "pt"})
-        write_json(beside / _CONFIG, settings)
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    finally:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+    check_replaceable(folder, _CONFIG, "an adapter")
+    with atomic_directory(folder) as place:
+        save_file(tensors, place / _WEIGHTS, metadata={"format": "pt"})
+        write_json(place / _CONFIG, settings)
     return folder

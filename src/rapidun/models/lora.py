@@ -6,8 +6,6 @@ never a second copy in memory.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rapidun.errors import ModelError, OutputError
-from rapidun.files import disk_error, read_json, write_json
+from rapidun.errors import ModelError
+from rapidun.files import atomic_directory, check_replaceable, read_json, write_json
 from rapidun.models.quiet import quiet
 from rapidun.models.targets import choose_targets, is_conv1d, linear_layers
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_WEIGHTS = "adapter_model.safetensors"
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def attach_lora(
@@ -119,32 +117,19 @@ def save_adapter(model: PeftModel, directory: str | Path) -> Path:
     """
     _need_adapter(model)
     folder = Path(directory)
-    if (
-        folder.exists()
-        and not (folder / "adapter_config.json").is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
-        raise OutputError(f"{folder}: holds something that is not an adapter. Choose another place.")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        beside.mkdir(parents=True)
+    check_replaceable(folder, _CONFIG, "an adapter")
+    with atomic_directory(folder) as place:
         with quiet():
-            model.save_pretrained(beside, safe_serialization=True, save_embedding_layers=False)
-        _settle_order(beside / "adapter_config.json")
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    finally:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+            model.save_pretrained(place, safe_serialization=True, save_embedding_layers=False)
+        settle_order(place / _CONFIG)
     return folder
 
 
-def _settle_order(path: Path) -> None:
-    """PEFT writes a set's order, which differs from run to run; equal adapters should be equal files."""
+def settle_order(path: Path) -> None:
+    """Sort ``target_modules`` in a PEFT configuration file.
+
+    PEFT writes a set's order, which differs from run to run; equal adapters should be equal files.
+    """
     settings = read_json(path)
     if isinstance(settings.get("target_modules"), list):
         settings["target_modules"] = sorted(settings["target_modules"])
@@ -181,8 +166,8 @@ def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) 
 def _check_adapter_directory(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such directory.")
-    if not (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder}: no adapter_config.json, so not a PEFT adapter.")
+    if not (folder / _CONFIG).is_file():
+        raise ModelError(f"{folder}: no {_CONFIG}, so not a PEFT adapter.")
     if not (folder / _WEIGHTS).is_file():
         pickled = " Its weights are a pickle, which is not read." if (folder / "adapter_model.bin").exists() else ""
         raise ModelError(f"{folder}: no {_WEIGHTS}.{pickled} Save the adapter again with safe_serialization=True.")

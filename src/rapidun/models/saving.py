@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from rapidun.errors import OutputError
-from rapidun.files import disk_error
+from rapidun.files import atomic_directory, check_replaceable
 from rapidun.models.quiet import quiet
 
 
@@ -19,20 +16,8 @@ def save_model(model: Any, tokenizer: Any, directory: str | Path) -> Path:
         OutputError: If something else is at ``directory``, or it cannot be written.
     """
     folder = Path(directory)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise OutputError(f"{folder}: holds something that is not a model. Choose another place.")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        with quiet():
-            model.save_pretrained(beside, safe_serialization=True)
-            tokenizer.save_pretrained(beside)
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    finally:
-        for leftover in (beside, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+    check_replaceable(folder, "config.json", "a model")
+    with atomic_directory(folder) as place, quiet():
+        model.save_pretrained(place, safe_serialization=True)
+        tokenizer.save_pretrained(place)
     return folder

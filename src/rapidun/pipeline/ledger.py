@@ -13,15 +13,14 @@ later requests learnt on top of it stays as they learnt it.)
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rapidun.data import Example, Rows
-from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
-from rapidun.files import read_json, write_json
+from rapidun.errors import ConfigError, FingerprintError, InputError
+from rapidun.files import check_replaceable, read_json, remove_directory, write_json
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.pipeline.config import RunConfig
@@ -283,16 +282,10 @@ def _save(out: Path, entries: Sequence[Entry]) -> None:
     active = [out / entry.directory / "adapter" for entry in entries if entry.active]
     if active:
         combine_adapters(active, out / "adapter")
-    elif (out / "adapter").exists():
-        _remove(out / "adapter")
+    else:  # with every request undone the model is the base model
+        check_replaceable(out / "adapter", "adapter_config.json", "an adapter")
+        remove_directory(out / "adapter")
     write_json(out / LEDGER, {"requests": [asdict(entry) for entry in entries]})
-
-
-def _remove(adapter: Path) -> None:
-    """With every request undone there is no adapter: the model is the base model."""
-    if not (adapter / "adapter_config.json").is_file():
-        raise OutputError(f"{adapter}: holds something that is not an adapter.")
-    shutil.rmtree(adapter)
 
 
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:

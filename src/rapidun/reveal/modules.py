@@ -14,8 +14,6 @@ The base weights are never touched. ``theta`` is the base model and one adapter,
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,8 +29,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from rapidun.data import Example, collate
 from rapidun.errors import TrainingError
-from rapidun.files import read_json, write_json
+from rapidun.files import atomic_directory
 from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_loss
+from rapidun.models.lora import settle_order
 from rapidun.models.quiet import quiet
 from rapidun.reveal.settings import ReleaseSettings
 
@@ -165,22 +164,21 @@ def subspace_overlap(model: torch.nn.Module) -> float:
 
 def save_named_adapter(model: PeftModel, name: str, directory: Path) -> None:
     """Write one of several adapters in PEFT's format beside ``directory``, then rename it into place."""
-    beside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
-    try:
+    with atomic_directory(directory) as place:
         with quiet():
-            model.save_pretrained(
-                beside, selected_adapters=[name], safe_serialization=True, save_embedding_layers=False
-            )
-        written = beside if name == "default" else beside / name
-        config = read_json(written / "adapter_config.json")
-        if isinstance(config.get("target_modules"), list):
-            config["target_modules"] = sorted(config["target_modules"])  # PEFT writes the order of a set
-        write_json(written / "adapter_config.json", config)
-        if directory.exists():
-            shutil.rmtree(directory)
-        written.rename(directory)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            model.save_pretrained(place, selected_adapters=[name], safe_serialization=True, save_embedding_layers=False)
+        if name != "default":
+            _lift(place, name)
+        settle_order(place / "adapter_config.json")
+
+
+def _lift(place: Path, name: str) -> None:
+    """PEFT puts any adapter but "default" one directory down, beside a card of its own: take both away."""
+    for card in place.glob("*.md"):
+        card.unlink()
+    for file in (place / name).iterdir():
+        file.rename(place / file.name)
+    (place / name).rmdir()
 
 
 class _ModuleTrainer(Trainer):

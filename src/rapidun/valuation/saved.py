@@ -5,8 +5,6 @@ The directory is written beside its place and renamed, so it is whole or not the
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.errors import InputError
-from rapidun.files import disk_error, read_json, sha256_of, write_json
+from rapidun.files import atomic_directory, read_json, sha256_of, write_json
 from rapidun.valuation.distil import Distilled, Scale
 from rapidun.valuation.features import Row
 from rapidun.valuation.students import Scores, Student, known_students, student_kind
@@ -75,31 +73,22 @@ def save_student(
     Raises:
         OutputError: If it cannot be written.
     """
-    beside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        found.student.save(beside)
+    config = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "kind": kind,
+        "settings": found.student.settings(),
+        "tasks": list(tasks),
+        "mean": found.scale.mean.astype(float).tolist(),
+        "deviation": found.scale.deviation.astype(float).tolist(),
+        "sizes": found.sizes,
+        **about,
+    }
+    with atomic_directory(directory) as place:
+        found.student.save(place)
         if tokenizer is not None:
-            (beside / TOKENIZER).write_text(tokenizer, encoding="utf-8")
-        config = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "kind": kind,
-            "settings": found.student.settings(),
-            "tasks": list(tasks),
-            "mean": found.scale.mean.astype(float).tolist(),
-            "deviation": found.scale.deviation.astype(float).tolist(),
-            "sizes": found.sizes,
-            **about,
-        }
-        write_json(beside / CONFIG, config)
-        shutil.rmtree(directory, ignore_errors=True)
-        beside.rename(directory)
-    except OSError as error:
-        raise disk_error(error, directory) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+            (place / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        write_json(place / CONFIG, config)
     return directory
 
 
