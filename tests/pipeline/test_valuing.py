@@ -17,8 +17,8 @@ from rapidun.data import Template, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.models import load_model
 from rapidun.pipeline import Silent, make_config
-from rapidun.pipeline.value_config import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.pipeline.valuing import value, value_by_student
+from rapidun.pipeline.valuing.config import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.valuation import LinFiK, parts
 from tiny import save_tiny, write_rows
 

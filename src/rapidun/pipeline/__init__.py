@@ -3,9 +3,7 @@
 from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig, load_config, make_config
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.reveal_config import RevealConfig, read_task
-from rapidun.pipeline.reveal_rounds import undo
-from rapidun.pipeline.revealing import RevealResult, reveal
+from rapidun.pipeline.revealing import RevealConfig, RevealResult, read_task, reveal, undo
 from rapidun.pipeline.run import PHASES, RunResult, run
 from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import Answer, Question, settings_of, tokens_of, trace_index, trace_memory

@@ -25,6 +25,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
 
+class Replayable(_Section):
+    """A whole configuration: written into its run directory, it does the run again."""
+
+    def to_yaml(self) -> str:
+        """The complete configuration as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 class ModelSettings(_Section):
     """The model to work on."""
 
@@ -181,7 +189,7 @@ class EvaluationSettings(_Section):
     trace_queries: int = Field(20, ge=0, description="Bad answers traced back to the pool.")
 
 
-class RunConfig(_Section):
+class RunConfig(Replayable):
     """A complete run."""
 
     model: ModelSettings
@@ -193,10 +201,6 @@ class RunConfig(_Section):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     gate: Thresholds = Field(default_factory=Thresholds)
     seed: int = Field(0, ge=0, description="Seed of the adapter, the sampling and the sketch.")
-
-    def to_yaml(self) -> str:
-        """The complete configuration as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 class TraceConfig(_Section):
@@ -221,6 +225,29 @@ class MeasureConfig(_Section):
 Config = TypeVar("Config", bound=BaseModel)
 
 
+def read_yaml(path: Path, expected: str) -> dict[str, Any]:
+    """A YAML file that holds a mapping; ``expected`` says of what, for the error.
+
+    Raises:
+        InputError: If the file is missing, a directory, or not YAML; names the line.
+        ConfigError: If it is not a mapping.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{where}: not YAML ({reason}).") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: {expected}")
+    return raw
+
+
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read a YAML file; relative paths in it are relative to the file.
 
@@ -228,14 +255,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
         InputError: If the file is missing or not YAML.
         ConfigError: If a key is unknown or a value is of the wrong type; names the nearest valid key.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}).") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a configuration is a mapping with the keys model and data.")
+    raw = read_yaml(path, "a configuration is a mapping with the keys model and data.")
     _resolve_paths(raw, path.parent)
     for dotted, value in (overrides or {}).items():
         set_dotted(raw, dotted, value)

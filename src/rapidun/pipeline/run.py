@@ -6,23 +6,23 @@ found before the first phase begins.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import rapidun
 from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import read_json, sha256_of, write_json, write_jsonl
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.directory import IDENTITY, RunDirectory
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, rows_fingerprint, usable_groups
+from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
-from rapidun.pipeline.meter import Meter, hardware, versions
+from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import train, unlearned_subject
@@ -95,12 +95,12 @@ def run(
         "after": ("Measuring the model after", _after),
     }
     for name, (title, step) in steps.items():
-        _phase(context, name, title, step)
+        do_phase(context.directory, reporter, name, title, partial(step, context))
         if until == name:
             return RunResult(out, None, None)
     reporter.phase("report", "Deciding and writing the report")
     metrics = _decide(context, cost)
-    _write_manifest(context)
+    _say_what_ran(context)
     return RunResult(out, metrics, write_report(out))
 
 
@@ -119,16 +119,6 @@ def _open(config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter:
     directory.write_text("config.yaml", config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
     return _Context(config, groups, subject, bench, directory, reporter)
-
-
-def _phase(context: _Context, name: str, title: str, step: Callable[[_Context], None]) -> None:
-    if context.directory.done(name):
-        context.reporter.note(f"{name}: done before")
-        return
-    context.reporter.phase(name, title)
-    with Meter(name) as meter:
-        step(context)
-    context.directory.mark(meter.record)
 
 
 def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
@@ -245,22 +235,16 @@ def _samples(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
     return found
 
 
-def _write_manifest(context: _Context) -> None:
-    loaded = context.subject.loaded
-    write_json(
-        context.directory / "manifest.json",
-        {
-            "rapidun_version": rapidun.__version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "seed": context.config.seed,
-            "model": loaded.source,
-            "dtype": str(loaded.dtype).removeprefix("torch."),
-            "template": context.subject.template.name,
-            "lora": context.config.lora.model_dump(),
-            "versions": versions(),
-            "hardware": hardware(str(loaded.device)),
-            "fingerprints": read_json(context.directory / "identity.json"),
-            "tracked": make_collector(context.subject, context.config.influence).tracked,
-            "phases": context.directory.phases,
-        },
+def _say_what_ran(context: _Context) -> None:
+    facts = {
+        **subject_facts(context.subject),
+        "lora": context.config.lora.model_dump(),
+        "tracked": make_collector(context.subject, context.config.influence).tracked,
+    }
+    write_manifest(
+        context.directory,
+        facts,
+        seed=context.config.seed,
+        device=str(context.subject.loaded.device),
+        fingerprints=read_json(context.directory / IDENTITY),
     )

@@ -22,6 +22,7 @@ from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write
 
 Progress = Callable[[int, int], None]
+Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
 _Item = TypeVar("_Item")
 
 
@@ -44,7 +45,7 @@ def write_parts(
     *,
     part_rows: int,
     total: int,
-    extra: Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]] | None = None,
+    extra: Extra | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Score every row that has no part yet.

@@ -5,30 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from rapidun.errors import ConfigError, InputError
-from rapidun.pipeline.config import ModelSettings, RowSettings
+from rapidun.pipeline.config import ModelSettings, Replayable, RowSettings, read_yaml
 from rapidun.reveal import TaskSettings
 
 _PATHS = {("inputs",), ("retain",), ("utility", "rows")}
 _JUDGES = {("judge",), ("utility", "judge")}
 
 
-class RevealConfig(BaseModel):
+class RevealConfig(Replayable):
     """A complete reveal run."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
 
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
     task: TaskSettings
     seed: int = Field(0, ge=0, description="Seed of arms, inputs, sampling and modules.")
-
-    def to_yaml(self) -> str:
-        """The complete configuration as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def read_task(path: Path) -> dict[str, Any]:
@@ -38,14 +30,7 @@ def read_task(path: Path) -> dict[str, Any]:
         InputError: If the file is missing or not YAML.
         ConfigError: If it is not a mapping.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}).") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a task is a mapping with the keys description, instruction, judge and retain.")
+    raw = read_yaml(path, "a task is a mapping with the keys description, instruction, judge and retain.")
     for place in _PATHS:
         _resolve(raw, place, path.parent, always=True)
     for place in _JUDGES:

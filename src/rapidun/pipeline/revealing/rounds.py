@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError, OutputError
-from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
+from rapidun.files import atomic_directory, read_json, read_jsonl, remove_directory, write_json, write_jsonl
 from rapidun.pipeline.directory import IDENTITY, PHASES, RunDirectory
 from rapidun.report import write_report
 from rapidun.reveal import read_pulls
@@ -82,17 +82,12 @@ def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
 
 def _place_adapter(run: Path) -> None:
     """``adapter/`` is that of the present state: byte for byte the round's; absent for the model as it was."""
-    source, target, old = state_adapter(run, current_round(run)), run / "adapter", run / ".adapter.old"
-    beside = run / ".adapter.part"
-    for leftover in (beside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if source is not None:
-        shutil.copytree(source, beside)
-    if target.exists():
-        target.rename(old)
-    if source is not None:
-        beside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    source, target = state_adapter(run, current_round(run)), run / "adapter"
+    if source is None:
+        remove_directory(target)
+        return
+    with atomic_directory(target) as place:
+        shutil.copytree(source, place, dirs_exist_ok=True)
 
 
 def round_lines(run: Path) -> list[dict[str, Any]]:

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.pool import Pool
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.value_config import Uses
+from rapidun.pipeline.valuing.config import Uses
+from rapidun.pipeline.valuing.pool import Pool
 from rapidun.report import write_report
 from rapidun.valuation.diversity import pick_diverse
 from rapidun.valuation.features import HashedText, texts_of

@@ -1,0 +1,41 @@
+"""``manifest.json`` of a run: versions, seed, fingerprints, hardware, and what every phase took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import rapidun
+from rapidun.files import write_json
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.meter import hardware, versions
+
+
+def write_manifest(
+    directory: RunDirectory, facts: Mapping[str, Any], *, seed: int, device: str, fingerprints: Mapping[str, str]
+) -> None:
+    """Write it; ``facts`` are what this kind of run says of itself besides."""
+    write_json(
+        directory / "manifest.json",
+        {
+            "rapidun_version": rapidun.__version__,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seed": seed,
+            **facts,
+            "versions": versions(),
+            "hardware": hardware(device),
+            "fingerprints": dict(fingerprints),
+            "phases": directory.phases,
+        },
+    )
+
+
+def subject_facts(subject: Subject) -> dict[str, str]:
+    """Model, dtype and template."""
+    return {
+        "model": subject.loaded.source,
+        "dtype": str(subject.loaded.dtype).removeprefix("torch."),
+        "template": subject.template.name,
+    }

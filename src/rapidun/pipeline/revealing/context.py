@@ -1,0 +1,90 @@
+"""What every step of a reveal run works with, opened and checked before the first one begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rapidun.data import Rows
+from rapidun.data.templates import user_text
+from rapidun.evaluation import TaskJudge, make_judge
+from rapidun.files import sha256_of, write_jsonl
+from rapidun.models import load_adapter
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.revealing.config import RevealConfig
+from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
+from rapidun.reveal import Input
+
+
+@dataclass(frozen=True)
+class RevealContext:
+    """A run's configuration, model, rows and judges; ``utility`` are the rows by which utility is measured."""
+
+    config: RevealConfig
+    subject: Subject
+    retain: Rows
+    utility: Rows
+    inputs: list[Input]
+    judge: TaskJudge
+    utility_judge: TaskJudge | None
+    directory: RunDirectory
+    reporter: Reporter
+
+    def folder(self, number: int) -> Path:
+        """Where round ``number`` keeps its files."""
+        return round_directory(self.directory.path, number)
+
+    def seed(self, number: int) -> int:
+        """Of what is random in round ``number``."""
+        return 1000 * self.config.seed + number
+
+    @contextmanager
+    def state_after(self, number: int) -> Iterator[Subject]:
+        """The model with the adapter of the state after round ``number``; it is as it was afterwards."""
+        adapter = state_adapter(self.directory.path, number)
+        if adapter is None:
+            yield self.subject
+            return
+        model = load_adapter(self.subject.loaded.model, adapter)
+        try:
+            yield self.subject.with_model(model)
+        finally:
+            model.unload()
+
+
+def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> RevealContext:
+    """Read and check everything, then claim the directory. Raises as `rapidun.pipeline.reveal`."""
+    task = config.task
+    retain = read_rows(task.retain, "retain", config.data, reporter)
+    inputs = read_rows(task.inputs, "inputs", config.data, reporter) if task.inputs else None
+    kept = read_rows(task.utility.rows, "utility", config.data, reporter) if task.utility.rows else retain
+    judge = make_judge(task.judge.kind, task.judge.options)
+    wanted = task.utility.judge
+    utility_judge = make_judge(wanted.kind, wanted.options) if wanted else None
+    subject = open_subject(config.model, config.data, reporter)
+    for rows in (retain, kept):
+        subject.tokenize(rows)  # a row that cannot be tokenised is found here
+    groups = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
+    directory = _claim(config, out, subject, groups, resume=resume, overwrite=overwrite)
+    given = [Input(user_text(row), row.get("response") or None) for row in inputs] if inputs else []
+    return RevealContext(config, subject, retain, kept, given, judge, utility_judge, directory, reporter)
+
+
+def _claim(
+    config: RevealConfig, out: Path, subject: Subject, groups: Mapping[str, Rows], *, resume: bool, overwrite: bool
+) -> RunDirectory:
+    identity = {
+        "configuration": sha256_of([config.to_yaml().encode()]),
+        "model": subject.loaded.fingerprint,
+        "template": subject.template.fingerprint,
+        **{f"rows {name}": rows_fingerprint(rows) for name, rows in groups.items()},
+    }
+    directory = RunDirectory.claim(out, identity, resume=resume, overwrite=overwrite)
+    directory.write_text("config.yaml", config.to_yaml())
+    skipped = [{"group": name, **bad.as_dict()} for name, rows in groups.items() for bad in rows.skipped]
+    write_jsonl(directory / "rows_skipped.jsonl", skipped)
+    return directory

@@ -1,0 +1,71 @@
+"""Releasing: modules trained on what was revealed, or the revealed rows as the forget set of any method."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rapidun.errors import ConfigError
+from rapidun.files import write_json, write_jsonl
+from rapidun.pipeline.config import RunConfig, make_config
+from rapidun.pipeline.revealing.config import RevealConfig
+from rapidun.pipeline.revealing.context import RevealContext
+from rapidun.pipeline.revealing.rounds import METHOD, round_directory, state_adapter
+from rapidun.pipeline.revealing.searching import rows_of
+from rapidun.pipeline.single import unlearn_only
+from rapidun.reveal import train_round
+
+
+def release_round(context: RevealContext, number: int) -> None:
+    """Train both modules on the present state and write the next one."""
+    folder, subject = context.folder(number), context.subject
+    lines: list[dict[str, Any]] = []
+    outcome = train_round(
+        subject.loaded,
+        state_adapter(context.directory.path, number - 1),
+        subject.tokenize(context.retain),
+        subject.tokenize(rows_of(context, number)),
+        context.config.task.release,
+        folder,
+        seed=context.seed(number),
+        record=lines.append,
+        progress=context.reporter.progress,
+    )
+    write_jsonl(folder / "log.jsonl", lines)
+    write_json(folder / "round.json", asdict(outcome))
+
+
+def release_by_method(context: RevealContext) -> None:
+    """The revealed rows as the forget set of any registered method, influence weights included."""
+    run = context.directory.path
+    place = round_directory(run, 1) / METHOD
+    settings = method_config(context.config, run)
+    unlearn_only(settings, place, weights=None, resume=place.exists(), overwrite=False, reporter=context.reporter)
+
+
+def method_config(config: RevealConfig, run: Path) -> RunConfig:
+    """The configuration that feeds the revealed rows to ``release.method``.
+
+    Raises:
+        ConfigError: If the task's settings of the method are wrong, or columns are renamed.
+    """
+    task, rows = config.task, config.data
+    if rows.columns:
+        raise ConfigError(
+            f"--map does not go with method {task.release.method!r}: revealed rows have their own columns."
+        )
+    raw: dict[str, Any] = {
+        "model": config.model.model_dump(mode="json"),
+        "data": {
+            **{name: getattr(rows, name) for name in ("template", "max_length", "on_bad_row")},
+            "forget": str(round_directory(run, 1) / "revealed.jsonl"),
+            "retain": str(task.retain),
+            "validation": str(task.utility.rows) if task.utility.rows else None,
+        },
+        "unlearning": {**task.release.unlearning, "method": task.release.method},
+        "weights": task.release.weights,
+        "lora": task.release.lora.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+    return make_config(raw, RunConfig, "task.release")

@@ -1,0 +1,128 @@
+"""Revealing: a search for the ways to ask under the present model, and the rows that its best arms give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rapidun.files import read_jsonl, write_jsonl
+from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.revealing.context import RevealContext
+from rapidun.pipeline.revealing.rounds import settle
+from rapidun.reveal import (
+    Arm,
+    ArmSource,
+    Asker,
+    Pull,
+    Puller,
+    PullLog,
+    SearchState,
+    SoftArms,
+    SoftPrompts,
+    TextArms,
+    best_arms,
+    read_pulls,
+    search,
+    select_rows,
+)
+
+
+def reveal_round(context: RevealContext, number: int) -> None:
+    """Search under the present model, ask the best arms again, and write ``revealed.jsonl``.
+
+    At the end the best arms are asked on inputs of their own, which the measurement after the release asks again.
+    """
+    folder, task = context.folder(number), context.config.task
+    folder.mkdir(parents=True, exist_ok=True)
+    with context.state_after(number - 1) as subject:
+        puller = make_puller(context, subject, number)
+        pulls = _searched(context, puller, number)
+        best = best_arms(pulls, task.search.keep)
+        repeats = range(task.search.harvest if best else 0)
+        pulls = [*pulls, *(pull for repeat in repeats for pull in puller.pull(best, "harvest", repeat))]
+        rows = select_rows(
+            pulls,
+            threshold=task.judge.threshold,
+            limit=task.search.rows,
+            max_similarity=task.search.max_similarity,
+            round_number=number,
+        )
+        write_jsonl(folder / "revealed.jsonl", rows)
+        for repeat in repeats:
+            puller.pull(best, "before", repeat)
+    top = max((pull.reward for pull in pulls), default=0.0)
+    context.reporter.note(f"{len(pulls)} pulls, best reward {top:.2f}, {len(rows)} rows revealed")
+    settle(context.directory.path)
+
+
+def _searched(context: RevealContext, puller: Puller, number: int) -> list[Pull]:
+    """The pulls of the search; a later round starts from the best arms of the one before, and makes fewer."""
+    settings = context.config.task.search
+
+    def progress(state: SearchState) -> None:
+        context.reporter.progress(len(state.pulls), state.total, f"best {state.best:.2f}, {state.rows} rows")
+
+    return search(
+        _source(context, puller.asker, number),
+        puller,
+        settings,
+        pulls=settings.pulls if number == 1 else settings.later_pulls,
+        threshold=context.config.task.judge.threshold,
+        seed=context.seed(number),
+        start=arms_of(context, number - 1) if number > 1 else [],
+        progress=progress,
+    )
+
+
+def make_puller(context: RevealContext, subject: Subject, number: int) -> Puller:
+    """What asks the model, in a state of it, and scores its answers; every pull is kept in the round's log."""
+    task = context.config.task
+    settings = task.search
+    asker = Asker(
+        subject.loaded,
+        subject.template,
+        SoftPrompts(subject.loaded.model.get_input_embeddings().weight, task.arms, context.config.seed),
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        repetition_penalty=settings.repetition_penalty,
+        batch_size=settings.batch_size,
+    )
+    log = PullLog(context.folder(number) / "pulls.jsonl")
+    return Puller(
+        asker,
+        context.judge,
+        context.inputs,
+        log,
+        answers=settings.answers,
+        weight=settings.weight,
+        seed=context.seed(number),
+    )
+
+
+def _source(context: RevealContext, asker: Asker, number: int) -> ArmSource:
+    task, seed = context.config.task, context.seed(number)
+    if task.arms.kind == "soft":
+        return SoftArms(task.instruction, task.arms, seed, str(number))
+
+    def write(count: int, loop: int) -> list[str]:
+        asked = f"Write one instruction that would make a language model do this. {task.description}"
+        question = asker.question(Arm("writer", "text", asked), None)
+        seeds = [(seed * 1000 + loop) * 10_000 + index for index in range(count)]
+        lines = (answer.strip().splitlines() for answer in asker.answers([question] * count, seeds))
+        return [found[0].strip(" \"'") for found in lines if found]
+
+    return TextArms(task.instruction, task.arms, write)
+
+
+def pulls_of(context: RevealContext, number: int, stage: str) -> list[Pull]:
+    """A round's pulls of one stage: search, harvest, before or after."""
+    return [pull for pull in read_pulls(context.folder(number) / "pulls.jsonl") if pull.stage == stage]
+
+
+def arms_of(context: RevealContext, number: int) -> list[Arm]:
+    """The best arms of a round's search."""
+    return best_arms(pulls_of(context, number, "search"), context.config.task.search.keep)
+
+
+def rows_of(context: RevealContext, number: int) -> list[dict[str, Any]]:
+    """What a round revealed."""
+    return read_jsonl(context.folder(number) / "revealed.jsonl")

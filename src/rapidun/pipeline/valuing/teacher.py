@@ -1,0 +1,123 @@
+"""The teacher of a valuation: LinFiK, as a run configures it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.data import Rows
+from rapidun.data.badrows import BadRow, raise_bad_rows
+from rapidun.errors import InputError
+from rapidun.gradients import Exact, Preconditioner, fit_preconditioner, load_preconditioner, make_collector
+from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.valuing.config import ValueConfig, ValueFiles
+from rapidun.pipeline.valuing.pool import Numbered, Pool, untokenisable
+from rapidun.valuation.linfik import LinFiK
+from rapidun.valuation.sampling import Ordinals, random_sample
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """LinFiK as a run configures it; its work begins when the first value is asked for."""
+
+    config: ValueConfig
+    files: ValueFiles
+    subject: Subject
+    task: Rows
+    pool: Pool
+    directory: RunDirectory
+    reporter: Reporter
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in order of first appearance."""
+        return list(dict.fromkeys(self._task_names))
+
+    @property
+    def tracked(self) -> list[str]:
+        """Names of the tracked tensors."""
+        return self._unfitted.tracked
+
+    def values(self, rows: Sequence[dict[str, Any]]) -> Values:
+        """LinFiK of rows for every task."""
+        return self._fitted.values(self.subject.tokenize(rows), self.subject.loaded.pad_token_id)
+
+    def usable(self, ordinals: Ordinals) -> tuple[Ordinals, list[Numbered]]:
+        """The rows at these ordinals that can be tokenised.
+
+        Raises:
+            InputError: If one cannot, unless such rows are skipped.
+        """
+        rows = self.pool.at(ordinals)
+        faults: list[BadRow] = untokenisable(self.subject, self.files.candidates)(rows)
+        if faults and self.config.data.on_bad_row == "error":
+            raise_bad_rows(faults, len(rows), str(self.files.candidates))
+        bad = {fault.line for fault in faults}
+        kept = [place for place, (line, _) in enumerate(rows) if line not in bad]
+        return ordinals[kept], [rows[place] for place in kept]
+
+    @cached_property
+    def _task_names(self) -> list[str]:
+        column = self.config.value.task_column
+        if column not in self.task.dataset.column_names:
+            return ["task"] * len(self.task)
+        names = self.task.dataset[column][:]
+        if None in names:
+            where = self.task.where(names.index(None))
+            raise InputError(f"{where}: column {column!r} is empty. Name every row's task, or leave the column out.")
+        return [str(name) for name in names]
+
+    @cached_property
+    def _unfitted(self) -> LinFiK:
+        settings = self.config.value
+        adam = self._adam() if settings.optimizer == "adam" else None
+        return LinFiK(
+            self.subject.loaded.model,
+            settings.make_sketch(self.config.seed),
+            targets=targets_of(self.config, self.files),
+            normalize=settings.normalize,
+            similarity=settings.similarity,
+            transform=None if adam is None else adam.power(-0.5),
+            checkpoints=self.files.checkpoints,
+            max_tokens=settings.max_tokens,
+        )
+
+    @cached_property
+    def _fitted(self) -> LinFiK:
+        examples = self.subject.tokenize(self.task)
+        return self._unfitted.fit(examples, self.subject.loaded.pad_token_id, self._task_names)
+
+    def _adam(self) -> Preconditioner:
+        """The second moment of candidates' gradients; kept, so that a resumed run has the same."""
+        settings, place = self.config.value, self.directory / "preconditioner"
+        if not (place / "preconditioner.json").exists():
+            self.reporter.note(f"second moment from {min(settings.adam_rows, self.pool.count)} candidates")
+            generator = np.random.default_rng([self.config.seed, 11])
+            _, rows = self.usable(random_sample(self.pool.count, min(settings.adam_rows, self.pool.count), generator))
+            model = self.subject.loaded.model
+            sketch = settings.make_sketch(self.config.seed) or Exact()
+            collector = make_collector(model, sketch, targets_of(self.config, self.files), "none")
+            fit_preconditioner(
+                collector,
+                self.subject.tokenize([row for _, row in rows]),
+                self.subject.loaded.pad_token_id,
+                "adam",
+                damping=settings.adam_damping,
+                max_tokens=settings.max_tokens,
+            ).save(place)
+        return load_preconditioner(place)
+
+
+def targets_of(config: ValueConfig, files: ValueFiles) -> str | list[str]:
+    """The tracked layers; ``auto`` is the adapter's where there is one."""
+    targets = config.value.targets
+    return ("linear" if files.adapter is None else "lora") if targets == "auto" else targets
