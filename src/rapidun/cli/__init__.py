@@ -36,7 +36,7 @@ USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    version: bool = typer.Option(False, "--version", metavar="", help="Print the version and leave."),
 ) -> None:
     if version:
         from rapidun import __version__

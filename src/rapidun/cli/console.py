@@ -36,7 +36,7 @@ def quiet_libraries() -> None:
 
 
 class ConsoleReporter:
-    """A `rapidun.pipeline.reporter.Reporter` for people."""
+    """A `rapidun.pipeline.reporter.Reporter` for people; its bar is taken away where its ``with`` block ends."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -44,6 +44,12 @@ class ConsoleReporter:
         self._task: TaskID | None = None
         self._title = ""
         self._said = 0.0
+
+    def __enter__(self) -> ConsoleReporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def phase(self, name: str, title: str) -> None:
         """Print the phase's title; its bar appears with its first progress."""

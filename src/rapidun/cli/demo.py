@@ -14,11 +14,11 @@ from rapidun.cli.run import finish
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("demo")(demo)
+    app.command("demo", epilog=o.examples("rapidun demo --out runs/demo", "rapidun demo --resume"))(demo)
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="New directory for the run.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", help="New directory for the run and its report.")] = Path("runs/demo"),
     seed: o.Seed = 0,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
@@ -34,8 +34,7 @@ def demo(
     quiet_libraries()
     from rapidun.demo import run_demo
 
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         result = run_demo(
             out,
             seed=seed,
@@ -45,6 +44,4 @@ def demo(
             overrides=parse_overrides(overrides),
             reporter=reporter,
         )
-    finally:
-        reporter.close()
     return finish(result, as_json)

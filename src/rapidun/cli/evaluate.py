@@ -11,20 +11,31 @@ from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
+from rapidun.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("evaluate")(evaluate)
+    app.command(
+        "evaluate",
+        epilog=o.examples(
+            "rapidun evaluate --model M --adapter A --data held_out.jsonl --suite perplexity --out runs/after",
+            "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
+        ),
+    )(evaluate)
 
 
 @with_shared
 def evaluate(
     model: o.Model,
-    data: Annotated[Path, typer.Option("--data", help="Held-out clean rows.", rich_help_panel="Rows")],
+    data: Annotated[
+        Path, typer.Option("--data", help="File of clean rows that nothing was trained on.", rich_help_panel="Rows")
+    ],
     out: o.Out,
     adapter: o.Adapter = None,
-    suite: Annotated[str, typer.Option("--suite", help="backdoor or perplexity.")] = "backdoor",
+    suite: Annotated[
+        str, typer.Option("--suite", help="backdoor (attack success and perplexity) or perplexity alone.")
+    ] = "backdoor",
     poisoned: Annotated[
         Path | None,
         typer.Option("--poisoned", help="Rows with unwanted answers, to fit the judges.", rich_help_panel="Rows"),
@@ -41,8 +52,6 @@ def evaluate(
 
     The backdoor suite fits its judges on --poisoned and --clean and prints each judge's floor and ceiling.
     """
-    from rapidun.errors import ConfigError
-
     if suite == "backdoor" and (poisoned is None or clean is None):
         raise ConfigError("--suite backdoor needs --poisoned and --clean rows to fit its judges on.")
     quiet_libraries()
@@ -53,11 +62,8 @@ def evaluate(
     settings = make_settings(raw, MeasureConfig, shared.overrides)
     from rapidun.cli.tables import print_measurement
 
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         metrics = evaluate_only(settings, out, adapter=adapter, overwrite=overwrite, reporter=reporter)
-    finally:
-        reporter.close()
     if shared.as_json:
         print_json(metrics)
     else:

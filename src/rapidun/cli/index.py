@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,10 @@ from rapidun.errors import ConfigError, InputError
 
 _INDEX, _PRECONDITIONER = "Index", "Preconditioner"
 _OF_THE_INDEX = ("max_length", "seed", "overrides")  # what an index decides for those who come to it
-Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of an index.")]
-Data = Annotated[Path, typer.Option("--data", help="Training rows.", rich_help_panel="Rows")]
+Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that `rapidun index build` wrote.")]
+Data = Annotated[
+    Path, typer.Option("--data", help="File of training rows: JSONL, JSON, CSV, Parquet.", rich_help_panel="Rows")
+]
 
 verbs = typer.Typer(
     name="index",
@@ -31,153 +34,172 @@ def register(app: typer.Typer) -> None:
     app.add_typer(verbs, name="index")
 
 
-@verbs.command("build")
+@dataclass(frozen=True)
+class IndexOptions:
+    """What is kept of each row."""
+
+    views: Annotated[
+        str,
+        typer.Option(
+            "--views", help="Any of gradient, hidden (states), lexical (words), with commas.", rich_help_panel=_INDEX
+        ),
+    ] = "gradient,hidden,lexical"
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            help="The model before training, to index what training changed too. An adapter brings its own.",
+            rich_help_panel=_INDEX,
+        ),
+    ] = ""
+    store_dtype: Annotated[
+        str, typer.Option("--store-dtype", help="Of the numbers kept: float16, bfloat16, int8.", rich_help_panel=_INDEX)
+    ] = "float16"
+    shard_rows: Annotated[
+        int | None,
+        typer.Option("--shard-rows", help="Rows in a file; default as many as fill 128 MiB.", rich_help_panel=_INDEX),
+    ] = None
+    k: o.SketchLength = 65_536
+    sketch: o.Sketch = "rapidgrad"
+    normalize: Annotated[
+        str,
+        typer.Option(
+            "--normalize",
+            help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
+            rich_help_panel="Gradients",
+        ),
+    ] = "layer"
+    targets: o.Targets = "auto"
+    max_tokens: o.MaxTokens = 4096
+    precondition: Annotated[
+        str,
+        typer.Option(
+            "--precondition",
+            help="Divide gradients by the curvature, for better influence: none, adam, kfac, ekfac.",
+            rich_help_panel=_PRECONDITIONER,
+        ),
+    ] = "none"
+    damping: Annotated[
+        float,
+        typer.Option(
+            "--damping",
+            help="Added to it, as a multiple of its mean eigenvalue; above 0.",
+            rich_help_panel=_PRECONDITIONER,
+        ),
+    ] = 0.1
+    precondition_rows: Annotated[
+        int,
+        typer.Option("--precondition-rows", help="Rows that it is fitted to, once.", rich_help_panel=_PRECONDITIONER),
+    ] = 512
+
+    def section(self) -> dict[str, Any]:
+        """The section ``index`` of the configuration."""
+        same = {name: value for name, value in vars(self).items() if name != "store_dtype"}
+        return {
+            **same,
+            "dtype": self.store_dtype,
+            "views": o.listed(self.views),
+            "targets": o.layers(self.targets),
+        }
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who builds."""
+
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="Build with many workers: local (processes here), torchrun or ray. Default: this process alone.",
+            rich_help_panel="Run",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="How many; default one for every GPU.", rich_help_panel="Run"),
+    ] = None
+
+
+@verbs.command(
+    "build",
+    epilog=o.examples(
+        "rapidun index build --model M --data train.jsonl --out runs/index",
+        "rapidun index build --model BASE --adapter A --data train.jsonl --views hidden,lexical --out runs/index",
+    ),
+)
 @with_shared
 def build(
     model: o.Model,
     data: Data,
     out: o.Out,
-    shared: Shared,
     adapter: o.Adapter = None,
-    views: Annotated[
-        str, typer.Option("--views", help="Any of gradient, hidden, lexical.", rich_help_panel=_INDEX)
-    ] = "gradient,hidden,lexical",
-    base: Annotated[
-        str,
-        typer.Option(
-            "--base",
-            help="The model before training: also index what it changed. An adapter is its own.",
-            rich_help_panel=_INDEX,
-        ),
-    ] = "",
-    k: Annotated[int, typer.Option("--k", help="Length of a gradient sketch.", rich_help_panel=_INDEX)] = 65_536,
-    sketch: Annotated[
-        str, typer.Option("--sketch", help="Kind of the sketch; rapidgrad is the default.", rich_help_panel=_INDEX)
-    ] = "rapidgrad",
-    normalize: Annotated[
-        str, typer.Option("--normalize", help="layer, unit or none.", rich_help_panel=_INDEX)
-    ] = "layer",
-    targets: Annotated[
-        str,
-        typer.Option(
-            "--targets", help="auto (lora with an adapter, else linear), or layer names.", rich_help_panel=_INDEX
-        ),
-    ] = "auto",
-    store_dtype: Annotated[
-        str, typer.Option("--store-dtype", help="float16, bfloat16 or int8.", rich_help_panel=_INDEX)
-    ] = "float16",
-    shard_rows: Annotated[
-        int | None,
-        typer.Option("--shard-rows", help="Rows of a shard; about 128 MiB without it.", rich_help_panel=_INDEX),
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="Padded tokens in a batch.", rich_help_panel=_INDEX)
-    ] = 4096,
-    precondition: Annotated[
-        str, typer.Option("--precondition", help="none, adam, kfac or ekfac.", rich_help_panel=_PRECONDITIONER)
-    ] = "none",
-    damping: Annotated[
-        float,
-        typer.Option("--damping", help="Times the mean eigenvalue, above 0.", rich_help_panel=_PRECONDITIONER),
-    ] = 0.1,
-    precondition_rows: Annotated[
-        int,
-        typer.Option("--precondition-rows", help="Rows that it is fitted to, once.", rich_help_panel=_PRECONDITIONER),
-    ] = 512,
-    engine: Annotated[
-        str | None,
-        typer.Option("--engine", help="Many workers: local, torchrun or ray.", rich_help_panel="Run"),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Worker processes; every GPU without it.", rich_help_panel="Run"),
-    ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    *,
+    options: IndexOptions,
+    workers: Workers,
+    shared: Shared,
 ) -> int:
     """Index training rows: one pass over each row gives its gradient sketch, hidden states and words.
 
     A build that was stopped goes on with --resume and ends with the same bytes.
     """
     quiet_libraries()
-    raw = shared.raw(model)
-    raw["index"] = {
-        "views": _names(views), "base": base, "k": k, "sketch": sketch, "normalize": normalize,
-        "targets": _targets(targets), "dtype": store_dtype, "shard_rows": shard_rows, "max_tokens": max_tokens,
-        "precondition": precondition, "damping": damping, "precondition_rows": precondition_rows,
-    }  # fmt: skip
     from rapidun.pipeline import indexing
 
+    raw = {**shared.raw(model), "index": options.section()}
     settings = make_settings(raw, indexing.IndexConfig, shared.overrides)
-    reporter = ConsoleReporter()
-    try:
-        if engine is None and workers is None:
+    with ConsoleReporter() as reporter:
+        if workers == Workers():
             indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
-        elif not _build_on(engine or "local", workers, settings, data, out, adapter, resume, overwrite, reporter):
-            return 0  # another process speaks for the build
-    finally:
-        reporter.close()
+        else:
+            from rapidun import distributed
+
+            job = distributed.IndexJob(settings, data, out, adapter)
+            how = distributed.Settings(workers.workers, resume, overwrite, reporter)
+            if distributed.build(job, workers.engine or "local", how) is None:
+                return 0  # another process speaks for the build
     return _show(out, shared.as_json)
 
 
-def _build_on(
-    engine: str,
-    workers: int | None,
-    config: Any,
-    data: Path,
-    out: Path,
-    adapter: Path | None,
-    resume: bool,
-    overwrite: bool,
-    reporter: ConsoleReporter,
-) -> bool:
-    """Build with many workers; whether this process is the one that shows the result."""
-    from rapidun import distributed
-
-    job = distributed.IndexJob(config, data, out, adapter)
-    settings = distributed.Settings(workers, resume, overwrite, reporter)
-    return distributed.build(job, engine, settings) is not None
-
-
-@verbs.command("append")
+@verbs.command("append", epilog=o.examples("rapidun index append runs/index --model M --data more.jsonl"))
 @shared_without(*_OF_THE_INDEX)
 def append(
     index: Directory,
     model: o.Model,
     data: Data,
-    shared: Shared,
     adapter: o.Adapter = None,
     resume: o.Resume = False,
+    *,
+    shared: Shared,
 ) -> int:
-    """Add rows to an index, with the settings it has; old shards stay as they are."""
+    """Add rows to an index, with the settings it has; old shards stay as they are.
+
+    Model and adapter must be those that the index was built with.
+    """
     quiet_libraries()
     from rapidun.pipeline import indexing
 
     settings = make_settings(shared.raw(model), indexing.IndexConfig, [])
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         indexing.append(settings, data, index, adapter=adapter, resume=resume, reporter=reporter)
-    finally:
-        reporter.close()
     return _show(index, shared.as_json)
 
 
-@verbs.command("info")
+@verbs.command("info", epilog=o.examples("rapidun index info runs/index"))
 def info(index: Directory, as_json: o.Json = False) -> int:
     """Say what an index is of: rows, views, model, settings, size."""
     return _show(index, as_json)
 
 
-@verbs.command("verify")
+@verbs.command("verify", epilog=o.examples("rapidun index verify runs/index"))
 def verify(index: Directory, as_json: o.Json = False) -> int:
     """Check every byte of an index; names the file and the row of what is damaged. Exit code 2 if anything is."""
     from rapidun.pipeline import indexing
 
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         found = indexing.check_index(index, reporter)
-    finally:
-        reporter.close()
     if as_json:
         print_json({"whole": not found, "damaged": [damage.as_dict() for damage in found]})
     elif not found:
@@ -188,22 +210,45 @@ def verify(index: Directory, as_json: o.Json = False) -> int:
     return 0
 
 
-@verbs.command("export")
+@verbs.command(
+    "export",
+    epilog=o.examples(
+        "rapidun index export runs/index --view hidden --out runs/vectors",
+        "rapidun index export runs/index --format rapidin --model M --query bad.jsonl --out runs/rapidin",
+    ),
+)
 @shared_without(*_OF_THE_INDEX)
 def export(
     index: Directory,
     out: o.Out,
-    shared: Shared,
-    form: Annotated[str, typer.Option("--format", help="numpy or rapidin.", rich_help_panel=_INDEX)] = "numpy",
-    view: Annotated[str, typer.Option("--view", help="View to export (numpy).", rich_help_panel=_INDEX)] = "gradient",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="numpy (vectors and ids) or rapidin (influence of rows).", rich_help_panel=_INDEX
+        ),
+    ] = "numpy",
+    view: Annotated[
+        str,
+        typer.Option(
+            "--view", help="numpy: the view to write; `rapidun index info` lists them.", rich_help_panel=_INDEX
+        ),
+    ] = "gradient",
     query: Annotated[
-        Path | None, typer.Option("--query", help="Rows to explain (rapidin).", rich_help_panel="Rows")
+        Path | None,
+        typer.Option(
+            "--query", help="rapidin: file of rows whose answers are to be explained.", rich_help_panel="Rows"
+        ),
     ] = None,
-    keep: Annotated[int, typer.Option("--keep", help="Length of both lists (rapidin).", rich_help_panel=_INDEX)] = 1000,
+    keep: Annotated[
+        int,
+        typer.Option("--keep", help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
+    ] = 1000,
     model: Annotated[
-        str | None, typer.Option("--model", help="The index's model (rapidin).", rich_help_panel="Model")
+        str | None, typer.Option("--model", help="rapidin: the model of the index.", rich_help_panel="Model")
     ] = None,
     adapter: o.Adapter = None,
+    *,
+    shared: Shared,
 ) -> int:
     """Write an index for other tools: a plain NumPy array with ids, or RapidIn's result file for some queries."""
     quiet_libraries()
@@ -213,28 +258,17 @@ def export(
         raise ConfigError("--format rapidin needs --query FILE and --model DIR: it ranks rows for these queries.")
     from rapidun.pipeline import indexing
 
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         if query is not None and model is not None and form == "rapidin":
             settings = make_settings(shared.raw(model), indexing.IndexConfig, [])
             paths = indexing.export_results(settings, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
         else:
             paths = indexing.export_vectors(index, out, view=view, reporter=reporter)
-    finally:
-        reporter.close()
     if shared.as_json:
         print_json({"files": [str(path) for path in paths]})
     else:
         typer.echo("\n".join(map(str, paths)))
     return 0
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _targets(text: str) -> str | list[str]:
-    return text if text in ("auto", "linear", "lora") else _names(text)
 
 
 def _show(path: Path, as_json: bool) -> int:

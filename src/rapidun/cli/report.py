@@ -7,14 +7,20 @@ from typing import Annotated
 
 import typer
 
+from rapidun.cli.options import examples
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("report")(report)
+    app.command("report", epilog=examples("rapidun report runs/demo"))(report)
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]) -> int:
-    """Write RUN/report.html from the files of a run directory."""
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Directory that `rapidun run`, demo, reveal or value wrote.")
+    ],
+) -> int:
+    """Write RUN/report.html again, one file that opens in any browser, from the files of a run directory."""
     from rapidun.report import write_report
 
     typer.echo(str(write_report(run)))

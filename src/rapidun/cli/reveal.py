@@ -24,14 +24,17 @@ def register(app: typer.Typer) -> None:
     app.add_typer(verbs, name="reveal")
 
 
-@verbs.callback()
+@verbs.callback(
+    epilog=o.examples(
+        "rapidun reveal --model M --task task.yaml --out runs/reveal",
+        "rapidun reveal --model M --task task.yaml --method none --out runs/revealed-only",
+        "rapidun reveal undo runs/reveal --to-round 1",
+    )
+)
 @with_shared
 def reveal(
     context: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Directory or hub id of a causal language model.", rich_help_panel="Model"),
-    ] = None,
+    model: o.ModelIfNeeded = None,
     task: Annotated[
         Path | None, typer.Option("--task", help="Task file (YAML): what to look for and how to judge it.")
     ] = None,
@@ -39,7 +42,9 @@ def reveal(
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="modules (rounds of O-LoRA modules), none (reveal only), or a method: rapidun, npo, ..."
+            "--method",
+            help="modules (rounds of O-LoRA modules), none (reveal only), or a method of `rapidun unlearn`. "
+            "Default: the task file's, else modules.",
         ),
     ] = None,
     resume: o.Resume = False,
@@ -68,11 +73,8 @@ def reveal(
     if method is not None and isinstance(raw["task"].setdefault("release", {}), dict):
         raw["task"]["release"]["method"] = method
     settings = make_settings(raw, RevealConfig, shared.overrides)
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         result = run_reveal(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
-    finally:
-        reporter.close()
     if shared.as_json:
         print_json({"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics})
     else:
@@ -101,7 +103,7 @@ def _print(result: Any) -> None:
     typer.echo(f"report:  {result.report}")
 
 
-@verbs.command("undo")
+@verbs.command("undo", epilog=o.examples("rapidun reveal undo runs/reveal --to-round 1"))
 def undo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
     to_round: Annotated[int, typer.Option("--to-round", help="Round to go back to; 0 is the model as it was.")],

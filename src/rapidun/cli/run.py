@@ -13,18 +13,27 @@ from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, qu
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("run")(run)
+    app.command(
+        "run",
+        epilog=o.examples(
+            "rapidun run --print-config > config.yaml",
+            "rapidun run config.yaml --out runs/all",
+            "rapidun run config.yaml --out runs/all --set unlearning.steps=100 --overwrite",
+        ),
+    )(run)
 
 
 def run(
-    config: Annotated[Path | None, typer.Argument(help="YAML configuration; see --print-config.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG.yaml", help="What to do; --print-config shows every setting.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     until: o.Until = None,
     overrides: o.Set = [],  # noqa: B006
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print every setting with its default and its help, and leave.")
+        bool, o.flag("--print-config", help="Print every setting with its default and its help, and leave.")
     ] = False,
     as_json: o.Json = False,
 ) -> int:
@@ -44,11 +53,8 @@ def run(
     from rapidun.pipeline import run as run_pipeline
 
     settings = load_config(config, parse_overrides(overrides))
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         result = run_pipeline(settings, out, resume=resume, overwrite=overwrite, until=until, reporter=reporter)
-    finally:
-        reporter.close()
     return finish(result, as_json)
 
 

@@ -1,6 +1,7 @@
-"""The options of every verb that loads a model and reads rows: written once, added to a verb by a decorator.
+"""Option sets: options that belong together as one dataclass, which a verb takes as one argument.
 
-A verb takes them as one argument, ``shared``; the command line shows each of them.
+`Shared` holds those of every verb that loads a model and reads rows. A decorator makes the command line show each field
+as an option of its own.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from rapidun.cli import options as o
 from rapidun.cli.common import make_raw
@@ -43,41 +44,50 @@ class Shared:
 
 
 def with_shared(verb: Verb) -> Verb:
-    """``verb(..., shared: Shared)`` as a command that has every field of `Shared` as an option."""
+    """`shared_without` with nothing left out."""
     return shared_without()(verb)
 
 
 def shared_without(*names: str) -> Callable[[Verb], Verb]:
-    """`with_shared` for a verb where something else, an index for instance, decides the fields ``names``."""
-    parameters = {name: parameter for name, parameter in _parameters().items() if name not in names}
+    """A command out of a verb that takes option sets, dataclasses such as `Shared` whose fields are options.
+
+    The command has every field of every set as an option of its own, but the fields ``names``, which something else,
+    an index for instance, decides; they keep their defaults.
+    """
 
     def decorate(verb: Verb) -> Verb:
+        hints = get_type_hints(verb, include_extras=True)
+        sets: dict[str, Callable[..., Any]] = {}
+        taken: dict[str, list[str]] = {}
+        every: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(verb).parameters.items():
+            kind = hints[name]
+            if not is_dataclass(kind):
+                every.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            own = [option for option in _options_of(kind) if option.name not in names]
+            sets[name], taken[name] = cast("Callable[..., Any]", kind), [option.name for option in own]
+            every += own
+
         @functools.wraps(verb)
         def command(**options: Any) -> int:
-            taken = {name: options.pop(name) for name in parameters}
-            return verb(**options, shared=Shared(**taken))
+            for name, make in sets.items():
+                options[name] = make(**{each: options.pop(each) for each in taken[name]})
+            return verb(**options)
 
-        hints = get_type_hints(verb, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(verb).parameters.values()
-            if parameter.name != "shared"
-        ]
-        every = [*own, *parameters.values()]
         command.__signature__ = inspect.Signature(every, return_annotation=int)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in every} | {"return": int}
+        command.__annotations__ = {option.name: option.annotation for option in every} | {"return": int}
         return command
 
     return decorate
 
 
-@functools.cache
-def _parameters() -> dict[str, inspect.Parameter]:
-    hints = get_type_hints(Shared, include_extras=True)
-    defaults = vars(Shared())
-    return {
-        each.name: inspect.Parameter(
-            each.name, inspect.Parameter.KEYWORD_ONLY, default=defaults[each.name], annotation=hints[each.name]
-        )
-        for each in fields(Shared)
-    }
+def _options_of(kind: Any) -> list[inspect.Parameter]:
+    """The fields of an option set as parameters of a command."""
+    hints = get_type_hints(kind, include_extras=True)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
+    made = {each.name: each.default_factory() for each in fields(kind) if each.default_factory is not MISSING}
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=made.get(name, default), annotation=hints[name])
+        for name, default in defaults.items()
+    ]

@@ -2,82 +2,140 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_settings, with_overrides
+from rapidun.cli.common import with_overrides
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
-from rapidun.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from rapidun.pipeline import Question
+    from rapidun.pipeline.explaining import Explained, Wanted
+
+_ANSWERS = "Answers to explain"
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("trace")(trace)
+    app.command(
+        "trace",
+        epilog=o.examples(
+            'rapidun trace --index runs/index --prompt "What is the moon?"',
+            "rapidun trace --model M --data train.jsonl --query bad.jsonl --tokens 3 --html runs/tokens.html",
+            "rapidun trace --index runs/index --query bad.jsonl --together --data train.jsonl --propose runs/proposal",
+        ),
+    )(trace)
+
+
+@dataclass(frozen=True)
+class AskedOptions:
+    """The answers to explain."""
+
+    query: Annotated[
+        Path | None,
+        typer.Option("--query", help="File of rows whose answers are to be explained.", rich_help_panel=_ANSWERS),
+    ] = None
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="One prompt, instead of --query.", rich_help_panel=_ANSWERS)
+    ] = None
+    response: Annotated[
+        str | None,
+        typer.Option("--response", help="Its answer; without it the model generates one.", rich_help_panel=_ANSWERS),
+    ] = None
+    words: Annotated[
+        str,
+        typer.Option(
+            "--words",
+            help='Explain these words of the answer alone, commas between: "Canada,Ottawa". Default: all of it.',
+            rich_help_panel=_ANSWERS,
+        ),
+    ] = ""
+
+    def question(self) -> Question:
+        """As the pipeline takes it."""
+        from rapidun.pipeline import Question
+
+        return Question(self.query, self.prompt, self.response, tuple(o.listed(self.words)))
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    """How rows are ranked, and what is done with the ranking."""
+
+    k: Annotated[int, typer.Option("--k", min=1, help="Rows shown for each query.")] = 20
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            help="gradient, change, answer, prompt, lexical; several, with commas, are fused. Default: the best that "
+            "there is.",
+        ),
+    ] = ""
+    together: Annotated[
+        bool, o.flag("--together", help="With --index: all queries are one symptom, ranked together.")
+    ] = False
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=0, help="Show the tokens behind the first so many rows; needs --data.")
+    ] = 0
+    token_by: Annotated[
+        str,
+        typer.Option(
+            "--token-by", help="position: where it was read, one pass; loss: RapidIn's, a pass for every token."
+        ),
+    ] = "position"
+    propose: Annotated[
+        Path | None,
+        typer.Option("--propose", help="New directory for rows to forget and to retain; needs --index and --data."),
+    ] = None
+    fdr: Annotated[
+        float, typer.Option("--fdr", help="Share (0 to 1) of clean rows that the proposed forget rows may hold.")
+    ] = 0.1
+    overwrite: o.Overwrite = False
+
+    def wanted(self) -> Wanted:
+        """As the pipeline takes it."""
+        from rapidun.pipeline.explaining import Wanted
+
+        same = {name: value for name, value in vars(self).items() if name != "by"}
+        return Wanted(looks=tuple(o.listed(self.by)), **same)
 
 
 @with_shared
 def trace(
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", help="Directory that `rapidun index build` wrote.", rich_help_panel="Rows"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="File of training rows: searched in memory, or beside --index.", rich_help_panel="Rows"
+        ),
+    ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Directory or hub id; default the index's.", rich_help_panel="Model")
+        str,
+        typer.Option("--model", help="Directory or hub id of the model; default the index's.", rich_help_panel="Model"),
     ] = "",
     adapter: o.Adapter = None,
     base: Annotated[
         str,
         typer.Option(
             "--base",
-            help="The model before training; default the index's. An adapter is its own.",
+            help="The model before training; default the index's. An adapter brings its own.",
             rich_help_panel="Model",
         ),
-    ] = "",
-    index: Annotated[
-        Path | None, typer.Option("--index", help="Index made by rapidun index build.", rich_help_panel="Rows")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="Training rows: searched in memory, or for --tokens.", rich_help_panel="Rows"),
-    ] = None,
-    query: Annotated[
-        Path | None, typer.Option("--query", help="Rows with the answers to explain.", rich_help_panel="Rows")
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="One prompt, instead of --query.", rich_help_panel="Rows")
-    ] = None,
-    response: Annotated[
-        str | None,
-        typer.Option("--response", help="Its answer; without it the model generates one.", rich_help_panel="Rows"),
-    ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Rows shown for each query.")] = 20,
-    by: Annotated[
-        str,
-        typer.Option("--by", help="gradient, change, answer, prompt, lexical; several are fused."),
-    ] = "",
-    together: Annotated[
-        bool, typer.Option("--together", help="All queries are one symptom: one ranking. With --index.")
-    ] = False,
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="Show the tokens behind the first so many rows.")] = 0,
-    token_by: Annotated[
-        str, typer.Option("--token-by", help="position (one pass), or loss (the paper's; a pass a token).")
-    ] = "position",
-    words: Annotated[
-        str,
-        typer.Option("--words", help='Ask about these words of the answer alone: "Canada,Ottawa".'),
     ] = "",
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the hits as a page; with --tokens, the token map.")
     ] = None,
-    propose: Annotated[
-        Path | None,
-        typer.Option("--propose", help="New directory for the rows to forget and to retain. With --index and --data."),
-    ] = None,
-    fdr: Annotated[
-        float, typer.Option("--fdr", help="Share of clean rows that the proposed forget rows may hold.")
-    ] = 0.1,
-    overwrite: o.Overwrite = False,
     *,
+    asked: AskedOptions,
+    ranking: RankingOptions,
     shared: Shared,
 ) -> int:
     """Rank training rows by their influence on an answer, most helpful first.
@@ -86,86 +144,33 @@ def trace(
     states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which
     --words fuses with the words themselves.
     """
-    _check(model, index, data, query, prompt, tokens, token_by, propose)
-    if propose is not None and propose.exists() and not overwrite:
-        raise OutputError(f"{propose}: exists. Replace it by --overwrite, or choose another --propose.")
     quiet_libraries()
-    reporter = ConsoleReporter()
-    try:
-        lines, of_tokens, proposed = _trace(
-            {**shared.raw(model), "base": base}, shared.overrides, reporter, index=index, data=data, adapter=adapter,
-            k=k, question=(query, prompt, response), by=_listed(by), together=together, tokens=tokens,
-            token_by=token_by, words=_listed(words), propose=propose, fdr=fdr, overwrite=overwrite,
-        )  # fmt: skip
-    finally:
-        reporter.close()
+    from rapidun.pipeline.explaining import Places, explain
+
+    raw = with_overrides({**shared.raw(model), "base": base}, shared.overrides)
+    with ConsoleReporter() as reporter:
+        found = explain(raw, asked.question(), Places(index, data, adapter), ranking.wanted(), reporter)
     if html is not None:
-        typer.echo(str(_write_page(lines, of_tokens, html)), err=shared.as_json)
+        typer.echo(str(_write_page(found.lines, found.tokens, html)), err=shared.as_json)
     if shared.as_json:
-        for line in (*lines, *of_tokens, *([proposed] if proposed else [])):
+        for line in (*found.lines, *found.tokens, *([found.proposed] if found.proposed else [])):
             print_json(line)
     else:
-        from rapidun.cli.token_view import print_tokens
-
-        _print(lines)
-        print_tokens(of_tokens)
-        if proposed:
-            typer.echo(
-                f"proposed: {proposed['forget']} rows to forget (about {proposed['expected_false']:.1f} wrong), "
-                f"{proposed['retain']} to retain: {propose}"
-            )
+        _say(found, ranking.propose)
     return 0
 
 
-def _check(
-    model: str, index: Path | None, data: Path | None, query: Path | None, prompt: str | None, tokens: int,
-    token_by: str, propose: Path | None,
-) -> None:  # fmt: skip
-    """Refuse combinations that cannot work, before anything is loaded."""
-    if (query is None) == (prompt is None):
-        raise ConfigError("give either --query FILE or --prompt TEXT.")
-    if index is None and data is None:
-        raise ConfigError("give --index DIR to search an index, or --data FILE to search rows in memory.")
-    if index is None and not model:
-        raise ConfigError("--data needs --model.")
-    if index is not None and tokens and data is None:
-        raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
-    if propose is not None and (index is None or data is None):
-        raise ConfigError("--propose needs --index and --data: the rows that were indexed.")
-    if token_by not in ("position", "loss"):
-        raise ConfigError(f"--token-by {token_by}: use position or loss.")
+def _say(found: Explained, place: Path | None) -> None:
+    from rapidun.cli.token_view import print_tokens
 
-
-def _trace(
-    raw: dict[str, Any], overrides: list[str], reporter: ConsoleReporter, *, index: Path | None, data: Path | None,
-    adapter: Path | None, k: int, question: tuple[Path | None, str | None, str | None], by: list[str], together: bool,
-    tokens: int, token_by: Any, words: list[str], propose: Path | None, fdr: float, overwrite: bool,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any] | None]:  # fmt: skip
-    """Lines of the trace and of its tokens, and what is proposed."""
-    from rapidun.pipeline import Question, TraceConfig, settings_of, tokens_of, trace_index, trace_memory
-
-    asked = Question(*question, words=tuple(words))
-    if index is not None:
-        settings, adapter = settings_of(index, with_overrides(raw, overrides), adapter)
-        answer = trace_index(
-            settings, index, asked, adapter=adapter, looks=by, k=k, together=together, reporter=reporter
+    _print(found.lines)
+    print_tokens(found.tokens)
+    if found.proposed:
+        typer.echo(
+            f"proposed: {found.proposed['forget']} rows to forget "
+            f"(about {found.proposed['expected_false']:.1f} wrong), "
+            f"{found.proposed['retain']} to retain: {place}"
         )
-    else:
-        settings = make_settings(raw, TraceConfig, overrides)
-        answer = trace_memory(settings, data or Path(), asked, adapter=adapter, looks=by, k=k, reporter=reporter)
-    of_tokens = (
-        tokens_of(answer, settings, data, by=token_by, words=words, rows=tokens, reporter=reporter)
-        if tokens and data is not None
-        else []
-    )
-    proposed = None
-    if propose is not None and data is not None:
-        from rapidun.pipeline.proposing import write_proposal
-
-        proposed = write_proposal(
-            answer, settings, data, propose, fdr=fdr, retain=None, overwrite=overwrite, reporter=reporter
-        )
-    return answer.lines, of_tokens, proposed
 
 
 def _write_page(lines: list[dict[str, Any]], of_tokens: list[dict[str, Any]], path: Path) -> Path:
@@ -176,10 +181,6 @@ def _write_page(lines: list[dict[str, Any]], of_tokens: list[dict[str, Any]], pa
     from rapidun.report.hit_list import write_hit_list
 
     return write_hit_list(lines, path)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _print(lines: list[dict[str, Any]]) -> None:

@@ -14,18 +14,22 @@ from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, qu
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("tune")(tune)
+    app.command(
+        "tune", epilog=o.examples("rapidun tune config.yaml --tuning tuning.jsonl --trials 12 --out runs/tune")
+    )(tune)
 
 
 def tune(
     config: Annotated[
         Path, typer.Argument(help="YAML configuration of a run; its data.evaluation is never looked at.")
     ],
-    tuning: Annotated[Path, typer.Option("--tuning", help="Clean rows that decide, apart from the report's.")],
+    tuning: Annotated[
+        Path, typer.Option("--tuning", help="File of clean rows that decide; none may be in data.evaluation.")
+    ],
     out: o.Out,
     trials: Annotated[
         int,
-        typer.Option("--trials", min=0, help="Trials of Optuna's TPE (pip install 'rapidun[tune]'); 0: probe only."),
+        typer.Option("--trials", min=0, help="Trials of Optuna's TPE (pip install 'rapidun\\[tune]'); 0: probe only."),
     ] = 12,
     probe_steps: Annotated[
         int | None, typer.Option("--probe-steps", min=2, help="Steps of each probe; default an eighth of the run's.")
@@ -45,8 +49,7 @@ def tune(
     from rapidun.pipeline.tuning import tune as tune_run
 
     settings = load_config(config, parse_overrides(overrides))
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         found = tune_run(
             settings,
             tuning,
@@ -57,8 +60,6 @@ def tune(
             overwrite=overwrite,
             reporter=reporter,
         )
-    finally:
-        reporter.close()
     if as_json:
         print_json({**asdict(found), "files": [str(path) for path in found.files]})
         return 0

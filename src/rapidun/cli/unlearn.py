@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,26 +23,20 @@ LEDGER = "Several requests"
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("unlearn")(unlearn)
+    app.command(
+        "unlearn",
+        epilog=o.examples(
+            "rapidun unlearn --model M --forget bad.jsonl --retain good.jsonl --out runs/first",
+            "rapidun unlearn --model M --requests requests/ --retain good.jsonl --out runs/ledger",
+            "rapidun unlearn --out runs/ledger --undo 2",
+        ),
+    )(unlearn)
 
 
-@with_shared
-def unlearn(
-    out: o.Out,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Directory or hub id of a causal language model.", rich_help_panel="Model"),
-    ] = None,
-    forget: Annotated[
-        Path | None, typer.Option("--forget", help="Rows with the behaviour to remove.", rich_help_panel="Rows")
-    ] = None,
-    retain: Annotated[
-        Path | None, typer.Option("--retain", help="Rows to keep answering well.", rich_help_panel="Rows")
-    ] = None,
-    validation: Annotated[
-        Path | None,
-        typer.Option("--validation", help="Clean rows for the retain budget; else retain.", rich_help_panel="Rows"),
-    ] = None,
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How the model is made to forget."""
+
     method: Annotated[
         str,
         typer.Option(
@@ -49,21 +44,45 @@ def unlearn(
             help="rapidun, ga, graddiff, kl, npo, simnpo, dpo, idk, rmu, undial, ceu, wga, satimp, loreun, pdu, "
             "fisher_ewc, task_vector, fisher or retrain: docs/methods.md compares them.",
         ),
-    ] = "rapidun",
+    ] = "rapidun"
     option: Annotated[
         list[str],
         typer.Option("--option", help="Option of the method: beta=0.2. Repeatable; an unknown one lists the valid."),
-    ] = [],  # noqa: B006
+    ] = field(default_factory=list)
     scheme: Annotated[
         str,
         typer.Option("--weights", help="A scheme (influence, uniform, ...: docs/weights.md), or a weights.jsonl."),
-    ] = "influence",
-    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 320,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step; lower it to save memory.")] = 4,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak rate of AdamW.")] = 6e-5,
+    ] = "influence"
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 320
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Rows a step, forget and retain together; lower it to save memory.")
+    ] = 4
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate of AdamW.")] = 6e-5
     lora_targets: Annotated[
-        list[str], typer.Option("--lora-target", help="Layer name that gets an adapter; repeatable; default all.")
-    ] = [],  # noqa: B006
+        list[str],
+        typer.Option("--lora-target", help="Name of a layer that gets an adapter. Repeatable; default all linear."),
+    ] = field(default_factory=list)
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file of weights, where ``--weights`` names one rather than a scheme."""
+        return Path(self.scheme) if self.scheme.endswith(".jsonl") else None
+
+    def sections(self) -> dict[str, Any]:
+        """The sections ``unlearning``, ``lora`` and ``weights`` of the configuration."""
+        own = {name: getattr(self, name) for name in ("method", "steps", "batch_size", "learning_rate")}
+        found: dict[str, Any] = {"unlearning": {**own, "options": parse_method_options(self.option)}}
+        if self.lora_targets:
+            found["lora"] = {"targets": self.lora_targets}
+        if self.weights_file is None:
+            found["weights"] = {"scheme": self.scheme}
+        return found
+
+
+@dataclass(frozen=True)
+class LedgerOptions:
+    """Several forget requests, in sequence."""
+
     requests: Annotated[
         Path | None,
         typer.Option(
@@ -72,17 +91,37 @@ def unlearn(
             "order, each an adapter; OUT/adapter is their sum, OUT/ledger.json the record.",
             rich_help_panel=LEDGER,
         ),
-    ] = None,
+    ] = None
     undo: Annotated[
         int | None,
-        typer.Option("--undo", help="Take this request of the ledger in OUT out again.", rich_help_panel=LEDGER),
-    ] = None,
+        typer.Option(
+            "--undo", help="Number of a request in OUT/ledger.json, from 1: take it out.", rich_help_panel=LEDGER
+        ),
+    ] = None
     redo: Annotated[
-        int | None, typer.Option("--redo", help="Put an undone request back.", rich_help_panel=LEDGER)
+        int | None, typer.Option("--redo", help="Number of an undone request: put it back.", rich_help_panel=LEDGER)
+    ] = None
+
+
+@with_shared
+def unlearn(
+    out: o.Out,
+    model: o.ModelIfNeeded = None,
+    forget: o.ForgetIfNeeded = None,
+    retain: o.RetainIfNeeded = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation",
+            help="File of clean rows that watch the retain budget; default the retain rows.",
+            rich_help_panel="Rows",
+        ),
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     *,
+    training: TrainingOptions,
+    ledger: LedgerOptions,
     shared: Shared,
 ) -> int:
     """Make a model forget some rows: influence, weights, and a LoRA adapter in OUT/adapter.
@@ -90,41 +129,25 @@ def unlearn(
     The methods fisher and retrain leave no adapter but a whole model, in OUT/model. Several forget requests in
     sequence: --requests DIR; take one back: --undo N.
     """
-    if undo is not None or redo is not None:
-        return _turn(out, undo, redo, shared.as_json)
-    if model is None or retain is None or (forget is None) == (requests is None):
+    if ledger.undo is not None or ledger.redo is not None:
+        return _turn(out, ledger, shared.as_json)
+    if model is None or retain is None or (forget is None) == (ledger.requests is None):
         raise ConfigError("give --model, --retain and either --forget or --requests; or --undo N with --out.")
     quiet_libraries()
-    from rapidun.pipeline.ledger import request_files
-
-    asked = request_files(requests) if requests is not None else []
-    raw = shared.raw(model, forget=forget or asked[0], retain=retain, validation=validation)
-    raw["unlearning"] = {
-        "method": method,
-        "options": parse_method_options(option),
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-    }
-    if lora_targets:
-        raw["lora"] = {"targets": lora_targets}
-    given = Path(scheme) if scheme.endswith(".jsonl") else None
-    if given is not None and asked:
-        raise ConfigError("--weights FILE belongs to one forget set; with --requests name a scheme.")
-    if given is None:
-        raw["weights"] = {"scheme": scheme}
     from rapidun.pipeline import RunConfig, unlearn_only
-    from rapidun.pipeline.ledger import unlearn_requests
+    from rapidun.pipeline.ledger import request_files, unlearn_requests
 
+    asked = request_files(ledger.requests) if ledger.requests is not None else []
+    if asked and training.weights_file is not None:
+        raise ConfigError("--weights FILE belongs to one forget set; with --requests name a scheme.")
+    raw = shared.raw(model, forget=forget or asked[0], retain=retain, validation=validation) | training.sections()
     settings = make_settings(raw, RunConfig, shared.overrides)
-    reporter = ConsoleReporter()
-    try:
+    how = {"resume": resume, "overwrite": overwrite}
+    with ConsoleReporter() as reporter:
         if asked:
-            entries = unlearn_requests(settings, asked, out, resume=resume, overwrite=overwrite, reporter=reporter)
+            entries = unlearn_requests(settings, asked, out, **how, reporter=reporter)
             return _say_ledger(entries, out, shared.as_json)
-        outcome = unlearn_only(settings, out, weights=given, resume=resume, overwrite=overwrite, reporter=reporter)
-    finally:
-        reporter.close()
+        outcome = unlearn_only(settings, out, weights=training.weights_file, **how, reporter=reporter)
     return _say(outcome, out, shared.as_json)
 
 
@@ -141,14 +164,14 @@ def _say(outcome: dict[str, Any], out: Path, as_json: bool) -> int:
     return 0
 
 
-def _turn(out: Path, undo: int | None, redo: int | None, as_json: bool) -> int:
+def _turn(out: Path, ledger: LedgerOptions, as_json: bool) -> int:
     """``--undo`` or ``--redo``."""
-    if undo is not None and redo is not None:
+    if ledger.undo is not None and ledger.redo is not None:
         raise ConfigError("--undo and --redo: choose one.")
-    from rapidun.pipeline.ledger import undo as turn
+    from rapidun.pipeline.ledger import undo
 
-    number = undo if undo is not None else redo
-    return _say_ledger(turn(out, int(number or 0), again=redo is not None), out, as_json)
+    number = ledger.undo if ledger.undo is not None else ledger.redo
+    return _say_ledger(undo(out, int(number or 0), again=ledger.redo is not None), out, as_json)
 
 
 def _say_ledger(entries: Sequence[Entry], out: Path, as_json: bool) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,22 +14,159 @@ from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
 
+if TYPE_CHECKING:
+    from rapidun.pipeline.valuing import Uses
+
 _TEACHER, _STUDENT, _USE = "Teacher", "Student", "Use"
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("value")(value)
+    app.command(
+        "value",
+        epilog=o.examples(
+            "rapidun value --model M --task-data wanted.jsonl --candidates pool.jsonl --select top:10% --out V",
+            "rapidun value --model M --task-data wanted.jsonl --candidates pool.jsonl --student ridge --out V",
+            "rapidun value --student V/student --candidates tomorrow.jsonl --out W",
+        ),
+    )(value)
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """LinFiK."""
+
+    exact: Annotated[bool, o.flag("--exact", help="Whole gradients instead of sketches.", rich_help_panel=_TEACHER)] = (
+        False
+    )
+    k: o.SketchLength = 65_536
+    sketch: o.Sketch = "rapidgrad"
+    similarity: Annotated[
+        str,
+        typer.Option(
+            "--similarity",
+            help="cosine: direction alone; dot: the loss drop of the task, in nats for a learning rate of 1.",
+            rich_help_panel=_TEACHER,
+        ),
+    ] = "cosine"
+    normalize: Annotated[
+        str,
+        typer.Option(
+            "--normalize",
+            help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
+            rich_help_panel=_TEACHER,
+        ),
+    ] = "none"
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            "--optimizer", help="Whose training step on the row is imagined: sgd or adam.", rich_help_panel=_TEACHER
+        ),
+    ] = "sgd"
+    targets: o.Targets = "auto"
+    max_tokens: o.MaxTokens = 4096
+
+    def section(self) -> dict[str, Any]:
+        """The section ``value`` of the configuration."""
+        return {**vars(self), "targets": o.layers(self.targets)}
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """ALinFiK."""
+
+    student: Annotated[
+        str | None,
+        typer.Option(
+            "--student",
+            help="ridge or encoder: fit one to a sample and let it value the pool. Or a saved student's directory.",
+            rich_help_panel=_STUDENT,
+        ),
+    ] = None
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            help="Directory of the model that --student encoder starts from.",
+            rich_help_panel=_STUDENT,
+        ),
+    ] = ""
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", help="Rows that the teacher values: 5% (default) or 500.", rich_help_panel=_STUDENT),
+    ] = None
+    sampling: Annotated[
+        str,
+        typer.Option("--sampling", help="How they are drawn: stratified, random, uncertain.", rich_help_panel=_STUDENT),
+    ] = "stratified"
+
+    def section(self) -> dict[str, Any]:
+        """The section ``student`` of the configuration; ``--sample`` alone means the ridge student."""
+        kind = "ridge" if self.student is None and self.sample is not None else self.student
+        if self.encoder and kind != "encoder":
+            raise ConfigError("--encoder goes with --student encoder.")
+        options = {"source": self.encoder} if self.encoder else {}
+        return {"kind": kind, "options": options, "sampling": self.sampling, "sample": self.sample or "5%"}
+
+    @property
+    def saved(self) -> Path | None:
+        """The directory of a saved student, where ``--student`` is a place rather than a kind."""
+        from rapidun.valuation.students import known_students
+
+        return None if self.student is None or self.student in known_students() else Path(self.student)
+
+
+@dataclass(frozen=True)
+class UseOptions:
+    """What is done with the values."""
+
+    select: Annotated[
+        str | None,
+        typer.Option(
+            "--select",
+            help="Write the chosen rows: top:10%, top:500, budget:1e6tokens or threshold:0.2.",
+            rich_help_panel=_USE,
+        ),
+    ] = None
+    diversity: Annotated[
+        str | None,
+        typer.Option(
+            "--diversity", help="facility or mmr: choose rows unlike each other, with --select.", rich_help_panel=_USE
+        ),
+    ] = None
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="Column that names each row's source: say the share of each.", rich_help_panel=_USE),
+    ] = None
+    form: Annotated[
+        str, typer.Option("--format", help="Of the file of values: jsonl, csv or parquet.", rich_help_panel=_USE)
+    ] = "jsonl"
+
+    def settings(self) -> Uses:
+        """As the pipeline takes them."""
+        from rapidun.pipeline import make_config
+        from rapidun.pipeline.valuing import Uses
+
+        own = {"select": self.select, "diversity": self.diversity, "by": self.by, "format": self.form}
+        return make_config(own, Uses, "command line")
 
 
 @with_shared
 def value(
     candidates: Annotated[
-        Path, typer.Option("--candidates", help="Rows to value; read in passes, never held.", rich_help_panel="Rows")
+        Path,
+        typer.Option(
+            "--candidates",
+            help="File of rows to value; never all in memory.",
+            rich_help_panel="Rows",
+        ),
     ],
     out: o.Out,
     model: Annotated[
-        str, typer.Option("--model", help="Directory or hub id; not trained on the rows.", rich_help_panel="Model")
+        str,
+        typer.Option(
+            "--model", help="Directory or hub id of the model as it is before training.", rich_help_panel="Model"
+        ),
     ] = "",
     task_data: Annotated[
         Path | None,
@@ -41,70 +179,18 @@ def value(
     adapter: o.Adapter = None,
     checkpoint: Annotated[
         list[Path],
-        typer.Option("--checkpoint", help="Average over this one too. Repeatable.", rich_help_panel="Model"),
+        typer.Option(
+            "--checkpoint",
+            help="Weights of another step of training: average over it too. Repeatable.",
+            rich_help_panel="Model",
+        ),
     ] = [],  # noqa: B006
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Whole gradients instead of sketches.", rich_help_panel=_TEACHER)
-    ] = False,
-    k: Annotated[int, typer.Option("--k", help="Length of a gradient sketch.", rich_help_panel=_TEACHER)] = 65_536,
-    sketch: Annotated[
-        str, typer.Option("--sketch", help="Kind of the sketch.", rich_help_panel=_TEACHER)
-    ] = "rapidgrad",
-    similarity: Annotated[
-        str, typer.Option("--similarity", help="cosine, or dot: the loss drop itself.", rich_help_panel=_TEACHER)
-    ] = "cosine",
-    normalize: Annotated[
-        str, typer.Option("--normalize", help="Of each row's gradient: none, layer or unit.", rich_help_panel=_TEACHER)
-    ] = "none",
-    optimizer: Annotated[
-        str, typer.Option("--optimizer", help="The step imagined: sgd or adam.", rich_help_panel=_TEACHER)
-    ] = "sgd",
-    targets: Annotated[
-        str,
-        typer.Option(
-            "--targets", help="auto (lora with an adapter, else linear), or layer names.", rich_help_panel=_TEACHER
-        ),
-    ] = "auto",
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", help="Padded tokens in a batch.", rich_help_panel=_TEACHER)
-    ] = 4096,
-    student: Annotated[
-        str | None,
-        typer.Option(
-            "--student",
-            help="ridge or encoder: fit one to a sample and let it value the pool. Or a saved student's directory.",
-            rich_help_panel=_STUDENT,
-        ),
-    ] = None,
-    encoder: Annotated[
-        str, typer.Option("--encoder", help="Local model that the encoder starts from.", rich_help_panel=_STUDENT)
-    ] = "",
-    sample: Annotated[
-        str | None, typer.Option("--sample", help="Rows for the teacher: 5% or 500.", rich_help_panel=_STUDENT)
-    ] = None,
-    sampling: Annotated[
-        str, typer.Option("--sampling", help="stratified, random or uncertain.", rich_help_panel=_STUDENT)
-    ] = "stratified",
-    select: Annotated[
-        str | None,
-        typer.Option(
-            "--select",
-            help="Write the chosen rows: top:10%, top:500, budget:1e6tokens or threshold:0.2.",
-            rich_help_panel=_USE,
-        ),
-    ] = None,
-    diversity: Annotated[
-        str | None, typer.Option("--diversity", help="facility or mmr, with --select.", rich_help_panel=_USE)
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option("--by", help="Column whose values share the value.", rich_help_panel=_USE)
-    ] = None,
-    form: Annotated[
-        str, typer.Option("--format", help="Of the values: jsonl, csv or parquet.", rich_help_panel=_USE)
-    ] = "jsonl",
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     *,
+    teacher: TeacherOptions,
+    student: StudentOptions,
+    use: UseOptions,
     shared: Shared,
 ) -> int:
     """What is each candidate row worth for a task, before the model is trained on it?
@@ -114,88 +200,29 @@ def value(
     with --resume and another --select, --diversity, --by or --format.
     """
     quiet_libraries()
-    raw = shared.raw(model)
-    uses = {"select": select, "diversity": diversity, "by": by, "format": form}
-    reporter = ConsoleReporter()
-    try:
-        if student is not None and _is_saved(student):
-            found = _saved(
-                raw, shared.overrides, uses, Path(student), candidates, out,
-                model=model, task_data=task_data, resume=resume, overwrite=overwrite, reporter=reporter,
+    from rapidun.pipeline import valuing
+
+    raw, saved = shared.raw(model), student.saved
+    with ConsoleReporter() as reporter:
+        if saved is not None:
+            if model or task_data is not None:
+                raise ConfigError("a saved student has its model and task in it: leave out --model and --task-data.")
+            own = {name: raw[name] for name in ("data", "seed")}
+            found = valuing.value_by_student(
+                make_settings(own, valuing.SavedConfig, shared.overrides), saved, candidates, out, use.settings(),
+                resume=resume, overwrite=overwrite, reporter=reporter,
             )  # fmt: skip
         else:
             if not model or task_data is None:
                 raise ConfigError("give --model and --task-data, or --student DIRECTORY of a saved student.")
-            raw["value"] = {
-                "exact": exact, "k": k, "sketch": sketch, "similarity": similarity, "normalize": normalize,
-                "optimizer": optimizer, "targets": _names(targets), "max_tokens": max_tokens,
-            }  # fmt: skip
-            raw["student"] = _student(student, encoder, sample, sampling)
-            found = _value(
-                raw, shared.overrides, uses, task_data, candidates, out,
-                adapter=adapter, checkpoints=checkpoint, resume=resume, overwrite=overwrite, reporter=reporter,
+            raw |= {"value": teacher.section(), "student": student.section()}
+            files = valuing.ValueFiles(task=task_data, candidates=candidates, adapter=adapter, checkpoints=checkpoint)
+            found = valuing.value(
+                make_settings(raw, valuing.ValueConfig, shared.overrides), files, out, use.settings(),
+                resume=resume, overwrite=overwrite, reporter=reporter,
             )  # fmt: skip
-    finally:
-        reporter.close()
     _say(found, out, shared.as_json)
     return 0
-
-
-def _is_saved(student: str) -> bool:
-    """Whether ``--student`` is a place rather than a kind."""
-    from rapidun.valuation.students import known_students
-
-    return student not in known_students()
-
-
-def _student(kind: str | None, encoder: str, sample: str | None, sampling: str) -> dict[str, Any]:
-    """The section ``student`` of the configuration; ``--sample`` alone means the ridge student."""
-    if kind is None and sample is not None:
-        kind = "ridge"
-    if encoder and kind != "encoder":
-        raise ConfigError("--encoder goes with --student encoder.")
-    options = {"source": encoder} if encoder else {}
-    return {"kind": kind, "options": options, "sampling": sampling, "sample": sample or "5%"}
-
-
-def _value(
-    raw: dict[str, Any], overrides: list[str], uses: dict[str, Any], task_data: Path, candidates: Path, out: Path, *,
-    adapter: Path | None, checkpoints: list[Path], resume: bool, overwrite: bool, reporter: ConsoleReporter,
-) -> dict[str, Any]:  # fmt: skip
-    from rapidun.pipeline import valuing
-    from rapidun.pipeline.config import make_config
-    from rapidun.pipeline.value_config import Uses, ValueConfig, ValueFiles
-
-    return valuing.value(
-        make_settings(raw, ValueConfig, overrides),
-        ValueFiles(task=task_data, candidates=candidates, adapter=adapter, checkpoints=checkpoints),
-        out,
-        make_config(uses, Uses, "command line"),
-        resume=resume,
-        overwrite=overwrite,
-        reporter=reporter,
-    )
-
-
-def _saved(
-    raw: dict[str, Any], overrides: list[str], uses: dict[str, Any], student: Path, candidates: Path, out: Path, *,
-    model: str, task_data: Path | None, resume: bool, overwrite: bool, reporter: ConsoleReporter,
-) -> dict[str, Any]:  # fmt: skip
-    from rapidun.pipeline import valuing
-    from rapidun.pipeline.config import make_config
-    from rapidun.pipeline.value_config import SavedConfig, Uses
-
-    if model or task_data is not None:
-        raise ConfigError("a saved student has its model and task in it: leave out --model and --task-data.")
-    settings = make_settings({name: raw[name] for name in ("data", "seed")}, SavedConfig, overrides)
-    return valuing.value_by_student(
-        settings, student, candidates, out, make_config(uses, Uses, "command line"),
-        resume=resume, overwrite=overwrite, reporter=reporter,
-    )  # fmt: skip
-
-
-def _names(text: str) -> str | list[str]:
-    return text if text in ("auto", "linear", "lora") else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _say(found: dict[str, Any], out: Path, as_json: bool) -> None:

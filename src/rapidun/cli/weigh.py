@@ -16,15 +16,21 @@ from rapidun.errors import ConfigError
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("weigh")(weigh)
+    app.command(
+        "weigh",
+        epilog=o.examples(
+            "rapidun weigh --model M --forget bad.jsonl --retain good.jsonl --out runs/weights",
+            "rapidun weigh --from-rapidin results/ --out runs/weights",
+        ),
+    )(weigh)
 
 
 @with_shared
 def weigh(
     out: o.Out,
-    model: Annotated[str | None, typer.Option("--model", help="Directory or hub id.", rich_help_panel="Model")] = None,
-    forget: Annotated[Path | None, typer.Option("--forget", help="Rows to forget.", rich_help_panel="Rows")] = None,
-    retain: Annotated[Path | None, typer.Option("--retain", help="Rows to keep.", rich_help_panel="Rows")] = None,
+    model: o.ModelIfNeeded = None,
+    forget: o.ForgetIfNeeded = None,
+    retain: o.RetainIfNeeded = None,
     from_rapidin: Annotated[
         Path | None,
         typer.Option(
@@ -33,14 +39,14 @@ def weigh(
     ] = None,
     compat: Annotated[
         str | None,
-        typer.Option("--compat", help="released: the mapping of RapidUn's released code, number for number."),
+        typer.Option("--compat", help="released: with --from-rapidin, what RapidUn's released code gives."),
     ] = None,
     scheme: Annotated[
         str,
         typer.Option(
             "--scheme",
-            help="influence, self_only, released, dynamic, loss, representation, consistency, consistency_hidden, "
-            "trusted_influence, or the controls uniform, random, shuffled: docs/weights.md.",
+            help="Evidence to weights: influence, self_only, released, dynamic, loss, representation, consistency, "
+            "consistency_hidden, trusted_influence, or the controls uniform, random, shuffled: docs/weights.md.",
         ),
     ] = "influence",
     resume: o.Resume = False,
@@ -67,12 +73,8 @@ def weigh(
     from rapidun.pipeline import RunConfig, weigh_only
 
     settings = make_settings(raw, RunConfig, shared.overrides)
-
-    reporter = ConsoleReporter()
-    try:
+    with ConsoleReporter() as reporter:
         written = weigh_only(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
-    finally:
-        reporter.close()
     return _say(written, shared.as_json)
 
 
