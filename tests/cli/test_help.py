@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
+
+from rapidun.cli import app
 
 VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report", "bench")
 
@@ -36,3 +41,38 @@ def test_version_is_the_packages(rapidun: Any) -> None:
     import rapidun as package
 
     assert rapidun("--version").stdout.strip() == f"rapidun {package.__version__}"
+
+
+def pages(command: Any, name: str = "rapidun") -> Iterator[tuple[str, Any]]:
+    """Every verb that does something, under its whole name."""
+    verbs = getattr(command, "commands", {})
+    if not verbs or getattr(command, "invoke_without_command", False):
+        yield name, command
+    for verb, below in verbs.items():
+        yield from pages(below, f"{name} {verb}")
+
+
+PAGES = {name: command for name, command in pages(typer.main.get_command(app)) if " " in name}
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("rapidun bench")])
+def test_every_page_ends_with_examples_that_can_be_typed(name: str) -> None:
+    heading, *examples = (PAGES[name].epilog or "").replace("\\[", "[").split("\n\n")
+    assert "Examples" in heading
+    assert any(example.startswith(name) for example in examples)
+    for example in examples:
+        verb = max((page for page in PAGES if example.startswith(page)), key=len)
+        options = {option for parameter in PAGES[verb].params for option in parameter.opts}
+        assert {part for part in shlex.split(example) if part.startswith("--")} <= options, example
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_option_says_what_it_is_and_a_flag_takes_no_value(name: str) -> None:
+    for parameter in PAGES[name].params:
+        if parameter.param_type_name == "option":
+            assert parameter.help, parameter.name
+            assert not parameter.is_flag or parameter.metavar == "" or name.startswith("rapidun bench"), parameter.name
+
+
+def test_an_extra_in_brackets_is_shown(rapidun: Any) -> None:
+    assert "rapidun[tune]" in rapidun("tune", "--help").stdout
