@@ -151,8 +151,8 @@ def _load_error(source: str, what: str, error: Exception) -> ModelError:
     if is_local(source):
         return ModelError(f"{source}: cannot load {what} ({reason}).")
     return ModelError(
-        f"{source}: cannot load {what} from the Hugging Face hub or its local cache ({reason}). Check the id and the "
-        "network, or give the path of a model directory."
+        f"{source}: no such directory, and {what} of that name cannot be had from the Hugging Face hub or its local "
+        f"cache. Check the path or the id, and the network ({reason})."
     )
 
 

@@ -167,7 +167,9 @@ def _check_adapter_directory(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such directory.")
     if not (folder / _CONFIG).is_file():
-        raise ModelError(f"{folder}: no {_CONFIG}, so not a PEFT adapter.")
+        raise ModelError(
+            f"{folder}: no {_CONFIG}, so not a PEFT adapter. Give the directory that save_pretrained wrote."
+        )
     if not (folder / _WEIGHTS).is_file():
         pickled = " Its weights are a pickle, which is not read." if (folder / "adapter_model.bin").exists() else ""
         raise ModelError(f"{folder}: no {_WEIGHTS}.{pickled} Save the adapter again with safe_serialization=True.")

@@ -33,7 +33,9 @@ def check_directory(source: str, *, allow_pickle: bool) -> Path:
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise ModelError(f"{source}: this is an adapter. Give its base model as --model and this as --adapter.")
-        raise ModelError(f"{source}: no config.json, so not a Hugging Face model directory.")
+        raise ModelError(
+            f"{source}: no config.json, so not a Hugging Face model directory. Give the one that save_pretrained wrote."
+        )
     _check_weights(folder, source, allow_pickle=allow_pickle)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(

@@ -318,4 +318,6 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
         return f"{origin}: unknown key {where!r}.{hint}"
     if item["type"] == "missing":
         return f"{origin}: {where} is missing."
+    if item["type"] == "value_error":  # a check of ours, which names the value itself
+        return f"{origin}: {where}: {str(item['ctx']['error']).rstrip('.')}."
     return f"{origin}: {where} = {item.get('input')!r}: {item['msg']}."

@@ -167,6 +167,8 @@ def read_ledger(out: Path) -> list[Entry]:
     Raises:
         InputError: If there is none, or it was not written by rapidun.
     """
+    if not (out / LEDGER).is_file():
+        raise InputError(f"{out}: no {LEDGER} there. Give the --out of `rapidun unlearn --requests`.")
     try:
         return [Entry(**raw) for raw in read_json(out / LEDGER)["requests"]]
     except (TypeError, KeyError) as error:

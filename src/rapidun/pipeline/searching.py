@@ -180,9 +180,14 @@ def looks_of(index: Index, wanted: Sequence[str] = (), *, words: bool = False) -
     Raises:
         ConfigError: If one is unknown, or the query is about words and the index has no gradients.
     """
-    if chosen := checked_looks(wanted, LOOKS):
-        return chosen
     views = index.manifest.views
+    if chosen := checked_looks(wanted, LOOKS):
+        if "change" in chosen and "change" not in views:
+            raise ConfigError(
+                f"{index.path}: no view of what training changed. Build the index with --base MODEL (the model before "
+                "training) or with --adapter, or choose another --by."
+            )
+        return chosen
     if words and "gradient" not in views:
         raise ConfigError(
             f"{index.path}: no gradient view, and nothing else finds what taught a word. Build the index with "

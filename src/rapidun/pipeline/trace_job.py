@@ -19,7 +19,7 @@ from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import Asked, looks_of, search
 from rapidun.pipeline.tokens import token_lines
-from rapidun.pipeline.tracing import PREVIEW, trace_rows
+from rapidun.pipeline.tracing import LOOKS, PREVIEW, checked_looks, trace_rows
 
 ANSWER_TOKENS = 64
 
@@ -71,7 +71,12 @@ def trace_memory(
     k: int,
     reporter: Reporter,
 ) -> Answer:
-    """Rank the rows of ``data``, which are looked at now, for each query."""
+    """Rank the rows of ``data``, which are looked at now, for each query.
+
+    Raises:
+        ConfigError: If a look is unknown.
+    """
+    checked_looks(looks, LOOKS)
     reporter.phase("check", "Reading rows and model")
     pool = read_rows(data, "training rows", config.data, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)

@@ -46,13 +46,13 @@ def read_run(directory: Path) -> RunFiles:
         InputError: If it is not a run directory, or one of its files is broken; names the file.
     """
     if not directory.is_dir():
-        raise InputError(f"{directory}: no such run directory. Give the --out of `rapidun run`.")
+        raise InputError(f"{directory}: no such run directory. Give the --out of `rapidun run`, demo, reveal or value.")
     manifest, metrics = _record(directory / "manifest.json"), _record(directory / "metrics.json")
     valuation = _record(directory / "valuation.json")
     if manifest is None and metrics is None and valuation is None:
         raise InputError(
             f"{directory}: neither manifest.json nor metrics.json is here, so this is not a run directory. "
-            "Give the --out of `rapidun run`."
+            "Give the --out of `rapidun run`, demo, reveal or value."
         )
     config = directory / "config.yaml"
     return RunFiles(

@@ -101,6 +101,8 @@ def load_student(directory: Path) -> SavedStudent:
     if not directory.is_dir():
         kinds = " or ".join(known_students())
         raise InputError(f"{directory}: no such student. --student takes {kinds}, or a saved student's directory.")
+    if not (directory / CONFIG).is_file():
+        raise InputError(f"{directory}: no {CONFIG} there. Give the student/ folder of a rapidun value run.")
     config = read_json(directory / CONFIG)
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise InputError(f"{directory}: {CONFIG} is not a student's. Give the student/ folder of a rapidun value run.")

@@ -163,6 +163,8 @@ def write_rapidin(
 
 
 def _result_paths(directory: Path) -> dict[str, tuple[Path, int]]:
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory. Give the one with RapidIn's influence_results_*.json.")
     matches = [match for path in sorted(directory.glob("*.json")) if (match := _FILE_NAME.fullmatch(path.name))]
     found: dict[str, tuple[Path, int]] = {}
     for name, suffix in SUFFIXES.items():
