@@ -61,14 +61,7 @@ class IndexOptions:
     ] = None
     k: o.SketchLength = 65_536
     sketch: o.Sketch = "rapidgrad"
-    normalize: Annotated[
-        str,
-        typer.Option(
-            "--normalize",
-            help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
-            rich_help_panel="Gradients",
-        ),
-    ] = "layer"
+    normalize: o.Normalize = "layer"
     targets: o.Targets = "auto"
     max_tokens: o.MaxTokens = 4096
     precondition: Annotated[

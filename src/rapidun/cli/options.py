@@ -129,6 +129,14 @@ Targets = Annotated[
         rich_help_panel=_GRADIENTS,
     ),
 ]
+Normalize = Annotated[
+    str,
+    typer.Option(
+        "--normalize",
+        help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
+        rich_help_panel=_GRADIENTS,
+    ),
+]
 MaxTokens = Annotated[
     int,
     typer.Option(

@@ -49,14 +49,7 @@ class TeacherOptions:
             rich_help_panel=_TEACHER,
         ),
     ] = "cosine"
-    normalize: Annotated[
-        str,
-        typer.Option(
-            "--normalize",
-            help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
-            rich_help_panel=_TEACHER,
-        ),
-    ] = "none"
+    normalize: o.Normalize = "none"
     optimizer: Annotated[
         str,
         typer.Option(

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from rapidun.data import BadRow, Rows, tokenize_rows
-from rapidun.errors import ConfigError, InputError
-from rapidun.gradients import collect_vectors, sketch_from
+from rapidun.errors import ConfigError
+from rapidun.gradients import collect_vectors
 from rapidun.gradients.collector import Normalization
 from rapidun.gradients.preconditioners import Side
 from rapidun.index import (
@@ -39,8 +39,9 @@ from rapidun.index.views import NO_ADAPTER, view_class
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
-from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
+from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, without_rows
 from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.sketching import chosen_sketch
 
 _CHECKED_AT_ONCE = 2048
 
@@ -245,10 +246,8 @@ def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:
     Raises:
         ConfigError: If the kind or a setting is unknown.
     """
-    kind = {"kind": settings.sketch}
-    known = sketch_from(kind).describe()
-    shared = {name: value for name, value in (("k", settings.k), ("seed", seed)) if name in known}
-    return dict(sketch_from({**kind, **shared, **settings.sketch_options}).describe())
+    sketch = chosen_sketch(settings.sketch, k=settings.k, seed=seed, options=settings.sketch_options)
+    return dict(sketch.describe())
 
 
 def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Reporter) -> Rows:
@@ -264,19 +263,10 @@ def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Repor
         part = replace(rows, dataset=rows.dataset.select(range(start, stop)), lines=rows.lines[start:stop])
         skipped = bad if skipping else None
         tokenize_rows(part, subject.loaded.tokenizer, subject.template, subject.max_length, skipped=skipped)
-    if not bad:
-        return rows
-    lines = {row.line for row in bad}
-    kept = [place for place, line in enumerate(rows.lines) if line not in lines]
-    if not kept:
-        raise InputError(f"{rows.path}: no usable row is left.")
-    reporter.note(f"{len(bad)} rows that cannot be tokenised are left out")
-    return replace(
-        rows,
-        dataset=rows.dataset.select(kept),
-        lines=[rows.lines[place] for place in kept],
-        skipped=[*rows.skipped, *bad],
-    )
+    usable = without_rows(rows, bad)
+    if bad:
+        reporter.note(f"{len(bad)} rows that cannot be tokenised are left out")
+    return usable
 
 
 def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> Manifest:

@@ -182,14 +182,27 @@ def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings) ->
 def _usable(rows: Rows, subject: Subject, settings: RowSettings) -> Rows:
     skipped: list[BadRow] | None = [] if settings.on_bad_row == "skip" else None
     tokenize_rows(rows, subject.loaded.tokenizer, subject.template, subject.max_length, skipped=skipped)
-    if not skipped:
+    return without_rows(rows, skipped or [])
+
+
+def without_rows(rows: Rows, bad: Sequence[BadRow]) -> Rows:
+    """The rows that are not among ``bad``, which are counted as skipped.
+
+    Raises:
+        InputError: If none is left.
+    """
+    if not bad:
         return rows
-    bad = {row.line for row in skipped}
-    kept = [index for index, line in enumerate(rows.lines) if line not in bad]
+    lines = {row.line for row in bad}
+    kept = [place for place, line in enumerate(rows.lines) if line not in lines]
     if not kept:
         raise InputError(f"{rows.path}: no usable row is left.")
-    lines = [rows.lines[index] for index in kept]
-    return replace(rows, dataset=rows.dataset.select(kept), lines=lines, skipped=[*rows.skipped, *skipped])
+    return replace(
+        rows,
+        dataset=rows.dataset.select(kept),
+        lines=[rows.lines[place] for place in kept],
+        skipped=[*rows.skipped, *bad],
+    )
 
 
 def note_truncated(examples: Sequence[Example], name: str, reporter: Reporter) -> int:

@@ -24,6 +24,7 @@ from rapidun.pipeline.inputs import (
 )
 from rapidun.pipeline.measure import make_bench, measure
 from rapidun.pipeline.meter import Meter
+from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import train
@@ -77,13 +78,11 @@ def _open(
 
 
 def _weigh(config: RunConfig, groups: RowGroups, subject: Subject, directory: RunDirectory, reporter: Reporter) -> None:
-    if directory.done("weigh"):
-        return
-    reporter.phase("weigh", "Influence in four directions, and weights")
-    with Meter("weigh") as meter:
+    def step() -> None:
         weighed = weigh(subject, groups, config.influence, config.weights, config.seed, reporter)
         write_weighed(weighed, groups, directory)
-    directory.mark(meter.record)
+
+    do_phase(directory, reporter, "weigh", "Influence in four directions, and weights", step)
 
 
 def evaluate_only(

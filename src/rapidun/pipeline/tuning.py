@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, read_rows, usable_groups
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import HELD_ROWS, train, training_rows, unlearned_subject
@@ -209,16 +211,9 @@ def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: b
     directory = RunDirectory.claim(out, identity(own, groups, subject), resume=resume, overwrite=overwrite)
     directory.write_text("config.yaml", own.to_yaml())
     context = _Context(own, groups, subject, bench, directory, reporter)
-    _once(context, "weigh", "Influence and weights", _weigh)
-    _once(context, "before", "Measuring the model as it is", _before)
+    do_phase(directory, reporter, "weigh", "Influence and weights", partial(_weigh, context))
+    do_phase(directory, reporter, "before", "Measuring the model as it is", partial(_before, context))
     return context
-
-
-def _once(context: _Context, name: str, title: str, step: Callable[[_Context], None]) -> None:
-    if not context.directory.done(name):
-        context.reporter.phase(name, title)
-        step(context)
-        context.directory.mark({"name": name})
 
 
 def _weigh(context: _Context) -> None:

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rapidun.errors import ConfigError
-from rapidun.gradients import Sketch, sketch_from
+from rapidun.gradients import Sketch
 from rapidun.gradients.collector import Normalization
 from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
+from rapidun.pipeline.sketching import chosen_sketch
 from rapidun.valuation.diversity import check_diversity
 from rapidun.valuation.parts import check_format
 from rapidun.valuation.sampling import Sampling
@@ -46,10 +47,7 @@ class TeacherSettings(_Section):
         """
         if self.exact:
             return None
-        kind = {"kind": self.sketch}
-        known = sketch_from(kind).describe()
-        shared = {name: value for name, value in (("k", self.k), ("seed", seed)) if name in known}
-        return sketch_from({**kind, **shared, **self.sketch_options})
+        return chosen_sketch(self.sketch, k=self.k, seed=seed, options=self.sketch_options)
 
 
 class StudentSettings(_Section):
