@@ -55,7 +55,7 @@ def pages(command: Any, name: str = "rapidun") -> Iterator[tuple[str, Any]]:
 PAGES = {name: command for name, command in pages(typer.main.get_command(app)) if " " in name}
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("rapidun bench")])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_page_ends_with_examples_that_can_be_typed(name: str) -> None:
     heading, *examples = (PAGES[name].epilog or "").replace("\\[", "[").split("\n\n")
     assert "Examples" in heading
@@ -71,7 +71,7 @@ def test_every_option_says_what_it_is_and_a_flag_takes_no_value(name: str) -> No
     for parameter in PAGES[name].params:
         if parameter.param_type_name == "option":
             assert parameter.help, parameter.name
-            assert not parameter.is_flag or parameter.metavar == "" or name.startswith("rapidun bench"), parameter.name
+            assert not parameter.is_flag or parameter.metavar == "", parameter.name
 
 
 def test_an_extra_in_brackets_is_shown(rapidun: Any) -> None:

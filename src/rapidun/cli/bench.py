@@ -23,13 +23,20 @@ def bench() -> None:
     """Benchmarks on the embedded model. Finished cells are kept, so a stopped benchmark goes on where it was."""
 
 
-@verbs.command("unlearning")
+@verbs.command(
+    "unlearning",
+    epilog=o.examples(
+        "rapidun bench unlearning --time-left",
+        "rapidun bench unlearning --quick --out runs/bench",
+        "rapidun bench unlearning --arm npo/influence --scenario main --seed 0 --minutes 30",
+    ),
+)
 def unlearning(
     out: Annotated[
         Path, typer.Option("--out", help="Where cells (unlearning-demo.jsonl) and page (unlearning.md, .json) go.")
     ] = Path("runs/bench"),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Main scenario, controls and two baselines, two seeds: under ten minutes.")
+        bool, o.flag("--quick", help="Main scenario, controls and two baselines, two seeds: under ten minutes.")
     ] = False,
     scenario: Annotated[
         list[str], typer.Option("--scenario", help="Only these scenarios. Repeatable.", rich_help_panel="Choice")
@@ -48,9 +55,9 @@ def unlearning(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="Compute so many cells and stop.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Begin no cell after so many.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Begin none after so many minutes.")] = None,
     time_left: Annotated[
-        bool, typer.Option("--time-left", help="Only say how many cells are missing and how long they should take.")
+        bool, o.flag("--time-left", help="Only say how many cells are missing and how long they should take.")
     ] = False,
     as_json: o.Json = False,
 ) -> int:
