@@ -124,6 +124,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_a_removed_directory_leaves_nothing(tmp_path: Path) -> None:
     place = tmp_path / "adapter"
     write(place, "first")
+    write(tmp_path / ".adapter.old", "of a killed process")
     remove_directory(place)
     remove_directory(place)
     assert not list(tmp_path.iterdir())

@@ -82,6 +82,8 @@ def _put_back(old: Path, path: Path) -> None:
 def remove_directory(path: Path) -> None:
     """Remove a directory that may be missing: under another name first, so that it is never there in part.
 
+    What a killed `atomic_directory` left beside it goes too.
+
     Raises:
         OutputError: If it cannot be renamed; it is then as it was.
     """
@@ -93,7 +95,8 @@ def remove_directory(path: Path) -> None:
             place.rename(gone)
     except OSError as error:
         raise disk_error(error, path) from error
-    shutil.rmtree(gone, ignore_errors=True)
+    for ending in ("gone", "part", "old"):
+        shutil.rmtree(_beside(place, ending), ignore_errors=True)
 
 
 def check_replaceable(path: Path, marker: str, what: str) -> None:
