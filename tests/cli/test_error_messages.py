@@ -30,6 +30,7 @@ MISTAKES = {
     "index info nowhere": "nowhere: no index here",
     "trace --index nowhere --prompt a": "nowhere: no index here",
     "trace --model model --data retain.jsonl --prompt a --together": "--together needs --index",
+    "trace --index i --data retain.jsonl --prompt a --together --tokens 2": "leave out --together, or --tokens",
     "trace --model model --data retain.jsonl --query odd.jsonl": "--map prompt=COLUMN",
     "trace --model model --data retain.jsonl --prompt a --by foo": "unknown look 'foo'",
     "evaluate --model model --data retain.jsonl --out o": "--poisoned and --clean",

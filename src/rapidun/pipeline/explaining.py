@@ -126,6 +126,8 @@ def check(model: str, question: Question, places: Places, wanted: Wanted) -> Non
         raise ConfigError("--data needs --model.")
     if places.index is not None and wanted.tokens and places.data is None:
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
+    if wanted.together and wanted.tokens:
+        raise ConfigError("--tokens explains the ranking of one answer: leave out --together, or --tokens.")
     if places.index is None and wanted.together:
         raise ConfigError("--together needs --index: in memory every query has a ranking of its own.")
     if wanted.propose is not None and (places.index is None or places.data is None):
