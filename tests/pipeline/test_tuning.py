@@ -55,13 +55,12 @@ def test_the_probe_suggests_the_furthest_setting_within_half_the_budget() -> Non
     assert suggest([Probe({"learning_rate": 5.0}, 1.0, 0.0)], space, budget=0.1) == {"learning_rate": 1e-2}
 
 
-def test_trials_search_around_the_suggestion_and_not_beyond_what_was_probed() -> None:
+def test_trials_search_rates_around_the_suggestion_and_all_strengths() -> None:
     space = {"learning_rate": (1e-4, 1e-2), "gamma": (0.25, 4.0)}
     found = around({"learning_rate": 1e-3, "gamma": 4.0}, space)
-    assert found == {
-        "learning_rate": (2.5e-4, 4e-3),
-        "gamma": (1.0, 4.0),
-    }
+    assert found == {"learning_rate": (2.5e-4, 4e-3), "gamma": (0.25, 4.0)}
+    assert around({"learning_rate": 1e-2, "gamma": 1.0}, space)["learning_rate"] == (2.5e-3, 1e-2)
+    assert around({"selection": 3.0}, {"selection": (1.0, 9.0)}) == {"selection": (1.0, 9.0)}
 
 
 def test_the_score_prefers_forgetting_until_perplexity_passes_its_limit() -> None:

@@ -180,12 +180,17 @@ def suggest(probes: Sequence[Probe], space: Mapping[str, tuple[float, float]], b
     return {name: min(max(chosen.values[name], low), high) for name, (low, high) in space.items()}
 
 
-def around(suggestion: Mapping[str, float], space: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """What the trials search: a factor of 4 around what the probe suggests, within what the probe looked at."""
-    return {
-        name: (max(low, suggestion[name] / TRIAL_SPAN), min(high, suggestion[name] * TRIAL_SPAN))
-        for name, (low, high) in space.items()
-    }
+def around(
+    suggestion: Mapping[str, float], space: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """What the trials search: rates within a factor of 4 of the suggested one and within those probed; all strengths.
+
+    A short probe says which rates do harm, and little of the strength that is best in the end.
+    """
+    if "learning_rate" not in space:
+        return dict(space)
+    rate, (low, high) = suggestion["learning_rate"], space["learning_rate"]
+    return {**space, "learning_rate": (max(low, rate / TRIAL_SPAN), min(high, rate * TRIAL_SPAN))}
 
 
 def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
