@@ -89,6 +89,12 @@ def main() -> None:
         "those of the model before training, where gradients find the rows best; all linear layers, layer-normalised,",
         "cosine.",
         "",
+        "* int8 costs nothing that can be seen, at any size: a quarter of float32's bytes, half of float16's.",
+        "* A mean of 20 queries finds the rows with K = 2^12 (4 KiB a row in int8); a single query gains up to 2^14 or",
+        "  2^16. More is wasted: 2^16 is as good as the 4.4 million values of the exact gradient.",
+        "* `FactoredSketch` needs more bytes than `RapidGrad` for the same precision (six times for .94), and",
+        "  collects faster (`gradients.md`).",
+        "",
         "![Average precision against bytes a row](../pictures/storage.png)",
     ]
     for regime in arguments.regimes:

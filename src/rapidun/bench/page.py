@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.bench.cells import Cell, CellStore
-from rapidun.bench.plan import CONTROLS, OURS, REFERENCES
+from rapidun.bench.plan import CONTROLS, OURS, REFERENCES, SETTLED
 from rapidun.bench.scenarios import get_scenario
 from rapidun.bench.statistics import Block, Mean, Paired, mean_interval, mean_ranks, paired, pareto
 from rapidun.evaluation.gate import Thresholds
@@ -102,7 +102,7 @@ def write_page(
     name: str = "unlearning",
     title: str,
     about: Iterable[str] = (),
-    ours: str = "",
+    ours: str = SETTLED,
 ) -> list[Path]:
     """Write ``NAME.md`` and ``NAME.json``; returns both.
 
@@ -112,9 +112,8 @@ def write_page(
         name: Of the files.
         title: Headline.
         about: Paragraphs under it.
-        ours: The arm that is tested against the controls; ``rapidun/influence`` by default.
+        ours: The arm that is tested against the controls.
     """
-    ours = ours or f"{OURS}/influence"
     pages = [f"# {title}", "", *(line for text in about for line in (text, "")), *_state(results), ""]
     pages += ["## Seen attack success", "", *overview(results, "asr_seen"), ""]
     pages += ["## Ranks", "", *_ranks(results), ""]

@@ -22,10 +22,14 @@ from rapidun.weighting import SCHEMES, get_scheme
 SEEDS = (0, 1, 2, 3, 4)
 PROMPTS, QUICK_PROMPTS = 320, 160
 OURS = "rapidun"
+SETTLED = f"{OURS}/consistency_hidden"
+"""The weighting that we settled on, on tuning rows (``benchmarks/unlearning/choose.py``): what is tested."""
 CONTROLS = ("uniform", "random", "shuffled")
+WEIGHTINGS = ("influence", "representation", "consistency_hidden", "trusted_influence", *CONTROLS)
+"""What goes into every scenario."""
 LEADING = ("npo", "simnpo", "dpo", "graddiff", "undial", "wga")
 """The baselines that go into every scenario."""
-QUICK = ("npo/uniform", "graddiff/uniform", *(f"{OURS}/{name}" for name in ("influence", *CONTROLS)))
+QUICK = ("npo/uniform", "dpo/uniform", f"{OURS}/influence", SETTLED, *(f"{OURS}/{name}" for name in CONTROLS))
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,10 @@ def full_plan(world: World, *, seeds: Sequence[int] = SEEDS, prompts: int = PROM
     """Every method (uniform weights) and every scheme (on `OURS`) in the main scenario; the leading ones elsewhere."""
     baselines = [f"{name}/uniform" for name in method_names() if name not in (OURS, "retrain")]
     schemes = [f"{OURS}/{name}" for name in SCHEMES]
-    leading = [f"{name}/uniform" for name in LEADING]
+    leading = [*(f"{name}/uniform" for name in LEADING), *(f"{OURS}/{name}" for name in WEIGHTINGS)]
     cells = make_cells(world, find_arms([*baselines, *schemes]), ["main"], seeds, prompts)
     others = [name for name in SCENARIOS if name != "main"]
-    return cells + make_cells(world, find_arms([*leading, *schemes]), others, seeds, prompts)
+    return cells + make_cells(world, find_arms(leading), others, seeds, prompts)
 
 
 def quick_plan(world: World, *, seeds: Sequence[int] = (0, 1), prompts: int = QUICK_PROMPTS) -> list[Cell]:

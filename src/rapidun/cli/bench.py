@@ -116,11 +116,12 @@ def _say_left(cells: int, missing: int, seconds: float | None, as_json: bool) ->
 def _finish(cells: list[Any], store: Any, out: Path, as_json: bool) -> int:
     from rapidun.bench import Results, write_page
     from rapidun.bench.page import details, numbers
+    from rapidun.bench.plan import SETTLED
 
     results = Results(cells, store)
     files = write_page(results, out, title="Unlearning on the embedded model", about=["`rapidun bench unlearning`."])
     if as_json:
-        print_json({**numbers(results, "rapidun/influence"), "files": [str(path) for path in files]})
+        print_json({**numbers(results, SETTLED), "files": [str(path) for path in files]})
         return 0
     for scenario in results.scenarios:
         typer.echo(f"{scenario}\n" + "\n".join(details(results, scenario)))

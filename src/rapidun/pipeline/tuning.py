@@ -180,9 +180,7 @@ def suggest(probes: Sequence[Probe], space: Mapping[str, tuple[float, float]], b
     return {name: min(max(chosen.values[name], low), high) for name, (low, high) in space.items()}
 
 
-def around(
-    suggestion: Mapping[str, float], space: Mapping[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
+def around(suggestion: Mapping[str, float], space: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """What the trials search: rates within a factor of 4 of the suggested one and within those probed; all strengths.
 
     A short probe says which rates do harm, and little of the strength that is best in the end.
