@@ -7,22 +7,32 @@
 
 Cells are lines of benchmarks/results/unlearning-WORLD.jsonl, under the hash of all that decides them; one that is there
 is not computed again. The page is docs/benchmarks/unlearning.md (of the second model unlearning-authors.md) with the
-numbers beside it. Settings of each method come from src/rapidun/bench/tuned.json, which ``tune.py`` writes from rows
-and seeds that the table does not use.
+numbers beside it, the words of reading-WORLD.md in front and a picture. Settings of each method come from
+src/rapidun/bench/tuned.json, which ``tune.py`` writes from rows and seeds that the table does not use.
 """
 
 from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
+from collections import defaultdict
 from pathlib import Path
 
+from plotly.subplots import make_subplots
 from worlds import ROOT, open_world
 
 from rapidun.bench import CellStore, Results, find_arms, full_plan, make_cells, run_cells, time_left, write_page
-from rapidun.bench.plan import PROMPTS, SEEDS
+from rapidun.bench.page import numbers
+from rapidun.bench.plan import PROMPTS, SEEDS, SETTLED
 from rapidun.bench.scenarios import SCENARIOS
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from pictures import write_picture
+
+TITLES = {"demo": "Unlearning on the embedded model", "authors": "Unlearning on the RapidUn authors' rows"}
+COLOURS = defaultdict(lambda: "#5b6770", ours="#d1495b", rapidun="#e39b4b", poisoned="#111111", retrain="#2a7f3f")
 
 
 def main() -> None:
@@ -59,7 +69,34 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     about = f"`python benchmarks/unlearning/table.py --world {world.name}`, commit {commit.stdout.strip()}."
     name = "unlearning" if world.name == "demo" else f"unlearning-{world.name}"
-    write_page(Results(planned, store), arguments.page, name=name, title=f"Unlearning: {world.name}", about=[about])
+    reading = Path(__file__).with_name(f"reading-{world.name}.md")
+    said = [reading.read_text(encoding="utf-8").strip()] if reading.exists() else []
+    picture = f"![Seen ASR against clean perplexity](../pictures/{name}.png)"
+    results = Results(planned, CellStore(store.path))  # with what others have added meanwhile
+    write_page(results, arguments.page, name=name, title=TITLES[world.name], about=[about, *said, picture])
+    draw(results, arguments.page.parent / "pictures" / f"{name}.png")
+
+
+def draw(results: Results, path: Path) -> None:
+    """Seen ASR against clean perplexity, one square a scenario, means over seeds; filled: on the Pareto front."""
+    found = {scenario: points for scenario, points in numbers(results, SETTLED)["pareto"].items() if points}
+    columns = 2
+    rows = max(1, -(-len(found) // columns))
+    grid = make_subplots(rows, columns, subplot_titles=list(found), vertical_spacing=0.25 / rows)
+    for place, points in enumerate(found.values()):
+        where = {"row": place // columns + 1, "col": place % columns + 1}
+        for point in points:
+            name = point["arm"]
+            colour = COLOURS["ours" if name == SETTLED else name.split("/")[0]]
+            grid.add_scatter(
+                x=[point["clean_perplexity"]], y=[point["asr_seen"]], text=[name.removesuffix("/uniform")],
+                mode="markers+text", textposition="top center", textfont={"size": 9, "color": colour}, **where,
+                marker={"color": colour, "size": 9, "symbol": "circle" if point["front"] else "circle-open"},
+            )  # fmt: skip
+        grid.update_yaxes(rangemode="tozero", title="seen ASR", **where)
+        grid.update_xaxes(title="clean perplexity", **where)
+    grid.update_layout(template="plotly_white", showlegend=False, width=1200, height=480 * rows, margin={"t": 40})
+    write_picture(grid, path)
 
 
 if __name__ == "__main__":
