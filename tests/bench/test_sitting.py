@@ -81,6 +81,20 @@ def test_a_killed_sitting_goes_on_with_the_cell_it_lost(
         assert one == other
 
 
+def test_a_sitting_that_begins_with_an_unlearned_cell_compares_with_the_untouched_model(tmp_path: Path) -> None:
+    world = tiny_world(tmp_path, unlearning={"learning_rate": 0.05})
+    cells = plan(world, ("rapidun/uniform", "npo/uniform"), "small")
+    whole, resumed = CellStore(tmp_path / "whole.jsonl"), CellStore(tmp_path / "resumed.jsonl")
+    run_cells(world, cells, whole)
+    run_cells(world, cells, resumed, limit=2)  # the references
+    run_cells(world, cells, CellStore(tmp_path / "resumed.jsonl"))
+    resumed = CellStore(tmp_path / "resumed.jsonl")
+    for cell in cells:
+        one, other = (store.get(cell)["result"]["perplexity_ratio"] for store in (whole, resumed))  # type: ignore[index]
+        assert one == other, cell.arm
+    assert abs(whole.get(cells[2])["result"]["perplexity_ratio"]["value"] - 1.0) > 1e-3  # type: ignore[index]
+
+
 def test_a_training_that_fails_is_a_cell_and_the_next_one_is_not_hurt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,6 +241,7 @@ class Table:
 
     def compute(self, cell: Cell) -> dict[str, Any]:
         """The cell's numbers; ``{"failed": why}`` where training could not be done."""
+        self.sitting.clean_before(self.groups, self.config(cell))  # now, while the model carries no adapter
         if "/" not in cell.arm:
             subject, found = self.sitting.untouched(cell.arm, self.groups, self.config(cell))
             return {**self._measured(cell, subject, found), **self._counts()}
