@@ -57,8 +57,8 @@ READING = """What the tables say:
 
 Tuning seeds draw other pools and queries, but from the same rows: a pool, and of the authors' 60 held-out answers the
 queries, may share rows with a reported one. Scores were computed and kept pass by pass, from commit 66490f7 on, while
-the code around them changed; the commit above made the tables. Rows without an interval were taken on one seed. Other
-sizes of the sketch were taken on the authors' rows before training only, where gradients find rows at all.
+the code around them changed; the commit above made the tables. On the authors' learnt rows, other sizes of the sketch,
+positions of length 1 and K-FAC were not taken.
 
 """.splitlines()
 
