@@ -161,7 +161,8 @@ def report(found: dict[str, list[dict[str, Any]]], seeds: list[int]) -> None:
         f"`python benchmarks/backdoor_retrieval.py`, commit {commit}, seeds {', '.join(map(str, seeds))}. Pool:",
         f"{POISONED} poisoned and {CLEAN} clean rows; {QUERIES} queries. Mean over seeds ± half of the 95% t interval.",
         "P@50: precision at half the number of poisoned rows. AP: average precision over the whole ranking. The last",
-        "column is the paper's protocol: the 50 highest and the 50 lowest alone.",
+        "column is the paper's protocol: the 50 highest and the 50 lowest alone; with 5, 10 and 100 in the JSON file",
+        "(500 at each end would be more than the pool).",
         "",
     ]
     text += READING
