@@ -63,7 +63,7 @@ def cosine(queries: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 class Formed:
-    """Gradients that are formed once for several sketches; normalising them twice changes nothing."""
+    """Gradients that are formed once for several sketches; each gets a copy, which it may overwrite."""
 
     def __init__(self, gradients: Any) -> None:
         self.factors, self._gradients, self._values = gradients.factors, gradients, None
@@ -71,7 +71,7 @@ class Formed:
     def formed(self) -> torch.Tensor:
         if self._values is None:
             self._values = self._gradients.formed()
-        return self._values
+        return self._values.clone()
 
 
 def sketched(loaded: LoadedModel, examples: Sequence[Example], sketches: Mapping[str, Any], **options: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import PromptTuningConfig, get_peft_model
 
 from rapidun.data import Example, collate
 from rapidun.models import (
@@ -156,3 +157,35 @@ def test_a_model_that_names_no_output_layer_gives_the_same_answer_logits():
     inputs = batch.input_ids, batch.attention_mask, batch.labels
     with torch.no_grad():
         torch.testing.assert_close(answer_token_logits(Unnamed(model), *inputs), answer_token_logits(model, *inputs))
+
+
+def test_the_virtual_tokens_of_a_tuned_prompt_are_no_answer_tokens():
+    tuned = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    model, batch = get_peft_model(tiny_model(), tuned).eval(), collate(EXAMPLES, 0)
+    with torch.no_grad():
+        logits, target = answer_token_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+        whole, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+    torch.testing.assert_close(logits, whole[:, :-1][labels[:, 1:] != -100])
+    assert target.shape == batch.labels.shape
+
+
+def test_an_output_layer_that_is_called_by_keyword_gives_the_same_answer_logits():
+    model, batch = tiny_model(), collate(EXAMPLES, 0)
+    inputs = batch.input_ids, batch.attention_mask, batch.labels
+    with torch.no_grad():
+        expected = answer_logits(model, *inputs)[0], answer_token_logits(model, *inputs)[0]
+        head, model.lm_head = model.lm_head, ByKeyword(model.lm_head)
+        model.get_output_embeddings = lambda: head
+        found = answer_logits(model, *inputs)[0], answer_token_logits(model, *inputs)[0]
+    torch.testing.assert_close(found, expected)
+
+
+class ByKeyword(torch.nn.Module):
+    """Hands on what it is given by the parameter's name; the layer inside is the one that the model names."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, states):
+        return self.layer(input=states)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from rapidun.errors import ModelError, OutputError
 from rapidun.models import (
@@ -105,6 +106,37 @@ def test_merged_restores_the_weights_after_an_error_and_leaves_a_plain_model_alo
     expected = logits(plain)
     with adapter_merged(plain):
         torch.testing.assert_close(logits(plain), expected, atol=0, rtol=0)
+
+
+def test_an_error_inside_merged_stays_what_it_is():
+    with pytest.raises(ValueError, match="of another kind"), adapter_merged(adapted()):
+        raise ValueError("of another kind")
+
+
+def test_merged_twice_and_merged_before_are_as_they_were():
+    model = adapted()
+    expected = logits(model)
+    with adapter_merged(model):
+        merged = logits(model)
+        with adapter_merged(model):
+            pass
+        torch.testing.assert_close(logits(model), merged, atol=0, rtol=0)
+    torch.testing.assert_close(logits(model), expected, atol=0, rtol=0)
+    model.merge_adapter()
+    with adapter_merged(model), adapter_disabled(model):
+        pass
+    torch.testing.assert_close(logits(model), merged, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapted_head_that_shares_its_weight_with_the_embedding_is_not_merged():
+    model = get_peft_model(make("gemma"), LoraConfig(r=2, target_modules=["q_proj", "lm_head"])).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    expected = logits(model)
+    with adapter_merged(model):
+        torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trainable", [True, False])

@@ -91,6 +91,7 @@ def answer_token_logits(
     target = target.to(logits.device)
     if logits.shape[:2] == (1, len(places)):
         return logits.flatten(0, 1), target
+    logits = logits[:, -target.shape[1] :]  # a tuned prompt's virtual tokens come first
     return logits[target != IGNORE_INDEX], target
 
 
@@ -165,7 +166,7 @@ def _whole_input(layer: torch.nn.Module | None) -> Iterator[None]:
     if layer is None:
         yield
         return
-    handle = layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    handle = layer.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]) if given else None)
     try:
         yield
     finally:
