@@ -6,13 +6,15 @@ import dataclasses
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from gradients.cases import LENGTHS, concatenated, examples, looped_gradients, lora_model
 from rapidun.data.batches import collate
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors
-from tiny import ARCHITECTURES, tiny_model
+from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 
 
 def assert_equals_loop(model, targets, lengths=LENGTHS):
@@ -196,6 +198,33 @@ def test_a_model_may_change_what_its_first_tracked_layer_gives_in_place():
     mlp = model.model.layers[0].mlp
     mlp.forward = lambda x: mlp.down_proj(mlp.gate_proj(x).add_(mlp.up_proj(x)))
     assert_equals_loop(model, ["layers.0.mlp.gate_proj", "layers.0.mlp.up_proj"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("gemma2", {"head_dim": 8, "final_logit_softcapping": 0.5}),
+        ("cohere", {"logit_scale": 0.3}),
+        ("granite", {"logits_scaling": 3.0}),
+    ],
+)
+def test_what_a_model_does_to_its_logits_is_differentiated(kind, settings):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind, vocab_size=VOCABULARY, pad_token_id=0, num_key_value_heads=1, **sizes, **settings
+    )
+    assert_equals_loop(AutoModelForCausalLM.from_config(config).eval(), "linear")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma"])
+def test_an_adapter_on_the_output_layer_sees_every_position(architecture):
+    model = get_peft_model(tiny_model(architecture), LoraConfig(r=2, target_modules=["q_proj", "lm_head"])).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    assert_equals_loop(model, "lora")
 
 
 def test_an_untied_output_head_can_be_asked_for_by_name():
