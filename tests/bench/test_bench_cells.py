@@ -82,6 +82,8 @@ def test_an_arm_can_have_settings_of_its_own(tmp_path: Path) -> None:
     assert (changed["lora"]["rank"], changed["weights"]["negative"]) == (1, "drop")
     with pytest.raises(ConfigError, match=r"no section\.key=value"):
         find_arms(["npo/uniform rank"])
+    with pytest.raises(ConfigError, match=r"of influence, weights, lora, unlearning"):
+        find_arms(["npo/uniform model.dtype=float32"])
     with pytest.raises(ConfigError, match="measured as it is"):
         find_arms(["poisoned lora.rank=1"])
     with pytest.raises(ConfigError, match=r"lora\.rnk"):

@@ -29,6 +29,8 @@ WEIGHTINGS = ("influence", "representation", "consistency_hidden", "trusted_infl
 """What goes into every scenario."""
 LEADING = ("dpo", "npo", "idk", "wga", "simnpo", "graddiff")
 """The baselines that go into every scenario: the best on tuning rows of those tuned so far."""
+CHANGEABLE = ("influence", "weights", "lora", "unlearning")
+"""Sections that an arm may change: what is opened or measured once for all arms is not among them."""
 QUICK = ("npo/uniform", "dpo/uniform", f"{OURS}/influence", SETTLED, *(f"{OURS}/{name}" for name in CONTROLS))
 
 
@@ -61,8 +63,8 @@ class Arm:
         """
         plain, *changed = name.split()
         for change in changed:
-            if "=" not in change:
-                raise ConfigError(f"{name}: {change!r} is no section.key=value.")
+            if "=" not in change or change.partition(".")[0] not in CHANGEABLE:
+                raise ConfigError(f"{name}: {change!r} is no section.key=value of {', '.join(CHANGEABLE)}.")
         changes = tuple((key, value) for key, _, value in (change.partition("=") for change in changed))
         method, _, weights = plain.partition("/")
         if not weights and method in REFERENCES:
