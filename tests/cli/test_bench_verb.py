@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import rapidun.bench
 from bench.worlds import tiny_world
+from rapidun.bench.plan import SETTLED
 from rapidun.cli import app
 
 
@@ -25,22 +26,22 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-CHOICE = ("--scenario", "small", "--arm", "rapidun/uniform", "--arm", "rapidun/consistency_hidden", "--seed", "0")
+CHOICE = ("--scenario", "contaminated_30", "--arm", "rapidun/uniform", "--arm", SETTLED, "--seed", "0")
 
 
 def test_cells_are_computed_once_and_the_page_says_what_is_missing(bench):
     done, out = bench(*CHOICE, "--prompts", "6", "--limit", "3")
     assert done.exit_code == 0, done.output
     assert "1 of 4 cells are missing" in done.output
-    assert "rapidun/consistency_hidden" in (out / "unlearning.md").read_text()
+    assert SETTLED in (out / "unlearning.md").read_text()
     first = (out / "unlearning-tiny.jsonl").read_bytes()
     assert first.count(b"\n") == 3
     done, _ = bench(*CHOICE, "--prompts", "6", "--json")
     found = json.loads(done.stdout)
-    assert (found["cells"], found["missing"], found["ours"]) == (4, 0, "rapidun/consistency_hidden")
+    assert (found["cells"], found["missing"], found["ours"]) == (4, 0, SETTLED)
     assert (out / "unlearning-tiny.jsonl").read_bytes().startswith(first)
     tests = [each for each in found["paired"] if each["metric"] == "asr_seen"]
-    assert next((each["arm"], each["control"]) for each in tests) == ("rapidun/consistency_hidden", "uniform")
+    assert next((each["arm"], each["control"]) for each in tests) == (SETTLED, "uniform")
 
 
 def test_time_left_computes_nothing(bench):

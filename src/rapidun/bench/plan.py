@@ -22,7 +22,7 @@ from rapidun.weighting import SCHEMES, get_scheme
 SEEDS = (0, 1, 2, 3, 4)
 PROMPTS, QUICK_PROMPTS = 320, 160
 OURS = "rapidun"
-SETTLED = f"{OURS}/consistency_hidden"
+SETTLED = f"{OURS}/consistency_hidden weights.negative=drop"
 """The weighting that we settled on, on tuning rows (``benchmarks/unlearning/choose.py``): what is tested."""
 CONTROLS = ("uniform", "random", "shuffled")
 WEIGHTINGS = ("influence", "representation", "consistency_hidden", "trusted_influence", *CONTROLS)
@@ -88,8 +88,8 @@ def find_arms(names: Iterable[str]) -> list[Arm]:
 def full_plan(world: World, *, seeds: Sequence[int] = SEEDS, prompts: int = PROMPTS) -> list[Cell]:
     """Every method (uniform weights) and every scheme (on `OURS`) in the main scenario; the leading ones elsewhere."""
     baselines = [f"{name}/uniform" for name in method_names() if name not in (OURS, "retrain")]
-    schemes = [f"{OURS}/{name}" for name in SCHEMES]
-    leading = [*(f"{name}/uniform" for name in LEADING), *(f"{OURS}/{name}" for name in WEIGHTINGS)]
+    schemes = [SETTLED, *(f"{OURS}/{name}" for name in SCHEMES)]
+    leading = [*(f"{name}/uniform" for name in LEADING), SETTLED, *(f"{OURS}/{name}" for name in WEIGHTINGS)]
     cells = make_cells(world, find_arms([*baselines, *schemes]), ["main"], seeds, prompts)
     others = [name for name in SCENARIOS if name != "main"]
     return cells + make_cells(world, find_arms(leading), others, seeds, prompts)
