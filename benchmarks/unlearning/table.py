@@ -14,6 +14,7 @@ src/rapidun/bench/tuned.json, which ``tune.py`` writes from rows and seeds that 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 from collections import defaultdict
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture
 
 TITLES = {"demo": "Unlearning on the embedded model", "authors": "Unlearning on the RapidUn authors' rows"}
+LOWEST = 0.002
 COLOURS = defaultdict(lambda: "#5b6770", ours="#d1495b", rapidun="#e39b4b", poisoned="#111111", retrain="#2a7f3f")
 
 
@@ -78,22 +80,27 @@ def main() -> None:
 
 
 def draw(results: Results, path: Path) -> None:
-    """Seen ASR against clean perplexity, one square a scenario, means over seeds; filled: on the Pareto front."""
+    """Seen ASR against clean perplexity, one square a scenario, means over seeds; filled: on the Pareto front.
+
+    The scale is logarithmic; what is below its lowest value is drawn there.
+    """
     found = {scenario: points for scenario, points in numbers(results, SETTLED)["pareto"].items() if points}
     columns = 2
     rows = max(1, -(-len(found) // columns))
     grid = make_subplots(rows, columns, subplot_titles=list(found), vertical_spacing=0.25 / rows)
     for place, points in enumerate(found.values()):
         where = {"row": place // columns + 1, "col": place % columns + 1}
-        for point in points:
+        for number, point in enumerate(sorted(points, key=lambda point: float(point["clean_perplexity"]))):
             name = point["arm"]
             colour = COLOURS["ours" if name == SETTLED else name.split("/")[0]]
+            shown = "ours" if name == SETTLED else name.removeprefix("rapidun/").removesuffix("/uniform")
             grid.add_scatter(
-                x=[point["clean_perplexity"]], y=[point["asr_seen"]], text=[name.removesuffix("/uniform")],
-                mode="markers+text", textposition="top center", textfont={"size": 9, "color": colour}, **where,
+                x=[point["clean_perplexity"]], y=[max(point["asr_seen"], LOWEST)], text=[shown],
+                mode="markers+text", textposition=("top center", "bottom center")[number % 2],
+                textfont={"size": 9, "color": colour}, **where,
                 marker={"color": colour, "size": 9, "symbol": "circle" if point["front"] else "circle-open"},
             )  # fmt: skip
-        grid.update_yaxes(rangemode="tozero", title="seen ASR", **where)
+        grid.update_yaxes(type="log", range=[math.log10(LOWEST / 2), 0.1], title="seen ASR", **where)
         grid.update_xaxes(title="clean perplexity", **where)
     grid.update_layout(template="plotly_white", showlegend=False, width=1200, height=480 * rows, margin={"t": 40})
     write_picture(grid, path)

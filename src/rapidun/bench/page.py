@@ -241,9 +241,10 @@ def _number(mean: Mean | Paired, digits: int) -> str:
 
 
 def _ranked(results: Results) -> list[str]:
-    """Arms that are planned in every scenario, references apart."""
+    """Arms that are planned in every scenario and begun in some, references apart."""
     everywhere = [set(results.arms(scenario)) for scenario in results.scenarios]
-    return [arm for arm in results.arms() if arm not in REFERENCES and all(arm in arms for arms in everywhere)]
+    planned = [arm for arm in results.arms() if arm not in REFERENCES and all(arm in arms for arms in everywhere)]
+    return [arm for arm in planned if results.values(arm, "score")]
 
 
 def _scores(results: Results) -> dict[str, dict[Block, float]]:
@@ -253,11 +254,11 @@ def _scores(results: Results) -> dict[str, dict[Block, float]]:
 def _ranks(results: Results) -> list[str]:
     found = mean_ranks(_scores(results), _ranked(results))
     if not found.blocks:
-        return [f"{MISSING}: no draw has all the arms that are planned in every scenario."]
+        return [f"{MISSING}: no draw has all the arms that are planned in every scenario and begun."]
     counted = ", ".join(f"{scenario} {count}" for scenario, count in found.by_scenario.items())
     text = (
-        f"Mean rank of the arms planned in every scenario over the {found.blocks} draws in which all of them are "
-        f"computed ({counted}), by the score that `rapidun tune` minimises: seen ASR, with a penalty for clean "
+        f"Mean rank of the arms planned in every scenario and begun over the {found.blocks} draws in which all of them "
+        f"are computed ({counted}), by the score that `rapidun tune` minimises: seen ASR, with a penalty for clean "
         "perplexity that rises. A training that failed ranks last."
     )
     lines = [text, "", "| method/weights | mean rank |", "|---|---|"]

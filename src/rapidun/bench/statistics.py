@@ -71,8 +71,8 @@ class Paired:
         low: Lower end of the 95% t interval; None for fewer than two pairs.
         high: Upper end.
         n: Pairs.
-        t_test: p-value of the paired t-test, two-sided; None where it is not defined (fewer than two pairs, or no
-            pair differs).
+        t_test: p-value of the paired t-test, two-sided; None where it is not defined (fewer than two pairs, or all
+            differ alike).
         wilcoxon: p-value of Wilcoxon's signed-rank test, two-sided; None likewise.
     """
 
@@ -97,7 +97,8 @@ def paired(ours: Mapping[Block, float], theirs: Mapping[Block, float]) -> Paired
     if mean is None:
         return None
     tested = len(blocks) > 1 and any(differences)
-    t_test = float(ttest_rel(one, other).pvalue) if tested else None
+    varied = tested and float(np.ptp(differences)) > 1e-9  # without spread the statistic is a division by rounding
+    t_test = float(ttest_rel(one, other).pvalue) if varied else None
     signed = float(wilcoxon(one, other).pvalue) if tested else None
     return Paired(mean.value, mean.low, mean.high, mean.n, t_test, signed)
 
