@@ -229,16 +229,24 @@ def test_nothing_revealed_is_said_and_released_from_nothing(finished: Path, tmp_
     assert read_jsonl(tmp_path / "out" / "revealed.jsonl") == []
 
 
-def test_revealed_rows_feed_rapidun_with_influence_weights(finished: Path, tmp_path: Path):
+def test_revealed_rows_feed_rapidun_with_influence_weights_and_rounds_add_up(finished: Path, tmp_path: Path):
     release = {"method": "rapidun", "unlearning": {"steps": 3, "batch_size": 4, "learning_rate": 1e-3}}
     result = reveal(make_reveal(finished.parent, release=release), tmp_path / "out")
-    place = tmp_path / "out" / "rounds" / "01" / "unlearn"
-    weights = [line["weight"] for line in read_jsonl(place / "weights.jsonl") if line["group"] == "forget"]
-    assert len(weights) == len(read_jsonl(tmp_path / "out" / "revealed.jsonl"))
-    assert len(set(weights)) > 1
+    rounds = [tmp_path / "out" / "rounds" / name for name in ("01", "02")]
+    revealed = [{row["id"] for row in read_jsonl(folder / "revealed.jsonl")} for folder in rounds]
+    assert revealed[1] - revealed[0]
+    for folder, ids in zip(rounds, (revealed[0], revealed[0] | revealed[1]), strict=True):
+        weights = {line["id"]: line["weight"] for line in read_jsonl(folder / "unlearn" / "weights.jsonl")}
+        assert ids <= set(weights)
+        assert len({weights[name] for name in ids}) > 1
+        assert {row["id"] for row in read_jsonl(folder / "forget.jsonl")} == ids
     name = "adapter_model.safetensors"
-    assert (tmp_path / "out" / "adapter" / name).read_bytes() == (place / "adapter" / name).read_bytes()
-    assert result.summary["rounds"][0]["utility"]["value"] > 0
+    kept = (rounds[result.summary["current"] - 1] / "unlearn" / "adapter" / name).read_bytes()
+    assert result.summary["current"] == 2
+    assert (tmp_path / "out" / "adapter" / name).read_bytes() == kept
+    assert undo(tmp_path / "out", 1)["to"] == 1
+    first = rounds[0] / "unlearn" / "adapter" / name
+    assert (tmp_path / "out" / "adapter" / name).read_bytes() == first.read_bytes() != kept
 
 
 def test_revealing_alone_needs_no_release(finished: Path, tmp_path: Path):
@@ -247,6 +255,16 @@ def test_revealing_alone_needs_no_release(finished: Path, tmp_path: Path):
     assert result.passed
     first = [row for row in read_jsonl(finished / "revealed.jsonl") if row["round"] == 1]
     assert read_jsonl(tmp_path / "out" / "revealed.jsonl") == first
+
+
+def test_words_as_arms_are_part_of_the_rows_that_they_reveal(finished: Path, tmp_path: Path):
+    config = make_reveal(finished.parent, arms={"kind": "words"}, release={"method": "none"}, search={"at_once": 2})
+    result = reveal(config, tmp_path / "out")
+    assert result.summary["arms"] == "words"
+    rows = [row for row in read_jsonl(tmp_path / "out" / "revealed.jsonl") if row["arm"] != "seed"]
+    asked = [row["prompt"] for row in rows]
+    assert asked
+    assert all("say inputs: " in prompt and not prompt.startswith("say") or prompt[-1] not in "0123456789" for prompt in asked)
 
 
 @pytest.mark.parametrize(

@@ -144,13 +144,18 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch():
     assert found[1] == found[5]
 
 
-def test_gumbel_noise_samples_from_the_softmax():
-    from rapidun.reveal.asking import GumbelNoise
+def test_one_token_a_row_is_left_and_it_is_sampled_from_the_softmax():
+    from rapidun.reveal.asking import SeededSampling
 
-    scores = torch.log(torch.tensor([0.5, 0.3, 0.2])).repeat(4000, 1)
-    noisy = GumbelNoise(range(4000), 1.0, torch.device("cpu"))(torch.zeros(4000, 0), scores)
-    shares = torch.bincount(noisy.argmax(dim=1), minlength=3) / 4000
-    torch.testing.assert_close(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03, rtol=0)
+    scores = torch.log(torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2])).repeat(4000, 1)
+    sampling = SeededSampling(range(4000), 1.0, 2, torch.device("cpu"))
+    for _ in range(2):
+        left = sampling(torch.zeros(4000, 0), scores)
+        assert (left.isfinite().sum(dim=1) == 1).all()
+        shares = torch.bincount(left.argmax(dim=1), minlength=5) / 4000
+        torch.testing.assert_close(shares, scores[0].exp(), atol=0.03, rtol=0)
+    cold = SeededSampling(range(4000), 0.1, 1, torch.device("cpu"))(torch.zeros(4000, 0), scores)
+    assert (cold.argmax(dim=1) == 1).float().mean() > 0.98
 
 
 def test_contexts_tell_arms_apart_and_do_not_depend_on_padding():

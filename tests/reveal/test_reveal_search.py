@@ -119,10 +119,24 @@ def test_progress_tells_best_score_pulls_and_rows(tmp_path: Path):
     assert states[-1][2] >= states[0][2] > 0
 
 
-def made(name: str, reward: float, answers: list[str], scores: list[float], clean: str | None = None) -> Pull:
+def made(
+    name: str, reward: float, answers: list[str], scores: list[float], clean: str | None = None, inputs: Any = None
+) -> Pull:
     arm = Arm(name, "text", "x")
     prompts = [f"{name} {i}" for i in range(len(answers))]
-    return Pull(arm, 0, "search", prompts, [clean] * len(answers), answers, scores, 0.5, 0.5, reward)
+    return Pull(
+        arm,
+        0,
+        "search",
+        inputs or [None] * len(answers),
+        prompts,
+        [clean] * len(answers),
+        answers,
+        scores,
+        0.5,
+        0.5,
+        reward,
+    )
 
 
 def test_rows_are_judged_deduplicated_and_the_best_arms_first():

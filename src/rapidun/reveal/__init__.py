@@ -15,6 +15,7 @@ from rapidun.reveal.rows import select_rows
 from rapidun.reveal.search import SearchState, best_arms, search
 from rapidun.reveal.settings import TaskSettings
 from rapidun.reveal.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
+from rapidun.reveal.words import WordArms, vocabulary_words
 
 __all__ = [
     "STRATEGIES",
@@ -35,6 +36,7 @@ __all__ = [
     "StrategyOptions",
     "TaskSettings",
     "TextArms",
+    "WordArms",
     "answer_similarity",
     "best_arms",
     "diversity",
@@ -47,4 +49,5 @@ __all__ = [
     "subspace_overlap",
     "train_round",
     "vendi_score",
+    "vocabulary_words",
 ]

@@ -1,4 +1,4 @@
-"""Arms: the ways to ask. Soft prompts from a Sobol sequence, or instructions in words.
+"""Arms: the ways to ask. Soft prompts from a Sobol sequence, or other instructions; `words` has a third kind.
 
 A soft prompt is a point ``u`` of a scrambled Sobol sequence in [0, 1]^d, mapped by one fixed random matrix to a few
 soft tokens in front of the instruction (InstructZero, Chen et al. 2023, and INSTINCT, Lin et al. 2024, search so)::
@@ -32,7 +32,7 @@ class Arm:
 
     Args:
         name: Unique in a round.
-        kind: "seed", "soft" or "text".
+        kind: "seed", "soft", "words" or "text".
         instruction: The words; ``{input}`` is where an input goes.
         point: Of a soft prompt, in [0, 1]^d; None for words alone.
     """
@@ -96,7 +96,7 @@ class SoftArms:
             Arm(f"soft-{self.label}-{loop}-{index}", "soft", self.instruction, tuple(point.tolist()))
             for index, point in enumerate(points)
         ]
-        return _together(self.instruction, best, fresh)
+        return together(self.instruction, best, fresh)
 
 
 class TextArms:
@@ -127,13 +127,14 @@ class TextArms:
             if words != self.instruction:
                 name = f"text-{sha256_of([words.encode()])[:8]}"
                 arms.setdefault(words, Arm(name, "text", words))
-        return _together(self.instruction, best, list(arms.values()))
+        return together(self.instruction, best, list(arms.values()))
 
     def _with_input(self, text: str) -> str:
         return text if INPUT in text or INPUT not in self.instruction else f"{text} {self.instruction}"
 
 
-def _together(instruction: str, best: Sequence[Arm], fresh: list[Arm]) -> list[Arm]:
+def together(instruction: str, best: Sequence[Arm], fresh: Sequence[Arm]) -> list[Arm]:
+    """The seed instruction, the best arms and the fresh ones, each name once."""
     arms = {SEED_ARM: Arm(SEED_ARM, "seed", instruction)}
     for arm in (*best, *fresh):
         arms.setdefault(arm.name, arm)

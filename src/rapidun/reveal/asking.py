@@ -1,8 +1,8 @@
 """Ask a model with words and soft tokens: sampled answers, and the hidden state that an arm is known by.
 
-An answer depends on its prompt and its seed alone, not on what else is in the batch: each row has a random generator of
-its own, whose Gumbel noise is added to the scores before the largest is taken. That is sampling from their softmax
-(Gumbel-max), and it lets a killed search go on and end with the answers of an unbroken one.
+An answer depends on its prompt and its seed alone, not on what else is in the batch: each row has uniform numbers of
+its own, one for every token, and takes the token at which the cumulated softmax passes its number (inverse transform).
+That lets a killed search go on and end with the answers of an unbroken one.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Asker:
         if self.repetition_penalty != 1.0:
             processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
         if self.temperature > 0:
-            processors.append(GumbelNoise(seeds, self.temperature, self.loaded.device))
+            processors.append(SeededSampling(seeds, self.temperature, self.max_new_tokens, self.loaded.device))
         output = self.loaded.model.generate(
             inputs_embeds=embeds, attention_mask=mask, generation_config=config, logits_processor=processors
         )
@@ -153,22 +153,26 @@ class Asker:
         return torch.stack(rows), mask
 
 
-class GumbelNoise(LogitsProcessor):
-    """Scores over temperature plus Gumbel noise of each row's own generator: their argmax is a sample.
+class SeededSampling(LogitsProcessor):
+    """Leaves one token a row: a sample of the softmax of scores over temperature.
 
     Args:
         seeds: One for each row of the batch.
         temperature: Above 0.
+        steps: Tokens that may be asked for.
         device: Of the scores.
     """
 
-    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
-        self.temperature = temperature
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    def __init__(self, seeds: Sequence[int], temperature: float, steps: int, device: torch.device) -> None:
+        self.temperature, self.step = temperature, 0
+        drawn = [torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.uniform = torch.stack(drawn).to(device)  # (batch, steps)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(batch, vocabulary) float32."""
-        noise = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-        for row, generator in zip(noise, self.generators, strict=True):
-            row.exponential_(generator=generator)  # -log of it is Gumbel-distributed
-        return scores.float() / self.temperature - noise.log()
+        """(batch, vocabulary) float32, 0 at the token taken and -inf elsewhere."""
+        cumulated = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)
+        # Measured against the last sum, which rounding may leave beside 1; <= passes tokens of no probability.
+        wanted = self.uniform[:, self.step, None] * cumulated[:, -1:]
+        taken = (cumulated <= wanted).sum(dim=-1, keepdim=True).clamp_max(scores.shape[-1] - 1)
+        self.step += 1
+        return torch.full_like(cumulated, -torch.inf).scatter_(-1, taken, 0.0)

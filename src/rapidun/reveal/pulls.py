@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,6 @@ from rapidun.reveal.arms import Arm
 from rapidun.reveal.asking import Asker
 from rapidun.reveal.diversity import diversity
 from rapidun.reveal.reward import reward_of
-
-# Where in the inputs a stage begins, from their number and the answers of a pull: what a release is measured on is far
-# from what rows came from, as long as there are inputs enough.
-_FIRST_INPUT: dict[str, Callable[[int, int], int]] = {
-    "search": lambda inputs, answers: 0,
-    "harvest": lambda inputs, answers: answers,
-    "before": lambda inputs, answers: inputs // 2,
-    "after": lambda inputs, answers: inputs // 2,
-}
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,7 @@ class Pull:
         repeat: How often it was pulled before; with the arm and the seed it decides inputs and answers.
         stage: What the pull was for: "search", "harvest" (more rows of the best arms), "before" or "after" (the best
             arms beside a release, on the same inputs; never a source of rows).
+        inputs: What filled ``{input}``, or None.
         prompts: The words that were asked, without soft tokens.
         references: For each answer the right one, or None.
         answers: What the model said.
@@ -68,6 +60,7 @@ class Pull:
     arm: Arm
     repeat: int
     stage: str
+    inputs: list[str | None]
     prompts: list[str]
     references: list[str | None]
     answers: list[str]
@@ -184,13 +177,17 @@ class Puller:
 
     def pull(self, arms: Sequence[Arm], stage: str = "search", repeat: int = 0) -> list[Pull]:
         """A pull of each arm, from the log or made now in one batch."""
-        known = {arm.name: self.log.get(stage, arm, repeat) for arm in arms}
-        missing = [arm for arm in arms if known[arm.name] is None]
+        return self.pull_each([(arm, repeat) for arm in arms], stage)
+
+    def pull_each(self, wanted: Sequence[tuple[Arm, int]], stage: str = "search") -> list[Pull]:
+        """A pull of each (arm, repeat), from the log or made now in one batch."""
+        known = {(arm.name, repeat): self.log.get(stage, arm, repeat) for arm, repeat in wanted}
+        missing = [(arm, repeat) for arm, repeat in wanted if known[arm.name, repeat] is None]
         if missing:
-            made = self._ask(missing, stage, repeat)
+            made = self._ask(missing, stage)
             self.log.add(made)
-            known.update((pull.arm.name, pull) for pull in made)
-        return [pull for arm in arms if (pull := known[arm.name]) is not None]
+            known.update(((pull.arm.name, pull.repeat), pull) for pull in made)
+        return [pull for arm, repeat in wanted if (pull := known[arm.name, repeat]) is not None]
 
     def contexts(self, arms: Sequence[Arm]) -> np.ndarray:
         """(arms, width) float32: what the model makes of each arm's prompt, with the first input in it."""
@@ -198,27 +195,41 @@ class Puller:
         found: np.ndarray = self.asker.contexts([self.asker.question(arm, first) for arm in arms]).numpy()
         return found
 
-    def _ask(self, arms: Sequence[Arm], stage: str, repeat: int) -> list[Pull]:
-        given = self._inputs(stage, repeat)
-        questions = [self.asker.question(arm, each.text if each else None) for arm in arms for each in given]
-        seeds = [self._seed(stage, arm, repeat, index) for arm in arms for index in range(self.answers)]
+    def _ask(self, wanted: Sequence[tuple[Arm, int]], stage: str) -> list[Pull]:
+        given = [self._inputs(stage, arm, repeat) for arm, repeat in wanted]
+        questions, seeds = [], []
+        for (arm, repeat), inputs in zip(wanted, given, strict=True):
+            questions += [self.asker.question(arm, each.text if each else None) for each in inputs]
+            seeds += [self._seed(stage, arm, repeat, index) for index in range(self.answers)]
         answers = self.asker.answers(questions, seeds)
         return [
-            self._judged(arm, stage, repeat, given, answers[place * self.answers : (place + 1) * self.answers])
-            for place, arm in enumerate(arms)
+            self._judged(arm, stage, repeat, given[place], answers[place * self.answers : (place + 1) * self.answers])
+            for place, (arm, repeat) in enumerate(wanted)
         ]
 
-    def _inputs(self, stage: str, repeat: int) -> list[Input | None]:
-        """The inputs of a pull: the same for every arm, so that arms are compared on the same; others next time."""
-        if not self.inputs:
+    def _inputs(self, stage: str, arm: Arm, repeat: int) -> list[Input | None]:
+        """The inputs of a pull.
+
+        A search compares arms on the same ones; a harvest wants rows from many, so each arm has its own there. What a
+        release is measured on is far from what rows came from, as long as there are inputs enough.
+        """
+        total = len(self.inputs)
+        if not total:
             return [None] * self.answers
-        start = repeat * self.answers + _FIRST_INPUT[stage](len(self.inputs), self.answers)
-        return [self.inputs[(start + index) % len(self.inputs)] for index in range(self.answers)]
+        start, half = repeat * self.answers, total // 2
+        if stage in ("before", "after"):
+            places = [half + start + index for index in range(self.answers)]
+        elif stage == "harvest" and half > self.answers:
+            offset = _number(f"{self.seed}\0{arm.name}")
+            span = half - self.answers
+            places = [self.answers + (offset + start + index) % span for index in range(self.answers)]
+        else:
+            places = [start + index + (self.answers if stage == "harvest" else 0) for index in range(self.answers)]
+        return [self.inputs[place % total] for place in places]
 
     def _seed(self, stage: str, arm: Arm, repeat: int, index: int) -> int:
         """63 bits, of their own for every answer."""
-        text = f"{self.seed}\0{stage}\0{arm.name}\0{repeat}\0{index}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+        return _number(f"{self.seed}\0{stage}\0{arm.name}\0{repeat}\0{index}")
 
     def _judged(self, arm: Arm, stage: str, repeat: int, given: list[Input | None], answers: list[str]) -> Pull:
         references = [each.reference if each else None for each in given]
@@ -228,6 +239,7 @@ class Puller:
             arm=arm,
             repeat=repeat,
             stage=stage,
+            inputs=[each.text if each else None for each in given],
             prompts=[arm.words(each.text if each else None) for each in given],
             references=references,
             answers=answers,
@@ -236,3 +248,8 @@ class Puller:
             diversity=varied,
             reward=reward_of(relevance, varied, self.weight),
         )
+
+
+def _number(text: str) -> int:
+    """63 bits from a text, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,13 @@ from rapidun.reveal.pulls import Pull
 
 
 def select_rows(
-    pulls: Sequence[Pull], *, threshold: float, limit: int, max_similarity: float, round_number: int = 1
+    pulls: Sequence[Pull],
+    *,
+    threshold: float,
+    limit: int,
+    max_similarity: float,
+    per_input: int | None = None,
+    round_number: int = 1,
 ) -> list[dict[str, Any]]:
     """Forget rows from the answers that the judge calls unwanted.
 
@@ -25,6 +32,7 @@ def select_rows(
         threshold: Lowest score of a row.
         limit: Most rows.
         max_similarity: In (0, 1]; 1 leaves out exact repetitions alone.
+        per_input: Most rows that share an input; None sets no limit, and rows without an input have none.
         round_number: Written into each row.
 
     Returns:
@@ -34,11 +42,16 @@ def select_rows(
     candidates = _ranked(pulls, threshold)
     similarity = answer_similarity([answer for *_, answer in candidates])
     kept: list[int] = []
-    for index in range(len(candidates)):
+    taken: Counter[str] = Counter()
+    for index, (_, pull, place, _) in enumerate(candidates):
         if len(kept) == limit:
             break
+        given = pull.inputs[place]
+        if given is not None and per_input is not None and taken[given] == per_input:
+            continue
         if not kept or similarity[index, kept].max() <= max_similarity - 1e-9:
             kept.append(index)
+            taken.update([given] if given is not None else [])
     rows: dict[str, dict[str, Any]] = {}
     for index in kept:
         reward, pull, place, answer = candidates[index]

@@ -6,6 +6,7 @@ at random, and then pulls what the strategy chooses until its share of the budge
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -118,18 +119,22 @@ def _outer(
     state.pulls += made
     strategy.learn_all([*known, *((places[pull.arm.name], pull.reward) for pull in made)])
     progress(state)
-    _inner(strategy, pool, puller, state, end, progress)
+    _inner(strategy, pool, puller, state, end, settings.at_once, progress)
 
 
 def _inner(
-    strategy: Strategy, pool: list[Arm], puller: Puller, state: SearchState, end: int, progress: Progress
+    strategy: Strategy, pool: list[Arm], puller: Puller, state: SearchState, end: int, at_once: int, progress: Progress
 ) -> None:
     """Choose, pull, learn, until the budget is spent."""
+    counts = Counter(pull.arm.name for pull in state.pulls)
     while len(state.pulls) < end:
-        place = strategy.choose()
-        arm = pool[place]
-        repeat = sum(pull.arm.name == arm.name for pull in state.pulls)
-        pull = puller.pull([arm], repeat=repeat)[0]
-        state.pulls.append(pull)
-        strategy.learn(place, pull.reward)
+        places = strategy.choose(min(at_once, end - len(state.pulls)))
+        wanted = []
+        for place in places:
+            arm = pool[place]
+            wanted.append((arm, counts[arm.name]))
+            counts[arm.name] += 1
+        made = puller.pull_each(wanted)
+        state.pulls += made
+        strategy.learn_all([(place, pull.reward) for place, pull in zip(places, made, strict=True)])
         progress(state)

@@ -39,10 +39,12 @@ class JudgeSettings(_Section):
 class ArmSettings(_Section):
     """Ways to ask."""
 
-    kind: Literal["soft", "text"] = Field(
-        "soft", description="soft: random soft tokens in front of the instruction; text: other instructions."
+    kind: Literal["soft", "words", "text"] = Field(
+        "soft",
+        description="soft: random soft tokens in front of the instruction; words: words of the model's own vocabulary "
+        "before or after it; text: other instructions.",
     )
-    pool: int = Field(512, ge=1, description="Soft prompts of an outer loop that the search can choose from.")
+    pool: int = Field(512, ge=1, description="Fresh arms of an outer loop that the search can choose from.")
     dimension: int = Field(10, ge=1, le=1000, description="Dimensions of the Sobol sequence.")
     tokens: int = Field(5, ge=1, description="Soft tokens of a prompt.")
     scale: float = Field(1.0, gt=0, description="Spread of the soft tokens, in that of the model's own embeddings.")
@@ -64,6 +66,9 @@ class SearchSettings(_Section):
     strategy: str = Field("neural_ucb", description="neural_ucb, or a baseline: random, seed, greedy, ucb.")
     loops: int = Field(2, ge=1, description="Outer loops; each restarts the bandit from the best arms of the last.")
     initial_pulls: int = Field(40, ge=1, description="Pulls of an outer loop before the strategy chooses.")
+    at_once: int = Field(
+        1, ge=1, description="Arms that the strategy chooses before it is told what they gave. More is faster."
+    )
     pulls: int = Field(160, ge=1, description="Pulls of the first round, all loops together.")
     later_pulls: int = Field(40, ge=1, description="Pulls of each later round, which starts from the best arms.")
     answers: int = Field(16, ge=2, description="Answers of a pull.")
@@ -77,6 +82,9 @@ class SearchSettings(_Section):
     repetition_penalty: float = Field(1.0, ge=1, description="Penalty on tokens the answer already holds.")
     batch_size: int = Field(64, ge=1, description="Prompts at once. Lower it to save memory.")
     rows: int = Field(200, ge=1, description="Most rows that a round reveals.")
+    per_input: int = Field(
+        4, ge=1, description="Most rows that share an input: every arm is tried on the same few inputs."
+    )
     max_similarity: float = Field(
         0.9, gt=0, le=1, description="Answers that share more than this of their words with a better one are left out."
     )

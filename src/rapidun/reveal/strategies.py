@@ -41,14 +41,11 @@ class StrategyOptions:
 class Strategy(Protocol):
     """Chooses arms, by index."""
 
+    def choose(self, count: int) -> list[int]:
+        """The next ``count`` arms to pull, before what any of them gives is known; one may come more than once."""
+
     def learn_all(self, pulls: Pulls) -> None:
-        """Pulls that were made before the first choice."""
-
-    def choose(self) -> int:
-        """The arm to pull next."""
-
-    def learn(self, arm: int, reward: float) -> None:
-        """What the chosen arm gave."""
+        """What arms gave, before the first choice or after one."""
 
 
 Maker = Callable[[Contexts, StrategyOptions], Strategy]
@@ -97,12 +94,8 @@ class _Counting:
     def learn_all(self, pulls: Pulls) -> None:
         """Count them."""
         for arm, reward in pulls:
-            self.learn(arm, reward)
-
-    def learn(self, arm: int, reward: float) -> None:
-        """Count it."""
-        self.counts[arm] += 1
-        self.sums[arm] += reward
+            self.counts[arm] += 1
+            self.sums[arm] += reward
 
     def means(self) -> npt.NDArray[np.float64]:
         """Mean reward of each arm, -inf where it was never pulled."""
@@ -110,32 +103,37 @@ class _Counting:
 
 
 class _Random(_Counting):
-    def choose(self) -> int:
-        """Any arm that was pulled least often."""
-        fewest = np.flatnonzero(self.counts == self.counts.min())
-        return int(self.rng.choice(fewest))
+    def choose(self, count: int) -> list[int]:
+        """Any arms that were pulled least often."""
+        order = self.rng.permutation(len(self.counts))
+        return _dealt(order[np.argsort(self.counts[order], kind="stable")], count)
 
 
 class _PlainUCB(_Counting):
-    def choose(self) -> int:
+    def choose(self, count: int) -> list[int]:
         """Never-pulled arms first, at random; then the highest ``mean + sqrt(2 nu ln t / n)``."""
-        unseen = np.flatnonzero(self.counts == 0)
+        unseen = self.rng.permutation(np.flatnonzero(self.counts == 0))
         if len(unseen):
-            return int(self.rng.choice(unseen))
+            return [int(arm) for arm in unseen[:count]]
         bonus = np.sqrt(2 * self.options.exploration * math.log(self.counts.sum()) / self.counts)
-        return int(np.argmax(self.means() + bonus))
+        return _dealt(np.argsort(-(self.means() + bonus), kind="stable"), count)
 
 
 class _Greedy(_Counting):
-    def choose(self) -> int:
+    def choose(self, count: int) -> list[int]:
         """The best arm so far, again and again."""
-        return int(np.argmax(self.means())) if self.counts.any() else 0
+        return [int(np.argmax(self.means())) if self.counts.any() else 0] * count
 
 
 class _Seed(_Counting):
-    def choose(self) -> int:
+    def choose(self, count: int) -> list[int]:
         """The first arm, which is the seed instruction as it is."""
-        return 0
+        return [0] * count
+
+
+def _dealt(order: npt.NDArray[np.intp], count: int) -> list[int]:
+    """The first ``count`` of ``order``, which is gone through again where it is shorter."""
+    return [int(arm) for arm in np.resize(order, count)]
 
 
 @register_strategy("random")

@@ -6,7 +6,7 @@ from rapidun.files import read_json, write_json
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import settle
-from rapidun.pipeline.revealing.searching import arms_of, make_puller, pulls_of
+from rapidun.pipeline.revealing.searching import again, arms_of, make_puller, pulls_of
 from rapidun.reveal import Pull
 from rapidun.reveal.utility import Utility, measure_utility
 
@@ -24,13 +24,12 @@ def measure_round(context: RevealContext, number: int) -> None:
     arms = arms_of(context, number)
     with context.state_after(number) as subject:
         puller = make_puller(context, subject, number)
-        repeats = range(context.config.task.search.harvest)
-        probes = [pull for repeat in repeats for pull in puller.pull(arms, "after", repeat)]
+        asked = puller.pull_each(again(context, arms), "after")
         after = _utility(context, subject)
     drop = after.drop_from(before)
     found = {
         "relevance_before": _mean_relevance(pulls_of(context, number, "before")),
-        "relevance_after": _mean_relevance(probes),
+        "relevance_after": _mean_relevance(asked),
         "utility": after.to_dict(),
         "drop": drop,
         "accepted": drop <= context.config.task.utility.max_drop,

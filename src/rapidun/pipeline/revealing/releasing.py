@@ -36,16 +36,26 @@ def release_round(context: RevealContext, number: int) -> None:
     write_json(folder / "round.json", asdict(outcome))
 
 
-def release_by_method(context: RevealContext) -> None:
-    """The revealed rows as the forget set of any registered method, influence weights included."""
+def release_by_method(context: RevealContext, number: int) -> None:
+    """All rows so far as the forget set of any registered method, influence weights included, on the base model.
+
+    Each round trains anew from the model as it was, and its adapter replaces the one before: the method's reference
+    model is what it should be, and the rows of earlier rounds are not learnt back.
+    """
     run = context.directory.path
-    place = round_directory(run, 1) / METHOD
-    settings = method_config(context.config, run)
+    place = round_directory(run, number) / METHOD
+    rows = {row["id"]: row for each in range(1, number + 1) for row in rows_of(context, each)}
+    write_jsonl(_forget_file(run, number), rows.values())
+    settings = method_config(context.config, run, number)
     unlearn_only(settings, place, weights=None, resume=place.exists(), overwrite=False, reporter=context.reporter)
 
 
-def method_config(config: RevealConfig, run: Path) -> RunConfig:
-    """The configuration that feeds the revealed rows to ``release.method``.
+def _forget_file(run: Path, number: int) -> Path:
+    return round_directory(run, number) / "forget.jsonl"
+
+
+def method_config(config: RevealConfig, run: Path, number: int = 1) -> RunConfig:
+    """The configuration that feeds the rows revealed up to round ``number`` to ``release.method``.
 
     Raises:
         ConfigError: If the task's settings of the method are wrong, or columns are renamed.
@@ -59,7 +69,7 @@ def method_config(config: RevealConfig, run: Path) -> RunConfig:
         "model": config.model.model_dump(mode="json"),
         "data": {
             **{name: getattr(rows, name) for name in ("template", "max_length", "on_bad_row")},
-            "forget": str(round_directory(run, 1) / "revealed.jsonl"),
+            "forget": str(_forget_file(run, number)),
             "retain": str(task.retain),
             "validation": str(task.utility.rows) if task.utility.rows else None,
         },

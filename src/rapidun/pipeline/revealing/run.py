@@ -78,28 +78,22 @@ def _phase(context: RevealContext, name: str, title: str, step: Callable[[Reveal
 
 def _steps(context: RevealContext) -> str:
     """Reveal, and release as the task asks; returns why it ended."""
-    method = context.config.task.release.method
-    if method == MODULES:
-        return _rounds(context)
-    _phase(context, "reveal 1", "Revealing", partial(reveal_round, number=1))
-    if method == "none":
+    if context.config.task.release.method == "none":
+        _phase(context, "reveal 1", "Revealing", partial(reveal_round, number=1))
         return "revealed only, as asked"
-    if not rows_of(context, 1):
-        return "nothing was revealed"
-    _phase(context, "release 1", f"Releasing by {method}", release_by_method)
-    _phase(context, "measure 1", "Measuring after", partial(measure_round, number=1))
-    return f"released by {method}"
+    return _rounds(context)
 
 
 def _rounds(context: RevealContext) -> str:
     """Rounds of reveal, release and measure; returns why they ended."""
+    release = release_round if context.config.task.release.method == MODULES else release_by_method
     total = context.config.task.release.rounds
     for number in range(1, total + 1):
         label = f"Round {number} of {total}: "
         _phase(context, f"reveal {number}", f"{label}revealing", partial(reveal_round, number=number))
         if not rows_of(context, number):
             return f"round {number}: nothing was revealed"
-        _phase(context, f"release {number}", f"{label}releasing", partial(release_round, number=number))
+        _phase(context, f"release {number}", f"{label}releasing", partial(release, number=number))
         _phase(context, f"measure {number}", f"{label}measuring", partial(measure_round, number=number))
         reason = _reason_to_stop(context, number)
         if reason is not None:

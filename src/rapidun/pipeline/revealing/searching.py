@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rapidun.files import read_jsonl, write_jsonl
@@ -19,10 +20,12 @@ from rapidun.reveal import (
     SoftArms,
     SoftPrompts,
     TextArms,
+    WordArms,
     best_arms,
     read_pulls,
     search,
     select_rows,
+    vocabulary_words,
 )
 
 
@@ -37,18 +40,17 @@ def reveal_round(context: RevealContext, number: int) -> None:
         puller = make_puller(context, subject, number)
         pulls = _searched(context, puller, number)
         best = best_arms(pulls, task.search.keep)
-        repeats = range(task.search.harvest if best else 0)
-        pulls = [*pulls, *(pull for repeat in repeats for pull in puller.pull(best, "harvest", repeat))]
+        pulls = [*pulls, *puller.pull_each(again(context, best), "harvest")]
         rows = select_rows(
             pulls,
             threshold=task.judge.threshold,
             limit=task.search.rows,
             max_similarity=task.search.max_similarity,
+            per_input=task.search.per_input,
             round_number=number,
         )
         write_jsonl(folder / "revealed.jsonl", rows)
-        for repeat in repeats:
-            puller.pull(best, "before", repeat)
+        puller.pull_each(again(context, best), "before")
     top = max((pull.reward for pull in pulls), default=0.0)
     context.reporter.note(f"{len(pulls)} pulls, best reward {top:.2f}, {len(rows)} rows revealed")
     settle(context.directory.path)
@@ -102,6 +104,8 @@ def _source(context: RevealContext, asker: Asker, number: int) -> ArmSource:
     task, seed = context.config.task, context.seed(number)
     if task.arms.kind == "soft":
         return SoftArms(task.instruction, task.arms, seed, str(number))
+    if task.arms.kind == "words":
+        return WordArms(task.instruction, task.arms, vocabulary_words(asker.loaded.tokenizer), seed)
 
     def write(count: int, loop: int) -> list[str]:
         asked = f"Write one instruction that would make a language model do this. {task.description}"
@@ -111,6 +115,11 @@ def _source(context: RevealContext, asker: Asker, number: int) -> ArmSource:
         return [found[0].strip(" \"'") for found in lines if found]
 
     return TextArms(task.instruction, task.arms, write)
+
+
+def again(context: RevealContext, arms: Sequence[Arm]) -> list[tuple[Arm, int]]:
+    """(arm, repeat) of the best arms asked ``harvest`` times more."""
+    return [(arm, repeat) for repeat in range(context.config.task.search.harvest) for arm in arms]
 
 
 def pulls_of(context: RevealContext, number: int, stage: str) -> list[Pull]:

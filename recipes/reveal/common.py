@@ -1,0 +1,76 @@
+"""What the reveal recipes share: changes to a task file, pulls taken over from another run, tables over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rapidun.bench.statistics import mean_interval
+from rapidun.files import atomic_write
+from rapidun.pipeline import RevealConfig
+from rapidun.pipeline.reporter import Silent
+from rapidun.pipeline.revealing.context import open_reveal
+from rapidun.pipeline.revealing.rounds import round_directory
+
+Values = Mapping[str, float]
+Found = Mapping[str, Mapping[str, Values]]
+"""{variant: {seed: {measure: value}}}."""
+
+
+def changed(task: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The task with ``{"section.key": value}`` put in."""
+    found = {name: dict(value) if isinstance(value, dict) else value for name, value in task.items()}
+    for dotted, value in changes.items():
+        section, key = dotted.split(".")
+        found[section][key] = value
+    return found
+
+
+def place_of(name: str, seed: int, out: Path) -> Path:
+    """Where a variant keeps its files."""
+    return out / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def take_over_pulls(config: RevealConfig, source: Path, place: Path) -> None:
+    """Begin a run whose first search is known: open it as `reveal` does, then put the other run's log there.
+
+    A pull depends on model, judge, arm and seed, so where only the release differs the same pulls would be made again.
+    What was asked after the other run's release is left out.
+    """
+    log = round_directory(source, 1) / "pulls.jsonl"
+    if place.exists() or not log.exists():
+        return
+    open_reveal(config, place, False, False, Silent())
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    target = round_directory(place, 1) / "pulls.jsonl"
+    target.parent.mkdir(parents=True)
+    target.write_text("".join(line for line in lines if '"stage": "after"' not in line), encoding="utf-8")
+
+
+def shown(values: list[float]) -> str:
+    """The mean, with its 95% t interval where there is more than one value."""
+    mean = mean_interval(values)
+    if mean is None:
+        return ""
+    return f"{mean.value:.3f}" + ("" if mean.low is None else f" [{mean.low:.3f}, {mean.high:.3f}]")
+
+
+def table(found: Found, columns: Mapping[str, Callable[[Values], float]]) -> str:
+    """Markdown: a line a variant, mean over seeds and its interval."""
+    head = ("variant", "seeds", *columns)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, by_seed in found.items():
+        cells = [shown([value(row) for row in by_seed.values()]) for value in columns.values()]
+        lines.append("| " + " | ".join([name, str(len(by_seed)), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def write_table(page: Path, marker: str, text: str) -> None:
+    """Put the table into the page, between ``<!-- marker -->`` and ``<!-- end marker -->``."""
+    begin, end = f"<!-- {marker} -->", f"<!-- end {marker} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not found:
+        raise SystemExit(f"{page}: there is no line {begin!r} to put the table at.")
+    with atomic_write(page) as file:
+        file.write(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
