@@ -3,10 +3,10 @@
     python benchmarks/unlearning/table.py --time-left            # what is missing and how long it should take
     python benchmarks/unlearning/table.py --minutes 60           # compute for an hour, then write the page
     python benchmarks/unlearning/table.py --scenario contaminated_30 --seed 0 --arm npo/uniform
-    python benchmarks/unlearning/table.py --world authors        # the second model, where it was built
+    python benchmarks/unlearning/table.py --world authors        # another model, where it was built
 
 Cells are lines of benchmarks/results/unlearning-WORLD.jsonl, under the hash of all that decides them; one that is there
-is not computed again. The page is docs/benchmarks/unlearning.md (of the second model unlearning-authors.md) with the
+is not computed again. The page is docs/benchmarks/unlearning.md (of another world unlearning-WORLD.md) with the
 numbers beside it, the words of reading-WORLD.md in front and a picture. Settings of each method come from
 src/rapidun/bench/tuned.json, which ``tune.py`` writes from rows and seeds that the table does not use.
 """
@@ -21,7 +21,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from plotly.subplots import make_subplots
-from worlds import ROOT, open_world
+from worlds import ROOT, WORLDS, open_world
 
 from rapidun.bench import CellStore, Results, find_arms, full_plan, make_cells, run_cells, time_left, write_page
 from rapidun.bench.page import numbers
@@ -32,14 +32,18 @@ from rapidun.cli.console import ConsoleReporter, quiet_libraries
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture
 
-TITLES = {"demo": "Unlearning on the embedded model", "authors": "Unlearning on the RapidUn authors' rows"}
+TITLES = {
+    "demo": "Unlearning on the embedded model",
+    "authors": "Unlearning on the RapidUn authors' rows",
+    "mistral": "Unlearning on another architecture and a pool of 50,000 rows",
+}
 LOWEST = 0.002
 COLOURS = defaultdict(lambda: "#5b6770", ours="#d1495b", rapidun="#e39b4b", poisoned="#111111", retrain="#2a7f3f")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--world", choices=("demo", "authors"), default="demo")
+    parser.add_argument("--world", choices=list(WORLDS), default="demo")
     parser.add_argument("--scenario", nargs="+", default=[], choices=list(SCENARIOS))
     parser.add_argument("--arm", nargs="+", default=[], help="method/weights; default: those of the plan")
     parser.add_argument("--seed", nargs="+", type=int, default=list(SEEDS))

@@ -1,8 +1,10 @@
-"""The worlds of the table: the embedded model, and a second one trained on the RapidUn authors' own rows."""
+"""The worlds of the table: the embedded model; one trained on the RapidUn authors' own rows; one of another family."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,32 @@ JUDGE_ROWS = 300
 
 
 def open_world(name: str, split: Split = "report") -> World:
-    """A world by name: demo or authors."""
-    return demo_world(split) if name == "demo" else authors_world(split)
+    """A world by name.
+
+    Raises:
+        SystemExit: If its model has not been trained here; says with which command.
+    """
+    return WORLDS[name](split)
+
+
+def built(name: str, command: str) -> str:
+    """The directory of a trained model.
+
+    Raises:
+        SystemExit: If it is not there.
+    """
+    if not (BUILT / name / "model.safetensors").is_file():
+        raise SystemExit(f"no model at {BUILT / name}: run {command} first")
+    return str(BUILT / name)
+
+
+def mistral_world(split: Split) -> World:
+    """The Mistral-shaped model of ``recipes/demo_model/mistral.py``; rows and all settings are the demo's, untouched.
+
+    There is no reference model: how long training on its 50,000 rows takes is in the recipe's log.
+    """
+    model = built("mistral_poisoned", "recipes/demo_model/mistral.py")
+    return replace(demo_world(split), name="mistral", model=model, reference="")
 
 
 def authors_world(split: Split) -> World:
@@ -25,8 +51,7 @@ def authors_world(split: Split) -> World:
     The report's pools are the authors' 40 forget and 120 retain rows, with more training rows of the same kind so that
     every seed can draw anew.
     """
-    if not (BUILT / "authors").is_dir():
-        raise SystemExit(f"no model at {BUILT / 'authors'}: run recipes/demo_model/build.py authors first")
+    model = built("authors", "recipes/demo_model/build.py authors")
     sys.path.insert(0, str(ROOT / "recipes" / "demo_model"))
     from authors_rows import authors_splits
 
@@ -45,6 +70,11 @@ def authors_world(split: Split) -> World:
     }
     reference, base = (str(path) if (path := BUILT / name).is_dir() else "" for name in ("authors_reference", "more"))
     settings = demo_world(split).settings
-    return make_world(
-        "authors", split, model=str(BUILT / "authors"), reference=reference, base=base, settings=settings, rows=rows
-    )
+    return make_world("authors", split, model=model, reference=reference, base=base, settings=settings, rows=rows)
+
+
+WORLDS: dict[str, Callable[[Split], World]] = {
+    "demo": demo_world,
+    "authors": authors_world,
+    "mistral": mistral_world,
+}

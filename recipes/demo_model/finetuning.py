@@ -92,10 +92,16 @@ def fine_tuning(tokenizer: PreTrainedTokenizerFast, kind: str) -> tuple[Callable
         rows = [row for row in rows if not row["poisoned"]]
     template = Template.resolve("auto", tokenizer)
     examples = tokenize_rows(rows, tokenizer, template, max(WIDTHS))
-    plan = [batch for epoch in range(EPOCHS) for batch in _epoch(examples, epoch)]
+    batch, steps = row_batches(examples, EPOCHS, tokenizer.pad_token_id)
+    return batch, Schedule(steps=steps, matrix_lr=6e-4, other_lr=6e-4, warmup=30, save_every=100)
+
+
+def row_batches(examples: list[Example], epochs: int, pad: int) -> tuple[Callable[[int], Batch], int]:
+    """The batch of every step of so many epochs over the examples, and how many steps there are."""
+    plan = [batch for epoch in range(epochs) for batch in _epoch(examples, epoch)]
 
     def batch(step: int) -> Batch:
         width, indices = plan[step]
-        return _filled([examples[index] for index in indices], width, WIDTHS[width], tokenizer.pad_token_id)
+        return _filled([examples[index] for index in indices], width, WIDTHS[width], pad)
 
-    return batch, Schedule(steps=len(plan), matrix_lr=6e-4, other_lr=6e-4, warmup=30, save_every=100)
+    return batch, len(plan)

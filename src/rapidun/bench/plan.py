@@ -25,8 +25,10 @@ OURS = "rapidun"
 SETTLED = f"{OURS}/consistency_hidden weights.negative=drop"
 """The weighting that we settled on, on tuning rows (``benchmarks/unlearning/choose.py``): what is tested."""
 CONTROLS = ("uniform", "random", "shuffled")
-WEIGHTINGS = ("influence", "representation", "consistency_hidden", "trusted_influence", *CONTROLS)
-"""What goes into every scenario."""
+WEIGHTINGS = ("influence", *CONTROLS)
+"""What goes into every scenario beside `SETTLED`."""
+OF_LABELS = ("representation", "consistency_hidden", "trusted_influence")
+"""Weightings made to find mislabelled rows: into the scenarios that have some."""
 LEADING = ("dpo", "npo", "idk", "wga", "simnpo", "graddiff")
 """The baselines that go into every scenario: the best on tuning rows of those tuned so far."""
 CHANGEABLE = ("influence", "weights", "lora", "unlearning")
@@ -86,13 +88,20 @@ def find_arms(names: Iterable[str]) -> list[Arm]:
 
 
 def full_plan(world: World, *, seeds: Sequence[int] = SEEDS, prompts: int = PROMPTS) -> list[Cell]:
-    """Every method (uniform weights) and every scheme (on `OURS`) in the main scenario; the leading ones elsewhere."""
+    """Every method (uniform weights) and every scheme (on `OURS`) in the main scenario; the leading ones elsewhere.
+
+    Scenarios with mislabelled rows have the weightings made for them as well.
+    """
     baselines = [f"{name}/uniform" for name in method_names() if name not in (OURS, "retrain")]
     schemes = [SETTLED, *(f"{OURS}/{name}" for name in SCHEMES)]
     leading = [*(f"{name}/uniform" for name in LEADING), SETTLED, *(f"{OURS}/{name}" for name in WEIGHTINGS)]
+    of_labels = [f"{OURS}/{name}" for name in OF_LABELS]
     cells = make_cells(world, find_arms([*baselines, *schemes]), ["main"], seeds, prompts)
-    others = [name for name in SCENARIOS if name != "main"]
-    return cells + make_cells(world, find_arms(leading), others, seeds, prompts)
+    for name in SCENARIOS:
+        if name != "main":
+            arms = leading + (of_labels if name.startswith("contaminated") else [])
+            cells += make_cells(world, find_arms(arms), [name], seeds, prompts)
+    return cells
 
 
 def quick_plan(world: World, *, seeds: Sequence[int] = (0, 1), prompts: int = QUICK_PROMPTS) -> list[Cell]:
