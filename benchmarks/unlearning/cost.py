@@ -158,7 +158,7 @@ def write_page(lines: list[tuple[str, list[dict[str, float]]]], parts: list[str]
     text = [
         "# What unlearning costs",
         "",
-        f"`python benchmarks/unlearning/cost.py`, commit {commit}; the embedded model, {torch.get_num_threads()} threads.",
+        f"`python benchmarks/unlearning/cost.py`, commit {commit}; embedded model, {torch.get_num_threads()} threads.",
         f"Main scenario (40 forget, 120 retain rows), wall seconds, median of {REPEATS} runs [lowest, highest].",
         cost["how"].partition(". ")[2],
         "",

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from rapidun.bench.sitting import by_family, label_auc
-from rapidun.bench.statistics import mean_interval, mean_ranks, paired, pareto
+from rapidun.bench.statistics import mean_interval, mean_ranks, paired, pareto, wins
 from rapidun.weighting import Weights
 
 
@@ -42,6 +42,22 @@ def test_no_test_is_made_up_where_there_is_nothing_to_test() -> None:
     broken = paired({**same, ("main", 9): math.inf}, {**same, ("main", 9): 0.0})
     assert broken is not None
     assert broken.n == 4
+
+
+def test_a_failed_training_counts_as_the_worst_of_all() -> None:
+    theirs = {("main", seed): float(seed) for seed in range(6)}
+    ours = {**{block: value - 0.5 for block, value in theirs.items()}, ("main", 9): 0.0}
+    found = wins(ours, {**theirs, ("main", 0): math.inf})
+    assert found is not None
+    assert (found.won, found.tied, found.lost) == (6, 0, 0)
+    assert found.wilcoxon == pytest.approx(stats.wilcoxon([-9.0, -0.5, -0.5, -0.5, -0.5, -0.5]).pvalue)
+    lost = wins({("main", 0): math.inf, ("main", 1): math.inf}, {("main", 0): 1.0, ("main", 1): math.inf})
+    assert lost is not None
+    assert (lost.won, lost.tied, lost.lost) == (0, 1, 1)
+    equal = wins(theirs, theirs)
+    assert equal is not None
+    assert equal.wilcoxon is None
+    assert wins(theirs, {}) is None
 
 
 def test_interval_over_seeds_is_students() -> None:

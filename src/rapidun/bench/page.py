@@ -12,7 +12,7 @@ from typing import Any
 from rapidun.bench.cells import Cell, CellStore
 from rapidun.bench.plan import CONTROLS, OURS, REFERENCES, SETTLED
 from rapidun.bench.scenarios import get_scenario
-from rapidun.bench.statistics import Block, Mean, Paired, mean_interval, mean_ranks, paired, pareto
+from rapidun.bench.statistics import Block, Mean, Paired, Wins, mean_interval, mean_ranks, paired, pareto, wins
 from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.tuning import score_of
@@ -29,8 +29,8 @@ METRICS = {
     "seconds": ("seconds", 1),
     "peak_memory_mib": ("peak MiB", 0),
 }
-COMPARED = ("asr_seen", "asr_unseen", "perplexity_ratio", "score")
-ALL = "all"
+COMPARED = ("asr_seen", "asr_unseen", "perplexity_ratio")
+ALL, CONTAMINATED = "all", "contaminated"
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,21 @@ class Results:
         """Planned seeds."""
         return [cell.seed for cell in self.cells if (cell.arm, cell.scenario) == (arm, scenario)]
 
-    def values(self, arm: str, metric: str, scenario: str | None = None) -> dict[Block, float]:
-        """{(scenario, seed): value} of the finished cells; a failed one has no value, but an infinite score."""
+    @cached_property
+    def scopes(self) -> dict[str, tuple[str, ...]]:
+        """What tests are made over: each scenario, those with mislabelled rows together, all."""
+        labels = tuple(name for name in self.scenarios if name.startswith(CONTAMINATED))
+        together = {f"{CONTAMINATED}, together": labels} if len(labels) > 1 else {}
+        return {**{name: (name,) for name in self.scenarios}, **together, ALL: tuple(self.scenarios)}
+
+    def values(self, arm: str, metric: str, *scenarios: str) -> dict[Block, float]:
+        """{(scenario, seed): value} of the finished cells, of these scenarios or, without names, of all.
+
+        A failed cell has no value, but an infinite score.
+        """
         found = {}
         for cell in self.cells:
-            line = self.store.get(cell) if cell.arm == arm and scenario in (None, cell.scenario) else None
+            line = self.store.get(cell) if cell.arm == arm and cell.scenario in (scenarios or self.scenarios) else None
             value = value_of(line["result"], metric) if line is not None else None
             if value is not None:
                 found[cell.scenario, cell.seed] = value
@@ -117,6 +127,7 @@ def write_page(
     pages = [f"# {title}", "", *(line for text in about for line in (text, "")), *_state(results), ""]
     pages += ["## Seen attack success", "", *overview(results, "asr_seen"), ""]
     pages += ["## Ranks", "", *_ranks(results), ""]
+    pages += ["## Won, tied, lost", "", *_score_tests(results, ours), ""]
     pages += ["## Paired tests", "", *_tests(results, ours), ""]
     for scenario in results.scenarios:
         pages += [
@@ -149,6 +160,7 @@ def numbers(results: Results, ours: str) -> dict[str, Any]:
             for arm in schemes
             for control, scenario, metric, found in comparisons(results, arm)
         ],
+        "scored": [{"against": other, "scope": scope, **asdict(won)} for other, scope, won in scored(results, ours)],
         "pareto": {scenario: _pareto(results, scenario) for scenario in results.scenarios},
     }
 
@@ -216,9 +228,17 @@ def details(results: Results, scenario: str) -> list[str]:
         cells = [_cell(results, arm, scenario, metric) for metric in METRICS]
         lines.append(f"| {arm}{' *' if arm in front else ''} | {done} | {' | '.join(cells)} |")
     lines += ["", "\\* no other method is as good in both seen ASR and clean perplexity and better in one."]
-    reasons = {arm: set(results.failed(arm, scenario)) for arm in results.arms(scenario)}
-    lines += [f"* {arm} failed: {'; '.join(sorted(why))}" for arm, why in reasons.items() if why]
+    for arm in results.arms(scenario):
+        lines += [f"* {arm}: {text}" for text in _failures(results.failed(arm, scenario))]
     return lines
+
+
+def _failures(reasons: Sequence[str]) -> list[str]:
+    """Failures of one kind together, with the first one's words."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(reason.partition(":")[0], []).append(reason)
+    return [f"{len(alike)} failed: {alike[0]}" for alike in kinds.values()]
 
 
 def _cell(results: Results, arm: str, scenario: str, metric: str, *, count: bool = False) -> str:
@@ -266,26 +286,38 @@ def _ranks(results: Results) -> list[str]:
 
 
 def comparisons(results: Results, arm: str) -> list[tuple[str, str, str, Paired]]:
-    """(control, scenario or "all", metric, test) of an arm against every control."""
+    """(control, scope, metric, test) of an arm against every control."""
     found = []
     for control in CONTROLS:
-        for scenario in (*results.scenarios, ALL):
+        for scope, names in results.scopes.items():
             for metric in COMPARED:
-                of = scenario if scenario != ALL else None
-                test = paired(results.values(arm, metric, of), results.values(f"{OURS}/{control}", metric, of))
+                test = paired(results.values(arm, metric, *names), results.values(f"{OURS}/{control}", metric, *names))
                 if test is not None:
-                    found.append((control, scenario, metric, test))
+                    found.append((control, scope, metric, test))
+    return found
+
+
+def scored(results: Results, arm: str) -> list[tuple[str, str, Wins]]:
+    """(other arm, scope, wins) of an arm against every control and every arm that is ranked, by the score."""
+    others = list(dict.fromkeys([*(f"{OURS}/{control}" for control in CONTROLS), *_ranked(results)]))
+    found = []
+    for other in others:
+        for scope, names in results.scopes.items():
+            won = wins(results.values(arm, "score", *names), results.values(other, "score", *names))
+            if won is not None and other != arm:
+                found.append((other, scope, won))
     return found
 
 
 def _tests(results: Results, ours: str) -> list[str]:
-    found = [each for each in comparisons(results, ours) if each[2] != "score"]
+    found = comparisons(results, ours)
     if not found:
         return [f"{MISSING}: no draw has {ours} and a control."]
     text = (
         f"{ours} less the control on the same draws: mean difference, 95% t interval, pairs, two-sided p of the paired "
         "t-test and of Wilcoxon's signed-rank test (- where no pair differs or there is one pair). Below 0 is better. "
-        f"The p-values are not corrected for the {len(found)} tests. Pairs over all scenarios share the model."
+        f"The p-values are not corrected for the {len(found)} tests. Pairs over all scenarios share the model. "
+        "Draws on which one of the two failed are left out here; they count in the table above."
     )
     lines = [
         text,
@@ -298,3 +330,26 @@ def _tests(results: Results, ours: str) -> list[str]:
         label = METRICS[metric][0] if metric != "perplexity_ratio" else "clean perplexity ratio"
         lines.append(f"| {control} | {scenario} | {label} | {_number(test, 3)} | {test.n} | {values} |")
     return lines
+
+
+def _score_tests(results: Results, ours: str) -> list[str]:
+    found = scored(results, ours)
+    if not found:
+        return [f"{MISSING}: no draw has {ours} and another arm."]
+    text = (
+        f"Draws on which {ours} has the lower score (won), the same (tied) and the higher (lost), and two-sided p of "
+        "Wilcoxon's signed-rank test over these draws, not corrected. A training that failed is worse than every other."
+    )
+    lines = [text, "", "| against | " + " | ".join(results.scopes) + " |", "|---" * (len(results.scopes) + 1) + "|"]
+    for other in dict.fromkeys(name for name, _, _ in found):
+        by_scope = {scope: won for name, scope, won in found if name == other}
+        cells = [_wins_text(by_scope.get(scope)) for scope in results.scopes]
+        lines.append(f"| {other} | {' | '.join(cells)} |")
+    return lines
+
+
+def _wins_text(found: Wins | None) -> str:
+    if found is None:
+        return MISSING
+    p = "" if found.wilcoxon is None else f", p {found.wilcoxon:.2g}"
+    return f"{found.won}-{found.tied}-{found.lost}{p}"

@@ -103,6 +103,38 @@ def paired(ours: Mapping[Block, float], theirs: Mapping[Block, float]) -> Paired
     return Paired(mean.value, mean.low, mean.high, mean.n, t_test, signed)
 
 
+@dataclass(frozen=True)
+class Wins:
+    """On how many shared blocks ours is lower, equal and higher; a failed training (infinite) is above everything.
+
+    Args:
+        won: Blocks on which ours is lower.
+        tied: Blocks on which both are equal, or both failed.
+        lost: Blocks on which ours is higher.
+        wilcoxon: p-value of Wilcoxon's signed-rank test, two-sided, with a difference to a failed training as the
+            largest; None where no block differs.
+    """
+
+    won: int
+    tied: int
+    lost: int
+    wilcoxon: float | None
+
+
+def wins(ours: Mapping[Block, float], theirs: Mapping[Block, float]) -> Wins | None:
+    """Compare two arms on the blocks that both have, failed trainings included; None where there are none."""
+    from scipy.stats import wilcoxon
+
+    pairs = [(ours[block], theirs[block]) for block in sorted(set(ours) & set(theirs))]
+    if not pairs:
+        return None
+    differences = np.array([0.0 if one == other else one - other for one, other in pairs])
+    finite = np.abs(differences[np.isfinite(differences)])
+    differences = np.clip(differences, *(side * (1.0 + finite.max(initial=0.0)) for side in (-1, 1)))
+    p = float(wilcoxon(differences).pvalue) if differences.any() else None
+    return Wins(int((differences < 0).sum()), int((differences == 0).sum()), int((differences > 0).sum()), p)
+
+
 def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
     """The names whose (x, y) no other point beats in one and matches in the other; lower is better."""
     return {
