@@ -25,9 +25,9 @@ OURS = "rapidun"
 SETTLED = f"{OURS}/consistency_hidden weights.negative=drop"
 """The weighting that we settled on, on tuning rows (``benchmarks/unlearning/choose.py``): what is tested."""
 CONTROLS = ("uniform", "random", "shuffled")
-WEIGHTINGS = ("influence", *CONTROLS)
+WEIGHTINGS = ("influence", "representation", *CONTROLS)
 """What goes into every scenario beside `SETTLED`."""
-OF_LABELS = ("representation", "consistency_hidden", "trusted_influence")
+OF_LABELS = ("consistency_hidden", "trusted_influence")
 """Weightings made to find mislabelled rows: into the scenarios that have some."""
 LEADING = ("dpo", "npo", "idk", "wga", "simnpo", "graddiff")
 """The baselines that go into every scenario: the best on tuning rows of those tuned so far."""
