@@ -35,7 +35,9 @@ def fitted(kind, count=80, **options):
     return distil(kind, rows, values, np.arange(count), options=options, seed=0, progress=lambda done, of: None)
 
 
-@pytest.mark.parametrize(("kind", "options", "least"), [("ridge", {}, 0.9), ("encoder", TINY, 0.6)])
+@pytest.mark.parametrize(
+    ("kind", "options", "least"), [("ridge", {}, 0.9), ("kernel", {}, 0.9), ("encoder", TINY, 0.6)]
+)
 def test_a_student_ranks_new_rows_as_the_teacher_does_in_the_teachers_scale(kind, options, least):
     found = fitted(kind, 160, **options)
     rows, values = pool(60, seed=1)
@@ -46,7 +48,10 @@ def test_a_student_ranks_new_rows_as_the_teacher_does_in_the_teachers_scale(kind
     assert found.held_out.measures()["spearman"]["value"] > least
 
 
-@pytest.mark.parametrize(("kind", "options"), [("ridge", {"buckets": 1024}), ("encoder", {**TINY, "epochs": 1})])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("ridge", {"buckets": 1024}), ("kernel", {"buckets": 1024}), ("encoder", {**TINY, "epochs": 1})],
+)
 def test_a_saved_student_comes_back_with_equal_scores_and_no_pickle(tmp_path, kind, options):
     found = fitted(kind, **options)
     about = {"fingerprints": {"model": "abc"}}
@@ -115,9 +120,11 @@ def test_a_committee_disagrees_most_where_one_row_of_the_sample_decides():
     [
         ("ridge", {"alphas": [0]}, "above 0"),
         ("ridge", {"colour": 1}, "no option 'colour'.*buckets"),
+        ("kernel", {"alphas": [-1]}, "above 0"),
+        ("kernel", {"landmarks": 1}, "landmarks=1: give at least 2"),
         ("encoder", {"ranking": -1}, "ranking=-1"),
         ("encoder", {"hidden": 30}, "multiple of 4"),
-        ("forest", {}, "neither a kind of student .encoder, ridge. nor"),
+        ("forest", {}, "neither a kind of student .encoder, kernel, ridge. nor"),
     ],
 )
 def test_bad_options_are_named(kind, options, message):
@@ -132,6 +139,21 @@ def test_a_sample_too_small_or_without_differences_is_refused():
     same = np.ones((30, 1), np.float32)
     with pytest.raises(InputError, match="nothing to learn"):
         distil("ridge", rows, same, np.arange(30), options={}, seed=0, progress=lambda done, of: None)
+
+
+def test_a_damaged_kernel_student_is_named(tmp_path):
+    directory = save_student(tmp_path / "student", fitted("kernel", buckets=1024), "kernel", ["one", "two"], {})
+    weights = directory / "kernel.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-100])
+    with pytest.raises(InputError, match=r"kernel\.safetensors"):
+        load_student(directory)
+    weights.write_bytes(content)
+    config = json.loads((directory / "config.json").read_text())
+    config["settings"]["buckets"] = 256  # columns of the landmarks' text lie beyond it
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"kernel\.safetensors"):
+        load_student(directory)
 
 
 def test_a_damaged_student_is_named(tmp_path):

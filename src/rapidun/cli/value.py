@@ -72,7 +72,7 @@ class StudentOptions:
         str | None,
         typer.Option(
             "--student",
-            help="ridge or encoder: fit one to a sample and let it value the pool. Or a saved student's directory.",
+            help="ridge, kernel or encoder: fitted to a sample, it values the pool. Or a saved student's directory.",
             rich_help_panel=_STUDENT,
         ),
     ] = None

@@ -4,6 +4,7 @@ from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.diversity import pick_diverse, register_diversity
 from rapidun.valuation.encoder import EncoderStudent
 from rapidun.valuation.fidelity import bootstrap, calibration, ndcg, spearman
+from rapidun.valuation.kernel import KernelStudent
 from rapidun.valuation.linfik import LinFiK
 from rapidun.valuation.ridge import RidgeStudent
 from rapidun.valuation.sampling import random_sample, stratified_sample, uncertain_sample
@@ -15,6 +16,7 @@ from rapidun.valuation.students import Labelled, register_student
 __all__ = [
     "Distilled",
     "EncoderStudent",
+    "KernelStudent",
     "Labelled",
     "LinFiK",
     "RidgeStudent",

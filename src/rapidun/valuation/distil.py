@@ -92,7 +92,7 @@ def distil(
     """Fit a student of ``kind`` to the teacher's values.
 
     Args:
-        kind: ``ridge``, ``encoder``, or a registered one.
+        kind: ``ridge``, ``kernel``, ``encoder``, or a registered one.
         rows: The teacher sample.
         values: (rows, tasks) float32, the teacher's.
         ordinals: (rows,), their places in the pool.

@@ -53,7 +53,7 @@ class TeacherSettings(_Section):
 class StudentSettings(_Section):
     """ALinFiK: a student of a teacher sample."""
 
-    kind: str | None = Field(None, description="ridge or encoder; none values every row with the teacher.")
+    kind: str | None = Field(None, description="ridge, kernel or encoder; none values every row with the teacher.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the kind.")
     sample: str = Field("5%", description="Rows that the teacher values: a share or a number.")
     sampling: Sampling = Field("stratified", description="stratified (by length), random, or uncertain (in rounds).")
