@@ -131,15 +131,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[TUNING_SEED + place for place in (1, 2, 3)])
     parser.add_argument("--prompts", type=int, default=160)
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--setting", nargs="+", default=[], help="compute these alone; the page has all")
     arguments = parser.parse_args()
     quiet_libraries()
     world = open_world("demo", "tuning")
     planned = cells_of(world, arguments.seeds, arguments.prompts)
+    unknown = set(arguments.setting) - set(planned)
+    if unknown:
+        parser.error(f"unknown setting {min(unknown)}: choose from {', '.join(planned)}")
     every = [cell for values in planned.values() for cells in values.values() for cell in cells]
-    every.sort(key=lambda cell: (cell.seed, cell.scenario))
+    chosen = [cell for name in arguments.setting or planned for cells in planned[name].values() for cell in cells]
+    chosen.sort(key=lambda cell: (cell.seed, cell.scenario))
     store = CellStore(ROOT / "benchmarks" / "results" / "sensitivity.jsonl")
     run_cells(
-        world, every, store, ConsoleReporter(), seconds=None if arguments.minutes is None else 60 * arguments.minutes
+        world, chosen, store, ConsoleReporter(), seconds=None if arguments.minutes is None else 60 * arguments.minutes
     )
     git = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
