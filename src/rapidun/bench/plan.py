@@ -29,8 +29,8 @@ WEIGHTINGS = ("influence", "representation", *CONTROLS)
 """What goes into every scenario beside `SETTLED`."""
 OF_LABELS = ("consistency_hidden", "trusted_influence")
 """Weightings made to find mislabelled rows: into the scenarios that have some."""
-LEADING = ("dpo", "npo", "idk", "wga", "simnpo", "graddiff")
-"""The baselines that go into every scenario: the best on tuning rows of those tuned so far."""
+LEADING = ("dpo", "npo", "idk", "loreun", "satimp", "wga")
+"""The baselines that go into every scenario: the best on tuning rows."""
 CHANGEABLE = ("influence", "weights", "lora", "unlearning")
 """Sections that an arm may change: what is opened or measured once for all arms is not among them."""
 QUICK = ("npo/uniform", "dpo/uniform", f"{OURS}/influence", SETTLED, *(f"{OURS}/{name}" for name in CONTROLS))
