@@ -261,10 +261,10 @@ def _number(mean: Mean | Paired, digits: int) -> str:
 
 
 def _ranked(results: Results) -> list[str]:
-    """Arms that are planned in every scenario and begun in some, references apart."""
+    """Arms that are planned and begun in every scenario, references apart."""
     everywhere = [set(results.arms(scenario)) for scenario in results.scenarios]
     planned = [arm for arm in results.arms() if arm not in REFERENCES and all(arm in arms for arms in everywhere)]
-    return [arm for arm in planned if results.values(arm, "score")]
+    return [arm for arm in planned if all(results.values(arm, "score", scenario) for scenario in results.scenarios)]
 
 
 def _scores(results: Results) -> dict[str, dict[Block, float]]:
@@ -274,10 +274,10 @@ def _scores(results: Results) -> dict[str, dict[Block, float]]:
 def _ranks(results: Results) -> list[str]:
     found = mean_ranks(_scores(results), _ranked(results))
     if not found.blocks:
-        return [f"{MISSING}: no draw has all the arms that are planned in every scenario and begun."]
+        return [f"{MISSING}: no draw has all the arms that are planned and begun in every scenario."]
     counted = ", ".join(f"{scenario} {count}" for scenario, count in found.by_scenario.items())
     text = (
-        f"Mean rank of the arms planned in every scenario and begun over the {found.blocks} draws in which all of them "
+        f"Mean rank of the arms planned and begun in every scenario over the {found.blocks} draws in which all of them "
         f"are computed ({counted}), by the score that `rapidun tune` minimises: seen ASR, with a penalty for clean "
         "perplexity that rises. A training that failed ranks last."
     )
