@@ -72,6 +72,32 @@ def test_idk_wants_refusals_chosen_by_the_rows_ids(tmp_path: Path) -> None:
     assert outcome["adapter_change"] > 0
 
 
+class _Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize(
+    ("method", "answers", "told"), [("rapidun", False, 1), ("rapidun", True, 0), ("npo", False, 0)]
+)
+def test_ascent_without_wanted_answers_is_said(method: str, answers: bool, told: int, tmp_path: Path) -> None:
+    config = make_run_config(
+        tmp_path, weights={"scheme": "uniform"}, unlearning={"method": method, "steps": 1, "retain_budget": 50.0}
+    )  # fmt: skip
+    rows = [dict(row) for row in load_rows(tmp_path / "forget.jsonl")]
+    for row in rows:
+        row.pop("response_clean", None)
+    if answers:
+        rows[0]["response_clean"] = "a better answer"
+    write_rows(tmp_path / "forget.jsonl", rows)
+    reporter = _Heard()
+    unlearn_only(config, tmp_path / "out", weights=None, resume=False, overwrite=False, reporter=reporter)
+    assert sum("use --method idk" in note for note in reporter.notes) == told
+
+
 def test_moved_rows_are_trained_on_as_retain_rows(tmp_path: Path) -> None:
     config = make_run_config(tmp_path)
     groups = RowGroups(load_rows(tmp_path / "forget.jsonl"), load_rows(tmp_path / "retain.jsonl"))

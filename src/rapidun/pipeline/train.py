@@ -24,6 +24,11 @@ from rapidun.weighting import group_weights, moved_rows, read_weights
 HELD_ROWS = 32
 """Rows of the retain budget: about a thousand answer tokens, so that a look costs little beside training."""
 
+ASCENT_ALONE = (
+    "no forget row has a wanted answer (response_clean): {} can only push away from the answers there are, which costs "
+    "the rest of the model. Write wanted answers, or use --method idk."
+)
+
 
 def train(
     config: RunConfig, groups: RowGroups, subject: Subject, directory: RunDirectory, reporter: Reporter
@@ -35,6 +40,8 @@ def train(
     """
     wanted = get_method(config.unlearning.method).wanted
     rows = training_rows(subject, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
+    if wanted == "optional" and not any(rows.alternatives):
+        reporter.note(ASCENT_ALONE.format(config.unlearning.method))
     log = directory / "log.jsonl"
     with log.open("a", encoding="utf-8") as file:
 
