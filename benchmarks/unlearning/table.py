@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from plotly.subplots import make_subplots
 from worlds import ROOT, WORLDS, open_world
@@ -77,7 +78,10 @@ def main() -> None:
     name = "unlearning" if world.name == "demo" else f"unlearning-{world.name}"
     reading = Path(__file__).with_name(f"reading-{world.name}.md")
     said = [reading.read_text(encoding="utf-8").strip()] if reading.exists() else []
-    picture = f"![Seen ASR against clean perplexity](../pictures/{name}.png)"
+    picture = (
+        f"![Seen ASR against clean perplexity](../pictures/{name}.png)\n\n"
+        "Red: ours; orange: RapidUn with other weights. Filled: on the Pareto front. Points in a crowd have no name."
+    )
     results = Results(planned, CellStore(store.path))  # with what others have added meanwhile
     write_page(results, arguments.page, name=name, title=TITLES[world.name], about=[about, *said, picture])
     draw(results, arguments.page.parent / "pictures" / f"{name}.png")
@@ -86,7 +90,7 @@ def main() -> None:
 def draw(results: Results, path: Path) -> None:
     """Seen ASR against clean perplexity, one square a scenario, means over seeds; filled: on the Pareto front.
 
-    The scale is logarithmic; what is below its lowest value is drawn there.
+    The scale is logarithmic; what is below its lowest value is drawn there. Points in a crowd go without a name.
     """
     found = {scenario: points for scenario, points in numbers(results, SETTLED)["pareto"].items() if points}
     columns = 2
@@ -94,12 +98,14 @@ def draw(results: Results, path: Path) -> None:
     grid = make_subplots(rows, columns, subplot_titles=list(found), vertical_spacing=0.25 / rows)
     for place, points in enumerate(found.values()):
         where = {"row": place // columns + 1, "col": place % columns + 1}
+        named = with_room(points)
         for number, point in enumerate(sorted(points, key=lambda point: float(point["clean_perplexity"]))):
             name = point["arm"]
             colour = COLOURS["ours" if name == SETTLED else name.split("/")[0]]
             shown = "ours" if name == SETTLED else name.removeprefix("rapidun/").removesuffix("/uniform")
             grid.add_scatter(
-                x=[point["clean_perplexity"]], y=[max(point["asr_seen"], LOWEST)], text=[shown],
+                x=[point["clean_perplexity"]], y=[max(point["asr_seen"], LOWEST)],
+                text=[shown if name in named else ""],
                 mode="markers+text", textposition=("top center", "bottom center")[number % 2],
                 textfont={"size": 9, "color": colour}, **where,
                 marker={"color": colour, "size": 9, "symbol": "circle" if point["front"] else "circle-open"},
@@ -108,6 +114,19 @@ def draw(results: Results, path: Path) -> None:
         grid.update_xaxes(title="clean perplexity", **where)
     grid.update_layout(template="plotly_white", showlegend=False, width=1200, height=480 * rows, margin={"t": 40})
     write_picture(grid, path)
+
+
+def with_room(points: list[dict[str, Any]]) -> set[str]:
+    """The points whose names do not lie on another's: ours and the references first, then the Pareto front."""
+    across = [float(point["clean_perplexity"]) for point in points]
+    spread = (max(across) - min(across)) or 1.0
+    places: dict[str, tuple[float, float]] = {}
+    first = (SETTLED, "poisoned", "retrain")
+    for point in sorted(points, key=lambda point: (point["arm"] not in first, not point["front"])):
+        x, y = float(point["clean_perplexity"]) / spread, math.log10(max(point["asr_seen"], LOWEST))
+        if all(abs(x - other) > 0.12 or abs(y - height) > 0.12 for other, height in places.values()):
+            places[point["arm"]] = (x, y)
+    return set(places)
 
 
 if __name__ == "__main__":
