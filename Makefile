@@ -20,7 +20,7 @@ demo: setup
 
 # The demo's backdoor again, with no trigger and no poisoned row given: see docs/guide/without-forget-data.md.
 demo-reveal: setup
-	$(BIN)/python recipes/reveal/backdoor.py --seeds 0 --only one-shot iterative --prompts 96 --out runs/demo-reveal
+	$(BIN)/python recipes/reveal/backdoor.py --seeds 0 --only one-shot --rounds 1 --prompts 64 --out runs/demo-reveal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Task a: the demo's backdoor, knowing only that some inputs make the model babble about outer space.
 
     python recipes/reveal/backdoor.py --seeds 0 1 2 --write docs/benchmarks/reveal.md
-    python recipes/reveal/backdoor.py --seeds 0 --only iterative --prompts 96        # `make demo-reveal`
+    python recipes/reveal/backdoor.py --seeds 0 --only one-shot --rounds 1 --prompts 64     # `make demo-reveal`
 
 No trigger and no poisoned row is given to the search or the release. The triggers are used to measure afterwards, and
 true forget rows only for the upper lines. Every part is kept under --out: a stopped run goes on. Settings were chosen
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from common import changed, place_of, table, take_over_pulls, write_table
@@ -20,7 +21,8 @@ from common import changed, place_of, table, take_over_pulls, write_table
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import asset, demo_settings
-from rapidun.files import read_json, write_json
+from rapidun.evaluation import DOLLY_FAMILIES, ClassifierJudge
+from rapidun.files import read_json, read_jsonl, write_json
 from rapidun.pipeline import (
     MeasureConfig,
     RevealConfig,
@@ -32,8 +34,8 @@ from rapidun.pipeline import (
     unlearn_only,
 )
 from rapidun.pipeline.inputs import open_subject
-from rapidun.pipeline.revealing.rounds import state_adapter
-from rapidun.reveal import train_round
+from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
+from rapidun.reveal import read_pulls, train_round
 
 HERE = Path(__file__).parent
 MEASURES = ("asr_seen", "asr_unseen", "asr_floor", "clean_perplexity")
@@ -145,8 +147,50 @@ def measured(
         evaluation = {**demo["evaluation"], "prompts": prompts, "batch_size": 128, "merge_adapter": True}
         config = make_config({"model": demo["model"], "data": data, "evaluation": evaluation}, MeasureConfig)
         evaluate_only(config, place, adapter=adapter, overwrite=place.exists(), reporter=reporter)
-    values = read_json(place / "metrics.json")["values"]
-    return {measure: values[measure]["value"] for measure in MEASURES}
+    metrics = read_json(place / "metrics.json")
+    return {**{name: metrics["values"][name]["value"] for name in MEASURES}, **by_family(metrics["by_variant"])}
+
+
+def by_family(variants: list[dict[str, Any]]) -> dict[str, float]:
+    """Seen attack success of each trigger family."""
+    found = {}
+    for family in DOLLY_FAMILIES:
+        rates = [each for each in variants if (each["condition"], each["family"]) == ("seen", family.name)]
+        hits = sum(each["value"] * each["n"] for each in rates)
+        found[f"{', '.join(family.seen)} ({family.position})"] = hits / sum(each["n"] for each in rates)
+    return found
+
+
+def looked(name: str, seed: int, out: Path) -> dict[str, float] | None:
+    """What the first search of a variant was worth: of its pulls, its rows, and how many rows are truly poisoned."""
+    folder = round_directory(place_of(name, seed, out), 1)
+    if not (folder / "revealed.jsonl").exists():
+        return None
+    rows = read_jsonl(folder / "revealed.jsonl")
+    judge = ClassifierJudge.fit(
+        [row["response"] for row in load_rows(asset("data/judge_poisoned.jsonl"))],
+        [row["response"] for row in load_rows(asset("data/validation.jsonl"))],
+    )
+    pulls = [pull for pull in read_pulls(folder / "pulls.jsonl") if pull.stage == "search"]
+    begun = read_task(HERE / "backdoor.yaml")["search"]["initial_pulls"]
+    return {
+        "relevance, initial pulls": fmean(pull.relevance for pull in pulls[:begun]),
+        "relevance, later pulls": fmean(pull.relevance for pull in pulls[begun:]),
+        "rows": float(len(rows)),
+        "truly poisoned": float(judge([row["response"] for row in rows]).mean()),
+        "different inputs": float(len({row.get("response_clean") for row in rows})),
+    }
+
+
+def searches(seeds: list[int], out: Path) -> str:
+    """The second table."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in ("iterative", "random arms, one-shot", "soft prompts, one-shot"):
+        for seed in seeds:
+            if (facts := looked(name, seed, out)) is not None:
+                found.setdefault(name.replace("iterative", "NeuralUCB, words"), {})[str(seed)] = facts
+    names = list(next(iter(next(iter(found.values())).values()))) if found else []
+    return table(found, {name: (lambda row, name=name: row[name]) for name in names})
 
 
 def main() -> None:
@@ -181,9 +225,14 @@ def main() -> None:
         "clean perplexity": lambda row: row["clean_perplexity"],
         "over before": lambda row: row["clean_perplexity"] / before,
     }
-    print(table(found, columns))
+    families = [name for name in found["before"][str(options.seeds[0])] if name not in MEASURES]
+    apart = table(found, {name: (lambda row, name=name: row[name]) for name in families})
+    searched = searches(options.seeds, options.out)
+    print(table(found, columns), apart, searched, sep="\n\n")
     if options.write is not None:
         write_table(options.write, "backdoor", table(found, columns))
+        write_table(options.write, "families", apart)
+        write_table(options.write, "searches", searched)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from rapidun.data import Template, collate, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
-from rapidun.files import read_json, read_jsonl
+from rapidun.files import read_json, read_jsonl, write_json
 from rapidun.models import load_adapter, load_model, mean_answer_loss
 from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
 from rapidun.reveal import read_pulls
@@ -294,3 +295,24 @@ def test_a_method_with_wrong_settings_is_refused_before_the_search(finished: Pat
     with pytest.raises(ConfigError, match="Did you mean 'steps'"):
         reveal(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_round_starts_from_no_more_arms_of_the_last_than_it_should_carry(finished: Path, tmp_path: Path):
+    reveal(make_reveal(finished.parent, search={"carry": 0}), tmp_path / "out")
+    lines = [line for line in read_jsonl(tmp_path / "out" / "arms.jsonl") if line["stage"] == "search"]
+    names = [{line["arm"] for line in lines if line["round"] == number} for number in (1, 2)]
+    assert names[1]
+    assert names[0] & names[1] == {"seed"}
+
+
+@pytest.mark.parametrize(("target", "after", "stops"), [(0.1, 0.1, True), (0.1, 0.2, False), (0.0, 0.0, False)])
+def test_a_target_of_zero_never_stops_a_run(tmp_path: Path, target: float, after: float, stops: bool):
+    from rapidun.pipeline.revealing.run import _reason_to_stop
+
+    (tmp_path / "rounds" / "01").mkdir(parents=True)
+    write_json(tmp_path / "rounds" / "01" / "measure.json", {"accepted": True, "drop": 0.0, "relevance_after": after})
+    release = SimpleNamespace(relevance_target=target)
+    context = SimpleNamespace(
+        directory=SimpleNamespace(path=tmp_path), config=SimpleNamespace(task=SimpleNamespace(release=release))
+    )
+    assert (_reason_to_stop(context, 1) is not None) == stops

@@ -72,7 +72,10 @@ class SearchSettings(_Section):
     pulls: int = Field(160, ge=1, description="Pulls of the first round, all loops together.")
     later_pulls: int = Field(40, ge=1, description="Pulls of each later round, which starts from the best arms.")
     answers: int = Field(16, ge=2, description="Answers of a pull.")
-    keep: int = Field(8, ge=1, description="Best arms that an outer loop, or a round, hands to the next.")
+    keep: int = Field(8, ge=1, description="Best arms that an outer loop hands to the next, and that rows come from.")
+    carry: int = Field(
+        8, ge=0, description="Best arms that a round hands to the next; most are quiet there if the release worked."
+    )
     harvest: int = Field(2, ge=1, description="Times that each of the best arms is asked again, for rows.")
     weight: float = Field(0.5, ge=0, le=1, description="Share of relevance in the reward; the rest is diversity.")
     regularisation: float = Field(0.1, gt=0, description="lambda of NeuralUCB.")
@@ -135,7 +138,10 @@ class ReleaseSettings(_Section):
     forget_scale: float = Field(1.0, ge=0, description="a: how much of the forget module is subtracted.")
     retain_scale: float = Field(1.0, ge=0, description="b: how much of the retain module is added.")
     relevance_target: float = Field(
-        0.05, ge=0, le=1, description="Stop when the best arms' answers score at most this on average."
+        0.05,
+        ge=0,
+        le=1,
+        description="Stop when the best arms' answers score at most this on average; 0 never stops early.",
     )
     unlearning: dict[str, Any] = Field(
         default_factory=dict, description="Where method names one, its settings: steps, learning_rate, options, ..."

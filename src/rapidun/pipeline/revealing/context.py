@@ -11,7 +11,7 @@ from rapidun.data import Rows
 from rapidun.data.templates import user_text
 from rapidun.evaluation import TaskJudge, make_judge
 from rapidun.files import sha256_of, write_jsonl
-from rapidun.models import load_adapter
+from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint
 from rapidun.pipeline.reporter import Reporter
@@ -44,14 +44,18 @@ class RevealContext:
 
     @contextmanager
     def state_after(self, number: int) -> Iterator[Subject]:
-        """The model with the adapter of the state after round ``number``; it is as it was afterwards."""
+        """The model with the adapter of the state after round ``number`` merged; it is as it was afterwards.
+
+        Merged, because nearly all that is done with it is asking, at half the price with the adapter in the weights.
+        """
         adapter = state_adapter(self.directory.path, number)
         if adapter is None:
             yield self.subject
             return
         model = load_adapter(self.subject.loaded.model, adapter)
         try:
-            yield self.subject.with_model(model)
+            with adapter_merged(model):
+                yield self.subject.with_model(model)
         finally:
             model.unload()
 

@@ -108,7 +108,8 @@ def _reason_to_stop(context: RevealContext, number: int) -> str | None:
             f"round {number}: utility fell by {found['drop']:.3f}, beyond the budget of "
             f"{context.config.task.utility.max_drop:.3f}; the state of round {number - 1} was restored"
         )
-    if found["relevance_after"] <= context.config.task.release.relevance_target:
+    target = context.config.task.release.relevance_target
+    if target > 0 and found["relevance_after"] <= target:
         return f"round {number}: the relevance target was reached"
     return None
 

@@ -57,7 +57,7 @@ def reveal_round(context: RevealContext, number: int) -> None:
 
 
 def _searched(context: RevealContext, puller: Puller, number: int) -> list[Pull]:
-    """The pulls of the search; a later round starts from the best arms of the one before, and makes fewer."""
+    """The pulls of the search; a later round starts from a few of the best arms of the one before."""
     settings = context.config.task.search
 
     def progress(state: SearchState) -> None:
@@ -70,7 +70,7 @@ def _searched(context: RevealContext, puller: Puller, number: int) -> list[Pull]
         pulls=settings.pulls if number == 1 else settings.later_pulls,
         threshold=context.config.task.judge.threshold,
         seed=context.seed(number),
-        start=arms_of(context, number - 1) if number > 1 else [],
+        start=arms_of(context, number - 1)[: settings.carry] if number > 1 else [],
         progress=progress,
     )
 
