@@ -43,6 +43,7 @@ KNOBS: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "unlearning.forget_share": (TRAINED, "main", (0.125, 0.25, 0.5, 0.75)),
     "unlearning.steps": (TRAINED, "main", (12, 24, 48)),
 }
+READING = Path(__file__).with_name("reading-sensitivity.md")
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
 METRICS = {"asr_seen": "seen ASR", "asr_unseen": "unseen ASR", "perplexity_ratio": "clean perplexity ratio"}
 
@@ -108,6 +109,8 @@ def page(store: CellStore, planned: dict[str, dict[float, list[Cell]]], commit: 
         "interval; n is the number of seeds; the temperature is the forget rows'.",
         "",
         "![Seen ASR and clean perplexity ratio against each setting](../pictures/sensitivity.png)",
+        "",
+        READING.read_text(encoding="utf-8").strip(),
     ]
     for name, values in planned.items():
         lines += ["", f"## {name}", "", f"| value | n | {' | '.join(METRICS.values())} | failed |"]
