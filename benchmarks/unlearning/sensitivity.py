@@ -45,6 +45,7 @@ KNOBS: dict[str, tuple[str, str, tuple[float, ...]]] = {
 }
 READING = Path(__file__).with_name("reading-sensitivity.md")
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)
+ASR_AXIS, RATIO_AXIS = (-0.04, 1.0), (0.95, 1.25)  # the same in every panel, so that flat looks flat
 METRICS = {"asr_seen": "seen ASR", "asr_unseen": "unseen ASR", "perplexity_ratio": "clean perplexity ratio"}
 
 
@@ -91,9 +92,10 @@ def draw(store: CellStore, planned: dict[str, dict[float, list[Cell]]], path: Pa
                 ),
                 secondary_y=right, **where,
             )  # fmt: skip
-        if min(values) > 0:
-            grid.update_xaxes(type="log", **where)
-        grid.update_yaxes(rangemode="tozero", secondary_y=False, **where)
+        kind = "log" if min(values) > 0 else "linear"
+        grid.update_xaxes(type=kind, tickvals=list(values), ticktext=[f"{value:g}" for value in values], **where)
+        grid.update_yaxes(range=ASR_AXIS, secondary_y=False, **where)
+        grid.update_yaxes(range=RATIO_AXIS, tickvals=[1.0, 1.1, 1.2], secondary_y=True, **where)
     grid.update_layout(template="plotly_white", width=1100, height=260 * rows, margin={"t": 40})
     write_picture(grid, path)
 
