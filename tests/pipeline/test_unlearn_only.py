@@ -98,6 +98,17 @@ def test_ascent_without_wanted_answers_is_said(method: str, answers: bool, told:
     assert sum("use --method idk" in note for note in reporter.notes) == told
 
 
+@pytest.mark.parametrize(("every", "told"), [(2, 1), (1, 0)])
+def test_dynamic_weights_that_never_change_are_said(every: int, told: int, tmp_path: Path) -> None:
+    config = make_run_config(
+        tmp_path, weights={"scheme": "dynamic", "every": every},
+        unlearning={"method": "ga", "steps": 2, "retain_budget": 50.0},
+    )  # fmt: skip
+    reporter = _Heard()
+    unlearn_only(config, tmp_path / "out", weights=None, resume=False, overwrite=False, reporter=reporter)
+    assert sum("Lower weights.every" in note for note in reporter.notes) == told
+
+
 def test_moved_rows_are_trained_on_as_retain_rows(tmp_path: Path) -> None:
     config = make_run_config(tmp_path)
     groups = RowGroups(load_rows(tmp_path / "forget.jsonl"), load_rows(tmp_path / "retain.jsonl"))

@@ -42,6 +42,12 @@ def train(
     rows = training_rows(subject, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
     if wanted == "optional" and not any(rows.alternatives):
         reporter.note(ASCENT_ALONE.format(config.unlearning.method))
+    reweighing = dynamic_weights(subject, groups, config.influence, config.weights, config.seed)
+    if reweighing is not None and config.weights.every >= config.unlearning.steps:
+        reporter.note(
+            f"weights are computed anew every {config.weights.every} steps and there are {config.unlearning.steps}: "
+            "they stay as they are. Lower weights.every."
+        )
     log = directory / "log.jsonl"
     with log.open("a", encoding="utf-8") as file:
 
@@ -60,7 +66,7 @@ def train(
             resume=True,
             record=record,
             progress=reporter.progress,
-            reweighing=dynamic_weights(subject, groups, config.influence, config.weights, config.seed),
+            reweighing=reweighing,
         )
     if result.saved == "adapter":
         save_adapter(result.model, directory / "adapter")
