@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -132,10 +134,13 @@ def main() -> None:
 
 def training_parts(table: Table, config: RunConfig, place: Path) -> list[str]:
     """Lines on the training of weights that are already in ``place / "1-0"``."""
-    directory = RunDirectory(place / "1-0", [])
+    fresh = (place / f"again-{turn}" for turn in count())
 
     def again() -> None:
-        train(config, table.groups, table.sitting.subject, directory, Silent())
+        directory = next(fresh)  # a training goes on from its last checkpoint where there is one
+        directory.mkdir()
+        shutil.copy(place / "1-0" / "weights.jsonl", directory)
+        train(config, table.groups, table.sitting.subject, RunDirectory(directory, []), Silent())
 
     again()
     counted = operations(again)
