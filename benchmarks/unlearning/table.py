@@ -18,15 +18,27 @@ import math
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from plotly.subplots import make_subplots
 from worlds import ROOT, WORLDS, open_world
 
-from rapidun.bench import CellStore, Results, find_arms, full_plan, make_cells, run_cells, time_left, write_page
+from rapidun.bench import (
+    Cell,
+    CellStore,
+    Results,
+    World,
+    find_arms,
+    full_plan,
+    make_cells,
+    run_cells,
+    time_left,
+    write_page,
+)
 from rapidun.bench.page import numbers
-from rapidun.bench.plan import PROMPTS, SEEDS, SETTLED
+from rapidun.bench.plan import CONTROLS, OURS, PROMPTS, SEEDS, SETTLED
 from rapidun.bench.scenarios import SCENARIOS
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 
@@ -38,6 +50,7 @@ TITLES = {
     "authors": "Unlearning on the RapidUn authors' rows",
     "mistral": "Unlearning on another architecture and a pool of 50,000 rows",
 }
+CARRIED = (*(f"{OURS}/{name}" for name in ("influence", *CONTROLS)), SETTLED, "dpo", "npo", "idk")
 LOWEST = 0.002
 COLOURS = defaultdict(lambda: "#5b6770", ours="#d1495b", rapidun="#e39b4b", poisoned="#111111", retrain="#2a7f3f")
 
@@ -57,8 +70,8 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     world = open_world(arguments.world)
-    whole = full_plan(world, prompts=arguments.prompts)
-    chosen = full_plan(world, seeds=arguments.seed, prompts=arguments.prompts)
+    whole = plan(world, SEEDS, arguments.prompts)
+    chosen = plan(world, arguments.seed, arguments.prompts)
     if arguments.arm:
         names = arguments.scenario or list(SCENARIOS)
         chosen = make_cells(world, find_arms(arguments.arm), names, arguments.seed, arguments.prompts)
@@ -85,6 +98,13 @@ def main() -> None:
     results = Results(planned, CellStore(store.path))  # with what others have added meanwhile
     write_page(results, arguments.page, name=name, title=TITLES[world.name], about=[about, *said, picture])
     draw(results, arguments.page.parent / "pictures" / f"{name}.png")
+
+
+def plan(world: World, seeds: Sequence[int], prompts: int) -> list[Cell]:
+    """All of the table; of the world that asks whether it carries over, the leading arms in two scenarios."""
+    if world.name == "mistral":
+        return make_cells(world, find_arms(CARRIED), ["main", "contaminated_30"], seeds, prompts)
+    return full_plan(world, seeds=seeds, prompts=prompts)
 
 
 def draw(results: Results, path: Path) -> None:
