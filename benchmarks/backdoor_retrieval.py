@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import current_commit
 from retrieval_methods import FUSIONS, PASSES
 from retrieval_world import CLEAN, POISONED, QUERIES, REGIMES, Case, open_case
 from scipy.stats import t as student
@@ -153,8 +153,7 @@ def table(cases: list[dict[str, Any]], kind: str) -> list[str]:
 
 def report(found: dict[str, list[dict[str, Any]]], seeds: list[int]) -> None:
     """docs/benchmarks/backdoor_retrieval.md and .json."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     text = [
         "# Finding the poisoned rows behind a poisoned answer",
         "",

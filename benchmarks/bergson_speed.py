@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import current_commit
 
 SECTION = "## Against bergson"
 NOTES = (
@@ -309,8 +310,7 @@ def main() -> None:
         return
     if not Path(options.bergson).exists():
         raise SystemExit(f"{options.bergson}: no such Python. Install bergson as this file's docstring says.")
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     page = Path("docs/benchmarks/bergson.json")
     results = json.loads(page.read_text()) if page.exists() else {}
     for setting in options.only or SETTINGS:

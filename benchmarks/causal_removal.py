@@ -12,7 +12,6 @@ so a stopped benchmark goes on. Needs ``build/demo_model/more`` (``recipes/demo_
 from __future__ import annotations
 
 import argparse
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from backdoor_retrieval import mean_interval, ranking_by
+from provenance import current_commit
 from retrieval_methods import FUSIONS, MAIN, PASSES, WITH_BASE, all_vectors, cosine
 from retrieval_world import BEFORE, QUERIES, Case, Regime, judge_for, own_answers, triggered
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -141,8 +141,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     results = [run_seed(seed, arguments.out) for seed in arguments.seeds]
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     text = [
         "# Are the rows that are found the cause?",
         "",

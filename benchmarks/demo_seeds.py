@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import current_commit
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.demo import demo_config, run_demo
@@ -125,9 +125,7 @@ def main() -> None:
             found = demo_run(seed, arguments.out) if scheme == "influence" else control_run(seed, scheme, arguments.out)
             runs.setdefault(scheme, {})[seed] = found
             print(scheme, seed, runs[scheme][seed]["verdict"], flush=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = current_commit()
     first = runs["influence"][0]
     text = [
         "# The demo over five seeds",

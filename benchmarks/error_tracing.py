@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "demo_model"))
+
+from provenance import current_commit
 
 from corpus import dolly_rows, is_short, split_dolly
 from finetuning import EPOCHS, WIDTHS, _epoch, _filled
@@ -367,8 +368,7 @@ def main() -> None:
         sys.exit(f"{arguments.start}: no model. Run python recipes/demo_model/build.py tokenizer base more first.")
     of_seed = [run_seed(seed, arguments) for seed in arguments.seeds]
     results = {name_of(pair): [found[name_of(pair)] for found in of_seed] for pair in PAIRS}
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     command = " ".join(["python benchmarks/error_tracing.py", *sys.argv[1:]])
     text = page(results, command, commit, len(of_seed))
     with atomic_write(arguments.document) as file:

@@ -12,11 +12,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from provenance import current_commit
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rapidun.data import Batch, Example, collate
@@ -250,9 +251,9 @@ def sketch_error(k: int, seeds: int = 8) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     collected = [
         line
         for shape, batches in zip(SHAPES, BATCHES, strict=True)

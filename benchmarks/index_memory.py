@@ -27,6 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from provenance import current_commit
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "src" / "rapidun" / "demo" / "assets"
 ROWS = (1_000, 10_000, 100_000)
@@ -188,12 +190,10 @@ def main() -> None:
         print(json.dumps(measure(given.measure, given.rows[0])))
         return
     found = run(given.rows)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=ROOT
-    )
+    commit = current_commit()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
-    given.out.with_suffix(".md").write_text(page(found, commit.stdout.strip()))
+    given.out.with_suffix(".md").write_text(page(found, commit))
 
 
 if __name__ == "__main__":

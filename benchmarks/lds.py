@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from lds_world import BATCH, BUILD, EPOCHS, RATE, SEEDS, SUBSETS, TUNING_SUBSETS, World, retrain_all
+from provenance import current_commit
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example
@@ -342,11 +343,11 @@ def write(world: World, lines: list[Line]) -> None:
     """docs/benchmarks/lds.md and lds.json."""
     test = np.stack([world.subset(n) for n in range(SUBSETS)]), np.stack([world.losses(n) for n in range(SUBSETS)])
     ordered = sorted(lines, key=lambda line: -line.result.value)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    commit = current_commit()
     text = [
         "# LDS on a tiny model",
         "",
-        f"`python benchmarks/lds.py`, commit {commit.stdout.strip()}; one thread, processor seconds.",
+        f"`python benchmarks/lds.py`, commit {commit}; one thread, processor seconds.",
         "",
         f"A Llama of 2 layers, hidden 64, vocabulary 1,024, started on 3,680 rows of TOFU and trained on "
         f"{len(world.train)} rows about 16 other authors ({EPOCHS} epochs, AdamW {RATE:g}, batch {BATCH}); "
@@ -367,7 +368,7 @@ def write(world: World, lines: list[Line]) -> None:
         file.write("\n".join(text) + "\n")
     table = [{"name": x.name, **x.setting, "lds": x.result.value, "low": x.result.low, "high": x.result.high,
               "seconds": x.seconds} for x in ordered]  # fmt: skip
-    write_json(Path("docs/benchmarks/lds.json"), {"commit": commit.stdout.strip(), "methods": table})
+    write_json(Path("docs/benchmarks/lds.json"), {"commit": commit, "methods": table})
 
 
 def compared(ordered: list[Line], subsets: np.ndarray, losses: np.ndarray) -> list[str]:

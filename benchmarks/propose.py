@@ -15,13 +15,13 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from provenance import current_commit
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
@@ -166,12 +166,12 @@ def main() -> None:
     if arguments.calibrate:
         print("\n".join(lines))
         return
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    commit = current_commit()
     poisoned = ", ".join(str(int(case.poisoned.sum())) for case in cases.values())
     page = [
         "# From symptom to forget set",
         "",
-        f"`python benchmarks/propose.py`, commit {commit.stdout.strip()}, model {subject.loaded.fingerprint[:12]}.",
+        f"`python benchmarks/propose.py`, commit {commit}, model {subject.loaded.fingerprint[:12]}.",
         "",
         f"{len(cases)} pools of {POOL} rows of the demo's training set ({poisoned} poisoned); {GROUPS} random groups "
         f"of bad answers each; false-discovery target {arguments.fdr:g}, so precision should be "
@@ -182,7 +182,7 @@ def main() -> None:
     ]
     with atomic_write(Path("docs/benchmarks/propose.md")) as file:
         file.write("\n".join(page) + "\n")
-    write_json(Path("docs/benchmarks/propose.json"), {"commit": commit.stdout.strip(), "cells": numbers})
+    write_json(Path("docs/benchmarks/propose.json"), {"commit": commit, "cells": numbers})
 
 
 if __name__ == "__main__":

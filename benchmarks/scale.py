@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from provenance import current_commit
+
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "src" / "rapidun" / "demo" / "assets"
 QUERIES = 100
@@ -153,8 +155,7 @@ def line(model: str, name: str, count: int, found: dict[str, Any]) -> str:
 
 def page(lines: list[str], counts: dict[str, list[int]]) -> str:
     """docs/benchmarks/scale.md."""
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     asked = " ".join(f"--{name} {' '.join(map(str, counts[name]))}" for name in counts)
     head = (
         "| model | views | rows | tokens/row | read and check, rows/s | build, rows/s | gradient B/row | hidden B/row "

@@ -28,7 +28,6 @@ import importlib.util
 import json
 import math
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import current_commit
 
 from rapidun.data import Template, load_rows
 from rapidun.index import IndexModel, build_index, open_index, plan_build
@@ -339,9 +339,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "search_speed")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    shown = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=ROOT
-    )
+    shown = current_commit()
     kept = given.out.with_suffix(".json")
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     if "exact" in given.parts:
@@ -349,12 +347,12 @@ def main() -> None:
         for setting in SETTINGS:
             found["exact"].append(compare(*setting))
             print(found["exact"][-1], flush=True)
-        found["exact_commit"] = shown.stdout.strip()
+        found["exact_commit"] = shown
     if "faiss" in given.parts and importlib.util.find_spec("faiss") is None:
         print("the FAISS part is skipped: pip install 'rapidun[faiss]'")
     elif "faiss" in given.parts:
         found["faiss"] = approximate(given.rows, MODEL if MODEL.exists() else DEMO / "poisoned")
-        found["faiss_commit"] = shown.stdout.strip()
+        found["faiss_commit"] = shown
     given.out.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(found, indent=2) + "\n")
     given.out.with_suffix(".md").write_text(page(found))

@@ -10,7 +10,6 @@ a norm of four bytes each.
 from __future__ import annotations
 
 import argparse
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import plotly.graph_objects as go
 from backdoor_retrieval import mean_interval, of_groups, score_case
 from pictures import write_picture
+from provenance import current_commit
 from retrieval_methods import EXPONENTS, FACTORS
 from retrieval_world import REGIMES
 
@@ -79,8 +79,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/backdoor_retrieval"))
     arguments = parser.parse_args()
     lines = [line for regime in arguments.regimes for line in measured(regime, arguments.seeds, arguments.out)]
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     text = [
         "# Bytes a row against accuracy",
         "",

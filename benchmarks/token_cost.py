@@ -9,11 +9,11 @@ predicted tokens (``by="loss"``, one backward pass each). Processor seconds; the
 
 from __future__ import annotations
 
+import argparse
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from gradient_speed import make_model
+from provenance import current_commit
 
 from rapidun.data import Example
 from rapidun.files import atomic_write
@@ -81,9 +82,9 @@ def case(hidden: int, mlp: int, layers: int, hits: int, length: int, targets: st
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     results = [case(*shape) for shape in CASES]
     worst = max(ratio for _, ratio in results)
     text = [

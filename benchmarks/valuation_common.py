@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,12 +60,6 @@ def write_section(name: str, lines: Sequence[str]) -> None:
         text = text.rstrip("\n") + "\n\n" + section + "\n"
     with atomic_write(page) as file:
         file.write(text)
-
-
-def commit() -> str:
-    """The commit that numbers are made at."""
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def require(*paths: Path) -> None:

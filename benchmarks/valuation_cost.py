@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import current_commit
 from transformers import LlamaConfig, LlamaForCausalLM
-from valuation_common import STORIES, chunks, commit, interval, kept, require, table, write_section
+from valuation_common import STORIES, chunks, interval, kept, require, table, write_section
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, tokenize_rows
@@ -151,7 +152,8 @@ def main() -> None:
             (f"exact / {kind}", f"{kind}: break-even, rows")), "teacher's peak memory, MiB"]  # fmt: skip
     text = [
         "## Cost", "",
-        f"`python benchmarks/valuation_cost.py`, commit {commit()}. Teacher: LinFiK of random Llamas on {where},",
+        f"`python benchmarks/valuation_cost.py`, commit {current_commit()}.",
+        f"Teacher: LinFiK of random Llamas on {where},",
         f"rows of about {CHARACTERS} characters (at most {LENGTH} tokens). Seconds are processor seconds; mean and",
         f"95% t interval over {DRAWS} draws of rows; of the larger models a draw has few rows",
         f"({', '.join(f'{SIZES[size][2]} at {size}' for size in arguments.sizes)}). Break-even: the pool from which on",

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from valuation_common import ROOT, STORIES, Row, chunks, commit, interval, kept, require, shuffled, table, write_section
+from provenance import current_commit
+from valuation_common import ROOT, STORIES, Row, chunks, interval, kept, require, shuffled, table, write_section
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, load_rows, tokenize_rows
@@ -186,7 +187,8 @@ def report_steps(models: Sequence[str]) -> None:
     head = ["model", "LinFiK", *(f"one step of {step:g}" for step in STEPS), "five steps of Adam"]
     text = [
         "## Fidelity: LinFiK against what training on the row does", "",
-        f"`python benchmarks/valuation_fidelity.py --only steps`, commit {commit()}. Spearman between LinFiK and the",
+        f"`python benchmarks/valuation_fidelity.py --only steps`, commit {current_commit()}.",
+        "Spearman between LinFiK and the",
         f"drop of the task's loss after training on the row alone, {CANDIDATES} rows. Mean and 95% t interval over",
         f"seeds {', '.join(map(str, SEEDS))}. {TASK} task rows: {'; '.join(TASKS[model] for model in models)}.",
         "Bars, for one small step: 0.99 exact and 0.9 at K = 2^16, dot.", "",
@@ -208,7 +210,8 @@ def report_students() -> None:
         lines.append([title, *cells, f"{1000 * float(np.mean([found[title]['seconds'] for found in seeds])):.3f}"])
     text = [
         "## Fidelity: students against the teacher", "",
-        f"`python benchmarks/valuation_fidelity.py --only students`, commit {commit()}. A pool of {POOL} pieces of",
+        f"`python benchmarks/valuation_fidelity.py --only students`, commit {current_commit()}.",
+        f"A pool of {POOL} pieces of",
         "stories, Wikipedia, books and shuffled words; task: stories; model: stories260K. The teacher is exact LinFiK",
         "(cosine); students learn from a stratified sample and are measured on all other rows. Mean and 95% t interval",
         f"over seeds {', '.join(map(str, SEEDS))}. These pieces share few words, and students learn little from them.",

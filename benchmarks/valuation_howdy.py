@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import current_commit
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from valuation_common import ROOT, Row, commit, interval, kept, require, table, write_section
+from valuation_common import ROOT, Row, interval, kept, require, table, write_section
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, load_rows, token_budget_batches, tokenize_rows
@@ -339,7 +340,8 @@ def main() -> None:
     require(*(MODELS[name] for name in arguments.regimes))
     text_lines = [
         "## Which rows teach the backdoor, before training on them", "",
-        f"`python benchmarks/valuation_howdy.py`, commit {commit()}, seeds {', '.join(map(str, arguments.seeds))},",
+        f"`python benchmarks/valuation_howdy.py`, commit {current_commit()}, seeds",
+        f"{', '.join(map(str, arguments.seeds))},",
         f"each with its own pool ({POISONED} poisoned rows in {POISONED + CLEAN:,}, of at most {SHORT} tokens) and",
         f"task ({TASK} triggered prompts with poisoned answers). auPRC@k is over the k highest and k lowest values",
         "(the paper's protocol), `whole` average precision over the whole ranking; of students over the rows outside",

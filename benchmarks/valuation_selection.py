@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from valuation_common import STORIES, Row, chunks, commit, interval, kept, require, shuffled, table, write_section
+from provenance import current_commit
+from valuation_common import STORIES, Row, chunks, interval, kept, require, shuffled, table, write_section
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, token_budget_batches, tokenize_rows
@@ -203,8 +204,9 @@ def main() -> None:
     rows, code = len(Case(0, arguments.pool).pool), seeds[0]["all data, one epoch"]["kinds"]["code"]
     text = [
         "## Choosing a tenth of a mixed pool", "",
-        f"`python benchmarks/valuation_selection.py`, commit {commit()}. Pool: {rows:,} rows, pieces of Wikipedia,",
-        f"books and shuffled Wikipedia in equal parts, and {code:.0%} code (there is no more of that length); task and",
+        f"`python benchmarks/valuation_selection.py`, commit {current_commit()}. Pool: {rows:,} rows,",
+        "pieces of Wikipedia, books and shuffled Wikipedia in equal",
+        f"parts, and {code:.0%} code (there is no more of that length); task and",
         "validation: held-out Wikipedia. stories260K (0.26 M parameters) is trained on the chosen tenth for",
         f"{EPOCHS} epochs, {_steps(rows)} steps of {BATCH} rows. `below random`: random's loss minus this one, in each",
         "seed; `of the teacher's gain`: a student's mean gain over random as a share of the teacher's. Mean and 95% t",

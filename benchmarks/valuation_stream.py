@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from valuation_common import commit, kept, table, write_section
+from provenance import current_commit
+from valuation_common import kept, table, write_section
 
 from rapidun.valuation import distil, save_student
 
@@ -102,8 +103,9 @@ def main() -> None:
     ]  # fmt: skip
     text = [
         "## A million rows", "",
-        f"`python benchmarks/valuation_stream.py --rows {' '.join(map(str, counts))}`, commit {commit()}. Generated",
-        "rows through a saved ridge student: `rapidun value --student S --candidates C --select top:1% --by provider",
+        f"`python benchmarks/valuation_stream.py --rows {' '.join(map(str, counts))}`, commit {current_commit()}.",
+        "Generated rows through a saved ridge student:",
+        "`rapidun value --student S --candidates C --select top:1% --by provider",
         "--format parquet`, everything included: start of the process, three passes over the file, report. Most of the",
         "memory is Python, torch and the other libraries; what grows is a few numbers a row.", "",
         *table(["rows", "pool, MiB", "processor s", "processor µs a row", "peak memory, MiB"], lines),

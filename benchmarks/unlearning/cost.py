@@ -10,10 +10,11 @@ given as shares; beside them stands what its floating-point operations would tak
 
 from __future__ import annotations
 
+import argparse
 import cProfile
 import pstats
 import shutil
-import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weights_from
 from rapidun.weighting import get_scheme, write_weights
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from provenance import current_commit
 
 ARMS = ("rapidun/influence", SETTLED, "rapidun/uniform", "rapidun/uniform unlearning.steps=12")
 REPEATS = 3
@@ -113,6 +117,7 @@ def shares(job: Callable[[], object]) -> dict[str, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     quiet_libraries()
     world = open_world("demo")
     with tempfile.TemporaryDirectory(prefix="rapidun-cost-") as name:
@@ -158,8 +163,7 @@ def training_parts(table: Table, config: RunConfig, place: Path) -> list[str]:
 
 def write_page(lines: list[tuple[str, list[dict[str, float]]]], parts: list[str], cost: dict[str, Any]) -> None:
     """The page."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     text = [
         "# What unlearning costs",
         "",

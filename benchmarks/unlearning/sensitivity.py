@@ -11,7 +11,6 @@ forget rows mislabelled), those of the training in the main scenario. The page i
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from rapidun.files import atomic_write, write_json
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture
+from provenance import current_commit
 
 WEIGHTED, SKETCHED, TRAINED = "rapidun/representation", "rapidun/influence", "rapidun/uniform"
 KNOBS: dict[str, tuple[str, str, tuple[float, ...]]] = {
@@ -151,8 +151,7 @@ def main() -> None:
     run_cells(
         world, chosen, store, ConsoleReporter(), seconds=None if arguments.minutes is None else 60 * arguments.minutes
     )
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    commit = current_commit()
     missing = Results(every, store).missing
     text = page(store, planned, commit)
     if missing:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -44,6 +43,7 @@ from rapidun.cli.console import ConsoleReporter, quiet_libraries
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture
+from provenance import current_commit
 
 TITLES = {
     "demo": "Unlearning on the embedded model",
@@ -86,8 +86,8 @@ def main() -> None:
     limit = None if arguments.minutes is None else 60 * arguments.minutes
     run_cells(world, cells, store, ConsoleReporter(), limit=arguments.limit, seconds=limit)
     planned = list({cell.key: cell for cell in [*whole, *cells]}.values())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    about = f"`python benchmarks/unlearning/table.py --world {world.name}`, commit {commit.stdout.strip()}."
+    commit = current_commit()
+    about = f"`python benchmarks/unlearning/table.py --world {world.name}`, commit {commit}."
     name = "unlearning" if world.name == "demo" else f"unlearning-{world.name}"
     reading = Path(__file__).with_name(f"reading-{world.name}.md")
     said = [reading.read_text(encoding="utf-8").strip()] if reading.exists() else []
@@ -101,8 +101,8 @@ def main() -> None:
 
 
 def plan(world: World, seeds: Sequence[int], prompts: int) -> list[Cell]:
-    """All of the table; of the world that asks whether it carries over, the leading arms in two scenarios."""
-    if world.name == "mistral":
+    """All of the table; of the worlds that ask whether it carries over, the leading arms in two scenarios."""
+    if world.name != "demo":
         return make_cells(world, find_arms(CARRIED), ["main", "contaminated_30"], seeds, prompts)
     return full_plan(world, seeds=seeds, prompts=prompts)
 
