@@ -56,6 +56,13 @@ PAGES = {name: command for name, command in pages(typer.main.get_command(app)) i
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_the_terminal_breaks_the_lines_of_help(name: str) -> None:
+    paragraphs = (PAGES[name].help or "").split("\n\n")
+    assert paragraphs[0]
+    assert not any("\n" in paragraph.strip() for paragraph in paragraphs)
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_page_ends_with_examples_that_can_be_typed(name: str) -> None:
     heading, *examples = (PAGES[name].epilog or "").replace("\\[", "[").split("\n\n")
     assert "Examples" in heading

@@ -6,6 +6,8 @@ reached, 2 bad input (one clear message), also after Ctrl-C.
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from typing import NoReturn
 
@@ -25,6 +27,20 @@ app = typer.Typer(
 )
 for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, value, report, bench):
     verb.register(app)
+
+
+def _flow_help(verbs: typer.Typer) -> None:
+    """Let the terminal break the lines of help: typer keeps the line ends of a docstring after its first paragraph."""
+    own = [verbs.registered_callback] if verbs.registered_callback else []
+    for command in [*verbs.registered_commands, *own]:
+        if said := inspect.getdoc(command.callback):
+            command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", said)
+    for group in verbs.registered_groups:
+        if group.typer_instance is not None:
+            _flow_help(group.typer_instance)
+
+
+_flow_help(app)
 
 INTERRUPTED = 130  # what typer returns after Ctrl-C
 # typer carries its own copy of click or uses the installed one; its public error names the class either way
