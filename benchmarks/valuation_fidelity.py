@@ -46,7 +46,7 @@ SEEDS, CANDIDATES, TASK = (0, 1, 2), 48, 16
 STEPS, ADAM_STEPS, ADAM_RATE = (1e-4, 1e-3, 1e-2), 5, 1e-4
 WIDTHS = (10, 12, 14, 16)
 POOL, SAMPLES, CHARACTERS = 2000, ("1%", "5%", "20%"), 200
-KINDS: dict[str, dict[str, Any]] = {"ridge": {}, "encoder": {"max_length": 128, "epochs": 12}}
+KINDS: dict[str, dict[str, Any]] = {"ridge": {}, "kernel": {}, "encoder": {"max_length": 128, "epochs": 12}}
 
 
 def rows_for(model: str, seed: int, count: int) -> tuple[list[Row], list[Row]]:
