@@ -29,16 +29,21 @@ from valuation_common import STORIES, Row, chunks, interval, kept, require, shuf
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, token_budget_batches, tokenize_rows
+from rapidun.gradients import RapidGrad
 from rapidun.influence import bm25_scores
 from rapidun.models import LoadedModel, load_model, mean_answer_loss
-from rapidun.valuation import LinFiK, distil, stratified_sample
+from rapidun.pipeline.valuing.teacher import MATCHING_K
+from rapidun.valuation import LinFiK, Selection, distil, pick_diverse, stratified_sample
+from rapidun.valuation.diversity import MATCHING
+from rapidun.valuation.features import HashedText
+from rapidun.valuation.selection import shortlist
 
 NAME = "valuation_selection"
 KINDS = ("wiki", "books", "code", "shuffled")
 CHARACTERS, LENGTH, TASK, VALIDATION = 300, 256, 64, 200
 SHARE, SAMPLE = 0.1, 0.05
 EPOCHS, BATCH, RATE = 4, 16, 1e-3
-STUDENTS, TEACHER = ("ridge", "kernel"), "teacher (LinFiK)"
+STUDENTS, TEACHER, MATCHED = ("ridge", "kernel"), "teacher (LinFiK)", "teacher, then matching"
 
 
 @dataclass
@@ -82,6 +87,21 @@ def teacher_values(case: Case) -> list[float]:
     teacher = LinFiK(loaded.model, max_tokens=4096).fit(case.tokens(loaded, case.rows("task")), loaded.pad_token_id)
     found: list[float] = teacher.values(case.tokens(loaded, case.pool), loaded.pad_token_id)[:, 0].tolist()
     return found
+
+
+def matched(case: Case, candidates: np.ndarray, count: int) -> list[int]:
+    """Those of the candidates whose gradients together point as the task's does, as ``--diversity matching`` finds them."""
+    loaded = case.model()
+    teacher = LinFiK(loaded.model, RapidGrad(MATCHING_K, seed=case.seed), max_tokens=4096)
+    teacher.fit(case.tokens(loaded, case.rows("task")), loaded.pad_token_id)
+    rows = case.tokens(loaded, [case.pool[i] for i in candidates])
+    return [int(candidates[i]) for i in pick_diverse(MATCHING, *teacher.gradients(rows, loaded.pad_token_id), count)]
+
+
+def facility(case: Case, candidates: np.ndarray, values: np.ndarray, count: int) -> list[int]:
+    """As ``--diversity facility`` chooses among the candidates, by their words."""
+    words = HashedText().text_only([case.pool[i] for i in candidates])
+    return [int(candidates[i]) for i in pick_diverse("facility", words, values[candidates], count)]
 
 
 def student_values(case: Case, kind: str, teacher: np.ndarray) -> list[float]:
@@ -155,14 +175,26 @@ def of_seed(seed: int, size: int) -> dict[str, dict[str, Any]]:
     perplexity = np.array(kept(NAME, {**shared, "values": "perplexity"}, lambda: perplexity_values(case)))
     words = bm25_scores([row["response"] for row in case.rows("task")], [row["response"] for row in case.pool])
     count = int(SHARE * len(case.pool))
+    top = Selection("top", count)
     wiki, generator = np.array([row["kind"] == "wiki" for row in case.pool]), np.random.default_rng([seed, 66])
 
     def best(values: np.ndarray) -> np.ndarray:
         return np.argsort(-values, kind="stable")[:count]
 
+    wide, narrow = shortlist(top, teacher), shortlist(top, students["kernel"])
+    chosen_by = {
+        "teacher, then facility": lambda: facility(case, wide, teacher, count),
+        MATCHED: lambda: matched(case, np.sort(wide), count),
+        "matching in the whole pool": lambda: matched(case, np.arange(len(case.pool)), count),
+        f"student (kernel, sample of {SAMPLE:.0%}), then matching": lambda: matched(case, np.sort(narrow), count),
+    }
     choices = {
         "all data, one epoch": np.arange(len(case.pool)),
         TEACHER: best(teacher),
+        **{
+            title: np.array(kept(NAME, {**shared, "chosen by": title, "k": MATCHING_K, "sample": SAMPLE}, choose_rows))
+            for title, choose_rows in chosen_by.items()
+        },
         **{f"student ({kind}, sample of {SAMPLE:.0%})": best(values) for kind, values in students.items()},
         "BM25": best(words.mean(axis=0)),
         "perplexity (lowest)": best(perplexity),
@@ -186,21 +218,21 @@ def _untrained(case: Case, configuration: dict[str, Any]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--pool", type=int, default=1600, help="four times the rows of a kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     quiet_libraries()
     require(STORIES)
     seeds = [of_seed(seed, arguments.pool) for seed in arguments.seeds]
-    teacher = np.mean([_below(one, TEACHER) for one in seeds])
+    gains = {title: float(np.mean([_below(one, title) for one in seeds])) for title in (TEACHER, MATCHED)}
     lines = []
     for title in seeds[0]:
         below = [_below(one, title) for one in seeds]
         kinds = [one[title]["kinds"] for one in seeds]
         shares = [f"{np.mean([k[kind] for k in kinds]):.0%}" if all(kinds) else "" for kind in ("wiki", "shuffled")]
         lines.append([title, interval([one[title]["loss"] for one in seeds]), interval(below, bounds=(-np.inf, np.inf)),
-                      f"{np.mean(below) / teacher:.1f}" if title.startswith("student") else "", *shares])  # fmt: skip
+                      _of_gain(title, float(np.mean(below)), gains), *shares])  # fmt: skip
     rows, code = len(Case(0, arguments.pool).pool), seeds[0]["all data, one epoch"]["kinds"]["code"]
     text = [
         "## Choosing a tenth of a mixed pool", "",
@@ -209,12 +241,21 @@ def main() -> None:
         f"parts, and {code:.0%} code (there is no more of that length); task and",
         "validation: held-out Wikipedia. stories260K (0.26 M parameters) is trained on the chosen tenth for",
         f"{EPOCHS} epochs, {_steps(rows)} steps of {BATCH} rows. `below random`: random's loss minus this one, in each",
-        "seed; `of the teacher's gain`: a student's mean gain over random as a share of the teacher's. Mean and 95% t",
+        "seed; `of the teacher's gain`: a student's mean gain over random as a share of the teacher's, both with matching or",
+        "both without. Matching (`--diversity matching`) chooses rows whose gradients *together* point as the task's does, as",
+        "facility (`--diversity facility`) among the best four times as many rows, or in the whole pool. Mean and 95% t",
         f"interval over seeds {', '.join(map(str, arguments.seeds))}.", "",
         *table(["chosen by", "validation loss", "below random", "of the teacher's gain", "of it Wikipedia",
                 "shuffled Wikipedia"], lines),
     ]  # fmt: skip
     write_section("selection", text)
+
+
+def _of_gain(title: str, gain: float, gains: dict[str, float]) -> str:
+    """A student's gain as a share of the teacher's, both with matching or both without."""
+    if not title.startswith("student"):
+        return ""
+    return f"{gain / gains[MATCHED if title.endswith(MATCHING) else TEACHER]:.1f}"
 
 
 def _steps(rows: int) -> int:

@@ -15,6 +15,7 @@ import torch
 
 from rapidun.data import Template, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
+from rapidun.gradients import RapidGrad
 from rapidun.models import load_model
 from rapidun.pipeline import Silent, make_config
 from rapidun.pipeline.valuing import value, value_by_student
@@ -151,7 +152,7 @@ def test_uses_may_change_after_the_values_are_there_and_nothing_is_computed_agai
     assert not (out / "selected.jsonl").exists()
 
 
-@pytest.mark.parametrize("method", ["mmr", "facility"])
+@pytest.mark.parametrize("method", ["mmr", "facility", "matching"])
 def test_a_diverse_selection_differs_from_the_plain_one_and_is_as_large(house, tmp_path, method):
     out = tmp_path / "out"
     run(house, out, uses={"select": "top:12"})
@@ -172,6 +173,10 @@ def test_a_student_is_kept_and_values_other_pools_without_model_and_task(house, 
     config = SavedConfig(part_rows=7)
     arguments = (config, tmp_path / "student", house / "pool.jsonl", other, Uses(select="budget:50"))
     again = value_by_student(*arguments, resume=False, overwrite=False, reporter=Silent())
+    by_gradient = Uses(select="top:5", diversity="matching")
+    with pytest.raises(ConfigError, match="a saved student has none"):
+        value_by_student(*arguments[:3], tmp_path / "no", by_gradient, resume=False, overwrite=False, reporter=Silent())
+    assert not (tmp_path / "no").exists()
     assert again["student"]["spearman"] == first["student"]["spearman"]
     before, after = ([line["value"] for line in lines(each / "values.jsonl")] for each in (tmp_path / "out", other))
     np.testing.assert_allclose(after, before, rtol=1e-6)
@@ -198,6 +203,22 @@ def test_a_resume_with_anything_else_is_refused_and_names_both_values(house, tmp
     config.model.source = str(other)
     with pytest.raises(FingerprintError, match="model was"):
         run(house, out, config, resume=True)
+
+
+def test_matching_chooses_the_rows_whose_gradients_agree_best_in_sum(house, tmp_path):
+    def agreement(uses):
+        run(house, tmp_path / "out", uses={"select": "top:8", **uses}, resume=(tmp_path / "out").exists())
+        chosen = load_rows(tmp_path / "out" / "selected.jsonl")
+        loaded = load_model(house / "model", device="cpu")
+        teacher = LinFiK(loaded.model, RapidGrad(4096))
+        template = Template.resolve("plain", loaded.tokenizer)
+        tokens = [
+            tokenize_rows(rows, loaded.tokenizer, template, 64) for rows in (load_rows(house / "task.jsonl"), chosen)
+        ]
+        gradients, along = teacher.fit(tokens[0], 0).gradients(tokens[1], 0)
+        return along.sum() / np.linalg.norm(gradients.sum(axis=0))
+
+    assert agreement({"diversity": "matching"}) > agreement({})
 
 
 def test_checkpoints_and_the_adam_aware_form_change_the_values(house, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rapidun.data import Template, collate, tokenize_rows
-from rapidun.errors import InputError
+from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, fit_preconditioner
 from rapidun.models import mean_answer_loss
 from rapidun.valuation import LinFiK, spearman
@@ -102,6 +102,18 @@ def test_a_sketch_stays_close_to_the_exact_values_and_a_wide_one_closer(model, t
     exact = LinFiK(model).fit(task, 0).values(rows, 0)
     far, near = (np.abs(LinFiK(model, RapidGrad(k)).fit(task, 0).values(rows, 0) - exact).max() for k in (64, 16_384))
     assert near < 0.05 < far
+
+
+def test_gradients_for_matching_give_the_mean_value_over_tasks(model, rows, task):
+    teacher = LinFiK(model, RapidGrad(512)).fit(task, 0, tasks=["b", "a", "b", "a", "b"])
+    gradients, along = teacher.gradients(rows, 0)
+    assert gradients.shape == (len(rows), 512)
+    np.testing.assert_allclose(np.linalg.norm(gradients, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(along, teacher.values(rows, 0).mean(axis=1), atol=1e-5)
+    with pytest.raises(ConfigError, match="sketch"):
+        LinFiK(model).fit(task, 0).gradients(rows, 0)
+    with pytest.raises(InputError, match="fit"):
+        LinFiK(model, RapidGrad(512)).gradients(rows, 0)
 
 
 def test_every_task_has_a_value_of_its_own_and_rows_of_a_task_may_stand_anywhere(model, rows, task):

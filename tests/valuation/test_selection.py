@@ -90,6 +90,35 @@ def test_facility_location_is_the_greedy_optimum_that_a_plain_search_finds():
     assert pick_diverse("facility", features, values, 8) == expected
 
 
+def test_matching_takes_the_row_that_brings_the_sum_nearest_to_the_task_at_every_step():
+    generator = np.random.default_rng(0)
+    gradients = generator.normal(size=(30, 8)).astype(np.float32)
+    gradients /= np.linalg.norm(gradients, axis=1, keepdims=True)
+    task = generator.normal(size=8)
+    task /= np.linalg.norm(task)
+    expected: list[int] = []
+    for _ in range(9):
+        sums = gradients + gradients[expected].sum(axis=0)
+        agree = sums @ task / np.linalg.norm(sums, axis=1)
+        agree[expected] = -2
+        expected.append(int(np.argmax(agree)))
+    assert pick_diverse("matching", gradients, gradients @ task, 9) == expected
+    assert sorted(pick_diverse("matching", gradients, gradients @ task, 99)) == list(range(30))
+
+
+def test_matching_prefers_rows_whose_errors_average_out_to_better_rows_that_err_alike():
+    generator = np.random.default_rng(1)
+    noisy, biased = np.zeros((20, 200)), np.zeros((20, 200))
+    noisy[:, 0], biased[:, 0] = 0.5, 0.6
+    noise = generator.normal(size=(20, 198))
+    noisy[:, 2:] = noise / np.linalg.norm(noise, axis=1, keepdims=True) * 0.75**0.5
+    biased[:, 1] = 0.8  # every one of them leads the same way past the task
+    rows = np.concatenate([noisy, biased])
+    picked = pick_diverse("matching", rows, rows[:, 0], 20)
+    assert np.mean(np.array(picked) < 20) > 0.8
+    assert set(choose(Selection("top", 20), rows[:, 0])) == set(range(20, 40))
+
+
 def test_a_shortlist_is_four_times_as_wide_and_never_narrower_than_the_selection():
     values = np.arange(100)[::-1]
     assert len(shortlist(Selection("top", 10), values)) == 40
@@ -106,5 +135,5 @@ def test_a_shortlist_is_four_times_as_wide_and_never_narrower_than_the_selection
 
 
 def test_an_unknown_method_is_named():
-    with pytest.raises(ConfigError, match="facility, mmr"):
+    with pytest.raises(ConfigError, match="facility, matching, mmr"):
         pick_diverse("magic", CLUSTERS, np.ones(7), 2)

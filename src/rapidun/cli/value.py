@@ -124,7 +124,10 @@ class UseOptions:
     diversity: Annotated[
         str | None,
         typer.Option(
-            "--diversity", help="facility or mmr: choose rows unlike each other, with --select.", rich_help_panel=_USE
+            "--diversity",
+            help="With --select: matching (rows whose gradients together point as the task's), facility or mmr (rows "
+            "unlike each other).",
+            rich_help_panel=_USE,
         ),
     ] = None
     by: Annotated[

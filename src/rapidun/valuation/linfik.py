@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from rapidun.data.batches import Batch, Example, collate, token_budget_batches
-from rapidun.errors import InputError
+from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import Collector, Exact, Sketch, make_collector
 from rapidun.gradients.collector import Normalization, Transform
 from rapidun.gradients.norms import divisors, row_norms
@@ -140,6 +140,32 @@ class LinFiK:
         total /= len(self._checkpoints)
         return total
 
+    def gradients(self, examples: Sequence[Example], pad_token_id: int) -> tuple[Values, Values]:
+        """Sketched gradients of rows at the model's own weights, and how far each goes along the tasks' mean direction.
+
+        Returns:
+            (rows, k) float32, as they are compared: of norm 1 where the similarity is the cosine; and (rows,) float32,
+            their inner products with the mean of the tasks' directions. ``pick_diverse("matching", ...)`` takes both.
+
+        Raises:
+            InputError: Before `fit`.
+            ConfigError: If the teacher is exact: whole gradients of many rows do not fit into memory.
+        """
+        if not self._directions:
+            raise InputError("LinFiK has no task yet: call fit with the task's rows first.")
+        if self._sketch is None:
+            raise ConfigError("gradients of many rows are kept as sketches: give this LinFiK a sketch.")
+        found = np.zeros((len(examples), self._directions[0].shape[1]), dtype=np.float32)
+        for places in token_budget_batches(examples, self._max_tokens):
+            batch = collate([examples[place] for place in places], pad_token_id)
+            found[places] = self._vectors(batch, self._sketch).cpu().numpy()
+        return found, found @ self._directions[0].mean(dim=0).cpu().numpy()
+
+    def _vectors(self, batch: Batch, sketch: Sketch) -> torch.Tensor:
+        """(rows, k) sketches of a batch, as they are compared."""
+        vectors = self._collector(batch, sketch)
+        return vectors / divisors(row_norms(vectors)) if self._similarity == "cosine" else vectors
+
     def _mean_gradients(
         self, examples: Sequence[Example], groups: torch.Tensor, pad_token_id: int, progress: Progress | None
     ) -> torch.Tensor:
@@ -159,8 +185,8 @@ class LinFiK:
 
     def _measure(self, directions: torch.Tensor) -> Callable[[Batch], torch.Tensor]:
         """A batch's (rows, tasks) inner products or cosines with the directions."""
-        if self._sketch is not None:
-            return _sketched(self._collector, self._sketch, directions, self._similarity)
+        if (sketch := self._sketch) is not None:
+            return lambda batch: self._vectors(batch, sketch) @ directions.T  # b k, t k -> b t
         projection = Projection(directions, self._collector.sizes, squares=self._layered)
         return _projected(self._collector, projection, layered=self._layered)
 
@@ -173,18 +199,6 @@ def _small_batches(examples: Sequence[Example], max_tokens: int, max_rows: int) 
     for places in token_budget_batches(examples, max_tokens):
         for start in range(0, len(places), max_rows):
             yield places[start : start + max_rows]
-
-
-def _sketched(
-    collector: Collector, sketch: Sketch, directions: torch.Tensor, similarity: Similarity
-) -> Callable[[Batch], torch.Tensor]:
-    def measure(batch: Batch) -> torch.Tensor:
-        vectors = collector(batch, sketch)
-        if similarity == "cosine":
-            vectors /= divisors(row_norms(vectors))
-        return vectors @ directions.T  # b k, t k -> b t
-
-    return measure
 
 
 def _projected(collector: Collector, projection: Projection, *, layered: bool) -> Callable[[Batch], torch.Tensor]:

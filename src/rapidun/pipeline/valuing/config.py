@@ -83,7 +83,7 @@ class Uses(_Section):
     """What is done with values; may differ from one run to the next over the same values."""
 
     select: str | None = Field(None, description="top:10%, top:500, budget:1e6tokens or threshold:0.2.")
-    diversity: str | None = Field(None, description="facility or mmr: choose good rows that are unlike each other.")
+    diversity: str | None = Field(None, description="facility, mmr: good rows unlike each other; matching: gradients.")
     by: str | None = Field(None, description="Column whose values share the value.")
     format: str = Field("jsonl", description="Of the values: jsonl, csv or parquet.")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.data import Rows
+from rapidun.errors import ConfigError
 from rapidun.files import write_jsonl
 from rapidun.gradients.targets import find_targets
 from rapidun.influence.checkpoints import read_checkpoint
@@ -27,8 +28,9 @@ from rapidun.pipeline.valuing.pool import Pool, survey, untokenisable
 from rapidun.pipeline.valuing.scoring import by_student, by_teacher
 from rapidun.pipeline.valuing.student import student_of
 from rapidun.pipeline.valuing.teacher import Teacher, targets_of
-from rapidun.pipeline.valuing.uses import use_values
+from rapidun.pipeline.valuing.uses import NO_GRADIENTS, use_values
 from rapidun.valuation.distil import check_sample
+from rapidun.valuation.diversity import MATCHING
 from rapidun.valuation.sampling import sample_size
 from rapidun.valuation.saved import load_student
 from rapidun.valuation.selection import check_diverse
@@ -54,7 +56,10 @@ def value(
         found = by_student(saved, teacher.pool, directory, config.student.part_rows, reporter, seen)
     facts = subject_facts(subject) | {"tracked": teacher.tracked}
     write_manifest(directory, facts, seed=config.seed, device=str(subject.loaded.device), fingerprints=marks)
-    return use_values(found, teacher.pool, uses, directory, tokenizer=tokenizer, seed=config.seed, reporter=reporter)
+    return use_values(
+        found, teacher.pool, uses, directory, tokenizer=tokenizer, seed=config.seed, reporter=reporter,
+        gradients=teacher.gradients,
+    )  # fmt: skip
 
 
 def _open(
@@ -97,6 +102,8 @@ def value_by_student(
 ) -> dict[str, Any]:
     """Value a pool with a saved student: no model, no task, forward only. Raises as `value`."""
     uses.check()
+    if uses.diversity == MATCHING:
+        raise ConfigError(NO_GRADIENTS)
     reporter.phase("check", "Reading rows and student")
     saved = load_student(student)
     pool = survey(candidates, config.data, reporter, by=uses.by)

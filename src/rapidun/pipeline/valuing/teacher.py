@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rapidun.data import Rows
 from rapidun.data.badrows import BadRow, raise_bad_rows
 from rapidun.errors import InputError
-from rapidun.gradients import Exact, Preconditioner, fit_preconditioner, load_preconditioner, make_collector
+from rapidun.gradients import Exact, Preconditioner, RapidGrad, fit_preconditioner, load_preconditioner, make_collector
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Reporter
@@ -23,6 +23,7 @@ from rapidun.valuation.linfik import LinFiK
 from rapidun.valuation.sampling import Ordinals, random_sample
 
 Values = npt.NDArray[np.float32]
+MATCHING_K = 4096
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,23 @@ class Teacher:
     def values(self, rows: Sequence[dict[str, Any]]) -> Values:
         """LinFiK of rows for every task."""
         return self._fitted.values(self.subject.tokenize(rows), self.subject.loaded.pad_token_id)
+
+    def gradients(self, ordinals: Ordinals) -> tuple[Ordinals, Values, Values]:
+        """The rows at these ordinals that can be tokenised, in the pool's order; their gradients, and along the tasks.
+
+        Gradients are sketched to `MATCHING_K` values, of norm 1, at the model's own weights; see `LinFiK.gradients`.
+        """
+        self.reporter.phase("match", f"Comparing gradients of {len(ordinals)} rows")
+        kept, rows = self.usable(np.sort(ordinals))
+        matcher = LinFiK(
+            self.subject.loaded.model,
+            RapidGrad(MATCHING_K, seed=self.config.seed),
+            targets=targets_of(self.config, self.files),
+            max_tokens=self.config.value.max_tokens,
+        )
+        pad = self.subject.loaded.pad_token_id
+        matcher.fit(self.subject.tokenize(self.task), pad, self._task_names)
+        return kept, *matcher.gradients(self.subject.tokenize([row for _, row in rows]), pad)
 
     def usable(self, ordinals: Ordinals) -> tuple[Ordinals, list[Numbered]]:
         """The rows at these ordinals that can be tokenised.

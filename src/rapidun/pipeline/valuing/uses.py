@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.config import Uses
 from rapidun.pipeline.valuing.pool import Pool
 from rapidun.report import write_report
-from rapidun.valuation.diversity import pick_diverse
+from rapidun.valuation.diversity import MATCHING, pick_diverse
 from rapidun.valuation.features import HashedText, texts_of
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_values
 from rapidun.valuation.selection import Ordinals, Selection, choose, choose_diverse, shortlist
@@ -32,6 +32,11 @@ from rapidun.valuation.shares import Shares
 SELECTED = "selected.jsonl"
 _SHOWN, _BINS, _PREVIEW = 10, 40, 2000
 _AT_ONCE = 4096
+NO_GRADIENTS = (
+    "--diversity matching compares gradients, and a saved student has none: give --model and --task-data, or choose "
+    "facility or mmr."
+)
+Gradients = Callable[[Ordinals], tuple[Ordinals, npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 _NOWHERE = "(none)"  # rows without a value in the column that names the source
 
 
@@ -61,6 +66,7 @@ def use_values(
     tokenizer: str | None,
     seed: int,
     reporter: Reporter,
+    gradients: Gradients | None = None,
 ) -> dict[str, Any]:
     """Write ``values.*``, ``selected.jsonl`` and ``valuation.json``; returns what the last one holds.
 
@@ -72,9 +78,11 @@ def use_values(
         tokenizer: The teacher's ``tokenizer.json``, for a budget in tokens.
         seed: Of the bootstrap.
         reporter: Told the phase.
+        gradients: Of rows by ordinal, see `Teacher.gradients`; for a selection by matching.
 
     Raises:
-        ConfigError: If a budget is asked for and there is no tokenizer, or too many diverse rows are.
+        ConfigError: If a budget is asked for and there is no tokenizer, or matching and there are no gradients, or too
+            many diverse rows.
     """
     reporter.phase("use", "Writing values")
     values = read_column(found.parts, "value").astype(np.float32)
@@ -82,7 +90,7 @@ def use_values(
     selection, tokens = uses.selection, None
     if selection is not None and selection.kind == "budget":
         tokens = count_tokens(pool, tokenizer)
-    chosen = None if selection is None else _chosen(selection, uses.diversity, pool, values, tokens)
+    chosen = None if selection is None else _chosen(selection, uses.diversity, pool, values, tokens, gradients)
     read = _read_through(pool, values, chosen, uses, directory.path, seed)
     record: dict[str, Any] = {
         "kind": found.kind,
@@ -138,13 +146,19 @@ def _chosen(
     pool: Pool,
     values: npt.NDArray[np.float32],
     tokens: npt.NDArray[np.int64] | None,
+    gradients: Gradients | None,
 ) -> Ordinals:
     if diversity is None:
         return choose(selection, values, tokens)
     candidates = shortlist(selection, values, tokens)
-    features = _features(pool, candidates)
+    if diversity == MATCHING:
+        if gradients is None:
+            raise ConfigError(NO_GRADIENTS)
+        candidates, features, numbers = gradients(candidates)
+    else:
+        features, numbers = _features(pool, candidates), values[candidates]
     count = selection.count(pool.count) if selection.kind == "top" else len(candidates)
-    picked = pick_diverse(diversity, features, values[candidates], count)
+    picked = pick_diverse(diversity, features, numbers, count)
     return choose_diverse(selection, candidates, picked, tokens)
 
 
