@@ -90,7 +90,7 @@ def teacher_values(case: Case) -> list[float]:
 
 
 def matched(case: Case, candidates: np.ndarray, count: int) -> list[int]:
-    """Those of the candidates whose gradients together point as the task's does, as ``--diversity matching`` finds them."""
+    """Those of the candidates whose gradients together point as the task's does: ``--diversity matching``."""
     loaded = case.model()
     teacher = LinFiK(loaded.model, RapidGrad(MATCHING_K, seed=case.seed), max_tokens=4096)
     teacher.fit(case.tokens(loaded, case.rows("task")), loaded.pad_token_id)
@@ -241,9 +241,10 @@ def main() -> None:
         f"parts, and {code:.0%} code (there is no more of that length); task and",
         "validation: held-out Wikipedia. stories260K (0.26 M parameters) is trained on the chosen tenth for",
         f"{EPOCHS} epochs, {_steps(rows)} steps of {BATCH} rows. `below random`: random's loss minus this one, in each",
-        "seed; `of the teacher's gain`: a student's mean gain over random as a share of the teacher's, both with matching or",
-        "both without. Matching (`--diversity matching`) chooses rows whose gradients *together* point as the task's does, as",
-        "facility (`--diversity facility`) among the best four times as many rows, or in the whole pool. Mean and 95% t",
+        "seed; `of the teacher's gain`: a student's mean gain over random as a share of the teacher's, both with",
+        "matching or both without. Matching (`--diversity matching`) chooses rows whose gradients *together* point as",
+        "the task's does, as facility (`--diversity facility`) among the best four times as many rows, or in the whole",
+        "pool. Mean and 95% t",
         f"interval over seeds {', '.join(map(str, arguments.seeds))}.", "",
         *table(["chosen by", "validation loss", "below random", "of the teacher's gain", "of it Wikipedia",
                 "shuffled Wikipedia"], lines),
