@@ -37,6 +37,12 @@ def test_what_was_not_asked_for_leaves_no_trace(tmp_path):
     assert "saved without what it did" in page_of(make_valuation(tmp_path / "bare", kind="student", student=bare))
 
 
+@pytest.mark.parametrize(("how", "said"), [("mmr", "unlike each other (mmr)"), ("matching", "sum of their gradients")])
+def test_it_says_how_rows_were_chosen(tmp_path, how, said):
+    selection = {**valuation()["selection"], "diversity": how}
+    assert said in page_of(make_valuation(tmp_path, selection=selection))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -76,8 +76,10 @@ def _selection(found: Record) -> str:
     if chosen.number("rows"):
         parts.append(f"mean value {formats.number(chosen.number('mean'))}")
         parts.append(f"least value {formats.number(chosen.number('least'))}")
-    if chosen.text("diversity"):
-        parts.append(f"chosen unlike each other ({chosen.text('diversity')})")
+    if how := chosen.text("diversity"):
+        parts.append(
+            "chosen by the sum of their gradients" if how == "matching" else f"chosen unlike each other ({how})"
+        )
     return ", ".join(parts) + f"; they are in {chosen.text('file')}."
 
 
