@@ -89,13 +89,28 @@ def teacher_values(case: Case) -> list[float]:
     return found
 
 
-def matched(case: Case, candidates: np.ndarray, count: int) -> list[int]:
-    """Those of the candidates whose gradients together point as the task's does: ``--diversity matching``."""
+def agreement(case: Case) -> dict[str, list[float]]:
+    """Of each kind: the mean of its rows' cosines with the task, and the cosine of their sum."""
     loaded = case.model()
+    gradients, along = _gradients(case, loaded, case.pool)
+    kinds = np.array([row["kind"] for row in case.pool])
+    return {
+        kind: [float(along[here].mean()), float(along[here].sum() / np.linalg.norm(gradients[here].sum(axis=0)))]
+        for kind in KINDS
+        if (here := kinds == kind).any()
+    }
+
+
+def _gradients(case: Case, loaded: LoadedModel, rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
     teacher = LinFiK(loaded.model, RapidGrad(MATCHING_K, seed=case.seed), max_tokens=4096)
     teacher.fit(case.tokens(loaded, case.rows("task")), loaded.pad_token_id)
-    rows = case.tokens(loaded, [case.pool[i] for i in candidates])
-    return [int(candidates[i]) for i in pick_diverse(MATCHING, *teacher.gradients(rows, loaded.pad_token_id), count)]
+    return teacher.gradients(case.tokens(loaded, rows), loaded.pad_token_id)
+
+
+def matched(case: Case, candidates: np.ndarray, count: int) -> list[int]:
+    """Those of the candidates whose gradients together point as the task's does: ``--diversity matching``."""
+    found = _gradients(case, case.model(), [case.pool[i] for i in candidates])
+    return [int(candidates[i]) for i in pick_diverse(MATCHING, *found, count)]
 
 
 def facility(case: Case, candidates: np.ndarray, values: np.ndarray, count: int) -> list[int]:
@@ -248,6 +263,15 @@ def main() -> None:
         f"interval over seeds {', '.join(map(str, arguments.seeds))}.", "",
         *table(["chosen by", "validation loss", "below random", "of the teacher's gain", "of it Wikipedia",
                 "shuffled Wikipedia"], lines),
+    ]  # fmt: skip
+    agreements = [kept(NAME, {"seed": seed, "size": arguments.pool, "characters": CHARACTERS, "task": TASK,
+                              "agreement": MATCHING_K}, lambda seed=seed: agreement(Case(seed, arguments.pool)))
+                  for seed in arguments.seeds]  # fmt: skip
+    text += [
+        "Cosines with the task's gradient, of each kind of row: the mean over rows, by which LinFiK ranks, and that of",
+        "the sum of all of them.", "",
+        *table(["rows", "mean of the cosines", "cosine of the sum"],
+               [[kind, *(interval([one[kind][n] for one in agreements]) for n in (0, 1))] for kind in KINDS]),
     ]  # fmt: skip
     write_section("selection", text)
 
