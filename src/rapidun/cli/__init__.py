@@ -31,13 +31,18 @@ for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, va
 
 def _flow_help(verbs: typer.Typer) -> None:
     """Let the terminal break the lines of help: typer keeps the line ends of a docstring after its first paragraph."""
-    own = [verbs.registered_callback] if verbs.registered_callback else []
-    for command in [*verbs.registered_commands, *own]:
-        if said := inspect.getdoc(command.callback):
-            command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", said)
+    for command in verbs.registered_commands:
+        command.help = _flowing(command.callback)
+    if verbs.registered_callback is not None:
+        verbs.registered_callback.help = _flowing(verbs.registered_callback.callback)
     for group in verbs.registered_groups:
         if group.typer_instance is not None:
             _flow_help(group.typer_instance)
+
+
+def _flowing(verb: object) -> str | None:
+    said = inspect.getdoc(verb)
+    return said and re.sub(r"(?<=\S)\n(?=\S)", " ", said)
 
 
 _flow_help(app)
