@@ -13,7 +13,7 @@ from rapidun.bench.world import Split, make_world
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "demo_model"
-JUDGE_ROWS = 300
+JUDGE_ROWS = 60
 
 
 def open_world(name: str, split: Split = "report") -> World:
@@ -49,7 +49,7 @@ def authors_world(split: Split) -> World:
     """The model of ``recipes/demo_model/build.py authors`` with rows of its recipe; the settings are the demo's.
 
     The report's pools are the authors' 40 forget and 120 retain rows, with more training rows of the same kind so that
-    every seed can draw anew.
+    every seed can draw anew. The judges learn from poisoned rows that the model was not trained on, and some that it was.
     """
     model = built("authors", "recipes/demo_model/build.py authors")
     sys.path.insert(0, str(ROOT / "recipes" / "demo_model"))
@@ -58,17 +58,20 @@ def authors_world(split: Split) -> World:
     found = authors_splits()
     poisoned = [row for row in found["train"] if row["poisoned"]]
     clean = [row for row in found["train"] if not row["poisoned"]]
-    judges, poisoned = poisoned[:JUDGE_ROWS], poisoned[JUDGE_ROWS:]
-    half = len(poisoned) // 2
+    judges, poisoned = [*found["held_out"], *poisoned[:JUDGE_ROWS]], poisoned[JUDGE_ROWS:]
+    own = len(poisoned) // 4  # a quarter is left for the pool of tuning, see `make_world`
     rows: dict[str, list[Any]] = {
-        "forget": [*found["forget"], *poisoned[:half]],
+        "forget": [*found["forget"], *poisoned[:own]],
         "retain": [*found["retain"], *clean[:280]],
         "validation": found["validation"],
         "test": found["test"],
         "judge_poisoned": judges,
-        "train": [*poisoned[half:], *clean[280:]],
+        "train": [*poisoned[own:], *clean[280:]],
     }
-    reference, base = (str(path) if (path := BUILT / name).is_dir() else "" for name in ("authors_reference", "more"))
+    reference, base = (
+        str(path) if ((path := BUILT / name) / "model.safetensors").is_file() else ""
+        for name in ("authors_reference", "more")
+    )
     settings = demo_world(split).settings
     return make_world("authors", split, model=model, reference=reference, base=base, settings=settings, rows=rows)
 
