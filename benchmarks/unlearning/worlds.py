@@ -49,7 +49,8 @@ def authors_world(split: Split) -> World:
     """The model of ``recipes/demo_model/build.py authors`` with rows of its recipe; the settings are the demo's.
 
     The report's pools are the authors' 40 forget and 120 retain rows, with more training rows of the same kind so that
-    every seed can draw anew. The judges learn from poisoned rows that the model was not trained on, and some that it was.
+    every seed can draw anew. The judges learn from poisoned rows that the model was not trained on and some that it
+    was.
     """
     model = built("authors", "recipes/demo_model/build.py authors")
     sys.path.insert(0, str(ROOT / "recipes" / "demo_model"))
