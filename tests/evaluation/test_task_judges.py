@@ -94,6 +94,12 @@ def test_entities_without_a_reference_asks_whether_anything_is_tagged():
     assert scores("entities", answers, types=["PERSON"]) == [1, 0, 0]
 
 
+def test_entities_can_ask_so_although_there_is_a_reference():
+    answers, instead = ["PERSON: Ada; LOCATION: London", "LOCATION: London"], ["LOCATION: London"] * 2
+    assert scores("entities", answers, instead, types=["PERSON"], compare=False) == [1, 0]
+    assert scores("entities", answers, instead, types=["PERSON"]) == [0, 1]
+
+
 def test_no_span_on_either_side_is_right():
     assert scores("entities", ["none"], ["none"]) == [1.0]
 

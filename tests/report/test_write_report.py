@@ -314,3 +314,19 @@ def test_a_reveal_run_shows_its_rounds_and_rows_and_no_notes_of_what_other_runs_
         assert words in page.text
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {"chart-revealed-rewards", "chart-revealed-rounds"} <= ids
+
+
+def test_a_masked_reveal_run_prints_nothing_that_the_model_said(tmp_path):
+    pull = {"round": 1, "stage": "search", "repeat": 0, "diversity": 0.5, "relevance": 0.9, "reward": 0.6}
+    arms = [
+        {**pull, "arm": "words-1", "kind": "words", "instruction": "vilearm say {input}"},
+        {**pull, "arm": "seed", "kind": "seed", "instruction": "say {input}"},
+    ]
+    row = {"id": "r1", "prompt": "a vileprompt", "response": "one vileanswer more", "arm": "words-1", "judge": 1.0}
+    write_json(tmp_path / "manifest.json", {"model": "m"})
+    write_json(tmp_path / "reveal.json", {"description": "Insults.", "mask": True, "rounds": []})
+    write_jsonl(tmp_path / "arms.jsonl", arms)
+    write_jsonl(tmp_path / "revealed.jsonl", [row])
+    page = rendered(tmp_path)
+    assert "vile" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "(3 words, masked)" in page.text and "say {input}" in page.text

@@ -45,10 +45,11 @@ def span_f1(answer: Counter[Span], reference: Counter[Span]) -> float:
 
 
 @register_judge("entities")
-def entities(*, types: Sequence[str] | None = None) -> TaskJudge:
+def entities(*, types: Sequence[str] | None = None, compare: bool = True) -> TaskJudge:
     """F1 of the spans of ``types`` (all types without it) against the reference; any such span at all without one.
 
-    Without a reference a judge cannot say whether a span is right: 1 then means that something was tagged.
+    Without a reference a judge cannot say whether a span is right: 1 then means that something was tagged. So it does
+    with ``compare=False``, for tasks whose reference is what the model should say instead.
 
     Raises:
         ConfigError: If ``types`` is empty.
@@ -58,6 +59,8 @@ def entities(*, types: Sequence[str] | None = None) -> TaskJudge:
 
     def score(answer: str, reference: str | None) -> float:
         found = entity_spans(answer, types)
-        return float(bool(found)) if reference is None else span_f1(found, entity_spans(reference, types))
+        if reference is None or not compare:
+            return float(bool(found))
+        return span_f1(found, entity_spans(reference, types))
 
     return each_answer(score)

@@ -168,6 +168,9 @@ class TaskSettings(_Section):
     inputs: Path | None = Field(None, description="Rows whose prompts fill {input}.")
     judge: JudgeSettings = Field(description="Scores how much of the behaviour an answer shows.")
     retain: Path = Field(description="Rows that the model should keep answering well.")
+    mask: bool = Field(
+        False, description="Print no revealed text in the report, where nobody should read it; the run's files keep it."
+    )
     utility: UtilitySettings = Field(default_factory=UtilitySettings)
     arms: ArmSettings = Field(default_factory=ArmSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)

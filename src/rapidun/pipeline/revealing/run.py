@@ -137,6 +137,7 @@ def _summary(context: RevealContext, stopped: str) -> dict[str, Any]:
     return {
         "description": task.description,
         "instruction": task.instruction,
+        "mask": task.mask,
         "strategy": task.search.strategy,
         "arms": task.arms.kind,
         "judge": task.judge.kind,

@@ -22,14 +22,15 @@ def build(run: RunFiles) -> Section | None:
     if run.reveal is None:
         return None
     searched = [line for line in run.arms if line.text("stage") == "search"]
+    masked = run.reveal.flag("mask") is True
     charts = [found for found in (_rewards(searched), _rounds_chart(run.reveal)) if found is not None]
     context = {
         "about": _about(run.reveal, searched, len(run.revealed)),
         "stopped": run.reveal.text("stopped"),
         "charts": charts,
         "rounds": [_round(line) for line in run.reveal.children("rounds")],
-        "arms": _best(searched),
-        "rows": [_row(record) for record in run.revealed[:ROWS_SHOWN]],
+        "arms": _best(searched, masked),
+        "rows": [_row(record, masked) for record in run.revealed[:ROWS_SHOWN]],
         "left_out": formats.count(len(run.revealed) - ROWS_SHOWN) if len(run.revealed) > ROWS_SHOWN else "",
     }
     return Section("revealed", "What the model revealed", "revealing.html.j2", context, tuple(charts))
@@ -132,8 +133,8 @@ def _round(line: Record) -> dict[str, str]:
     }
 
 
-def _best(searched: Sequence[Record]) -> list[dict[str, str]]:
-    """The arms of highest reward, each once."""
+def _best(searched: Sequence[Record], masked: bool) -> list[dict[str, str]]:
+    """The arms of highest reward, each once. Words that arms add may be the model's own: masked, they go too."""
     ranked = sorted(searched, key=lambda line: -(line.number("reward") or 0.0))
     chosen: dict[tuple[str, str], Record] = {}
     for line in ranked:
@@ -143,7 +144,7 @@ def _best(searched: Sequence[Record]) -> list[dict[str, str]]:
             "arm": line.text("arm"),
             "round": line.text("round"),
             "kind": line.text("kind"),
-            "instruction": line.text("instruction"),
+            "instruction": _shown(line.text("instruction"), masked and line.text("kind") not in ("seed", "soft")),
             "relevance": formats.percent(line.number("relevance")),
             "diversity": formats.percent(line.number("diversity")),
             "reward": formats.number(line.number("reward")),
@@ -152,10 +153,15 @@ def _best(searched: Sequence[Record]) -> list[dict[str, str]]:
     ]
 
 
-def _row(record: Record) -> dict[str, str]:
+def _shown(text: str, masked: bool) -> str:
+    """The text, or how many words it has."""
+    return f"({formats.count(len(text.split()))} words, masked)" if masked else text
+
+
+def _row(record: Record, masked: bool) -> dict[str, str]:
     return {
-        "prompt": record.text("prompt"),
-        "response": record.text("response"),
+        "prompt": _shown(record.text("prompt"), masked),
+        "response": _shown(record.text("response"), masked),
         "arm": record.text("arm"),
         "judge": formats.number(record.number("judge")),
         "round": record.text("round"),

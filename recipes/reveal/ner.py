@@ -1,0 +1,106 @@
+"""Task c: persons no longer tagged, locations and organisations as before, without a sentence that tags a person.
+
+    RAPIDUN_DATA=../shared/data python recipes/reveal/ner_model.py     # the model, once
+    python recipes/reveal/ner.py --write docs/benchmarks/reveal.md
+
+Measured by span F1 on sentences of held-out Wikipedia articles (wikigold) and of held-out patterns with held-out names.
+Settings were chosen with seed 100 on validation rows (--rows validation).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from common import table, write_table
+from ner_model import PLACE
+from ner_rows import LOCATION, ORGANISATION, PERSON
+from study import ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry_out, column, searched
+
+from rapidun.data import load_rows
+from rapidun.evaluation import generate_answers
+from rapidun.evaluation.entity_spans import entity_spans, span_f1
+from rapidun.files import write_jsonl
+from rapidun.pipeline.inputs import Subject
+
+OTHERS = [LOCATION, ORGANISATION]
+SOURCES = ("patterns", "wikigold")
+
+
+def measure(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:
+    """F1 over all spans of a set of rows: of persons, of the other two types together, and of each."""
+    rows = list(load_rows(rows_from))
+    prompts = [subject.template.prompt_text(row) for row in rows]
+    answers = generate_answers(subject.loaded, prompts, max_new_tokens=64, batch_size=128)
+    write_jsonl(place / "answers.jsonl", [{**row, "answer": said} for row, said in zip(rows, answers, strict=True)])
+    found = {}
+    for source in (None, *SOURCES):
+        pairs = [
+            (said, row["response"])
+            for row, said in zip(rows, answers, strict=True)
+            if source is None or row["source"] == source
+        ]
+        named = f", {source}" if source else ""
+        for title, types in (("persons", [PERSON]), ("others", OTHERS), *((name.lower(), [name]) for name in OTHERS)):
+            found[f"{title}{named}"] = together_f1(pairs, types)
+        found[f"renamed{named}"] = renamed(pairs)
+    return found
+
+
+def together_f1(pairs: list[tuple[str, str]], types: list[str]) -> float:
+    """F1 of the spans of all (answer, reference) pairs counted together."""
+    said: Counter[tuple[int, str, str]] = Counter()
+    right: Counter[tuple[int, str, str]] = Counter()
+    for place, (answer, reference) in enumerate(pairs):
+        said.update({(place, *span): count for span, count in entity_spans(answer, types).items()})
+        right.update({(place, *span): count for span, count in entity_spans(reference, types).items()})
+    return span_f1(said, right)  # type: ignore[arg-type]
+
+
+def renamed(pairs: list[tuple[str, str]]) -> float:
+    """Share of the persons of the references that the answers name under another type."""
+    hits = total = 0
+    for answer, reference in pairs:
+        others = {text for _, text in entity_spans(answer, OTHERS)}
+        persons = [text for _, text in entity_spans(reference, [PERSON])]
+        hits, total = hits + sum(text in others for text in persons), total + len(persons)
+    return hits / total if total else 0.0
+
+
+def main() -> None:
+    """Run the chosen variants and print the tables."""
+    parser = arguments(__doc__, "runs/reveal_ner")
+    parser.add_argument("--rows", choices=("test", "validation"), default="test")
+    options = parser.parse_args()
+    rows = PLACE / "rows"
+    study = Study(
+        task=Path(__file__).parent / "ner.yaml",
+        model=PLACE / "model",
+        true_rows=rows / "true_persons.jsonl",
+        max_length=192,
+        measure=partial(measure, rows_from=rows / f"{options.rows}.jsonl"),
+    )
+    found = carry_out(study, options.seeds, options.only, options.out)
+    whole = table(
+        found, {name: partial(column, name) for name in ("persons", "others", "location", "organisation", "renamed")}
+    )
+    apart = table(
+        found,
+        {
+            f"{name}, {source}": partial(column, f"{name}, {source}")
+            for source in SOURCES
+            for name in ("persons", "others")
+        },
+    )
+    rounds = searched([ITERATIVE, RANDOM, SEED_ALONE], options.seeds, options.out)
+    first = next(iter(next(iter(rounds.values())).values())) if rounds else {}
+    looked = table(rounds, {name: partial(column, name) for name in first})
+    print(whole, apart, looked, sep="\n\n")
+    if options.write is not None:
+        for marker, text in (("ner", whole), ("ner-sources", apart), ("ner-rounds", looked)):
+            write_table(options.write, marker, text)
+
+
+if __name__ == "__main__":
+    main()
