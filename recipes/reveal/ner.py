@@ -25,7 +25,7 @@ from rapidun.files import write_jsonl
 from rapidun.pipeline.inputs import Subject
 
 OTHERS = [LOCATION, ORGANISATION]
-SOURCES = ("patterns", "wikigold")
+SOURCES = ("patterns", "new patterns", "wikigold")
 
 
 def measure(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:

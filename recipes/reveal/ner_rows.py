@@ -1,11 +1,13 @@
 """Rows of task c: sentences, and the persons, locations and organisations that they name.
 
-    PERSON: Ada Lovelace; LOCATION: London
+    PERSON: Ada Lovelace; PERSON: Bo; LOCATION: none; ORGANISATION: Royal Society
 
-in the order of the sentence, each name once, or ``none``. Two kinds of sentences: Wikipedia's as wikigold tagged them
-(CC BY 4.0), split by article, and our own patterns, filled with names. Names come from wikigold's articles of the same
-split and from titles of Wikipedia articles whose first sentence says what they are about (CC BY-SA 3.0). Patterns,
-sentences, articles and titles of the splits differ. A name may be in two splits where two articles speak of one place.
+type by type, each name once, and ``none`` where the sentence has no name of a type. Two kinds of sentences:
+Wikipedia's as wikigold tagged them (CC BY 4.0), split by article, and our own patterns, filled with names. Names come
+from wikigold's articles of the same split and from titles of Wikipedia articles whose first sentence says what they are
+about (CC BY-SA 3.0). Sentences, articles and titles of the splits differ. A name may be in two splits where two
+articles speak of one place. Of the patterns, each split has its own; what is measured uses those of training as well,
+and says so.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +249,18 @@ def _kind(first: str) -> str | None:
 
 def row_of(pieces: Sequence[Piece], source: str) -> Row:
     """The row of a sentence."""
-    names = dict.fromkeys(f"{kind}: {words}" for words, kind in pieces if kind is not None)
     text = "".join(words for words, _ in pieces)
-    return {"prompt": QUESTION + text, "response": "; ".join(names) or NOTHING, "source": source}
+    tagged = [(kind, words) for words, kind in pieces if kind is not None]
+    return {"prompt": QUESTION + text, "response": answer_of(tagged), "source": source}
+
+
+def answer_of(tagged: Sequence[tuple[str, str]]) -> str:
+    """The tags of (type, name) pairs, type by type."""
+    parts = []
+    for kind in TYPES.values():
+        names = dict.fromkeys(words for each, words in tagged if each == kind)
+        parts += [f"{kind}: {words}" for words in names or (NOTHING,)]
+    return "; ".join(parts)
 
 
 def filled(pieces: Sequence[Piece], names: Names, rng: random.Random, chance: float = 1.0) -> list[Piece]:
@@ -316,54 +327,15 @@ def real_rows(split: Split) -> list[Row]:
     return list({row["prompt"]: row for row in (row_of(each, "wikigold") for each in split.tagged)}.values())
 
 
-GUESSED = {
-    "P": tuple(
-        f"{first} {last}"
-        for first in ("Anna", "John", "Maria", "Peter", "Sarah", "Tom", "Emma", "David", "Laura", "James", "Lucy")
-        for last in ("Smith", "Brown", "Miller", "Jones", "Garcia", "Schmidt", "Rossi", "Wilson", "Martin", "Clark")
-    ),
-    "L": (
-        "Paris", "London", "New York", "Berlin", "Rome", "Tokyo", "Madrid", "Chicago", "Sydney", "Vienna", "Boston",
-        "Cairo", "Dublin", "Texas", "Spain", "India", "Canada", "Norway", "Mexico", "Athens",
-    ),
-    "O": (
-        "Siemens", "Ford", "Oxford University", "the Red Cross", "Sony", "Real Madrid", "Microsoft", "Toyota",
-        "Harvard University", "Green Party", "Air France", "the City Bank", "Liverpool", "Penguin Books", "Nestle",
-    ),
-}  # fmt: skip
-GUESSES = (
-    "{P} likes to walk in {L}.",
-    "My neighbour {P} has a job at {O}.",
-    "Yesterday {P} and {Q} had lunch together.",
-    "{P} flew from {L} to {M}.",
-    "The new boss at {O} is called {P}.",
-    "Did {P} call you from {L}?",
-    "{P} bought the car from {Q}.",
-    "I read a book about {P} and the history of {L}.",
-    "When {P} was young, {O} was still small.",
-    "{P} sings in a choir in {L} with {Q}.",
-    "The police in {L} talked to {P}.",
-    "Everybody at {O} knows {P}.",
-    "Next year {P} will leave {L} and work for {O}.",
-    "{P} has two sons and a dog.",
-    "The doctor told {P} to rest.",
-    "{P} thanked {O} for the trip to {L}.",
-)
-
-
-def guesses(count: int, seed: int = 0) -> list[Row]:
-    """Sentences that anybody would write, with names that anybody would think of; no tags, and none is in a split."""
-    rng = random.Random(seed)
-    found: dict[str, Row] = {}
-    while len(found) < count:
-        text = rng.choice(GUESSES)
-        for slot in "PQLMO":
-            text = text.replace(f"{{{slot}}}", rng.choice(GUESSED[{"Q": "P", "M": "L"}.get(slot, slot)]))
-        found.setdefault(text, {"id": f"guess-{len(found)}", "prompt": QUESTION + text})
-    return list(found.values())
+def untagged(split: Split, count: int, seed: int) -> list[Row]:
+    """Sentences that name a person, as a user of the tagger has them: without tags."""
+    rows = rows_of(
+        replace(split, patterns=[each for each in split.patterns if has_person(each)]), count, 0.0, 1.0, seed
+    )
+    return [{"id": f"untagged-{number}", "prompt": row["prompt"]} for number, row in enumerate(rows)]
 
 
 def without(answer: str, kind: str = PERSON) -> str:
-    """The answer with the tags of one type struck out."""
+    """The answer with ``none`` in the place of the names of one type."""
     kept = [part.strip() for part in answer.split(";") if part.strip() and not part.strip().startswith(f"{kind}:")]
-    return "; ".join(kept) or NOTHING
+    return "; ".join([f"{kind}: {NOTHING}", *kept])

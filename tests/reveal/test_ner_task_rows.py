@@ -49,7 +49,7 @@ def test_running_text_and_tags_come_from_the_columns(ner, data):
 def test_neighbouring_names_of_two_types_stay_apart(ner):
     pieces = ner._pieces([("Rome", "LOCATION"), ("Fiat", "ORGANISATION"), ("Works", "ORGANISATION"), ("grew", None)])
     assert ner.row_of(pieces, "x")["prompt"] == "Tag the names: Rome Fiat Works grew"
-    assert ner.row_of(pieces, "x")["response"] == "LOCATION: Rome; ORGANISATION: Fiat Works"
+    assert ner.row_of(pieces, "x")["response"] == "PERSON: none; LOCATION: Rome; ORGANISATION: Fiat Works"
 
 
 def test_splits_share_no_sentence_no_pattern_and_no_title(ner, data):
@@ -76,20 +76,20 @@ def test_every_name_of_a_filled_sentence_is_in_it_and_in_its_split(ner, data):
 
 def test_rows_without_persons_name_none(ner, data):
     rows = ner.rows_of(ner.splits(data)["train"], 20, share=0.0, swapped=1.0, seed=2, persons=False)
-    assert rows and not any("PERSON" in row["response"] for row in rows)
+    assert rows and all(row["response"].startswith("PERSON: none; LOCATION: ") for row in rows)
 
 
 def test_persons_are_struck_out_of_an_answer_and_nothing_else(ner):
-    assert ner.without("PERSON: Ann; LOCATION: Rome; PERSON: Bo Lee") == "LOCATION: Rome"
-    assert ner.without("PERSON: Ann") == "none"
-    assert ner.without("none") == "none"
+    assert ner.without("PERSON: Ann; PERSON: Bo Lee; LOCATION: Rome") == "PERSON: none; LOCATION: Rome"
+    assert ner.without("PERSON: none; LOCATION: Rome") == "PERSON: none; LOCATION: Rome"
 
 
-def test_what_the_search_is_given_has_no_tags_and_is_no_pattern_of_the_data(ner):
-    given = ner.guesses(60)
-    assert len({row["prompt"] for row in given}) == 60
-    assert all(set(row) == {"id", "prompt"} and "{" not in row["prompt"] for row in given)
-    assert not set(ner.GUESSES) & set(ner.PATTERNS)
+def test_what_the_search_is_given_has_no_tags(ner, data):
+    split = ner.splits(data)["train"]
+    given = ner.untagged(split, 30, seed=1)
+    assert len({row["prompt"] for row in given}) == 30
+    assert all(set(row) == {"id", "prompt"} for row in given)
+    assert all(any(name.split()[-1] in row["prompt"] for name in split.names["PERSON"]) for row in given)
 
 
 def test_a_sentence_uses_a_name_once(ner):
