@@ -13,15 +13,15 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from common import table, write_table
+from common import place_of, table, write_table
 from ner_model import PLACE
 from ner_rows import LOCATION, ORGANISATION, PERSON
-from study import ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry_out, column, searched
+from study import BEFORE, ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry_out, column, searched
 
 from rapidun.data import load_rows
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.entity_spans import entity_spans, span_f1
-from rapidun.files import write_jsonl
+from rapidun.files import read_jsonl, write_jsonl
 from rapidun.pipeline.inputs import Subject
 
 OTHERS = [LOCATION, ORGANISATION]
@@ -68,6 +68,23 @@ def renamed(pairs: list[tuple[str, str]]) -> float:
     return hits / total if total else 0.0
 
 
+def where_lost(names: list[str], seeds: list[int], out: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """F1 of the other types apart in sentences that name a person and in those that name none (known patterns)."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in names:
+        for seed in seeds[:1] if name == BEFORE else seeds:
+            rows = read_jsonl(out / "measured" / place_of(name, seed, out).name / "answers.jsonl")
+            pairs: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+            for row in rows:
+                if row["source"] == SOURCES[0]:
+                    pairs[bool(entity_spans(row["response"], [PERSON]))].append((row["answer"], row["response"]))
+            found.setdefault(name, {})[str(seed)] = {
+                "others where a person is named": together_f1(pairs[True], OTHERS),
+                "others where none is": together_f1(pairs[False], OTHERS),
+            }
+    return found
+
+
 def main() -> None:
     """Run the chosen variants and print the tables."""
     parser = arguments(__doc__, "runs/reveal_ner")
@@ -82,23 +99,20 @@ def main() -> None:
         measure=partial(measure, rows_from=rows / f"{options.rows}.jsonl"),
     )
     found = carry_out(study, options.seeds, options.only, options.out)
-    whole = table(
-        found, {name: partial(column, name) for name in ("persons", "others", "location", "organisation", "renamed")}
-    )
-    apart = table(
-        found,
-        {
-            f"{name}, {source}": partial(column, f"{name}, {source}")
-            for source in SOURCES
-            for name in ("persons", "others")
-        },
-    )
+    shown = ("persons", "others", "location", "organisation", "renamed")
+    whole = table(found, {name: partial(column, f"{name}, patterns") for name in shown})
+    kinds = {f"{name}, {source}": f"{name}, {source}" for source in SOURCES[1:] for name in shown[:2]}
+    kinds |= {f"{name}, all three": name for name in shown[:2]}
+    apart = table(found, {title: partial(column, key) for title, key in kinds.items()})
+    lost = where_lost(list(found), options.seeds, options.out)
+    where = table(lost, {name: partial(column, name) for name in next(iter(lost[BEFORE].values()))})
     rounds = searched([ITERATIVE, RANDOM, SEED_ALONE], options.seeds, options.out)
     first = next(iter(next(iter(rounds.values())).values())) if rounds else {}
     looked = table(rounds, {name: partial(column, name) for name in first})
-    print(whole, apart, looked, sep="\n\n")
+    print(whole, where, apart, looked, sep="\n\n")
     if options.write is not None:
-        for marker, text in (("ner", whole), ("ner-sources", apart), ("ner-rounds", looked)):
+        tables = {"ner": whole, "ner-where": where, "ner-sources": apart, "ner-rounds": looked}
+        for marker, text in tables.items():
             write_table(options.write, marker, text)
 
 
