@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,12 @@ def shown(values: list[float]) -> str:
 
 
 def table(found: Found, columns: Mapping[str, Callable[[Values], float]]) -> str:
-    """Markdown: a line a variant, mean over seeds and its interval."""
+    """Markdown: a line a variant, mean over seeds and its interval; a cell is empty where all its values are NaN."""
     head = ("variant", "seeds", *columns)
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, by_seed in found.items():
-        cells = [shown([value(row) for row in by_seed.values()]) for value in columns.values()]
+        values = ([value(row) for row in by_seed.values()] for value in columns.values())
+        cells = [shown([each for each in found if not math.isnan(each)]) for found in values]
         lines.append("| " + " | ".join([name, str(len(by_seed)), *cells]) + " |")
     return "\n".join(lines)
 

@@ -1,0 +1,78 @@
+"""Does it matter that the forget module is held apart from the retain module? Penalties 0, 0.1, 0.5 and 5 on task d.
+
+    python recipes/reveal/orthogonality.py --seeds 0 1 2 --write docs/benchmarks/reveal.md
+
+The rows are those that the first round of task d revealed (`python_code.py`, which must have run); only ``lambda_o``
+differs. Overlap of the modules, how much code is forgotten and how much arithmetic stays. A stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from common import place_of, table, write_table
+from python_code import reveal_config
+from python_code_measures import MEASURES, measured
+from python_code_model import PLACE
+
+from rapidun.cli.console import ConsoleReporter, quiet_libraries
+from rapidun.data import load_rows
+from rapidun.files import read_json, write_json
+from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.pipeline.revealing.rounds import round_directory
+from rapidun.reveal import train_round
+
+PENALTIES = (0.0, 0.1, 0.5, 5.0)
+
+
+def trained(penalty: float, seed: int, rows: Path, subject: Subject, out: Path, reporter: ConsoleReporter) -> Path:
+    """One round of modules with this penalty; ``outcome.json`` beside them says how much they overlap."""
+    place = place_of(f"penalty {penalty:g}", seed, out)
+    if not (place / "outcome.json").exists():
+        task = reveal_config("modules, one-shot", seed, {"release.orthogonality": penalty}).task
+        retain = subject.tokenize(load_rows(PLACE / "rows" / "retain.jsonl"))
+        reporter.phase("modules", f"Modules with penalty {penalty:g}, seed {seed}")
+        outcome = train_round(
+            subject.loaded, None, retain, subject.tokenize(load_rows(rows)), task.release, place,
+            seed=1000 * seed + 1, progress=reporter.progress,
+        )  # fmt: skip
+        write_json(place / "outcome.json", {"overlap": outcome.overlap, "forget loss": outcome.losses["forget"]})
+    return place
+
+
+def main() -> None:
+    """All penalties and seeds, and the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--split", choices=("test", "validation"), default="test", help="rows to measure on")
+    parser.add_argument("--revealed", type=Path, default=Path("runs/reveal_code"), help="--out of python_code.py")
+    parser.add_argument("--out", type=Path, default=Path("runs/reveal_orthogonality"))
+    parser.add_argument("--write", type=Path, help="put the table into this page, between its markers")
+    options = parser.parse_args()
+    quiet_libraries()
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    with ConsoleReporter() as reporter:
+        config = reveal_config("modules, one-shot", 0, {})
+        subject = open_subject(config.model, config.data, reporter)
+        for seed in options.seeds:
+            rows = round_directory(place_of("iterative", seed, options.revealed), 1) / "revealed.jsonl"
+            if not rows.exists():
+                raise SystemExit(f"{rows} is not there: run recipes/reveal/python_code.py --seeds {seed} first.")
+            for penalty in PENALTIES:
+                place = trained(penalty, seed, rows, subject, options.out, reporter)
+                file = options.out / "measured" / f"{place.name}-{options.split}.json"
+                values = measured(file, place / "adapter", subject, options.split, rows)
+                found.setdefault(f"{penalty:g}", {})[str(seed)] = {**read_json(place / "outcome.json"), **values}
+                print(penalty, seed, found[f"{penalty:g}"][str(seed)], flush=True)
+    names = ("overlap", "forget loss", *MEASURES)
+    columns: dict[str, Any] = {name: (lambda row, name=name: row[name]) for name in names}
+    text = table({name: found[name] for name in map("{:g}".format, PENALTIES)}, columns)
+    print(text.replace("| variant |", "| penalty |"))
+    if options.write is not None:
+        write_table(options.write, "orthogonality", text.replace("| variant |", "| penalty |"))
+
+
+if __name__ == "__main__":
+    main()
