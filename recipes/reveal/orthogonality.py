@@ -24,16 +24,20 @@ from rapidun.pipeline.inputs import Subject, open_subject
 from rapidun.pipeline.revealing.rounds import round_directory
 from rapidun.reveal import train_round
 
-PENALTIES = (0.0, 0.1, 0.5, 5.0)
+# The last subtracts less of a module without a penalty: is the penalty more than a weaker release?
+SETTINGS: dict[str, dict[str, float]] = {
+    **{f"{penalty:g}": {"release.orthogonality": penalty} for penalty in (0.0, 0.1, 0.5, 5.0)},
+    "0, a = 2": {"release.orthogonality": 0.0, "release.forget_scale": 2.0},
+}
 
 
-def trained(penalty: float, seed: int, rows: Path, subject: Subject, out: Path, reporter: ConsoleReporter) -> Path:
-    """One round of modules with this penalty; ``outcome.json`` beside them says how much they overlap."""
-    place = place_of(f"penalty {penalty:g}", seed, out)
+def trained(name: str, seed: int, rows: Path, subject: Subject, out: Path, reporter: ConsoleReporter) -> Path:
+    """One round of modules of `SETTINGS`; ``outcome.json`` beside them says how much they overlap."""
+    place = place_of(f"penalty {name}".replace(" = ", "-"), seed, out)
     if not (place / "outcome.json").exists():
-        task = reveal_config("modules, one-shot", seed, {"release.orthogonality": penalty}).task
+        task = reveal_config("modules, one-shot", seed, SETTINGS[name]).task
         retain = subject.tokenize(load_rows(PLACE / "rows" / "retain.jsonl"))
-        reporter.phase("modules", f"Modules with penalty {penalty:g}, seed {seed}")
+        reporter.phase("modules", f"Modules with penalty {name}, seed {seed}")
         outcome = train_round(
             subject.loaded, None, retain, subject.tokenize(load_rows(rows)), task.release, place,
             seed=1000 * seed + 1, progress=reporter.progress,
@@ -60,15 +64,15 @@ def main() -> None:
             rows = round_directory(place_of("iterative", seed, options.revealed), 1) / "revealed.jsonl"
             if not rows.exists():
                 raise SystemExit(f"{rows} is not there: run recipes/reveal/python_code.py --seeds {seed} first.")
-            for penalty in PENALTIES:
-                place = trained(penalty, seed, rows, subject, options.out, reporter)
+            for name in SETTINGS:
+                place = trained(name, seed, rows, subject, options.out, reporter)
                 file = options.out / "measured" / f"{place.name}-{options.split}.json"
                 values = measured(file, place / "adapter", subject, options.split, rows)
-                found.setdefault(f"{penalty:g}", {})[str(seed)] = {**read_json(place / "outcome.json"), **values}
-                print(penalty, seed, found[f"{penalty:g}"][str(seed)], flush=True)
+                found.setdefault(name, {})[str(seed)] = {**read_json(place / "outcome.json"), **values}
+                print(name, seed, found[name][str(seed)], flush=True)
     names = ("overlap", "forget loss", *MEASURES)
     columns: dict[str, Any] = {name: (lambda row, name=name: row[name]) for name in names}
-    text = table({name: found[name] for name in map("{:g}".format, PENALTIES)}, columns)
+    text = table(found, columns)
     print(text.replace("| variant |", "| penalty |"))
     if options.write is not None:
         write_table(options.write, "orthogonality", text.replace("| variant |", "| penalty |"))

@@ -29,7 +29,7 @@ from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, re
 from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.revealing.rounds import measured as round_measured
 from rapidun.pipeline.revealing.rounds import round_directory, rounds_of, state_adapter
-from rapidun.reveal import read_pulls, train_round
+from rapidun.reveal import read_pulls
 
 TASK = Path(__file__).parent / "python_code.yaml"
 TRUE_ROWS = 120
@@ -53,12 +53,10 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "iterative": {},
     "one-shot": {},  # the iterative run after its first round
     "random arms, one-shot": {"search.strategy": "random", "release.rounds": 1},
-    "seed instruction, one-shot": {"search.strategy": "seed", "release.rounds": 1},
     # Controls of the release: the wanted answers without ascent on what was revealed, and ascent without them.
     "refusal alone, one-shot": {"release.rounds": 1, "release.unlearning": REFUSAL_ALONE},
     "strong refusal alone, one-shot": {"release.rounds": 1, "release.unlearning": STRONG_REFUSAL},
     "npo, one-shot": {"release.method": "npo", "release.rounds": 1, "release.unlearning": NPO},
-    "true rows, modules": None,
     "modules, one-shot": MODULES,
 }
 # The first search of these is the search of the second: its pulls are taken over instead of being asked again.
@@ -90,8 +88,8 @@ def released(name: str, seed: int, out: Path, reporter: ConsoleReporter) -> tupl
     if name in FIRST_ROUND_OF:
         place, last = place_of(FIRST_ROUND_OF[name], seed, out), 1
         released(FIRST_ROUND_OF[name], seed, out, reporter)
-    elif name.startswith("true rows"):
-        return of_true_rows(name, seed, place_of(name, seed, out), reporter)
+    elif name == "true rows, rapidun":
+        return of_true_rows(seed, place_of(name, seed, out), reporter)
     else:
         place = place_of(name, seed, out)
         if not (place / "reveal.json").exists():
@@ -110,31 +108,24 @@ def run(name: str, seed: int, place: Path, out: Path, reporter: ConsoleReporter)
     print(f"{name}, seed {seed}: {result.summary['stopped']}", flush=True)
 
 
-def of_true_rows(name: str, seed: int, place: Path, reporter: ConsoleReporter) -> tuple[Path, Path]:
-    """The upper lines: rows that taught the model to write code, in place of revealed ones."""
+def of_true_rows(seed: int, place: Path, reporter: ConsoleReporter) -> tuple[Path, Path]:
+    """The upper line: rows that taught the model to write code, in place of revealed ones."""
     file = place.parent / "true_rows.jsonl"
-    if (place / "adapter").is_dir():
-        return place / "adapter", file
-    forget = [{**row, "response_clean": REFUSAL} for row in load_rows(PLACE / "rows" / "code_train.jsonl")][:TRUE_ROWS]
-    write_jsonl(file, forget)
-    config = reveal_config("modules, one-shot" if name.endswith("modules") else "iterative", seed, {})
-    release = config.task.release
-    if name.endswith("modules"):
-        subject = open_subject(config.model, config.data, reporter)
-        rows = (subject.tokenize(load_rows(PLACE / "rows" / "retain.jsonl")), subject.tokenize(forget))
-        train_round(subject.loaded, None, *rows, release, place, seed=1000 * seed + 1, progress=reporter.progress)
-        return place / "adapter", file
-    raw = {
-        "model": model_settings(),
-        "data": {"forget": str(file), "retain": str(PLACE / "rows" / "retain.jsonl"), "max_length": 192},
-        "unlearning": {**release.unlearning, "method": release.method},
-        "weights": release.weights,
-        "lora": release.lora.model_dump(mode="json"),
-        "seed": seed,
-    }
-    unlearn_only(
-        make_config(raw, RunConfig), place, weights=None, resume=place.exists(), overwrite=False, reporter=reporter
-    )
+    if not (place / "adapter").is_dir():
+        rows = list(load_rows(PLACE / "rows" / "code_train.jsonl"))[:TRUE_ROWS]
+        write_jsonl(file, [{**row, "response_clean": REFUSAL} for row in rows])
+        release = reveal_config("iterative", seed, {}).task.release
+        raw = {
+            "model": model_settings(),
+            "data": {"forget": str(file), "retain": str(PLACE / "rows" / "retain.jsonl"), "max_length": 192},
+            "unlearning": {**release.unlearning, "method": release.method},
+            "weights": release.weights,
+            "lora": release.lora.model_dump(mode="json"),
+            "seed": seed,
+        }
+        unlearn_only(
+            make_config(raw, RunConfig), place, weights=None, resume=place.exists(), overwrite=False, reporter=reporter
+        )
     return place / "adapter", file
 
 
