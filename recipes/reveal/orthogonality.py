@@ -70,7 +70,7 @@ def main() -> None:
                 values = measured(file, place / "adapter", subject, options.split, rows)
                 found.setdefault(name, {})[str(seed)] = {**read_json(place / "outcome.json"), **values}
                 print(name, seed, found[name][str(seed)], flush=True)
-    names = ("overlap", "forget loss", *MEASURES)
+    names = ("overlap", "forget loss", *(name for name in MEASURES if "refused" not in name))  # modules never refuse
     columns: dict[str, Any] = {name: (lambda row, name=name: row[name]) for name in names}
     text = table(found, columns)
     print(text.replace("| variant |", "| penalty |"))
