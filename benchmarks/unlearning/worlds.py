@@ -10,6 +10,7 @@ from typing import Any
 
 from rapidun.bench import World, demo_world
 from rapidun.bench.world import Split, make_world
+from rapidun.evaluation.disjoint import normalised_prompt
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "demo_model"
@@ -64,8 +65,8 @@ def authors_world(split: Split) -> World:
     rows: dict[str, list[Any]] = {
         "forget": [*found["forget"], *poisoned[:own]],
         "retain": [*found["retain"], *clean[:280]],
-        "validation": found["validation"],
-        "test": found["test"],
+        "validation": _unseen(found["validation"], found),
+        "test": _unseen(found["test"], found),
         "judge_poisoned": judges,
         "train": [*poisoned[own:], *clean[280:]],
     }
@@ -75,6 +76,12 @@ def authors_world(split: Split) -> World:
     )
     settings = demo_world(split).settings
     return make_world("authors", split, model=model, reference=reference, base=base, settings=settings, rows=rows)
+
+
+def _unseen(rows: list[dict[str, Any]], found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Without the few questions that Dolly has twice and that were trained on."""
+    trained = {normalised_prompt(row) for name in ("train", "forget", "retain") for row in found[name]}
+    return [row for row in rows if normalised_prompt(row) not in trained]
 
 
 WORLDS: dict[str, Callable[[Split], World]] = {
