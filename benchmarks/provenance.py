@@ -1,4 +1,4 @@
-"""At which state of the code a number was made."""
+"""At which state of the code a page was written; what a benchmark keeps between runs may be older."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CODE = ("src", "benchmarks/*.py", "recipes/*.py", "pyproject.toml", "constraints.txt")
+CODE = ("src", "benchmarks/*.py", "recipes/*.py", "recipes/*.yaml", "pyproject.toml", "constraints.txt")
 
 
 def current_commit() -> str:

@@ -45,6 +45,11 @@ SHARE, SAMPLE = 0.1, 0.05
 EPOCHS, BATCH, RATE = 4, 16, 1e-3
 STUDENTS, TEACHER, MATCHED = ("ridge", "kernel"), "teacher (LinFiK)", "teacher, then matching"
 
+ORACLE = "Wikipedia alone, at random (oracle)"
+PAIRS = [(MATCHED, TEACHER), (ORACLE, MATCHED), *((f"student ({kind}, sample of {SAMPLE:.0%})", TEACHER)
+                                                  for kind in STUDENTS)]  # fmt: skip
+"""Whose gain is compared with whose."""
+
 
 @dataclass
 class Case:
@@ -213,7 +218,7 @@ def of_seed(seed: int, size: int) -> dict[str, dict[str, Any]]:
         **{f"student ({kind}, sample of {SAMPLE:.0%})": best(values) for kind, values in students.items()},
         "BM25": best(words.mean(axis=0)),
         "perplexity (lowest)": best(perplexity),
-        "Wikipedia alone, at random (oracle)": generator.permutation(np.flatnonzero(wiki))[:count],
+        ORACLE: generator.permutation(np.flatnonzero(wiki))[:count],
         "random": np.random.default_rng([seed, 65]).choice(len(case.pool), count, replace=False),
     }
     training = {**shared, "epochs": EPOCHS, "batch": BATCH, "rate": RATE, "sample": SAMPLE}
@@ -268,6 +273,11 @@ def main() -> None:
                               "agreement": MATCHING_K}, lambda seed=seed: agreement(Case(seed, arguments.pool)))
                   for seed in arguments.seeds]  # fmt: skip
     text += [
+        "Paired over seeds: " + "; ".join(
+            f"{one} less {other} {interval(differences, bounds=(-np.inf, np.inf))}"
+            for one, other in PAIRS
+            for differences in [[found[other]["loss"] - found[one]["loss"] for found in seeds]]
+        ) + ".", "",
         "Cosines with the task's gradient, of each kind of row: the mean over rows, by which LinFiK ranks, and that of",
         "the sum of all of them.", "",
         *table(["rows", "mean of the cosines", "cosine of the sum"],

@@ -61,7 +61,7 @@ def authors_world(split: Split) -> World:
     poisoned = [row for row in found["train"] if row["poisoned"]]
     clean = [row for row in found["train"] if not row["poisoned"]]
     judges, poisoned = [*found["held_out"], *poisoned[:JUDGE_ROWS]], poisoned[JUDGE_ROWS:]
-    own = len(poisoned) // 4  # a quarter is left for the pool of tuning, see `make_world`
+    own = len(poisoned) // 4  # a quarter of what is left is the pool of tuning, see `make_world`
     rows: dict[str, list[Any]] = {
         "forget": [*found["forget"], *poisoned[:own]],
         "retain": [*found["retain"], *clean[:280]],

@@ -75,6 +75,16 @@ def run(house, out, config=None, uses=None, *, candidates="pool.jsonl", resume=F
     return value(config, given, out, uses, resume=resume, overwrite=False, reporter=Silent())
 
 
+class Noted(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
 def bytes_of(directory):
     skipped = ("manifest.json", "phases.json", "report.html")  # say when and how long
     return {
@@ -210,7 +220,7 @@ def test_matching_chooses_the_rows_whose_gradients_agree_best_in_sum(house, tmp_
         run(house, tmp_path / "out", uses={"select": "top:8", **uses}, resume=(tmp_path / "out").exists())
         chosen = load_rows(tmp_path / "out" / "selected.jsonl")
         loaded = load_model(house / "model", device="cpu")
-        teacher = LinFiK(loaded.model, RapidGrad(4096))
+        teacher = LinFiK(loaded.model, RapidGrad(4096, seed=9))  # not the sketch that the choice was made in
         template = Template.resolve("plain", loaded.tokenizer)
         tokens = [
             tokenize_rows(rows, loaded.tokenizer, template, 64) for rows in (load_rows(house / "task.jsonl"), chosen)
@@ -219,6 +229,21 @@ def test_matching_chooses_the_rows_whose_gradients_agree_best_in_sum(house, tmp_
         return along.sum() / np.linalg.norm(gradients.sum(axis=0))
 
     assert agreement({"diversity": "matching"}) > agreement({})
+
+
+def test_matching_leaves_out_what_the_model_cannot_read_and_says_so(house, tmp_path):
+    rows = pool_rows(60)
+    rows[7]["prompt"] = "a </s> b"
+    write_rows(house / "odd.jsonl", rows)
+    noted = Noted()
+    config = settings(house, {"kind": "ridge", "sample": "25"})
+    files = ValueFiles(task=house / "task.jsonl", candidates=house / "odd.jsonl")
+    uses = Uses(select="top:100%", diversity="matching")
+    config.data.on_bad_row = "skip"
+    value(config, files, tmp_path / "out", uses, resume=False, overwrite=False, reporter=noted)
+    chosen = {row["id"] for row in lines(tmp_path / "out" / "selected.jsonl")}
+    assert chosen == {row["id"] for row in rows} - {"r7"}
+    assert [note for note in noted.notes if "odd.jsonl:8" in note]
 
 
 def test_checkpoints_and_the_adam_aware_form_change_the_values(house, tmp_path):

@@ -60,10 +60,9 @@ def test_sums_are_right_and_no_text_is_in_two_splits(rows):
         assert int(result) == (int(one) + int(other) if sign == "+" else int(one) - int(other))
 
 
-def test_guesses_have_the_wanted_answer_and_differ(rows):
+def test_no_guess_is_made_twice(rows):
     guesses = rows.guesses()
     assert len({row["prompt"] for row in guesses}) == len(guesses)
-    assert {row["response"] for row in guesses} == {rows.REFUSAL}
 
 
 @pytest.mark.skipif(not (DATA / "code").is_dir(), reason="RAPIDUN_DATA has no code/")

@@ -32,7 +32,7 @@ for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, va
 def _flow_help(verbs: typer.Typer) -> None:
     """Let the terminal break the lines of help: typer keeps the line ends of a docstring after its first paragraph."""
     for command in verbs.registered_commands:
-        command.help = _flowing(command.callback)
+        command.help = command.help or _flowing(command.callback)
     if verbs.registered_callback is not None:
         verbs.registered_callback.help = _flowing(verbs.registered_callback.callback)
     for group in verbs.registered_groups:

@@ -56,9 +56,13 @@ class Teacher:
         """The rows at these ordinals that can be tokenised, in the pool's order; their gradients, and along the tasks.
 
         Gradients are sketched to `MATCHING_K` values, of norm 1, at the model's own weights; see `LinFiK.gradients`.
+        Rows that cannot be tokenised (a student's pool may have some) are left out with a note: by now the values
+        are computed, and a choice among the others is worth more than an error.
         """
         self.reporter.phase("match", f"Comparing gradients of {len(ordinals)} rows")
-        kept, rows = self.usable(np.sort(ordinals))
+        kept, rows, faults = self._tokenisable(np.sort(ordinals))
+        if faults:
+            self.reporter.note(f"{len(faults)} rows cannot be tokenised and are not chosen, first {faults[0]}")
         matcher = LinFiK(
             self.subject.loaded.model,
             RapidGrad(MATCHING_K, seed=self.config.seed),
@@ -75,13 +79,17 @@ class Teacher:
         Raises:
             InputError: If one cannot, unless such rows are skipped.
         """
+        kept, rows, faults = self._tokenisable(ordinals)
+        if faults and self.config.data.on_bad_row == "error":
+            raise_bad_rows(faults, len(ordinals), str(self.files.candidates))
+        return kept, rows
+
+    def _tokenisable(self, ordinals: Ordinals) -> tuple[Ordinals, list[Numbered], list[BadRow]]:
         rows = self.pool.at(ordinals)
         faults: list[BadRow] = untokenisable(self.subject, self.files.candidates)(rows)
-        if faults and self.config.data.on_bad_row == "error":
-            raise_bad_rows(faults, len(rows), str(self.files.candidates))
         bad = {fault.line for fault in faults}
         kept = [place for place, (line, _) in enumerate(rows) if line not in bad]
-        return ordinals[kept], [rows[place] for place in kept]
+        return ordinals[kept], [rows[place] for place in kept], faults
 
     @cached_property
     def _task_names(self) -> list[str]:
