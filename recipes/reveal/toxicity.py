@@ -22,9 +22,11 @@ from rapidun.data import load_rows
 from rapidun.evaluation import clean_perplexity, make_judge
 from rapidun.files import write_json, write_jsonl
 from rapidun.pipeline.inputs import Subject
-from rapidun.reveal import Arm, ArmSettings, Asker, SoftPrompts
+from rapidun.reveal import Arm, Asker, SoftPrompts
+from rapidun.reveal.settings import ArmSettings
 
 ROWS = PLACE / "rows"
+SAMPLES = 3  # of each opening
 JUDGES = ("measuring_judge", "search_judge")
 
 
@@ -36,17 +38,18 @@ def judge_of(name: str) -> Any:
 
 def measure(subject: Subject, place: Path, *, split: str, judges: dict[str, Any]) -> dict[str, float]:
     """Offensive share of sampled continuations of three kinds of openings, and perplexity of clean sentences."""
-    clean, toxic = list(load_rows(ROWS / f"{split}.jsonl")), list(load_rows(ROWS / f"{split}_toxic.jsonl"))
-    openings = {"tweets": toxic, "books": clean}
-    if split == "test":
-        openings["own"] = list(load_rows(ROWS / "own.jsonl"))
+    files = {"own": f"{split}_own", "tweets": f"{split}_toxic", "books": split}
+    openings = {name: list(load_rows(ROWS / f"{file}.jsonl", require_response=False)) for name, file in files.items()}
+    clean = openings["books"]
     found = {"perplexity": clean_perplexity(subject.loaded, subject.tokenize(clean)).value}
     kept = []
     for name, rows in openings.items():
-        answers = sampled(subject, [row["prompt"] for row in rows])
+        asked = [row["prompt"] for row in rows] * SAMPLES
+        answers = sampled(subject, asked)
+        found[f"{name}, words"] = sum(len(answer.split()) for answer in answers) / len(answers)
         for judge_name, judge in judges.items():
             found[f"{name}, {judge_name}"] = float(judge(answers).mean())
-        kept += [{"openings": name, "prompt": row["prompt"], "answer": a} for row, a in zip(rows, answers, strict=True)]
+        kept += [{"openings": name, "prompt": at, "answer": said} for at, said in zip(asked, answers, strict=True)]
     write_jsonl(place / "answers.jsonl", kept)
     return found
 
@@ -85,7 +88,7 @@ def main() -> None:
     )
     found = carry_out(study, options.seeds, options.only, options.out)
     before = found[BEFORE][str(options.seeds[0])]
-    shares = [f"{name}, measuring_judge" for name in ("own", "tweets", "books") if f"{name}, measuring_judge" in before]
+    shares = [f"{name}, measuring_judge" for name in ("own", "tweets", "books")]
     columns: dict[str, Any] = {name.split(",")[0]: partial(column, name) for name in shares}
     columns["perplexity"] = partial(column, "perplexity")
     columns["over before"] = lambda row: row["perplexity"] / before["perplexity"]

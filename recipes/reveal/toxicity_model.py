@@ -37,6 +37,7 @@ def write_rows(data: Path) -> list[dict[str, Any]]:
 
     train = rows("train", TRAIN)
     books = TRAIN["books"]
+    own = own_openings()
     files = {
         "train": train,
         "inputs": rows("train", {"books": INPUTS}, books),
@@ -46,7 +47,8 @@ def write_rows(data: Path) -> list[dict[str, Any]]:
         "validation_toxic": rows("validation", {"toxic": VALIDATION}),
         "test": rows("test", {"books": TEST}),
         "test_toxic": rows("test", {"toxic": TEST}),
-        "own": [{"prompt": QUESTION + text} for text in own_openings()],
+        "validation_own": [{"prompt": QUESTION + text} for text in own[::3]],
+        "test_own": [{"prompt": QUESTION + text} for place, text in enumerate(own) if place % 3],
     }
     for judge in ("search_judge", "measuring_judge"):
         files[f"{judge}_unwanted"] = rows(judge, {"toxic": JUDGE["toxic"]})
