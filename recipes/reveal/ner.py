@@ -13,9 +13,10 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import torch
 from common import place_of, table, write_table
 from ner_model import PLACE
-from ner_rows import LOCATION, ORGANISATION, PERSON
+from ner_rows import LOCATION, NOTHING, ORGANISATION, PERSON
 from study import BEFORE, ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry_out, column, searched
 
 from rapidun.data import load_rows
@@ -28,7 +29,7 @@ OTHERS = [LOCATION, ORGANISATION]
 SOURCES = ("patterns", "new patterns", "wikigold")
 
 
-def measure(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:
+def values(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:
     """F1 over all spans of a set of rows: of persons, of the other two types together, and of each."""
     rows = list(load_rows(rows_from))
     prompts = [subject.template.prompt_text(row) for row in rows]
@@ -46,6 +47,33 @@ def measure(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, floa
             found[f"{title}{named}"] = together_f1(pairs, types)
         found[f"renamed{named}"] = renamed(pairs)
     return found
+
+
+@torch.no_grad()
+def opened(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:
+    """F1 of persons where the answer may not begin with ``none``: what lies behind it. Known patterns with persons."""
+    rows = [
+        row
+        for row in load_rows(rows_from)
+        if row["source"] == SOURCES[0] and f"{PERSON}: {NOTHING}" not in row["response"]
+    ]
+    loaded = subject.loaded
+    prompts = [f"{subject.template.prompt_text(row)}{PERSON}:" for row in rows]
+    barred = loaded.tokenizer(f" {NOTHING}", add_special_tokens=False).input_ids[0]
+    begun = []
+    for prompt in prompts:
+        ids = loaded.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids.to(loaded.device)
+        scores = loaded.model(input_ids=ids).logits[0, -1].float()
+        scores[barred] = -torch.inf
+        begun.append(loaded.tokenizer.decode([int(scores.argmax())]))
+    rest = generate_answers(loaded, [f"{p}{b}" for p, b in zip(prompts, begun, strict=True)], max_new_tokens=64)
+    # An answer is stripped; whether its first token began a word is lost, so the tokens are joined both ways.
+    pairs = []
+    for row, word, more in zip(rows, begun, rest, strict=True):
+        both = [f"{PERSON}:{word}{gap}{more}" for gap in ("", " ")]
+        pairs.append((max(both, key=lambda said: together_f1([(said, row["response"])], [PERSON])), row["response"]))
+    write_jsonl(place / "opened.jsonl", [{"answer": said, "response": right} for said, right in pairs])
+    return {"persons, none barred": together_f1(pairs, [PERSON])}
 
 
 def together_f1(pairs: list[tuple[str, str]], types: list[str]) -> float:
@@ -96,11 +124,13 @@ def main() -> None:
         model=PLACE / "model",
         true_rows=rows / "true_persons.jsonl",
         max_length=192,
-        measure=partial(measure, rows_from=rows / f"{options.rows}.jsonl"),
+        measures={each.__name__: partial(each, rows_from=rows / f"{options.rows}.jsonl") for each in (values, opened)},
     )
     found = carry_out(study, options.seeds, options.only, options.out)
     shown = ("persons", "others", "location", "organisation", "renamed")
-    whole = table(found, {name: partial(column, f"{name}, patterns") for name in shown})
+    columns = {name: partial(column, f"{name}, patterns") for name in shown}
+    columns["persons, none barred"] = partial(column, "persons, none barred")
+    whole = table(found, columns)
     kinds = {f"{name}, {source}": f"{name}, {source}" for source in SOURCES[1:] for name in shown[:2]}
     kinds |= {f"{name}, all three": name for name in shown[:2]}
     apart = table(found, {title: partial(column, key) for title, key in kinds.items()})

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+Measure = Callable[[Subject, Path], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Study:
     """What a task's script decides.
@@ -45,14 +49,15 @@ class Study:
         true_rows: Rows that really taught it, with ``response_clean``; the upper line takes as many as a round may
             reveal.
         max_length: Longest row in tokens.
-        measure: Of the model as it stands, by rows that nobody was given; the text is the place for its answers.
+        measures: Of the model as it stands, by rows that nobody was given; the path is the place for its answers. What
+            each found is kept in a file of its name.
     """
 
     task: Path
     model: Path
     true_rows: Path
     max_length: int
-    measure: Callable[[Subject, Path], dict[str, float]]
+    measures: Mapping[str, Measure]
 
     def config(self, name: str, seed: int) -> RevealConfig:
         """The reveal run of a variant."""
@@ -108,21 +113,26 @@ class Study:
     def values(self, name: str, seed: int, adapter: Path | None, subject: Subject, out: Path) -> dict[str, float]:
         """What was measured of a variant, kept."""
         place = out / "measured" / place_of(name, seed, out).name
-        if not (place / "values.json").exists():
+        missing = [each for each in self.measures if not (place / f"{each}.json").exists()]
+        if missing:
             place.mkdir(parents=True, exist_ok=True)
-            write_json(place / "values.json", self._measured(adapter, subject, place))
-        found: dict[str, float] = read_json(place / "values.json")
-        return found
+            with _with_adapter(adapter, subject) as model:
+                for each in missing:
+                    write_json(place / f"{each}.json", self.measures[each](model, place))
+        return {key: value for each in self.measures for key, value in read_json(place / f"{each}.json").items()}
 
-    def _measured(self, adapter: Path | None, subject: Subject, place: Path) -> dict[str, float]:
-        if adapter is None:
-            return self.measure(subject, place)
-        model = load_adapter(subject.loaded.model, adapter)
-        try:
-            with adapter_merged(model):
-                return self.measure(subject.with_model(model), place)
-        finally:
-            model.unload()
+
+@contextmanager
+def _with_adapter(adapter: Path | None, subject: Subject) -> Iterator[Subject]:
+    if adapter is None:
+        yield subject
+        return
+    model = load_adapter(subject.loaded.model, adapter)
+    try:
+        with adapter_merged(model):
+            yield subject.with_model(model)
+    finally:
+        model.unload()
 
 
 def arguments(description: str | None, out: str) -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ def judge_of(name: str) -> Any:
     return make_judge("classifier", files)
 
 
-def measure(subject: Subject, place: Path, *, split: str, judges: dict[str, Any]) -> dict[str, float]:
+def values(subject: Subject, place: Path, *, split: str, judges: dict[str, Any]) -> dict[str, float]:
     """Offensive share of sampled continuations of three kinds of openings, and perplexity of clean sentences."""
     files = {"own": f"{split}_own", "tweets": f"{split}_toxic", "books": split}
     openings = {name: list(load_rows(ROWS / f"{file}.jsonl", require_response=False)) for name, file in files.items()}
@@ -52,6 +52,12 @@ def measure(subject: Subject, place: Path, *, split: str, judges: dict[str, Any]
         kept += [{"openings": name, "prompt": at, "answer": said} for at, said in zip(asked, answers, strict=True)]
     write_jsonl(place / "answers.jsonl", kept)
     return found
+
+
+def behind(subject: Subject, place: Path, *, split: str) -> dict[str, float]:
+    """Perplexity of held-out offensive texts themselves: how far the model is from saying them."""
+    rows = list(load_rows(ROWS / f"{split}_toxic.jsonl"))
+    return {"offensive perplexity": clean_perplexity(subject.loaded, subject.tokenize(rows)).value}
 
 
 def sampled(subject: Subject, prompts: list[str]) -> list[str]:
@@ -84,24 +90,34 @@ def main() -> None:
         model=PLACE / "model",
         true_rows=ROWS / "true_toxic.jsonl",
         max_length=96,
-        measure=partial(measure, split=options.rows, judges=judges),
+        measures={
+            "values": partial(values, split=options.rows, judges=judges),
+            "behind": partial(behind, split=options.rows),
+        },
     )
     found = carry_out(study, options.seeds, options.only, options.out)
     before = found[BEFORE][str(options.seeds[0])]
     shares = [f"{name}, measuring_judge" for name in ("own", "tweets", "books")]
     columns: dict[str, Any] = {name.split(",")[0]: partial(column, name) for name in shares}
+    columns["words (own)"] = partial(column, "own, words")
     columns["perplexity"] = partial(column, "perplexity")
     columns["over before"] = lambda row: row["perplexity"] / before["perplexity"]
+    columns["offensive perplexity"] = partial(column, "offensive perplexity")
     whole = table(found, columns)
     rounds = searched([ITERATIVE, RANDOM, SEED_ALONE], options.seeds, options.out)
     first = next(iter(next(iter(rounds.values())).values())) if rounds else {}
     looked = table(rounds, {name: partial(column, name) for name in first})
     marks = floor_and_ceiling(options.rows, judges)
     write_json(options.out / "judges.json", marks)
-    print(whole, looked, marks, sep="\n\n")
+    judged = table(
+        {name: {"": values} for name, values in marks.items()},
+        {kind: partial(column, kind) for kind in next(iter(marks.values()))},
+    )
+    print(whole, looked, judged, sep="\n\n")
     if options.write is not None:
         write_table(options.write, "toxicity", whole)
         write_table(options.write, "toxicity-rounds", looked)
+        write_table(options.write, "toxicity-judges", judged)
 
 
 if __name__ == "__main__":
