@@ -131,7 +131,7 @@ def main() -> None:
     columns = {name: partial(column, f"{name}, patterns") for name in shown}
     columns["persons, none barred"] = partial(column, "persons, none barred")
     whole = table(found, columns)
-    kinds = {f"{name}, {source}": f"{name}, {source}" for source in SOURCES[1:] for name in shown[:2]}
+    kinds = {f"{name}, {source}": f"{name}, {source}" for source in SOURCES[1:] for name in (*shown[:2], "renamed")}
     kinds |= {f"{name}, all three": name for name in shown[:2]}
     apart = table(found, {title: partial(column, key) for title, key in kinds.items()})
     lost = where_lost(list(found), options.seeds, options.out)
