@@ -194,6 +194,15 @@ def test_a_run_is_not_mixed_with_another(finished: Path):
         reveal(make_reveal(finished.parent), finished)
 
 
+def test_a_finished_run_can_be_masked(finished: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    assert "words, masked" not in (out / "report.html").read_text()
+    reveal(make_reveal(finished.parent, mask=True), out, resume=True)
+    assert "words, masked" in (out / "report.html").read_text()
+    assert (out / "revealed.jsonl").read_bytes() == (finished / "revealed.jsonl").read_bytes()
+
+
 def teach(folder: Path, rows: str, steps: int = 40) -> None:
     """Full training on a few rows: a random model has no ability to lose."""
     loaded = load_model(str(folder / "model"))

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from rapidun.data import Rows
 from rapidun.data.templates import user_text
 from rapidun.evaluation import TaskJudge, make_judge
@@ -81,8 +83,10 @@ def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, 
 def _claim(
     config: RevealConfig, out: Path, subject: Subject, groups: Mapping[str, Rows], *, resume: bool, overwrite: bool
 ) -> RunDirectory:
+    # what the report prints is no part of what a run is: one that turns out offensive can still be masked
+    settings = config.model_dump(mode="json", exclude={"task": {"mask"}})
     identity = {
-        "configuration": sha256_of([config.to_yaml().encode()]),
+        "configuration": sha256_of([yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()]),
         "model": subject.loaded.fingerprint,
         "template": subject.template.fingerprint,
         **{f"rows {name}": rows_fingerprint(rows) for name, rows in groups.items()},
