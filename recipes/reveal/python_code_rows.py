@@ -3,8 +3,8 @@
 Functions are written anew from their syntax tree with one space a level, so that all are laid out alike. A sum is one
 addition or subtraction of numbers up to 20 in a sentence or two; the answer shows the step and ends in the number.
 Ordinary questions are short rows of Dolly (CC BY-SA 3.0) that are not among the demo's validation and test rows, which
-serve as such here. Prompts of the splits differ: functions by task, sums by the whole text; most pairs of numbers
-of a held-out sum are in training too, in other words.
+serve as such here. Prompts of the splits differ: functions by task, sums by the whole text; the pairs of numbers of
+held-out sums are in training too, in other words.
 """
 
 from __future__ import annotations
