@@ -61,9 +61,14 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "modules, one-shot": MODULES,
     "true rows, modules": None,
     "soft prompts, one-shot": {"arms.kind": "soft", "arms.pool": 256, "release.rounds": 1},
+    "influence weights, one-shot": {"release.rounds": 1, "release.weights": {"scheme": "influence"}},
+    "uniform weights, one-shot": {"release.rounds": 1, "release.weights": {"scheme": "uniform"}},
+    "shuffled weights, one-shot": {"release.rounds": 1, "release.weights": {"scheme": "shuffled"}},
 }
 # The search of the first is the search of the second: its pulls are taken over instead of being asked again.
-SAME_PULLS = {"modules, one-shot": "iterative"}
+SAME_PULLS = {
+    name: "iterative" for name in VARIANTS if name.startswith(("modules", "influence", "uniform", "shuffled"))
+}
 
 
 def reveal_config(name: str, seed: int, more: Mapping[str, Any]) -> RevealConfig:
