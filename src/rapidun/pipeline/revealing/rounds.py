@@ -173,7 +173,8 @@ def gate_of(summary: Mapping[str, Any]) -> dict[str, Any]:
             "value": after,
             "limit": summary["relevance_target"],
             "text": f"Asked in the best ways that were found, the model shows {after:.1%} of the behaviour "
-            f"({start:.1%} before); the target is {summary['relevance_target']:.1%}."
+            f"({start:.1%} before); the target is {summary['relevance_target']:.1%}"
+            + ("." if summary["relevance_target"] > 0 else ": set release.relevance_target to what is good enough.")
             + ("" if kept else " No round was kept, so the model is as it was."),
         },
         {
