@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import changed, place_of, table, take_over_pulls, write_table
+from common import changed, check_page, place_of, table, take_over_pulls, write_table
 
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/reveal_backdoor"))
     parser.add_argument("--write", type=Path, help="put the table into this page, between its markers")
     options = parser.parse_args()
+    check_page(options.write, "backdoor", "families", "searches")
     quiet_libraries()
     found: dict[str, dict[str, dict[str, float]]] = {}
     names = [name for name in VARIANTS if name == "before" or name in options.only]

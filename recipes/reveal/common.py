@@ -68,6 +68,18 @@ def table(found: Found, columns: Mapping[str, Callable[[Values], float]]) -> str
     return "\n".join(lines)
 
 
+def check_page(page: Path | None, *markers: str) -> None:
+    """Refuse, before hours of work, a page that has no place for a table.
+
+    Raises:
+        SystemExit: Naming the page and the line that is missing.
+    """
+    text = page.read_text(encoding="utf-8") if page is not None and page.is_file() else ""
+    for marker in markers if page is not None else ():
+        if f"<!-- {marker} -->" not in text:
+            raise SystemExit(f"{page}: there is no line '<!-- {marker} -->' to put the table at.")
+
+
 def write_table(page: Path, marker: str, text: str) -> None:
     """Put the table into the page, between ``<!-- marker -->`` and ``<!-- end marker -->``."""
     begin, end = f"<!-- {marker} -->", f"<!-- end {marker} -->"

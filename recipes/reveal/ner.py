@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import place_of, table, write_table
+from common import check_page, place_of, table, write_table
 from ner_model import PLACE
 from ner_rows import LOCATION, NOTHING, ORGANISATION, PERSON
 from study import BEFORE, ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry_out, column, searched
@@ -118,6 +118,7 @@ def main() -> None:
     parser = arguments(__doc__, "runs/reveal_ner")
     parser.add_argument("--rows", choices=("test", "validation"), default="test")
     options = parser.parse_args()
+    check_page(options.write, "ner", "ner-where", "ner-sources", "ner-rounds")
     rows = PLACE / "rows"
     study = Study(
         task=Path(__file__).parent / "ner.yaml",

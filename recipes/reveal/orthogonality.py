@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common import place_of, table, write_table
+from common import check_page, place_of, table, write_table
 from python_code import reveal_config
 from python_code_measures import MEASURES, measured
 from python_code_model import PLACE
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/reveal_orthogonality"))
     parser.add_argument("--write", type=Path, help="put the table into this page, between its markers")
     options = parser.parse_args()
+    check_page(options.write, "orthogonality")
     quiet_libraries()
     found: dict[str, dict[str, dict[str, float]]] = {}
     with ConsoleReporter() as reporter:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import Found, changed, place_of, table, take_over_pulls, write_table
+from common import Found, changed, check_page, place_of, table, take_over_pulls, write_table
 from python_code_measures import MEASURES, measured
 from python_code_model import PLACE
 from python_code_rows import REFUSAL
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/reveal_code"))
     parser.add_argument("--write", type=Path, help="put the table into this page, between its markers")
     options = parser.parse_args()
+    check_page(options.write, "python_code", "python_code searches")
     quiet_libraries()
     found: dict[str, dict[str, dict[str, float]]] = {}
     with ConsoleReporter() as reporter:

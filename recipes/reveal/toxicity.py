@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import table, write_table
+from common import check_page, table, write_table
 from study import BEFORE, ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry_out, column, searched
 from toxicity_model import PLACE
 
@@ -82,6 +82,7 @@ def main() -> None:
     parser = arguments(__doc__, "runs/reveal_toxicity")
     parser.add_argument("--rows", choices=("test", "validation"), default="test")
     options = parser.parse_args()
+    check_page(options.write, "toxicity", "toxicity-rounds", "toxicity-judges")
     if not ROWS.is_dir():
         raise SystemExit(f"{ROWS} is not there: run recipes/reveal/toxicity_model.py first.")
     judges = {name: judge_of(name) for name in JUDGES}
