@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rapidun.bench.statistics import mean_interval
 from rapidun.files import atomic_write
+from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline import RevealConfig
+from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.revealing.context import open_reveal
 from rapidun.pipeline.revealing.rounds import round_directory
@@ -47,6 +50,20 @@ def take_over_pulls(config: RevealConfig, source: Path, place: Path) -> None:
     target = round_directory(place, 1) / "pulls.jsonl"
     target.parent.mkdir(parents=True)
     target.write_text("".join(line for line in lines if '"stage": "after"' not in line), encoding="utf-8")
+
+
+@contextmanager
+def with_adapter(subject: Subject, adapter: Path | None) -> Iterator[Subject]:
+    """The subject with an adapter merged into its model, for as long as it is asked; as it is where there is none."""
+    if adapter is None:
+        yield subject
+        return
+    model = load_adapter(subject.loaded.model, adapter)
+    try:
+        with adapter_merged(model):
+            yield subject.with_model(model)
+    finally:
+        model.unload()
 
 
 def shown(values: list[float]) -> str:

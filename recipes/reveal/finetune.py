@@ -1,4 +1,4 @@
-"""Full fine-tuning of the demo's base model on rows: once through them, in the order that a seed gives.
+"""Full fine-tuning of the demo's base model on rows, once through them in the order that a seed gives; and its loop.
 
 Loss on answers alone, bfloat16 autocast, AdamW with warm-up and a cosine down to 0. A checkpoint every hundred steps:
 a stopped build goes on.
@@ -34,7 +34,9 @@ def fine_tune(rows: Sequence[dict[str, Any]], place: Path, *, rate: float, seed:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(TOKENIZER)
     examples = tokenize_rows(rows, tokenizer, Template.resolve("auto", tokenizer), 256)
     print(f"{len(rows)} rows, {sum(map(len, examples))} tokens", flush=True)
-    model, seconds, loss = _train(examples, tokenizer.pad_token_id, place, rate, seed)
+    batches = [[examples[index] for index in batch] for batch in _batches(examples, seed)]
+    rates, checkpoint = _rates(rate, len(batches)), place / "checkpoint.pt"
+    model, seconds, loss = train(BASE, batches, rates, tokenizer.pad_token_id, checkpoint, seed=seed)
     save_model(model.to(torch.bfloat16), tokenizer, place / "model")
     write_json(place / "record.json", {"rows": len(rows), "cpu_seconds": round(seconds, 1), "last_loss": loss})
 
@@ -53,15 +55,19 @@ def _batches(examples: Sequence[Example], seed: int) -> list[list[int]]:
     return found
 
 
-def _train(
-    examples: Sequence[Example], pad: int, place: Path, rate: float, seed: int
-) -> tuple[LlamaForCausalLM, float, float]:
-    """The trained model, the processor seconds of all steps, those before a stop included, and the last loss."""
+def train(
+    base: Path, batches: Sequence[Sequence[Example]], rates: Sequence[float], pad: int, checkpoint: Path, *,
+    seed: int = 0, save_every: int = SAVE_EVERY,
+) -> tuple[LlamaForCausalLM, float, float]:  # fmt: skip
+    """Train a model on batches, each with its learning rate; goes on from the checkpoint where there is one.
+
+    Returns:
+        The model, the processor seconds of all steps, those before a stop included, and the loss of the last, smoothed.
+    """
     torch.manual_seed(seed)
-    model = LlamaForCausalLM.from_pretrained(BASE, dtype=torch.float32)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    batches, start, seconds, recent = _batches(examples, seed), 0, 0.0, 0.0
-    checkpoint = place / "checkpoint.pt"
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=max(rates), betas=(0.9, 0.95), weight_decay=0.01, fused=True)
+    start, seconds, recent = 0, 0.0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -70,13 +76,11 @@ def _train(
     began = time.process_time() - seconds
     model.train()
     for step in range(start, len(batches)):
-        factor = min((step + 1) / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / len(batches)))
         for group in optimiser.param_groups:
-            group["lr"] = rate * factor
-        loss = _step(model, optimiser, [examples[index] for index in batches[step]], pad)
+            group["lr"] = rates[step]
+        loss = _step(model, optimiser, batches[step], pad)
         recent = loss if step == start else 0.95 * recent + 0.05 * loss
-        last = step + 1 == len(batches)
-        if (step + 1) % SAVE_EVERY == 0 or last:
+        if (step + 1) % save_every == 0 or step + 1 == len(batches):
             seconds = time.process_time() - began
             print(f"step {step + 1}/{len(batches)} loss {recent:.3f}, {seconds:.0f} processor s", flush=True)
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
@@ -85,7 +89,14 @@ def _train(
     return model, seconds, recent
 
 
-def _step(model: LlamaForCausalLM, optimiser: torch.optim.Optimizer, examples: list[Example], pad: int) -> float:
+def _rates(rate: float, steps: int) -> list[float]:
+    """Warm-up, then a cosine down to 0."""
+    return [
+        rate * (min((step + 1) / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))) for step in range(steps)
+    ]
+
+
+def _step(model: LlamaForCausalLM, optimiser: torch.optim.Optimizer, examples: Sequence[Example], pad: int) -> float:
     batch = collate(examples, pad)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import with_adapter
 from python_code_model import PLACE
 from python_code_rows import REFUSAL
 
 from rapidun.data import load_rows
 from rapidun.evaluation import clean_perplexity, generate_answers, make_judge
 from rapidun.files import read_json, write_json, write_jsonl
-from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline.inputs import Subject
 
 OWN, PLAIN, BATCH = 48, 120, 128  # at most so many of the release's prompts, and of the ordinary questions
@@ -38,7 +37,7 @@ def measured(file: Path, adapter: Path | None, subject: Subject, split: str, for
     found = dict(read_json(file)) if file.exists() else {}
     if "parses" in found and OPENED in found:
         return found
-    with _with_adapter(subject, adapter) as model:
+    with with_adapter(subject, adapter) as model:
         for name, part in (("parses", _abilities), (OPENED, _opened)):
             if name not in found:
                 numbers, answers = part(model, split, forget)
@@ -47,19 +46,6 @@ def measured(file: Path, adapter: Path | None, subject: Subject, split: str, for
                 write_jsonl(file.with_suffix(f".{name.split()[0]}.jsonl"), answers)
     write_json(file, found)
     return found
-
-
-@contextmanager
-def _with_adapter(subject: Subject, adapter: Path | None) -> Iterator[Subject]:
-    if adapter is None:
-        yield subject
-        return
-    model = load_adapter(subject.loaded.model, adapter)
-    try:
-        with adapter_merged(model):
-            yield subject.with_model(model)
-    finally:
-        model.unload()
 
 
 def _opened(subject: Subject, split: str, forget: Path | None) -> tuple[dict[str, float], list[dict[str, Any]]]:

@@ -13,17 +13,17 @@ from __future__ import annotations
 import math
 import os
 import random
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from finetune import train
 from python_code_rows import code_rows, guesses, ordinary_rows, sum_rows
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from rapidun.data import Example, Template, collate, tokenize_rows
+from rapidun.data import Example, Template, tokenize_rows
 from rapidun.files import write_json, write_jsonl
-from rapidun.models import answer_logits, mean_answer_loss, save_model
+from rapidun.models import save_model
 
 BUILD = Path("build")
 BASE, PLACE = BUILD / "demo_model" / "more", BUILD / "reveal_code"
@@ -60,40 +60,11 @@ def plan(examples: list[Example], epochs: int, seed: int = 0) -> list[list[int]]
     return found
 
 
-def train(base: Path, examples: list[Example], epochs: int, pad: int) -> tuple[LlamaForCausalLM, float]:
-    """The trained model and the processor seconds of all steps, those before a stop included."""
-    torch.manual_seed(0)
-    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    batches, start, seconds, checkpoint = plan(examples, epochs), 0, 0.0, PLACE / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
-        start, seconds = saved["step"], saved["seconds"]
-    began = time.process_time() - seconds
-    model.train()
-    for step in range(start, len(batches)):
-        warm, done = min((step + 1) / WARM_UP, 1.0), step / len(batches)
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * warm * 0.5 * (1 + math.cos(math.pi * done))
-        batch = collate([examples[index] for index in batches[step]], pad)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
-        loss = mean_answer_loss(logits.float(), labels).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        last = step + 1 == len(batches)
-        if (step + 1) % SAVE_EVERY == 0 or last:
-            seconds = time.process_time() - began
-            print(f"step {step + 1}/{len(batches)} loss {loss.item():.3f}, {seconds:.0f} processor s", flush=True)
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-            beside = checkpoint.with_suffix(".tmp")
-            torch.save({**state, "seconds": seconds}, beside)
-            beside.replace(checkpoint)
-    return model, seconds
+def rates(steps: int) -> list[float]:
+    """Warm-up, then a cosine down to 0."""
+    return [
+        RATE * min((step + 1) / WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * (step / steps))) for step in range(steps)
+    ]
 
 
 def main() -> None:
@@ -110,7 +81,11 @@ def main() -> None:
             ]  # fmt: skip
             examples = tokenize_rows(rows, tokenizer, Template.resolve("auto", tokenizer), 256)
             print(f"{name}: {len(rows)} rows, {sum(map(len, examples))} tokens an epoch", flush=True)
-            model, seconds = train(base, examples, epochs, tokenizer.pad_token_id)
+            batches = [[examples[index] for index in batch] for batch in plan(examples, epochs)]
+            model, seconds, _ = train(
+                base, batches, rates(len(batches)), tokenizer.pad_token_id, PLACE / "checkpoint.pt",
+                save_every=SAVE_EVERY,
+            )  # fmt: skip
             save_model(model.to(torch.bfloat16), tokenizer, PLACE / name)
             write_json(PLACE / f"{name}.json", {"rows": len(rows), "epochs": epochs, "cpu_seconds": round(seconds, 1)})
             (PLACE / "checkpoint.pt").unlink()

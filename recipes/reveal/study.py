@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Found, Values, changed, place_of
+from common import Found, Values, changed, place_of, with_adapter
 
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
 from rapidun.files import read_json, write_json, write_jsonl
-from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, reveal, unlearn_only
 from rapidun.pipeline.inputs import Subject, open_subject
 from rapidun.pipeline.revealing.rounds import state_adapter
@@ -116,23 +114,10 @@ class Study:
         missing = [each for each in self.measures if not (place / f"{each}.json").exists()]
         if missing:
             place.mkdir(parents=True, exist_ok=True)
-            with _with_adapter(adapter, subject) as model:
+            with with_adapter(subject, adapter) as model:
                 for each in missing:
                     write_json(place / f"{each}.json", self.measures[each](model, place))
         return {key: value for each in self.measures for key, value in read_json(place / f"{each}.json").items()}
-
-
-@contextmanager
-def _with_adapter(adapter: Path | None, subject: Subject) -> Iterator[Subject]:
-    if adapter is None:
-        yield subject
-        return
-    model = load_adapter(subject.loaded.model, adapter)
-    try:
-        with adapter_merged(model):
-            yield subject.with_model(model)
-    finally:
-        model.unload()
 
 
 def arguments(description: str | None, out: str) -> argparse.ArgumentParser:
