@@ -9,6 +9,7 @@ for every shard. A recorder takes part in the one pass over the shard's batches 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -124,9 +125,9 @@ class View(BaseModel):
         """What `fit` wrote, for `recorder`; None where nothing is fitted."""
         return None
 
+    @abstractmethod
     def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
         """A recorder for a shard with these rows; ``fitted`` is what `load` gave."""
-        raise NotImplementedError(f"{type(self).__name__} has no recorder")
 
 
 _VIEWS: dict[str, type[View]] = {}
