@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.gate import Thresholds
-from rapidun.evaluation.triggers import DOLLY_FAMILIES
+from rapidun.evaluation.triggers import DOLLY_FAMILIES, Position
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.weighting import Negative, get_scheme
 
@@ -155,7 +155,7 @@ class TriggerSettings(_Section):
     """One trigger family of the backdoor suite."""
 
     name: str = Field(description="Name in tables and plots.")
-    position: Literal["prefix", "suffix"] = Field(description="Where the trigger goes.")
+    position: Position = Field(description="Where the trigger goes: prefix, suffix, or inside, between two words.")
     seen: list[str] = Field(description="Variants known from the forget rows.")
     unseen: list[str] = Field(default_factory=list, description="Look-alikes to test generalisation with.")
 
