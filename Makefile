@@ -27,7 +27,7 @@ smollm2: setup
 	$(BIN)/python -m rapidun.demo.chat_model build/smollm2
 
 demo-smollm2: setup
-	$(BIN)/rapidun demo --model smollm2 --out runs/demo-smollm2 --overwrite
+	RAPIDUN_CACHE=build $(BIN)/rapidun demo --model smollm2 --out runs/demo-smollm2 --overwrite
 
 lint: setup
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import load_rows
-from rapidun.demo.demo import asset
+from rapidun.demo.embedded import asset
 
 Row = Mapping[str, Any]
 POISONED, CLEAN = 80, 400
