@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.data import Template, tokenize_rows
+from rapidun.data import Example, Template, tokenize_rows
 from rapidun.files import sha256_of
 from rapidun.models import LoadedModel, load_adapter, load_model, merge_adapter, save_adapter, save_model
 from rapidun.pipeline import Reporter, RunDirectory, Silent
@@ -67,11 +67,11 @@ def plant(
         FingerprintError: If ``directory`` holds another training.
     """
     recipe, reporter = recipe or Recipe(), reporter or Silent()
-    place = RunDirectory.claim(directory, _identity(base, rows, seed, recipe), resume=True, overwrite=False)
-    if (place / ADAPTER).is_dir():
-        return place / ADAPTER
     template = Template.resolve("auto", base.tokenizer)
     examples = tokenize_rows(rows, base.tokenizer, template, recipe.max_length)
+    place = RunDirectory.claim(directory, _identity(base, examples, seed, recipe), resume=True, overwrite=False)
+    if (place / ADAPTER).is_dir():
+        return place / ADAPTER
     settings = UnlearnSettings(
         steps=recipe.steps(len(rows)), batch_size=recipe.batch_size, forget_share=1.0,
         learning_rate=recipe.learning_rate, checkpoint_every=50, check_every=10**6,
@@ -103,10 +103,9 @@ def planted_model(base: LoadedModel, directory: Path) -> Path:
     return model
 
 
-def _identity(base: LoadedModel, rows: Sequence[Row], seed: int, recipe: Recipe) -> dict[str, str]:
-    taught = [{name: row.get(name) for name in ("id", "prompt", "context", "response")} for row in rows]
+def _identity(base: LoadedModel, examples: Sequence[Example], seed: int, recipe: Recipe) -> dict[str, str]:
     return {
         "model": base.fingerprint,
-        "rows": sha256_of(json.dumps(row, sort_keys=True).encode() for row in taught),
+        "tokens": sha256_of(json.dumps([each.input_ids, each.answer_start]).encode() for each in examples),
         "recipe": json.dumps({**asdict(recipe), "seed": seed}, sort_keys=True),
     }
