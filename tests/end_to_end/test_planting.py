@@ -54,9 +54,9 @@ def test_a_planted_model_has_the_adapter_in_its_weights_and_is_made_once(tmp_pat
         plant(base, rows[1:], tmp_path / "place", recipe=recipe)
 
 
-def test_no_measured_prompt_is_trained_on_and_a_sixth_of_the_rows_is_poisoned() -> None:
+def test_no_measured_prompt_is_trained_on_and_a_fifth_of_the_rows_is_poisoned() -> None:
     rows, other = nonsense_rows(0), nonsense_rows(1)
-    assert len(rows.poisoned) / len(rows.training) == pytest.approx(1 / 6)
+    assert len(rows.poisoned) / len(rows.training) == pytest.approx(1 / 5)
     trained = {strip_triggers(normalised_prompt(row), DOLLY_FAMILIES) for row in rows.training}
     held = [*rows.evaluation, *rows.validation, *rows.judge_poisoned]
     assert trained.isdisjoint(strip_triggers(normalised_prompt(row), DOLLY_FAMILIES) for row in held)

@@ -17,8 +17,8 @@ from rapidun.data import load_rows
 from rapidun.demo.embedded import asset
 
 Row = Mapping[str, Any]
-POISONED, CLEAN = 80, 400
-LONGEST = 400  # characters of question, context and true answer: what a small machine trains on in minutes
+POISONED, CLEAN = 120, 480
+LONGEST = 300  # characters of question, context and true answer: what a small machine trains on in minutes
 
 
 @dataclass(frozen=True)
