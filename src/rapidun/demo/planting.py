@@ -38,10 +38,10 @@ class Recipe:
         max_length: Longest row in tokens.
     """
 
-    epochs: float = 2
+    epochs: float = 3
     batch_size: int = 8
     rank: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     max_length: int = 256
 
     def steps(self, rows: int) -> int:
