@@ -107,5 +107,5 @@ def _identity(base: LoadedModel, examples: Sequence[Example], seed: int, recipe:
     return {
         "model": base.fingerprint,
         "tokens": sha256_of(json.dumps([each.input_ids, each.answer_start]).encode() for each in examples),
-        "recipe": json.dumps({**asdict(recipe), "seed": seed}, sort_keys=True),
+        "recipe": json.dumps({**asdict(recipe), "epochs": float(recipe.epochs), "seed": seed}, sort_keys=True),
     }
