@@ -95,8 +95,9 @@ def test_one_split_of_a_saved_dataset_dict_is_taken_and_several_must_be_named(tm
         ("a.jsonl.gz", b"not gzip", "cannot be read"),
         ("a.json", b'[{"prompt": 1},\n oops]', r"a\.json:2: not JSON"),
         ("a.json", b'{\n "data": [\n1]}', r"one JSON object \(data\), not rows"),
-        ("a.csv", b"prompt,prompt\na,b\n", "names 'prompt' twice"),
-        ("a.csv", b"prompt,response\na,\xff\n", "not a CSV file in UTF-8"),
+        ("a.csv", b"prompt,prompt\na,b\n", 'names "prompt" twice'),
+        ("a.csv", b"prompt,response\na,\xff\n", r"a\.csv:2: not UTF-8 text; save the file as UTF-8.*iconv"),
+        ("a.csv", b"prompt,r\xe9ponse\na,b\n", r"a\.csv:1: not UTF-8 text; save the file as UTF-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_so(name, content, message, tmp_path):
@@ -109,7 +110,7 @@ def test_a_file_that_cannot_be_read_says_so(name, content, message, tmp_path):
 def test_missing_files_and_plain_directories_are_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.jsonl: no such file"):
         load_rows(tmp_path / "nowhere.jsonl")
-    with pytest.raises(InputError, match="not a dataset written by"):
+    with pytest.raises(InputError, match="a directory without row files"):
         load_rows(tmp_path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from rapidun.data import BadRow, RowStream
 from rapidun.data.badrows import raise_bad_rows
+from rapidun.data.content import row_content
 from rapidun.errors import InputError
 from rapidun.pipeline.config import RowSettings
 from rapidun.pipeline.inputs import Subject
@@ -25,7 +25,6 @@ from rapidun.valuation.parts import chunked
 Numbered = tuple[int, dict[str, Any]]  # line, row
 Inspect = Callable[[Sequence[Numbered]], list[BadRow]]
 _AT_ONCE = 2048
-_CONTENT = ("id", "prompt", "context", "response", "messages")
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,6 @@ def untokenisable(subject: Subject, path: Path) -> Inspect:
 
 
 def _digest(digest: Any, row: dict[str, Any]) -> None:
-    for name in _CONTENT:
-        value = row.get(name) or ""
-        part = (value if isinstance(value, str) else json.dumps(value, sort_keys=True)).encode()
+    for part in row_content(row):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
