@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rapidun.data.badrows import RowFaultError, shorten
-from rapidun.data.conversation import (
+from rapidun.data.layouts import FIELDS, ColumnMap
+from rapidun.data.turns import (
     Turn,
     checked_text,
     is_unicode,
@@ -24,7 +25,6 @@ from rapidun.data.conversation import (
     tools_of,
     turns_of,
 )
-from rapidun.data.layouts import FIELDS, ColumnMap
 
 _DEEPEST = 100  # levels of lists and objects in a column
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rapidun.data.conversation import Turn, last_user
+from rapidun.data.turns import Turn, last_user
 from rapidun.files import sha256_of
 
 
@@ -25,7 +25,7 @@ def row_content(row: Mapping[str, Any]) -> Iterator[bytes]:
 def other_turns(row: Mapping[str, Any]) -> list[Turn]:
     """The turns of a conversation that are neither the row's prompt nor its answer; empty where it is none."""
     turns = row.get("messages") or []
-    own = {last_user(turns), len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else None}
+    own = {last_user(turns), len(turns) - 1 if turns and turns[-1].get("role") == "assistant" else None}
     return [turn for place, turn in enumerate(turns) if place not in own]
 
 

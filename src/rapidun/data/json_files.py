@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rapidun.data.badrows import RowFaultError, shorten
-from rapidun.data.conversation import is_unicode
+from rapidun.data.badrows import RowFaultError, printable, shorten
 from rapidun.data.opening import one_line, open_rows
+from rapidun.data.turns import is_unicode
 from rapidun.errors import InputError
 
 Record = tuple[int, "dict[str, Any] | RowFaultError"]
@@ -159,7 +159,7 @@ def _one_object(path: Path, first: bytes, second: bytes) -> Iterator[Record] | N
     if _lists_datasets(value):
         raise InputError(f"{path}: a list of data sets, not rows. Give the file of one: {_described(path, value)}")
     if second:
-        names = ", ".join(shorten(name).strip('"') for name in list(value)[:8])
+        names = ", ".join(printable(name) for name in list(value)[:8])
         raise InputError(
             f"{path}: one JSON object ({names}), not rows. Give a list of objects, or one object per line."
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from rapidun.data.badrows import shorten
+from rapidun.data.badrows import printable
 from rapidun.errors import InputError
 
 FIELDS = (
@@ -228,6 +228,6 @@ def _unknown_layout(found: Collection[str], path: str) -> str:
 
 
 def _names(found: Collection[str], shown: int = 40) -> str:
-    names = [shorten(name).strip('"') for name in list(found)[:shown]]
+    names = [printable(name) for name in list(found)[:shown]]
     more = f" and {len(found) - shown} more" if len(found) > shown else ""
     return ", ".join(names) + more or "none"

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.data.arrow import JsonText, register_json_text
 from rapidun.data.badrows import RowFaultError, shorten
-from rapidun.data.conversation import is_unicode
 from rapidun.data.json_files import NOT_UTF8, Record
 from rapidun.data.opening import one_line, open_rows, plain_suffixes, refuse_disguised
+from rapidun.data.turns import is_unicode
 from rapidun.errors import InputError
 
 _ROWS_AT_ONCE = 2048

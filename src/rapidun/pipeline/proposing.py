@@ -12,7 +12,7 @@ from rapidun.index.plan import data_fingerprint
 from rapidun.influence.proposal import Proposal, propose
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import read_rows
+from rapidun.pipeline.inputs import LABEL, read_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import LOOKS
 from rapidun.pipeline.trace_job import Answer
@@ -48,7 +48,7 @@ def write_proposal(
     """
     if answer.asked is None:
         raise ConfigError("--propose needs --index.")
-    rows = read_rows(data, "training rows", config.data, reporter)
+    rows = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     index = answer.asked.index
     index.check(data=data_fingerprint(rows))
     reporter.phase("propose", "Choosing the cut")

@@ -17,7 +17,7 @@ from rapidun.data.badrows import raise_bad_rows
 from rapidun.data.content import row_content
 from rapidun.errors import InputError
 from rapidun.pipeline.config import RowSettings
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import Subject, note_unused
 from rapidun.pipeline.reporter import Reporter
 from rapidun.valuation.features import length_of
 from rapidun.valuation.parts import chunked
@@ -105,6 +105,7 @@ def survey(
         raise InputError(f"--by {by}: {path} has no column {by!r}. It has: {', '.join(columns)}.")
     dropped = f", {len(bad)} left out" if bad else ""
     reporter.note(f"candidates: {len(lengths)} rows, layout {stream.layout}{dropped}")
+    note_unused(stream, "candidates", reporter, (by,))
     sizes = np.frombuffer(lengths, dtype=np.uint32)
     return Pool(stream, len(lengths), digest.hexdigest(), sizes, frozenset(left_out), bad)
 

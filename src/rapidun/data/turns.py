@@ -132,7 +132,7 @@ def check_unicode(value: Any, where: str) -> None:
 
 def last_user(turns: Sequence[Mapping[str, Any]]) -> int | None:
     """The place of the last user turn; None where there is none."""
-    return next((place for place in reversed(range(len(turns))) if turns[place]["role"] == "user"), None)
+    return next((place for place in reversed(range(len(turns))) if turns[place].get("role") == "user"), None)
 
 
 def _turn(message: Any, where: str) -> Turn:
