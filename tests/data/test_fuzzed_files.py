@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import copy
 import csv
 import datetime
 import gzip
@@ -79,8 +80,10 @@ def _damaged_records(records: Records, draw: random.Random) -> Records:
             row[draw.choice(["context", "extra", "prompt", "messages", "tools", "\0", "", "id", "\ud800"])] = _junk(
                 draw
             )
-        elif kind == 2 and isinstance(row.get(name), list) and row[name] and isinstance(row[name][0], dict):
-            draw.choice(row[name])[draw.choice(["content", "role", "weight", "tool_calls", "x"])] = _junk(draw)
+        elif kind == 2 and isinstance(row.get(name), list) and any(isinstance(turn, dict) for turn in row[name]):
+            draw.choice([turn for turn in row[name] if isinstance(turn, dict)])[
+                draw.choice(["content", "role", "weight", "tool_calls", "x"])
+            ] = _junk(draw)
         else:
             row[name] = _junk(draw)
     if draw.random() < 0.2:
@@ -89,7 +92,7 @@ def _damaged_records(records: Records, draw: random.Random) -> Records:
 
 
 def _junk(draw: random.Random) -> Any:
-    return draw.choice(JUNK)(draw)
+    return copy.deepcopy(draw.choice(JUNK)(draw))
 
 
 # records to files ----------------------------------------------------------------------------------------------------
@@ -124,15 +127,21 @@ def _parquet(records: Records, draw: random.Random) -> bytes:
     names = list(dict.fromkeys(name for row in records for name in row))
     columns = [_column([row.get(name) for row in records]) for name in names]
     file = io.BytesIO()
-    pq.write_table(pa.table(columns, names=[name.encode("utf-8", "replace").decode() for name in names]), file)
+    pq.write_table(pa.table(columns, names=list(map(_name, names))), file)
     return file.getvalue()
 
 
+def _name(name: str) -> str:
+    return name.replace("\0", "0").encode("utf-8", "replace").decode()
+
+
 def _column(values: list[Any]) -> pa.Array:
+    """Of the type that Arrow finds; JSON text where it finds none, or would crash over the depth."""
+    texts = [json.dumps(value) for value in values]
     try:
-        return pa.array(values)
+        return pa.array(texts if any(text.count('{"k"') > 10 or "{}" in text for text in texts) else values)
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        return pa.array([json.dumps(value) for value in values])
+        return pa.array(texts)
 
 
 ZSTD = pa.Codec("zstd")
@@ -198,7 +207,7 @@ def _write(folder: Path, draw: random.Random) -> Path:
 
 def _saved(path: Path, records: Records, draw: random.Random) -> Path:
     names = list(dict.fromkeys(name for row in records for name in row))
-    columns = {name.encode("utf-8", "replace").decode(): _column([row.get(name) for row in records]) for name in names}
+    columns = {_name(name): _column([row.get(name) for row in records]) for name in names}
     datasets.Dataset(pa.table(columns)).save_to_disk(path)
     file = draw.choice(sorted(path.iterdir()))
     file.write_bytes(_damaged_bytes(file.read_bytes(), draw))

@@ -247,8 +247,8 @@ def _check_answer(answer: str, column: str, require_response: bool) -> None:
 def _check_shape(record: Mapping[str, Any]) -> None:
     """Names that are text, values that are not nested without end."""
     for name, value in record.items():
-        if not is_unicode(name):
-            raise RowFaultError(f"the column name {shorten(name)} is not valid Unicode")
+        if not is_unicode(name) or "\0" in name:  # Arrow would end the name there
+            raise RowFaultError(f"the column name {shorten(name)} is not text: it holds half a character or a NUL")
         if isinstance(value, dict | list) and not _is_shallow(value):
             raise RowFaultError(f"column {name!r} is nested more than {_DEEPEST} levels deep")
 

@@ -70,6 +70,8 @@ def _header(path: Path, reader: Any) -> list[str]:
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
+    if any("\0" in name for name in names):
+        raise InputError(f"{where} has a NUL in a name. Rename that column.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"{where} names {', '.join(map(shorten, twice))} twice. Rename one of them.")
@@ -95,7 +97,7 @@ def read_parquet(path: Path) -> Iterator[Record]:
         with pq.ParquetFile(path) as table:
             _check_names(f"{path}: the table", table.schema_arrow.names)
             yield from _numbered(table.iter_batches(batch_size=_ROWS_AT_ONCE))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise InputError(
             f"{path}: cannot be read as Parquet ({one_line(error)}). It is another kind of file, damaged or cut off: "
             "copy or download it again."
