@@ -18,6 +18,7 @@ NOT_UTF8 = "not UTF-8 text; save the file as UTF-8, for example with: iconv -f l
 _BOM = b"\xef\xbb\xbf"
 _ROWS = ("data", "rows", "train", "examples", "records", "instances", "items")  # names of a list of rows in an object
 _LIST = re.compile(rb"\[\s*(\{|\]|$)")
+_BLANK = re.compile(r"\s*")
 _NEXT = re.compile(r"[\s,]*")
 _NUMBER = re.compile(r"[^,\]\s]*")
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
@@ -120,8 +121,8 @@ def _read_list(path: Path, text: str) -> Iterator[Record]:
             found = _fault(error, text[place:end])
         yield number, found if whole or is_unicode(text[place:end]) else RowFaultError(NOT_UTF8)
         place = end
-    if text[place + 1 :].strip():
-        line = text.count("\n", 0, place) + 1
+    if (more := _past(_BLANK, text, place + 1)) < len(text):
+        line = text.count("\n", 0, more) + 1
         raise InputError(f"{path}:{line}: more text after the end of the list. Write one list, or one object per line.")
 
 

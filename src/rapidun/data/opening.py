@@ -59,7 +59,8 @@ def check_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no such file or directory.") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{_printable(path)}: cannot be read ({one_line(error)}).") from error
+        cause = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{_printable(path)}: cannot be read ({cause}).") from error
     if stat.S_ISDIR(status.st_mode):
         return
     if not stat.S_ISREG(status.st_mode):
