@@ -11,6 +11,7 @@ one question and one answer have no ``messages``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,6 +45,8 @@ class RowReader:
         self._require_response = require_response
         self._read: set[str] = set()
         self._taken: set[str] = set()
+        self._values: dict[str, tuple[Any, str]] = {}
+        self._candidates = {column for options in columns.columns.values() for column in options}
         self._unread: set[str] = set()
 
     @property
@@ -58,50 +61,45 @@ class RowReader:
             RowFaultError: If a column is missing, empty or of the wrong type.
         """
         _check_shape(record)
-        self._taken = set()
-        row: dict[str, Any] = {"id": self._id(record)}
-        row |= self._conversation(record) if self._is_chat(record) else self._pair(record)
+        self._taken, self._values = set(), self.columns.values(record)
+        row: dict[str, Any] = {"id": self._id()}
+        row |= self._conversation() if self._is_chat() else self._pair()
         for name in ("response_clean", "response_poisoned"):
             if name in self.columns.columns:
-                row[name] = self._answer(record, name)
-        if (tools := tools_of(*self._optional(record, "tools"))) is not None:
+                row[name] = self._answer(name)
+        if (tools := tools_of(*self._optional("tools"))) is not None:
             row = {**row, "messages": row.get("messages") or _pair_of(row), "tools": tools}
         self._read |= self._taken
         return row | self._extras(record, row)
 
-    def _value(self, record: Mapping[str, Any], name: str) -> Any:
-        column = self.columns.column(record, name)
-        return None if column is None else record.get(column)
-
-    def _take(self, record: Mapping[str, Any], name: str) -> tuple[Any, str]:
+    def _take(self, name: str) -> tuple[Any, str]:
         """The value of a field and its column, which is read by this."""
-        column = self.columns.column(record, name) or name
-        if record.get(column) is None:
-            raise RowFaultError(f"column {column!r} is missing")
-        self._taken.add(column)
-        return record[column], column
+        if name not in self._values:
+            raise RowFaultError(f"column {self.columns.column(name)!r} is missing")
+        self._taken.add(self._values[name][1])
+        return self._values[name]
 
-    def _optional(self, record: Mapping[str, Any], name: str) -> tuple[Any, str]:
+    def _optional(self, name: str) -> tuple[Any, str]:
         """The same, or ``""`` where the row has none."""
-        return ("", name) if self._value(record, name) is None else self._take(record, name)
+        return self._take(name) if name in self._values else ("", name)
 
-    def _text(self, record: Mapping[str, Any], name: str) -> str:
-        value, column = self._take(record, name)
+    def _text(self, name: str) -> str:
+        value, column = self._take(name)
         return checked_text(value, f"column {column!r}")
 
-    def _id(self, record: Mapping[str, Any]) -> str | None:
-        value, column = self._optional(record, "id")
+    def _id(self) -> str | None:
+        value, column = self._optional("id")
         if value == "":
             return None
         if isinstance(value, bool) or not isinstance(value, str | int) or not is_unicode(str(value)):
             raise RowFaultError(f"column {column!r} must be a string or an integer, not {shorten(value)}")
         return str(value)
 
-    def _answer(self, record: Mapping[str, Any], name: str) -> str | None:
+    def _answer(self, name: str) -> str | None:
         """A second answer: text, or the last turn of a conversation."""
-        if self._value(record, name) is None:
+        if name not in self._values:
             return None
-        value, column = self._take(record, name)
+        value, column = self._take(name)
         if isinstance(value, list):
             turns = turns_of(value, column, self._unread)
             return str(turns[-1]["content"]) if turns else None
@@ -109,44 +107,44 @@ class RowReader:
 
     # a question and an answer in columns of their own ----------------------------------------------------------------
 
-    def _pair(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _pair(self) -> dict[str, Any]:
         row: dict[str, Any] = {"prompt": "", "response": ""}
         if "prompt" in self.columns.columns:
-            row["prompt"] = self._text(record, "prompt")
+            row["prompt"] = self._text("prompt")
         if "context" in self.columns.columns:
-            row["context"] = checked_text(*_where(self._optional(record, "context")))
+            row["context"] = checked_text(*_where(self._optional("context")))
         if "response" in self.columns.columns:
             if "prompt" in self.columns.columns and not row["prompt"].strip():
-                row |= self._asked_in_context(row, record)
-            row["response"] = self._response(record)
-        turns = self._earlier(record, row)
+                row |= self._asked_in_context(row)
+            row["response"] = self._response()
+        turns = self._earlier(row)
         return row | ({"messages": turns} if turns else {})
 
-    def _asked_in_context(self, row: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    def _asked_in_context(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Alpaca rows may leave the instruction empty and ask in the input."""
         if not str(row.get("context") or "").strip():
-            column = self.columns.column(record, "prompt")
+            column = self._values["prompt"][1]
             raise RowFaultError(f"column {column!r} is empty; a row without a prompt has 'text' only")
         return {"prompt": row["context"], "context": ""}
 
-    def _response(self, record: Mapping[str, Any]) -> str:
-        if not self._require_response and self._value(record, "response") is None:
+    def _response(self) -> str:
+        if not self._require_response and "response" not in self._values:
             return ""
-        answer, column = self._take(record, "response")
+        answer, column = self._take("response")
         _check_answer(checked_text(answer, f"column {column!r}"), column, self._require_response)
         return str(answer)
 
-    def _earlier(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> list[Turn]:
+    def _earlier(self, row: Mapping[str, Any]) -> list[Turn]:
         """The whole conversation of a pair that has a system prompt, a history or matching messages; else empty."""
         pair = _pair_of(row)
-        matching = self._matching(record, row, pair)
-        turns = matching or [*pairs_to_turns(*self._optional(record, "history")), *pair]
-        turns = self._with_system(record, turns)
+        matching = self._matching(row, pair)
+        turns = matching or [*pairs_to_turns(*self._optional("history")), *pair]
+        turns = self._with_system(turns)
         return turns if matching or turns != pair else []
 
-    def _matching(self, record: Mapping[str, Any], row: Mapping[str, Any], pair: list[Turn]) -> list[Turn]:
+    def _matching(self, row: Mapping[str, Any], pair: list[Turn]) -> list[Turn]:
         """The turns beside a pair where they are the same question and answer; otherwise the column means another."""
-        value, column = self._value(record, "messages"), str(self.columns.column(record, "messages"))
+        value, column = self._values.get("messages", (None, "messages"))
         try:
             turns = turns_of(value, column, self._unread) if value is not None else []
         except RowFaultError:
@@ -162,13 +160,16 @@ class RowReader:
 
     # a conversation --------------------------------------------------------------------------------------------------
 
-    def _is_chat(self, record: Mapping[str, Any]) -> bool:
-        return self.columns.chat or any(isinstance(self._value(record, side), list) for side in ("prompt", "response"))
+    def _is_chat(self) -> bool:
+        return self.columns.chat or any(
+            name in self._values and isinstance(self._values[name][0], list) for name in ("prompt", "response")
+        )
 
-    def _conversation(self, record: Mapping[str, Any]) -> dict[str, Any]:
+    def _conversation(self) -> dict[str, Any]:
         """A row of one list of messages, or of prompt and answer where either is such a list."""
-        column = self.columns.column(record, "messages" if self.columns.chat else "response") or "prompt"
-        turns = self._with_system(record, self._messages(record) if self.columns.chat else self._sides(record))
+        name = "messages" if self.columns.chat else "response" if "response" in self._values else "prompt"
+        column = self._values.get(name, (None, self.columns.column(name)))[1]
+        turns = self._with_system(self._messages() if self.columns.chat else self._sides())
         answered = bool(turns) and turns[-1]["role"] == "assistant"
         if self._require_response and not answered:
             last = turns[-1]["role"] if turns else "nothing"
@@ -185,43 +186,45 @@ class RowReader:
             raise RowFaultError(f"{column!r} must have a 'user' message before the answer")
         return {"prompt": turns[asked]["content"], "response": answer, "messages": turns}
 
-    def _messages(self, record: Mapping[str, Any]) -> list[Turn]:
-        return turns_of(*self._take(record, "messages"), self._unread)
+    def _messages(self) -> list[Turn]:
+        return turns_of(*self._take("messages"), self._unread)
 
-    def _sides(self, record: Mapping[str, Any]) -> list[Turn]:
+    def _sides(self) -> list[Turn]:
         """Prompt and answer as one conversation; an answer that holds the user's turns is all of it."""
-        answer, column = self._optional(record, "response")
+        answer, column = self._optional("response")
         after = self._side(answer, column, "assistant")
         if last_user(after) is not None or "prompt" not in self.columns.columns:
             return after
-        return [*self._side(*self._take(record, "prompt"), "user"), *after]
+        return [*self._side(*self._take("prompt"), "user"), *after]
 
     def _side(self, value: Any, column: str, role: str) -> list[Turn]:
         if isinstance(value, list):
             return turns_of(value, column, self._unread)
         return [_turn(role, checked_text(value, f"column {column!r}"))] if value != "" else []
 
-    def _with_system(self, record: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
+    def _with_system(self, turns: list[Turn]) -> list[Turn]:
         """The turns with the text of the system column first.
 
         Raises:
             RowFaultError: If they begin with another system turn.
         """
-        text = checked_text(*_where(self._optional(record, "system")))
+        text = checked_text(*_where(self._optional("system")))
         if not text.strip():
             return turns
         if turns and turns[0]["role"] == "system":
             if turns[0]["content"] != text:
-                column = self.columns.column(record, "system")
+                column = self._values["system"][1]
                 raise RowFaultError(f"two system prompts: the column {column!r} and the conversation's first turn")
             return turns
         return [_turn("system", text), *turns]
 
     def _extras(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """Columns that no field has taken, kept; one that has a field's name is kept as ``NAME_original``."""
-        empty = {column for name in self.columns.columns if (column := self.columns.column(record, name)) is not None}
-        used = self._taken | {column for column in empty if record.get(column) is None}
-        extras = {name: value for name, value in record.items() if name not in used}
+        extras = {
+            name: json_value(value)
+            for name, value in record.items()
+            if name not in self._taken and not (value is None and name in self._candidates)
+        }
         return {f"{name}_original" if name in FIELDS or name in row else name: value for name, value in extras.items()}
 
 
@@ -251,6 +254,26 @@ def _check_shape(record: Mapping[str, Any]) -> None:
             raise RowFaultError(f"the column name {shorten(name)} is not text: it holds half a character or a NUL")
         if isinstance(value, dict | list) and not _is_shallow(value):
             raise RowFaultError(f"column {name!r} is nested more than {_DEEPEST} levels deep")
+
+
+def json_value(value: Any) -> Any:
+    """``value`` as JSON can hold it, so that a row can always be written: what it has no number for is None.
+
+    Halves of characters are written out as escapes; dates and the like are their text, bytes their number.
+    """
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return value if is_unicode(value) else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {
+            json_value(name) if isinstance(name, str) else str(name): json_value(one) for name, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [json_value(one) for one in value]
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
 def _is_shallow(value: Any) -> bool:

@@ -155,15 +155,19 @@ class ColumnMap:
         """Whether the answer is the last assistant message."""
         return "messages" in self.columns and "response" not in self.columns and "prompt" not in self.columns
 
-    def column(self, record: Mapping[str, Any], name: str) -> str | None:
-        """The column that holds the field ``name`` in this record; None where the file has no such column.
+    def values(self, record: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+        """Of each field that the record has: its value and its column, the first that is not empty, or not absent."""
+        found: dict[str, tuple[Any, str]] = {}
+        for name, options in self.columns.items():
+            for option in options:
+                value = record.get(option)
+                if value is not None and (name not in found or found[name][0] == ""):
+                    found[name] = (value, option)
+        return found
 
-        The first one with a value; one that is empty, or failing that absent, where none has.
-        """
-        options = self.columns.get(name, ())
-        having = [option for option in options if record.get(option) is not None]
-        filled = [option for option in having if record[option] != ""]
-        return next(iter([*filled, *having, *options]), None)
+    def column(self, name: str) -> str:
+        """The column that a field's value should be in."""
+        return self.columns.get(name, (name,))[0]
 
 
 def choose_layout(found: ColumnCount, path: str, *, columns: Mapping[str, str] | None = None) -> ColumnMap:

@@ -93,7 +93,7 @@ def tools_of(value: Any, column: str) -> list[Any] | None:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise RowFaultError(f"column {column!r} must be a list of objects, not {shorten(tools)}")
-    check_unicode(tools, f"column {column!r}")
+    check_json(tools, f"column {column!r}")
     bare = [isinstance(tool.get("name"), str) and "type" not in tool and "function" not in tool for tool in tools]
     return [_function(tool) if is_bare else tool for tool, is_bare in zip(tools, bare, strict=True)] or None
 
@@ -120,13 +120,17 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def check_unicode(value: Any, where: str) -> None:
-    """Refuse a nested value that holds half a character anywhere.
+def check_json(value: Any, where: str) -> None:
+    """Refuse a nested value that JSON or UTF-8 cannot hold.
 
     Raises:
-        RowFaultError: If it does; names ``where``.
+        RowFaultError: If it holds NaN, a date or the like, or half a character; names ``where``.
     """
-    if not is_unicode(json.dumps(value, ensure_ascii=False, default=str)):
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise RowFaultError(f"{where} holds what JSON cannot hold ({error})") from error
+    if not is_unicode(text):
         raise RowFaultError(f"{where} holds half a character (a lone surrogate): {shorten(value)}")
 
 
@@ -147,7 +151,8 @@ def _turn(message: Any, where: str) -> Turn:
         turn["tool_calls"] = calls
     if said not in _CALLS and (message.get(content_key) is not None or not calls):
         turn["content"] = _content(message.get(content_key), f"{where}.{content_key}")
-    check_unicode(turn, where)
+    if len(turn) > 2:
+        check_json(turn, where)
     return turn
 
 
