@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from rapidun.data import Rows, RowStream, load_rows
+from rapidun.data.content import as_record
 from rapidun.errors import InputError
 from tiny import write_rows
 
@@ -326,3 +327,14 @@ def test_a_few_rows_of_another_layout_do_not_change_that_of_the_file(tmp_path):
 def test_a_column_of_nulls_makes_no_layout(tmp_path):
     rows = read(tmp_path, {"instruction": None, "output": None, "prompt": "p", "response": "r"})
     assert rows.layout.startswith("prompt")
+
+
+@pytest.mark.parametrize(
+    "record", [*(record for record, _ in FORMS), {"text": "a", "n": 1}, {"messages": ASKED, "tools": [TOOL]}]
+)
+def test_a_row_that_is_written_is_read_again_as_the_same_row(record, tmp_path):
+    row = only(tmp_path, record)
+    again = next(iter(load_rows(write_rows(tmp_path / "again.jsonl", [as_record(row)]))))
+    assert {name: value for name, value in again.items() if value} == {
+        name: value for name, value in row.items() if value
+    }

@@ -22,6 +22,15 @@ def row_content(row: Mapping[str, Any]) -> Iterator[bytes]:
     return (part.encode("utf-8") for part in (*parts, *_beyond(row)))
 
 
+def as_record(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as a file holds it, to be read again as the same row: no nulls, and text alone as ``text``."""
+    record = {name: value for name, value in row.items() if value is not None}
+    if not record["prompt"]:
+        text = record.pop("response")
+        record = {name: value for name, value in record.items() if name != "prompt"} | {"text": text}
+    return record
+
+
 def other_turns(row: Mapping[str, Any]) -> list[Turn]:
     """The turns of a conversation that are neither the row's prompt nor its answer; empty where it is none."""
     turns = row.get("messages") or []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.data import Rows
+from rapidun.data.content import as_record
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import write_json, write_jsonl
 from rapidun.index.plan import data_fingerprint
@@ -81,7 +82,7 @@ def _lines(rows: Rows, positions: list[int], found: Proposal) -> list[dict[str, 
     chosen = rows.dataset.select(positions)
     return [
         {
-            **{name: value for name, value in row.items() if value is not None},
+            **as_record(row),
             "score": float(found.scores[position]),
             "q_value": float(found.q_values[position]),
             "reason": found.reasons[position],
