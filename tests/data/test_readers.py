@@ -9,6 +9,7 @@ import gzip
 import json
 import lzma
 import os
+import struct
 
 import datasets
 import pyarrow as pa
@@ -364,4 +365,14 @@ def test_a_damaged_saved_data_set_is_named(tmp_path):
     datasets.Dataset.from_list(PAIRS).save_to_disk(tmp_path / "saved")
     (tmp_path / "saved" / "state.json").write_text("{")
     with pytest.raises(InputError, match=r"saved: cannot be read as a saved data set .*save_to_disk"):
+        load_rows(tmp_path / "saved")
+
+
+def test_offsets_that_lead_out_of_a_saved_table_are_found_before_they_are_followed(tmp_path):
+    datasets.Dataset.from_dict({"text": ["aaaa", "bbbb"]}).save_to_disk(tmp_path / "saved")
+    (file,) = (tmp_path / "saved").glob("*.arrow")
+    offsets = struct.pack("<3i", 0, 4, 8)
+    assert file.read_bytes().count(offsets) == 1
+    file.write_bytes(file.read_bytes().replace(offsets, struct.pack("<3i", 0, 4, 2**30)))
+    with pytest.raises(InputError, match="saved: cannot be read as a saved data set"):
         load_rows(tmp_path / "saved")
