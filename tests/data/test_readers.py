@@ -297,6 +297,7 @@ ZIPPED = gzip.compress(LINES)
         ("a.csv", b"\n", "holds no rows"),
         ("a.parquet", b"PAR1" + b"\0" * 90, "cannot be read as Parquet .*copy or download it again"),
         ("a.json", b'[{"text": "a"}]\n[1]', r"a\.json:2: more text after the end of the list"),
+        ("a.jsonl", b'{\n "text": "a"\n}\n{\n "text": "b"\n}\n', "objects over several lines. Write one a line"),
         ("a.json", b'[{"text": "a"}, {"text": ', r"a\.json:1: not JSON"),
     ],
 )

@@ -152,6 +152,10 @@ def _one_object(path: Path, first: bytes, second: bytes) -> Iterator[Record] | N
         return None
     try:
         value = json.loads(_whole(path))
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            return None
+        raise InputError(f"{path}: objects over several lines. Write one a line, for example with: jq -c .") from error
     except (ValueError, RecursionError):
         return None
     lists = [name for name in _ROWS if isinstance(value.get(name), list)]
