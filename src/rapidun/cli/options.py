@@ -64,7 +64,10 @@ RetainIfNeeded = Annotated[Path | None, typer.Option("--retain", help=_RETAIN_HE
 Columns = Annotated[
     list[str],
     typer.Option(
-        "--map", help="prompt=question: read prompts from column question. Repeatable.", rich_help_panel=_ROWS
+        "--map",
+        help="prompt=question: read prompts from column question. Fields: prompt, context, response, messages, system, "
+        "history, tools, response_clean, response_poisoned, id. Repeatable.",
+        rich_help_panel=_ROWS,
     ),
 ]
 Template = Annotated[

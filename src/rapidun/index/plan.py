@@ -5,9 +5,8 @@ A shard depends on nothing but its own rows and the plan, so shards can be compu
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import Example, Rows, tokenize_rows
+from rapidun.data.content import row_content
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.files import sha256_of
 from rapidun.index.manifest import Fingerprints, Manifest, load_manifest, parse_manifest
@@ -25,7 +25,6 @@ from rapidun.index.views import IndexModel, MatrixSpec, View
 
 _SHARD_BYTES = 128 * 2**20
 _SHARD_ROWS = (64, 8192)  # enough that rows of like length meet in a batch; few enough to lose little when killed
-_CONTENT = ("id", "prompt", "context", "response")
 
 
 @dataclass(frozen=True)
@@ -201,20 +200,8 @@ def check_same(manifest: Manifest, directory: Path, **fingerprints: str | None) 
 
 
 def data_fingerprint(rows: Rows) -> str:
-    """SHA-256 of ids, prompts, contexts, answers and earlier turns, in order; reads one row at a time."""
-    return sha256_of(_contents(rows))
-
-
-def _contents(rows: Rows) -> Iterator[bytes]:
-    for row in rows.dataset:
-        for name in _CONTENT:
-            yield str(row.get(name) or "").encode()
-        if row.get("messages"):
-            yield json.dumps(_plain(row["messages"]), sort_keys=True).encode()
-
-
-def _plain(messages: Any) -> list[dict[str, str]]:
-    return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages]
+    """SHA-256 of ids and all that decides the rows' tokens, in order; reads one row at a time."""
+    return sha256_of(part for row in rows for part in row_content(row))
 
 
 def _chosen_rows(matrices: Mapping[str, MatrixSpec]) -> int:

@@ -49,7 +49,7 @@ class ModelSettings(_Section):
 class RowSettings(_Section):
     """How row files are read and tokenised."""
 
-    columns: dict[str, str] = Field(default_factory=dict, description="Rename columns, for example prompt: question.")
+    columns: dict[str, str] = Field(default_factory=dict, description="Field to column, for example prompt: question.")
     template: str = Field("auto", description="auto, alpaca, plain or the path of a Jinja file.")
     max_length: int = Field(512, ge=8, description="Longest row in tokens; longer prompts are cut from the left.")
     on_bad_row: Literal["error", "skip"] = Field("error", description="Stop at a bad row, or list and leave it out.")

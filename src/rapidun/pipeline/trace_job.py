@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import load_rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.index import GradientView, Hits, Index, open_index
@@ -15,7 +14,7 @@ from rapidun.influence.tokens import Decomposition
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.indexing import base_of, index_model
-from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
+from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import Asked, looks_of, search
 from rapidun.pipeline.tokens import token_lines
@@ -37,15 +36,14 @@ class Question:
     response: str | None = None
     words: tuple[str, ...] = ()
 
-    def rows(self, subject: Subject, config: TraceConfig) -> list[Row]:
+    def rows(self, subject: Subject, config: TraceConfig, reporter: Reporter) -> list[Row]:
         """As rows with ``prompt`` and ``response``.
 
         Raises:
             InputError: If the file or a row is bad, or the model's own answer is empty.
         """
         if self.path is not None:
-            data = config.data
-            return list(load_rows(self.path, columns=data.columns or None, on_bad_row=data.on_bad_row))
+            return list(read_rows(self.path, "queries", config.data, reporter))
         return [_typed(subject, self.prompt or "", self.response)]
 
 
@@ -78,9 +76,9 @@ def trace_memory(
     """
     checked_looks(looks, LOOKS)
     reporter.phase("check", "Reading rows and model")
-    pool = read_rows(data, "training rows", config.data, reporter)
+    pool = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    queries = question.rows(subject, config)
+    queries = question.rows(subject, config, reporter)
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
         subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
@@ -133,7 +131,7 @@ def trace_index(
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     marks: dict[str, Any] = index_model(subject, adapter).fingerprints()
     opened.check(**marks)
-    queries = question.rows(subject, config)
+    queries = question.rows(subject, config, reporter)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
     before = (
         open_before(config.base or base_of(opened.manifest), config.model, reporter) if "change" in chosen else None

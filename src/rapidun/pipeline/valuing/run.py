@@ -73,7 +73,7 @@ def _open(
     reporter.phase("check", "Reading rows and model")
     subject = open_subject(config.model, config.data, reporter, adapter=files.adapter)
     inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
-    task = read_rows(files.task, "task", config.data, reporter)
+    task = read_rows(files.task, "task", config.data, reporter, (config.value.task_column,))
     subject.tokenize(task)
     pool = survey(files.candidates, config.data, reporter, inspect=inspect, by=uses.by)
     _check_sizes(config, uses, pool)
