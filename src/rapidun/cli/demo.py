@@ -31,6 +31,7 @@ def demo(
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     until: o.Until = None,
+    dry_run: o.DryRun = False,
     overrides: o.Set = [],  # noqa: B006
     as_json: o.Json = False,
 ) -> int:
@@ -46,7 +47,7 @@ def demo(
     quiet_libraries()
     from rapidun.demo import run_demo
 
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         result = run_demo(
             out,
             model=model,

@@ -129,6 +129,7 @@ def build(
     adapter: o.Adapter = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     options: IndexOptions,
     workers: Workers,
@@ -143,7 +144,7 @@ def build(
 
     raw = {**shared.raw(model), "index": options.section()}
     settings = make_settings(raw, indexing.IndexConfig, shared.overrides)
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if workers == Workers():
             indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
         else:

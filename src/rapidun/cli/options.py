@@ -74,7 +74,7 @@ Template = Annotated[
     str,
     typer.Option(
         "--template",
-        help="auto (the tokenizer's chat template, else alpaca), alpaca, plain, or a Jinja file.",
+        help="auto (chat where the tokenizer has a chat template, else alpaca), chat, alpaca, plain, or a Jinja file.",
         rich_help_panel=_ROWS,
     ),
 ]
@@ -98,6 +98,14 @@ Resume = Annotated[
     bool, flag("--resume", help="Go on where a stopped run with the same settings was.", rich_help_panel=_RUN)
 ]
 Overwrite = Annotated[bool, flag("--overwrite", help="Replace a run that is there.", rich_help_panel=_RUN)]
+DryRun = Annotated[
+    bool,
+    flag(
+        "--dry-run",
+        help="Check everything, try a first batch, say how long it will take and how much memory, and stop there.",
+        rich_help_panel=_RUN,
+    ),
+]
 Json = Annotated[bool, flag("--json", help="Print JSON on standard output.", rich_help_panel=_RUN)]
 Set = Annotated[
     list[str],

@@ -49,6 +49,7 @@ def reveal(
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     shared: Shared,
 ) -> int:
@@ -73,7 +74,7 @@ def reveal(
     if method is not None and isinstance(raw["task"].setdefault("release", {}), dict):
         raw["task"]["release"]["method"] = method
     settings = make_settings(raw, RevealConfig, shared.overrides)
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         result = run_reveal(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
     if shared.as_json:
         print_json({"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics})

@@ -119,6 +119,7 @@ def unlearn(
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     training: TrainingOptions,
     ledger: LedgerOptions,
@@ -130,6 +131,8 @@ def unlearn(
     sequence: --requests DIR; take one back: --undo N.
     """
     if ledger.undo is not None or ledger.redo is not None:
+        if dry_run:
+            raise ConfigError("--dry-run: --undo and --redo only add adapters up; leave it out.")
         return _turn(out, ledger, shared.as_json)
     if model is None or retain is None or (forget is None) == (ledger.requests is None):
         raise ConfigError("give --model, --retain and either --forget or --requests; or --undo N with --out.")
@@ -143,7 +146,7 @@ def unlearn(
     raw = shared.raw(model, forget=forget or asked[0], retain=retain, validation=validation) | training.sections()
     settings = make_settings(raw, RunConfig, shared.overrides)
     how = {"resume": resume, "overwrite": overwrite}
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if asked:
             entries = unlearn_requests(settings, asked, out, **how, reporter=reporter)
             return _say_ledger(entries, out, shared.as_json)

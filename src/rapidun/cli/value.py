@@ -183,6 +183,7 @@ def value(
     ] = [],  # noqa: B006
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     teacher: TeacherOptions,
     student: StudentOptions,
@@ -199,7 +200,7 @@ def value(
     from rapidun.pipeline import valuing
 
     raw, saved = shared.raw(model), student.saved
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if saved is not None:
             if model or task_data is not None:
                 raise ConfigError("a saved student has its model and task in it: leave out --model and --task-data.")

@@ -29,6 +29,7 @@ from rapidun.index import (
     plan_append,
     plan_build,
 )
+from rapidun.index.build import check_index_place
 from rapidun.index.change import ADAPTER_OFF
 from rapidun.index.export import export_numpy, export_rapidin
 from rapidun.index.plan import check_same
@@ -38,9 +39,10 @@ from rapidun.index.verify import Damage, verify
 from rapidun.index.views import NO_ADAPTER, view_class
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
+from rapidun.pipeline.config import LARGEST_SEED, LARGEST_SKETCH, LONGEST, ModelSettings, RowSettings, _Section
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, without_rows
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.pieces import indexing
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
 
 _CHECKED_AT_ONCE = 2048
@@ -54,7 +56,7 @@ class IndexSettings(_Section):
     )
     base: str = Field("", description="The model before training; adds the view change. An adapter is its own.")
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
-    k: int = Field(65_536, ge=1, description="Length of a gradient sketch, for kinds that have one.")
+    k: int = Field(65_536, ge=1, le=LARGEST_SKETCH, description="Length of a gradient sketch, for kinds that have one.")
     sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
     normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
     token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
@@ -68,7 +70,7 @@ class IndexSettings(_Section):
     precondition_rows: int = Field(512, ge=1, description="Rows that the preconditioner is fitted to.")
     precondition_side: Side = Field("both", description="Who is preconditioned: rows and queries, or queries alone.")
     shard_rows: int | None = Field(None, ge=1, description="Rows of a shard; none is about 128 MiB a shard.")
-    max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch; lower it to save memory.")
+    max_tokens: int = Field(4096, ge=1, le=LONGEST, description="Padded tokens in a batch; lower it to save memory.")
 
 
 class IndexConfig(_Section):
@@ -77,7 +79,7 @@ class IndexConfig(_Section):
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
     index: IndexSettings = Field(default_factory=IndexSettings)
-    seed: int = Field(0, ge=0, description="Seed of the sketch and of the preconditioner's sample.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the sketch and of the preconditioner's sample.")
 
 
 def build(
@@ -91,6 +93,7 @@ def build(
     reporter: Reporter,
 ) -> Manifest:
     """Build an index of the rows in ``data``. Raises as `rapidun.index.build_index`."""
+    check_index_place(out, resume=resume, overwrite=overwrite)
     return _run(plan_new(config, data, out, adapter=adapter, reporter=reporter), resume, overwrite, reporter)
 
 
@@ -132,13 +135,13 @@ def append(
 def check_index(index: Path, reporter: Reporter) -> list[Damage]:
     """Everything that is wrong with an index."""
     reporter.phase("verify", "Checking every file")
-    return verify(index, reporter.progress)
+    return verify(index, counting(reporter, "files"))
 
 
 def export_vectors(index: Path, out: Path, *, view: str, reporter: Reporter) -> list[Path]:
     """One view as a plain NumPy array with ids."""
     reporter.phase("export", "Writing vectors")
-    return export_numpy(open_index(index), out, view=view, progress=reporter.progress)
+    return export_numpy(open_index(index), out, view=view, progress=counting(reporter, "rows"))
 
 
 def export_results(
@@ -170,7 +173,7 @@ def query_vectors(
         replace(subject, max_length=index.manifest.max_length).tokenize(rows),
         subject.loaded.pad_token_id,
         max_tokens=index.manifest.max_tokens,
-        progress=reporter.progress,
+        progress=counting(reporter, "rows"),
     )
 
 
@@ -271,5 +274,6 @@ def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Repor
 
 def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> Manifest:
     shards = len(plan.spans)
+    reporter.plan([indexing(plan)])
     reporter.phase("index", f"Indexing {len(plan.rows)} rows in {shards} shard{'s' * (shards > 1)}")
-    return build_index(plan, resume=resume, overwrite=overwrite, progress=reporter.progress)
+    return build_index(plan, resume=resume, overwrite=overwrite, progress=counting(reporter, "rows"))

@@ -15,9 +15,12 @@ from rapidun.data.content import row_content
 from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
+from rapidun.gradients.targets import find_targets
 from rapidun.influence.words import word_mask
 from rapidun.models import LoadedModel, load_adapter, load_model
-from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings
+from rapidun.models.lora import check_adapter_directory
+from rapidun.models.targets import choose_targets
+from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings, RunConfig
 from rapidun.pipeline.reporter import Reporter
 
 Row = Mapping[str, Any]
@@ -178,6 +181,8 @@ def open_subject(
     Raises:
         ModelError: Before any long work.
     """
+    if adapter is not None:
+        check_adapter_directory(adapter)
     loaded = load_model(
         model.source,
         device=model.device,
@@ -197,6 +202,23 @@ def open_subject(
     for note in loaded.notes:
         reporter.note(note)
     return Subject(loaded, template, min(rows.max_length, loaded.context_length or rows.max_length))
+
+
+def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True) -> None:
+    """Find out right after loading whether the layers that the configuration names are there.
+
+    Args:
+        subject: The model.
+        config: Names the layers of the adapter and those whose gradients are taken.
+        gradients: Whether any are taken.
+
+    Raises:
+        ModelError: If adapter targets match nothing.
+        ConfigError: If gradient targets match nothing.
+    """
+    choose_targets(subject.loaded.model, config.lora.targets)
+    if gradients:
+        find_targets(subject.loaded.model, config.influence.targets)
 
 
 def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings) -> RowGroups:

@@ -200,6 +200,10 @@ class _Progress(TrainerCallback):
     def __init__(self, report: Callable[[int, int], None]) -> None:
         self.report = report
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:  # a resumed training: its pace is that of the steps to come
+            self.report(state.global_step, state.max_steps)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.report(state.global_step, state.max_steps)
 
