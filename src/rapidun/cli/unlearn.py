@@ -160,11 +160,16 @@ def _say(outcome: dict[str, Any], out: Path, as_json: bool) -> int:
     if as_json:
         print_json({"directory": str(out), **outcome})
         return 0
-    before, after = outcome["held_loss_before"], outcome["held_loss_after"]
     print_signatures(outcome["signatures"])
     typer.echo(f"{outcome['saved']}: {out / outcome['saved']}")
-    typer.echo(f"kept step {outcome['steps']}; loss on held retain rows {before:.3f} -> {after:.3f}")
+    for name, title in (("forget", "forget rows"), ("held", "held retain rows")):
+        before, after = (outcome[f"{name}_loss_{when}"] for when in ("before", "after"))
+        typer.echo(f"loss on {title}: {_loss(before)} -> {_loss(after)}")
     return 0
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3f}"
 
 
 def _turn(out: Path, ledger: LedgerOptions, as_json: bool) -> int:

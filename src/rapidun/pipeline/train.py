@@ -77,6 +77,11 @@ def train(
         save_model(result.model, subject.loaded.tokenizer, directory / "model")
     if result.stopped:
         reporter.note(result.stopped)
+    reporter.note(
+        f"kept step {result.steps}; loss on forget rows {result.forget_loss_before:.3f} -> "
+        f"{result.forget_loss_after:.3f}, on held retain rows {result.held_loss_before:.3f} -> "
+        f"{result.held_loss_after:.3f}"
+    )
     write_json(directory / "unlearning.json", result.numbers())
     result.undo()
     return result.numbers()

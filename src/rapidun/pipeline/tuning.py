@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import Example
 from rapidun.errors import ConfigError, InputError, TrainingError
 from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
 from rapidun.files import read_jsonl, write_json, write_jsonl
@@ -47,7 +46,6 @@ from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.unlearning import get_method, unlearn
-from rapidun.unlearning.guards import mean_loss
 
 WORST = 10.0
 RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
@@ -304,7 +302,6 @@ def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
     weights = context.directory / "weights.jsonl"
     rows = training_rows(subject, context.groups, weights, Silent(), refusals=refusals)
     held = subject.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
-    before = _loss(subject, subject.loaded.model, rows.forget)
     place = context.directory / "probe"
     try:
         result = unlearn(
@@ -320,16 +317,12 @@ def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
         return Probe(values, 0.0, NO_BUDGET)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    rise = _loss(subject, result.model, rows.forget) - before
+    rise = result.forget_loss_after - result.forget_loss_before
     result.undo()
     held_rise = result.held_loss_after / result.held_loss_before - 1.0
     if not (math.isfinite(rise) and math.isfinite(held_rise)):
         return Probe(values, 0.0, NO_BUDGET)
     return Probe(values, rise, held_rise)
-
-
-def _loss(subject: Subject, model: Any, examples: list[Example]) -> float:
-    return mean_loss(model, examples, subject.loaded.pad_token_id, subject.loaded.device)
 
 
 # --- The trials -------------------------------------------------------------------------------------------------------
