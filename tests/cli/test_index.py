@@ -43,16 +43,15 @@ def test_an_index_is_built_appended_to_verified_and_exported(verb: Verb, house: 
         verb(*build_options(house))
 
     write_rows(house / "more.jsonl", tiny_rows("more", 4))
-    model = ("--model", house / "model", "--template", "plain")
-    assert "16 in 4 shards" in verb("append", house / "index", *model, "--data", house / "more.jsonl")
+    assert "16 in 4 shards" in verb("append", house / "index", "--data", house / "more.jsonl")
     other = ("--model", house / "model", "--template", "alpaca")
-    with pytest.raises(FingerprintError, match=r"template \w+ \(plain\), and template \w+ was given"):
+    with pytest.raises(FingerprintError, match=r"built with plain, and --template says alpaca. Leave --template out"):
         verb("append", house / "index", *other, "--data", house / "more.jsonl")
 
     verb("export", house / "index", "--out", house / "out")
     assert np.load(house / "out" / "vectors.npy").shape == (16, 128)
     query = ("--query", house / "forget.jsonl", "--keep", 3)
-    said = verb("export", house / "index", "--out", house / "out", "--format", "rapidin", *model, *query, "--json")
+    said = verb("export", house / "index", "--out", house / "out", "--format", "rapidin", *query, "--json")
     (path,) = json.loads(said)["files"]
     assert len(json.loads(Path(path).read_text())["7"]["harmful"]) == 3
 

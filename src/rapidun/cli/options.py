@@ -79,9 +79,11 @@ Template = Annotated[
     ),
 ]
 MaxLength = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--max-length", help="Longest row in tokens; longer prompts lose their beginning.", rich_help_panel=_ROWS
+        "--max-length",
+        help="Longest row in tokens; longer prompts lose their beginning. Default 512, or the index's.",
+        rich_help_panel=_ROWS,
     ),
 ]
 OnBadRow = Annotated[

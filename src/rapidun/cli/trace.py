@@ -99,10 +99,11 @@ class RankingOptions:
 
     def wanted(self) -> Wanted:
         """As the pipeline takes it."""
+        from rapidun.pipeline import make_config
         from rapidun.pipeline.explaining import Wanted
 
         same = {name: value for name, value in vars(self).items() if name != "by"}
-        return Wanted(looks=tuple(o.listed(self.by)), **same)
+        return make_config({**same, "looks": tuple(o.listed(self.by))}, Wanted, "command line")
 
 
 @with_shared

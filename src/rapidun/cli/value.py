@@ -106,7 +106,12 @@ class StudentOptions:
         """The directory of a saved student, where ``--student`` is a place rather than a kind."""
         from rapidun.valuation.students import known_students
 
-        return None if self.student is None or self.student in known_students() else Path(self.student)
+        if self.student is None or self.student in known_students():
+            return None
+        if not Path(self.student).exists():
+            kinds = ", ".join(known_students())
+            raise ConfigError(f"--student {self.student}: no such student: give {kinds}, or a saved one's directory.")
+        return Path(self.student)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class IndexJob:
         before = open_before(self.config.index.base, self.config.model, Silent())
         model = index_model(subject, self.adapter, before)
         manifest = Manifest.model_validate(ticket.manifest)
-        check_same(manifest, self.out, **model.fingerprints())
+        check_same(manifest, self.out, model.origins(), **model.fingerprints())
         check_change(manifest, model)
         rows = _without(rows, set(ticket.left_out))
         if len(rows) != manifest.rows or _sample(rows) != ticket.sample:

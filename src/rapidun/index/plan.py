@@ -115,6 +115,7 @@ def plan_build(
     max_length: int,
     max_tokens: int = 4096,
     shard_rows: int | None = None,
+    quantize: str | None = None,
 ) -> BuildPlan:
     """The plan of a new index.
 
@@ -126,6 +127,7 @@ def plan_build(
         max_length: Longest row in tokens.
         max_tokens: Padded tokens in a batch.
         shard_rows: Rows of a shard; None chooses about 128 MiB a shard.
+        quantize: How the model was quantised when it was loaded.
 
     Raises:
         ConfigError: If there is no view or no row, or a number is out of range.
@@ -142,6 +144,8 @@ def plan_build(
     manifest = Manifest(
         model=model.loaded.source,
         adapter=model.adapter_name,
+        dtype=str(model.loaded.dtype).removeprefix("torch."),
+        quantize=quantize,
         template=model.template.name,
         fingerprints=Fingerprints(**model.fingerprints(), data=data_fingerprint(rows)),
         views=settled,
@@ -165,7 +169,7 @@ def plan_append(directory: str | Path, rows: Rows, model: IndexModel) -> BuildPl
     before = load_manifest(Path(directory))
     if len(rows) == 0:
         raise InputError(f"{rows.path}: no row to append.")
-    check_same(before, Path(directory), **model.fingerprints())
+    check_same(before, Path(directory), model.origins(), **model.fingerprints())
     chained = sha256_of(part.encode() for part in (before.fingerprints.data, data_fingerprint(rows)))
     update = {
         "fingerprints": before.fingerprints.model_copy(update={"data": chained}),
@@ -183,8 +187,16 @@ def _settle(directory: Path) -> None:
             plan.unlink()
 
 
-def check_same(manifest: Manifest, directory: Path, **fingerprints: str | None) -> None:
+def check_same(
+    manifest: Manifest, directory: Path, origins: Mapping[str, str] | None = None, **fingerprints: str | None
+) -> None:
     """Refuse fingerprints that are not the index's; those that are None are not looked at.
+
+    Args:
+        manifest: The index's.
+        directory: Where it is.
+        origins: The file or directory behind a fingerprint, for the message.
+        fingerprints: By name, as in the manifest.
 
     Raises:
         FingerprintError: Naming both values.
@@ -192,10 +204,11 @@ def check_same(manifest: Manifest, directory: Path, **fingerprints: str | None) 
     for name, given in fingerprints.items():
         stored = getattr(manifest.fingerprints, name)
         if given is not None and given != stored:
-            called = getattr(manifest, name, "")
+            theirs, ours = getattr(manifest, name, ""), (origins or {}).get(name, "")
             raise FingerprintError(
-                f"{directory}: this index is of {name} {stored[:16]}{f' ({called})' if called else ''}, and {name} "
-                f"{given[:16]} was given. Use the {name} it was built with, or build another index."
+                f"{directory}: this index is of {name} {stored[:16]}{f' ({theirs})' if theirs else ''}, and {name} "
+                f"{given[:16]}{f' ({ours})' if ours else ''} was given. Use the {name} it was built with, or build "
+                "another index."
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,8 +39,17 @@ from rapidun.index.verify import Damage, verify
 from rapidun.index.views import NO_ADAPTER, view_class
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.config import LARGEST_SEED, LARGEST_SKETCH, LONGEST, ModelSettings, RowSettings, _Section
+from rapidun.pipeline.config import (
+    LARGEST_SEED,
+    LARGEST_SKETCH,
+    LONGEST,
+    ModelSettings,
+    RowSettings,
+    _Section,
+    make_config,
+)
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, without_rows
+from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
@@ -115,14 +124,29 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         max_length=subject.max_length,
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
+        quantize=config.model.quantize,
     )
 
 
 def append(
-    config: IndexConfig, data: Path, index: Path, *, adapter: Path | None, resume: bool, reporter: Reporter
+    raw: Mapping[str, Any], data: Path, index: Path, *, adapter: Path | None, resume: bool, reporter: Reporter
 ) -> Manifest:
-    """Add the rows in ``data`` to a finished index, with the index's own views and settings."""
+    """Add the rows in ``data`` to a finished index, with the index's own model, views and settings.
+
+    Args:
+        raw: Plain configuration; what is not given in it is the index's.
+        data: The rows to add.
+        index: The index's directory.
+        adapter: The index's own where it is None.
+        resume: Go on with an append that was stopped.
+        reporter: Where progress goes.
+
+    Raises:
+        FingerprintError: If something that was given is not the index's.
+    """
     opened = open_index(index)
+    config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
+    adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     subject = replace(subject, max_length=opened.manifest.max_length)
     before = open_before(base_of(opened.manifest), config.model, reporter)
@@ -145,10 +169,19 @@ def export_vectors(index: Path, out: Path, *, view: str, reporter: Reporter) -> 
 
 
 def export_results(
-    config: IndexConfig, index: Path, out: Path, queries: Path, *, adapter: Path | None, keep: int, reporter: Reporter
+    raw: Mapping[str, Any],
+    index: Path,
+    out: Path,
+    queries: Path,
+    *,
+    adapter: Path | None,
+    keep: int,
+    reporter: Reporter,
 ) -> list[Path]:
-    """RapidIn's result file for the queries of a row file."""
+    """RapidIn's result file for the queries of a row file; what ``raw`` does not give is the index's."""
     opened = open_index(index)
+    config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
+    adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, queries, adapter, reporter)
     reporter.phase("export", "Taking the queries' gradients")
     asked = list(rows)
@@ -165,7 +198,7 @@ def query_vectors(
         FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
     """
     model = index_model(subject, adapter)
-    check_same(index.manifest, index.path, **model.fingerprints())
+    check_same(index.manifest, index.path, model.origins(), **model.fingerprints())
     view = index.gradient_view()
     return collect_vectors(
         view.query_collector(model, index.path),
@@ -216,7 +249,7 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
     has_before = bool(settings.base) or adapter is not None
     for name in [*settings.views, *(["change"] if has_before and "hidden" in settings.views else [])]:
         if name == "gradient":
-            made[name] = GradientView(
+            view = made[name] = GradientView(
                 sketch=_sketch(settings, config.seed),
                 normalize=settings.normalize,
                 targets=settings.targets,
@@ -230,6 +263,7 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
                     seed=config.seed,
                 ),
             )
+            _check_precondition(view)
         elif name == "hidden":
             made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
         elif name == "change":
@@ -241,6 +275,12 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
     if not made:
         raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
     return made
+
+
+def _check_precondition(view: GradientView) -> None:
+    """Refuse a preconditioner that no build could use, before a model is loaded. Raises ConfigError."""
+    if view.precondition is not None:
+        view.precondition.check(view.make_sketch())
 
 
 def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:

@@ -204,6 +204,17 @@ def open_subject(
     return Subject(loaded, template, min(rows.max_length, loaded.context_length or rows.max_length))
 
 
+def check_there(paths: Sequence[Path]) -> None:
+    """Refuse checkpoints that are not there, before a model is loaded.
+
+    Raises:
+        InputError: Naming the first.
+    """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such checkpoint. Give a directory or a safetensors file.")
+
+
 def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True) -> None:
     """Find out right after loading whether the layers that the configuration names are there.
 

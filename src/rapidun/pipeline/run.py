@@ -24,6 +24,7 @@ from rapidun.pipeline.inputs import (
     RowGroups,
     Subject,
     check_targets,
+    check_there,
     open_subject,
     read_groups,
     rows_fingerprint,
@@ -118,6 +119,7 @@ def run(
 def _open(
     config: RunConfig, out: Path, resume: bool, overwrite: bool, until: str | None, reporter: Reporter
 ) -> _Context:
+    check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
     check_targets(subject, config)

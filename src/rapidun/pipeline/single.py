@@ -18,6 +18,7 @@ from rapidun.pipeline.inputs import (
     RowGroups,
     Subject,
     check_targets,
+    check_there,
     open_subject,
     read_groups,
     read_rows,
@@ -82,6 +83,7 @@ def _open(
     """Read and check everything, say what ``jobs`` will take, and claim the directory."""
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
+    check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
     if "unlearn" in jobs:

@@ -33,6 +33,7 @@ from rapidun.pipeline.inputs import (
     RowGroups,
     Subject,
     check_targets,
+    check_there,
     open_subject,
     read_groups,
     read_rows,
@@ -231,6 +232,7 @@ def _open(
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     data: DataSettings = config.data.model_copy(update={"evaluation": tuning})
+    check_there(config.influence.checkpoints)
     groups = read_groups(data, reporter, config.seed)
     if config.data.evaluation is not None and groups.evaluation is not None:
         report = read_rows(config.data.evaluation, "evaluation", data, reporter)

@@ -20,7 +20,7 @@ from rapidun.influence.checkpoints import read_checkpoint
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint
+from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.config import SavedConfig, Uses, ValueConfig, ValueFiles
@@ -68,6 +68,7 @@ def _open(
     uses.check()
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     config.value.make_sketch(config.seed)
+    check_there(files.checkpoints)
     reporter.phase("check", "Reading rows and model")
     subject = open_subject(config.model, config.data, reporter, adapter=files.adapter)
     inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
