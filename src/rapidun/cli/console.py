@@ -105,7 +105,7 @@ class ConsoleReporter:
 
     def progress(self, done: int, total: int, detail: str = "", unit: str = "") -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
-        if self._count is None or self._count[:2] != (unit, total) or done < self._count[2]:
+        if self._count is not None and (self._count[:2] != (unit, total) or done < self._count[2]):
             self.close()
         self._count = (unit, total, done)
         now = time.monotonic()

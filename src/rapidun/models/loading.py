@@ -13,6 +13,7 @@ import torch
 
 from rapidun.errors import ModelError
 from rapidun.models.fingerprints import model_fingerprint
+from rapidun.models.hub import hub_options
 from rapidun.models.placement import choose_device, choose_dtype
 from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory, check_gguf, gguf_options, is_gguf, is_local
@@ -82,7 +83,8 @@ def load_model(
     precision = choose_dtype(dtype, place)
     where, of_file = _place(name, quantize, allow_pickle=dangerously_allow_pickle)
     options = _quantization(quantize, place, precision)
-    tokenizer = _load_tokenizer(where, name, trust=dangerously_trust_remote_code, gguf_file=of_file.get("gguf_file"))
+    of_tokenizer: dict[str, Any] = {key: of_file[key] for key in ("gguf_file", "local_files_only") if key in of_file}
+    tokenizer = _load_tokenizer(where, name, trust=dangerously_trust_remote_code, options=of_tokenizer)
     notes = _give_pad_token(tokenizer)
     model = _load_weights(
         where,
@@ -100,9 +102,10 @@ def load_model(
 
 
 def _place(source: str, quantize: Quantize | None, *, allow_pickle: bool) -> tuple[str, dict[str, Any]]:
-    """What to give ``from_pretrained``: a directory or hub id, and what a GGUF file in it needs."""
+    """What to give ``from_pretrained``: a directory or hub id, and what a GGUF file or a hub out of reach needs."""
     if not is_gguf(source):
-        return str(check_directory(source, allow_pickle=allow_pickle)) if is_local(source) else source, {}
+        local = is_local(source)
+        return (str(check_directory(source, allow_pickle=allow_pickle)), {}) if local else (source, hub_options())
     path = check_gguf(source)
     if quantize is not None:
         raise ModelError(f"{source}: a GGUF file is read dequantised, so not in {quantize}. Leave one of them out.")
@@ -137,10 +140,9 @@ def _choose_attention(model: Any, device: torch.device, dtype: torch.dtype) -> N
             model.set_attn_implementation("eager")
 
 
-def _load_tokenizer(where: str, source: str, *, trust: bool, gguf_file: str | None = None) -> Any:
+def _load_tokenizer(where: str, source: str, *, trust: bool, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
-    options = {} if gguf_file is None else {"gguf_file": gguf_file}
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust, **options)

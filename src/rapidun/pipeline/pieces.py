@@ -29,6 +29,8 @@ from rapidun.weighting import Needs, get_scheme
 
 FREE = 1e9
 """A retain budget that a few steps cannot break."""
+PERPLEXITY_TOKENS = 4096
+"""Tokens of a batch of `clean_perplexity`."""
 SAMPLED = 256
 """Rows whose lengths stand for those of an index or a pool."""
 
@@ -61,16 +63,16 @@ def tracing(subject: Subject, pool: Rows | None, config: RunConfig) -> list[Piec
 
 
 def measuring(subject: Subject, bench: Bench, settings: EvaluationSettings, title: str, times: int = 1) -> list[Piece]:
-    """Answers to the suite's prompts; without triggers the evaluation rows' perplexity."""
-    if not bench.families:
-        examples = subject.tokenize(bench.rows)
-        piece = Piece(
-            title, len(examples), "rows", partial(over_rows, examples, 4096, partial(clean_perplexity, subject.loaded))
-        )
-    else:
+    """Perplexity of the evaluation rows, and answers to the suite's prompts where there are triggers."""
+    if not times:
+        return []
+    examples = subject.tokenize(bench.rows)
+    rows = partial(over_rows, examples, PERPLEXITY_TOKENS, partial(clean_perplexity, subject.loaded))
+    found = [Piece(f"{title}, perplexity", len(examples), "rows", rows)]
+    if bench.families:
         prompts = suite_prompts(subject.template, bench.rows, bench.families)
-        piece = answering(subject, prompts, settings, title)
-    return [repeated(piece, times, title)] if times else []
+        found.append(answering(subject, prompts, settings, f"{title}, answers"))
+    return [repeated(piece, times, piece.title) for piece in found]
 
 
 def answering(subject: Subject, prompts: Sequence[str], settings: Any, title: str) -> Piece:
