@@ -235,7 +235,7 @@ def export(
     ] = None,
     keep: Annotated[
         int,
-        typer.Option("--keep", help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
+        typer.Option("--keep", min=1, help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
     ] = 1000,
     model: Annotated[
         str | None, typer.Option("--model", help="rapidin: the model; default the index's.", rich_help_panel="Model")

@@ -82,7 +82,7 @@ MaxLength = Annotated[
     int | None,
     typer.Option(
         "--max-length",
-        help="Longest row in tokens; longer prompts lose their beginning. Default 512, or the index's.",
+        help="Longest row in tokens; longer prompts lose their beginning. Default 512; with an index, the index's.",
         rich_help_panel=_ROWS,
     ),
 ]
@@ -99,7 +99,9 @@ Seed = Annotated[
 Resume = Annotated[
     bool, flag("--resume", help="Go on where a stopped run with the same settings was.", rich_help_panel=_RUN)
 ]
-Overwrite = Annotated[bool, flag("--overwrite", help="Replace a run that is there.", rich_help_panel=_RUN)]
+Overwrite = Annotated[
+    bool, flag("--overwrite", help="Replace what an earlier command wrote there.", rich_help_panel=_RUN)
+]
 DryRun = Annotated[
     bool,
     flag(
@@ -146,7 +148,7 @@ Normalize = Annotated[
     str,
     typer.Option(
         "--normalize",
-        help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
+        help="Scale of a row's gradient: layer (each layer's part has length 1), unit (the whole has), none.",
         rich_help_panel=_GRADIENTS,
     ),
 ]

@@ -107,7 +107,7 @@ def _print(result: Any) -> None:
 @verbs.command("undo", epilog=o.examples("rapidun reveal undo runs/reveal --to-round 1"))
 def undo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
-    to_round: Annotated[int, typer.Option("--to-round", help="Round to go back to; 0 is the model as it was.")],
+    to_round: Annotated[int, typer.Option("--to-round", min=0, help="Round to go back to; 0 is the model as it was.")],
     as_json: o.Json = False,
 ) -> int:
     """Go back to the state after an earlier round, exactly. Later rounds are kept under RUN/undone."""

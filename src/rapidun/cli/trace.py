@@ -146,6 +146,10 @@ def trace(
     --words fuses with the words themselves.
     """
     quiet_libraries()
+    if html is not None:
+        from rapidun.files import check_file_place
+
+        check_file_place(html)
     from rapidun.pipeline.explaining import Places, explain
 
     raw = with_overrides({**shared.raw(model), "base": base}, shared.overrides)

@@ -41,8 +41,8 @@ class TrainingOptions:
         str,
         typer.Option(
             "--method",
-            help="rapidun, ga, graddiff, kl, npo, simnpo, dpo, idk, rmu, undial, ceu, wga, satimp, loreun, pdu, "
-            "fisher_ewc, task_vector, fisher or retrain: docs/methods.md compares them.",
+            help="rapidun, finetune, ga, graddiff, kl, npo, simnpo, dpo, idk, rmu, undial, ceu, wga, satimp, loreun, "
+            "pdu, fisher_ewc, task_vector, fisher or retrain: docs/methods.md compares them.",
         ),
     ] = "rapidun"
     option: Annotated[
