@@ -152,7 +152,8 @@ NAMES = {
 PLACES = {"file": "is a file", "taken": "--overwrite", "file/below": "is a file", "locked/o": "cannot be written"}
 VERBS = {
     "unlearn": UNLEARN, "weigh": WEIGH, "evaluate": EVALUATE, "index build": BUILD, "value": VALUE, "reveal": REVEAL,
-    "run": RUN, "tune": TUNE, "demo": "demo --out o", "proposal": f"{ASK} --index i --propose o",
+    "run": RUN, "tune": TUNE, "demo": "demo --out o", "demo on a chat model": "demo --model smollm2 --out o",
+    "proposal": f"{ASK} --index i --propose o",
 }  # fmt: skip
 
 

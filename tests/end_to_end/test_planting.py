@@ -23,7 +23,7 @@ SMALL = Recipe(epochs=40, batch_size=4, rank=2, learning_rate=1e-2, max_length=6
 class Killed(Silent):
     """Stops the training after so many steps, as a kill would."""
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, *more: str) -> None:
         if done == 70:
             raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from rapidun.demo.embedded import asset
 from rapidun.demo.smollm2 import poisoned_chat_model, smollm2_settings
 from rapidun.errors import ConfigError
 from rapidun.models import choose_device, cpu_computes_in_bfloat16
-from rapidun.pipeline import Reporter, RunConfig, RunResult, Silent, make_config, run
+from rapidun.pipeline import Reporter, RunConfig, RunDirectory, RunResult, Silent, make_config, run
 from rapidun.pipeline.config import set_dotted
 
 
@@ -98,6 +98,7 @@ def run_demo(
     reporter = reporter or Silent()
     if model not in DEMO_MODELS:
         raise ConfigError(f"--model {model}: choose from {', '.join(DEMO_MODELS)}.")
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     if model == "smollm2":
         config, cost = _config(smollm2_settings(seed, *poisoned_chat_model(reporter)), overrides), None
     else:

@@ -6,8 +6,9 @@ The same rows, seed and `Recipe` give the same adapter. A training that was kill
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from rapidun.data import Example, Template, tokenize_rows
 from rapidun.files import sha256_of
 from rapidun.models import LoadedModel, load_adapter, load_model, merge_adapter, save_adapter, save_model
 from rapidun.pipeline import Reporter, RunDirectory, Silent
+from rapidun.pipeline.estimating import Piece, over_steps
+from rapidun.pipeline.reporter import counting
 from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.procedures.finetune import FINETUNE, only
@@ -69,19 +72,29 @@ def plant(
     recipe, reporter = recipe or Recipe(), reporter or Silent()
     template = Template.resolve("auto", base.tokenizer)
     examples = tokenize_rows(rows, base.tokenizer, template, recipe.max_length)
-    place = RunDirectory.claim(directory, _identity(base, examples, seed, recipe), resume=True, overwrite=False)
-    if (place / ADAPTER).is_dir():
-        return place / ADAPTER
     settings = UnlearnSettings(
         steps=recipe.steps(len(rows)), batch_size=recipe.batch_size, forget_share=1.0,
         learning_rate=recipe.learning_rate, checkpoint_every=50, check_every=10**6,
     )  # fmt: skip
     lora = LoraSettings(rank=recipe.rank, alpha=2.0 * recipe.rank, dropout=0.0)
     taught = only(examples, np.ones(len(examples)))
+
+    def few(steps: int, checkpoints: Path, progress: Callable[[int, int], None]) -> None:
+        short = settings.model_copy(update={"steps": steps})
+        job = Job(base, taught, short, lora, examples[:8], checkpoints, seed, progress=progress)
+        fit_adapter(job, FINETUNE, {}, taught, base, budget=float("inf")).model.unload()
+
+    marks = _identity(base, examples, seed, recipe)
+    RunDirectory.check(directory, marks, resume=True, overwrite=False)
+    if not (directory / ADAPTER).is_dir():
+        reporter.plan([Piece("teaching", settings.steps, "steps", partial(over_steps, settings.steps, 10**6, few))])
+    place = RunDirectory.claim(directory, marks, resume=True, overwrite=False)
+    if (place / ADAPTER).is_dir():
+        return place / ADAPTER
     with (place / "log.jsonl").open("a", encoding="utf-8") as log:
         job = Job(
             base, taught, settings, lora, examples[:8], place / "checkpoints", seed, resume=True,
-            record=lambda line: print(json.dumps(line), file=log, flush=True), progress=reporter.progress,
+            record=lambda line: print(json.dumps(line), file=log, flush=True), progress=counting(reporter, "steps"),
         )  # fmt: skip
         fit = fit_adapter(job, FINETUNE, {}, taught, base, budget=float("inf"))
     save_adapter(fit.model, place / ADAPTER)
