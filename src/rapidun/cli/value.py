@@ -12,7 +12,7 @@ from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from rapidun.pipeline.valuing import Uses
@@ -110,7 +110,7 @@ class StudentOptions:
             return None
         if not Path(self.student).exists():
             kinds = ", ".join(known_students())
-            raise ConfigError(f"--student {self.student}: no such student: give {kinds}, or a saved one's directory.")
+            raise InputError(f"--student {self.student}: no such student: give {kinds}, or a saved one's directory.")
         return Path(self.student)
 
 

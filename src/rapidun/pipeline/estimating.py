@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from rapidun.data import Example
+from rapidun.files import disk_error
 from rapidun.pipeline.meter import MEBIBYTE, Meter
 
 SHARE = 16
@@ -153,8 +154,11 @@ def over_steps(steps: int, check_every: int, train: Callable[[int, Path, Callabl
     ends: list[float] = []
     few = min(steps, STEPS)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as place:
-        train(few, Path(place), lambda done, total: ends.append(time.perf_counter()))
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            train(few, Path(place), lambda done, total: ends.append(time.perf_counter()))
+    except OSError as error:
+        raise disk_error(error, Path(tempfile.gettempdir())) from error
     if len(ends) < STEPS:
         return Trial((time.perf_counter() - began) * steps / few)
     plain, checked = ends[-2] - ends[0], ends[-1] - ends[-2]

@@ -143,6 +143,8 @@ def training_arguments(settings: UnlearnSettings, directory: Path, device: torch
         "weight_decay": 0.0,
         "max_grad_norm": settings.max_grad_norm,
         "logging_steps": LOG_EVERY,
+        # the Trainer would write one after the last step too, which is none that a resume needs
+        "save_strategy": "steps" if settings.checkpoint_every <= settings.steps else "no",
         "save_steps": settings.checkpoint_every,
         "save_total_limit": 1,
         "report_to": [],
