@@ -65,7 +65,8 @@ class FactoredSketch:
     ) -> None:
         """Add ``P_out (sum_t g_t a_t^T) P_in^T`` at the tensor's place."""
         inputs, outputs = (
-            (values @ self._signs(name, side, values)).float() for side, values in (("in", activations), ("out", errors))
+            (values @ self._signs(name, side, values)).float()
+            for side, values in (("in", activations), ("out", errors))
         )
         start = list(sizes).index(name) * self.p**2
         # b t o, b t i -> b o i

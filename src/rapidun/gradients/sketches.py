@@ -60,7 +60,7 @@ class FactorSketch(Sketch, Protocol):
         Args:
             total: (batch, dimension) float32.
             name: The tensor's name.
-            activations: ``a``, (batch, tokens, inputs) float32, or bfloat16 of such a model; on the device of ``total``.
+            activations: ``a``, (batch, tokens, inputs), on the device of ``total``; float32, or bfloat16.
             errors: ``g``, (batch, tokens, outputs), of the same dtype.
             sizes: Number of values of every tracked tensor, in the model's order.
         """
