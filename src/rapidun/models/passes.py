@@ -7,13 +7,15 @@ attention weights where they are formed. A batch's result does not depend on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from rapidun.data.batches import Example, fitting_batches
+from rapidun.models.attention import forms_attention
 
 PASS_BYTES = 2**30  # on a CPU, beside the model; larger batches are not faster there
 _GPU_SHARE = 4  # of a GPU's memory, one part
@@ -27,13 +29,15 @@ class PassBytes:
 
     Args:
         token: For every padded token.
-        pair: For every pair of a row's positions, attention weights.
+        pair: For every pair of a row's positions where attention weights are formed.
+        formed: Whether they are, for rows of a length.
         answer: For every answer token.
     """
 
     token: int
     pair: int
     answer: int
+    formed: Callable[[int], bool]
 
     @classmethod
     def of(cls, model: torch.nn.Module, *, backward: bool) -> PassBytes:
@@ -47,14 +51,15 @@ class PassBytes:
         layers = int(getattr(config, "num_hidden_layers", 1))
         blocks = layers if backward else 1
         heads = int(getattr(config, "num_attention_heads", 1))
-        eager = getattr(config, "_attn_implementation", "eager") == "eager"
         kept = blocks * item * (_STREAMS * width + _GATED * inner)
         states = item * width * layers  # of every layer, where they are asked for
-        return cls(kept + states, blocks * heads * 3 * item * eager, int(config.vocab_size) * (2 * item + 8))
+        answer = int(getattr(config, "vocab_size", 1)) * (2 * item + 8)
+        return cls(kept + states, blocks * heads * (2 * item + 4), answer, partial(forms_attention, model))
 
     def __call__(self, rows: int, length: int, answers: int) -> int:
         """Bytes of a batch of ``rows`` rows padded to ``length`` with ``answers`` answer tokens in all."""
-        return rows * length * (self.token + length * self.pair) + answers * self.answer
+        pairs = length * self.pair if self.formed(length) else 0
+        return rows * length * (self.token + pairs) + answers * self.answer
 
 
 def pass_batches(
