@@ -26,7 +26,7 @@ from rapidun.gradients.targets import TrackedTensor
 
 Receive = Callable[[str, slice, Gradients], None]
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time
-_MAX_VALUES_CPU = 2**21  # formed gradients that a CPU's caches still hold when they are normalised and sketched
+_MAX_VALUES_CPU = 2**22  # 16 MiB: caches hold most of it, and hashes are unpacked once for several rows
 
 
 class Recorder:
