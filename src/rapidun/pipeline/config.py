@@ -102,7 +102,9 @@ class InfluenceSettings(_Section):
     token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
     sketch_size: int = Field(65_536, ge=64, description="Length of a row's gradient sketch.")
     similarity: Literal["cosine", "dot"] = Field("cosine", description="How two sketches are compared.")
-    max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch of gradients; lower it to save memory.")
+    max_tokens: int = Field(
+        4096, ge=1, description="Most padded tokens in a batch of gradients; fewer where memory asks."
+    )
     checkpoints: list[Path] = Field(
         default_factory=list,
         description="Earlier checkpoints of the same model (directories or safetensors files): influence is summed "
