@@ -38,9 +38,9 @@ from provenance import current_commit
 
 SECTION = "## Against bergson"
 NOTES = (
-    "Both collect 16 x 16 values of every linear layer of the decoder; rapidun writes float32, bergson the model's dtype.",
-    "bergson's copy of the data set, which it saves afterwards, is not counted (`saving` in `bergson.json`). The plain pass gives the same",
-    "layers' summed weight gradients and stores nothing.",
+    "Both collect 16 x 16 values of every linear layer of the decoder; rapidun writes float32, bergson the model's",
+    "dtype. bergson's copy of the data set, which it saves afterwards, is not counted (`saving` in `bergson.json`).",
+    "The plain pass gives the same layers' summed weight gradients and stores nothing.",
 )
 ASSETS = Path(__file__).parents[1] / "src/rapidun/demo/assets"
 P = 16  # FactoredSketch's default
