@@ -38,13 +38,13 @@ def test_the_factored_sketch_of_bfloat16_factors_is_that_of_the_gradient(normali
     assert off(collector(collate(rows, 0), sketch), projected(sketch, model, parts, normalize)) < 0.02
 
 
-def test_layers_have_norm_one_whether_the_values_or_their_sketch_is_divided():
+def test_layers_have_norm_one_before_they_are_sketched():
     model, rows = tiny_model().bfloat16(), examples()
     collector = GradientCollector(model, "linear", normalize="layer")
     parts = collector(collate(rows, 0), Exact()).split(list(collector.sizes.values()), dim=1)
     for part in parts:
         torch.testing.assert_close(part.norm(dim=1), torch.ones(len(rows)))
-    narrow = collector(collate(rows, 0), RapidGrad(64))  # narrower than a tensor: the sketch is divided
+    narrow = collector(collate(rows, 0), RapidGrad(64))
     total = torch.zeros_like(narrow)
     for name, part in zip(collector.tracked, parts, strict=True):
         RapidGrad(64).add(total, name, part.clone(), {})

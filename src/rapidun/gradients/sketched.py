@@ -45,21 +45,10 @@ class SketchedBatch:
     def _receive_formed(self, sketch: DenseSketch, name: str, rows: slice, gradients: Gradients) -> None:
         values = gradients.formed().to(self._total.device)
         if self._normalize == "layer":
-            self._add_divided(sketch, name, rows, values)
-            return
-        if self._normalize == "unit":
+            values /= divisors(row_norms(values))
+        elif self._normalize == "unit":
             self._note_norms(name, rows, row_norms(values))
         sketch.add(self._total[rows], name, values, self._sizes)
-
-    def _add_divided(self, sketch: DenseSketch, name: str, rows: slice, values: torch.Tensor) -> None:
-        """Add the sketch of ``values`` of norm 1: of a large tensor the sketch is divided, which has fewer values."""
-        by, total = divisors(row_norms(values)), self._total[rows]
-        if values.shape[1] <= total.shape[1]:
-            sketch.add(total, name, values.div_(by), self._sizes)
-            return
-        share = torch.zeros_like(total)
-        sketch.add(share, name, values, self._sizes)
-        total += share.div_(by)
 
     def _receive_factors(self, sketch: FactorSketch, name: str, rows: slice, gradients: Gradients) -> None:
         activations, errors = (values.to(self._total.device) for values in gradients.factors())
