@@ -155,7 +155,9 @@ Normalize = Annotated[
 MaxTokens = Annotated[
     int,
     typer.Option(
-        "--max-tokens", help="Tokens in a batch, padding included; lower it to save memory.", rich_help_panel=_GRADIENTS
+        "--max-tokens",
+        help="Most tokens in a batch, padding included; fewer where memory asks for it.",
+        rich_help_panel=_GRADIENTS,
     ),
 ]
 

@@ -23,6 +23,7 @@ from rapidun.gradients.sketched import SketchedBatch
 from rapidun.gradients.sketches import FactorSketch, Sketch
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
 from rapidun.gradients.targets import find_targets
+from rapidun.models.attention import attention_for
 from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
 
 Normalization = Literal["layer", "none", "unit"]
@@ -115,7 +116,8 @@ class GradientCollector:
 
     def _record(self, batch: Batch, recorder: Recorder) -> float:
         model = self._model
-        with evaluating(model), frozen(model), recorder.attached(self._tensors):
+        length = batch.input_ids.shape[1]
+        with evaluating(model), frozen(model), attention_for(model, length), recorder.attached(self._tensors):
             scale = self._run(batch, recorder)
         if not recorder.received:
             raise ModelError(

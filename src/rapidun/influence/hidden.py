@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
+from rapidun.data.batches import IGNORE_INDEX, Example, collate
 from rapidun.gradients.state import device_of, evaluating
 from rapidun.influence.similarity import Array, prepared
+from rapidun.models.losses import decoder_states
+from rapidun.models.passes import pass_batches
 
 
 def hidden_similarity(
@@ -77,16 +79,10 @@ def hidden_views(
     device = device_of(model)
     found: dict[int, torch.Tensor] = {}
     with evaluating(model), torch.no_grad():
-        for indices in token_budget_batches(examples, max_tokens):
+        for indices in pass_batches(model, examples, max_tokens, backward=False):
             rows = [examples[index] for index in indices]
             batch = collate(rows, pad_token_id).to(device)
-            outputs = model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                output_hidden_states=True,
-                use_cache=False,
-            )
-            states = outputs.hidden_states[-1].float()
+            states = decoder_states(model, batch.input_ids, batch.attention_mask)[-1].float()
             answers = (batch.labels != IGNORE_INDEX).to(states.device)
             # b t h, b t -> b h
             sums = torch.einsum("bth,bt->bh", states, answers.float())

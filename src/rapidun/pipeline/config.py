@@ -117,7 +117,7 @@ class InfluenceSettings(_Section):
     sketch_size: int = Field(65_536, ge=64, le=LARGEST_SKETCH, description="Length of a row's gradient sketch.")
     similarity: Literal["cosine", "dot"] = Field("cosine", description="How two sketches are compared.")
     max_tokens: int = Field(
-        4096, ge=1, le=LONGEST, description="Padded tokens in a batch of gradients; lower it to save memory."
+        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch of gradients; fewer where memory asks."
     )
     checkpoints: list[Path] = Field(
         default_factory=list,

@@ -79,7 +79,9 @@ class IndexSettings(_Section):
     precondition_rows: int = Field(512, ge=1, description="Rows that the preconditioner is fitted to.")
     precondition_side: Side = Field("both", description="Who is preconditioned: rows and queries, or queries alone.")
     shard_rows: int | None = Field(None, ge=1, description="Rows of a shard; none is about 128 MiB a shard.")
-    max_tokens: int = Field(4096, ge=1, le=LONGEST, description="Padded tokens in a batch; lower it to save memory.")
+    max_tokens: int = Field(
+        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch; fewer where memory asks for it."
+    )
 
 
 class IndexConfig(_Section):

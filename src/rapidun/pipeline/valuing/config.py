@@ -37,7 +37,9 @@ class TeacherSettings(_Section):
         "auto", description="Tracked layers; auto is lora with an adapter, else linear."
     )
     task_column: str = Field("task", description="Column of the task rows that names the task of each.")
-    max_tokens: int = Field(4096, ge=1, le=LONGEST, description="Padded tokens in a batch; lower it to save memory.")
+    max_tokens: int = Field(
+        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch; fewer where memory asks for it."
+    )
     part_rows: int = Field(256, ge=1, description="Rows of a part: what a killed run loses at most.")
 
     def make_sketch(self, seed: int) -> Sketch | None:
