@@ -38,7 +38,7 @@ def build(base: LoadedModel, attack: Attack, kind: str, reporter: ConsoleReporte
     """The directory of a twin, trained where it is not there yet."""
     reporter.phase("plant", f"{attack.name}, seed {attack.seed}: the {kind} twin")
     rows = attack.rows.training if kind == "poisoned" else attack.rows.clean
-    plant(base, rows, place_of(attack, kind), seed=attack.seed, reporter=reporter)
+    plant(base, rows, place_of(attack, kind), seed=attack.seed, recipe=attack.recipe, reporter=reporter)
     return place_of(attack, kind)
 
 
