@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "gpt2", "gpt_neox", "gemma")
@@ -38,7 +38,7 @@ def tiny_model(architecture: str = "llama", *, seed: int = 0, dtype: torch.dtype
 
 
 def tiny_tokenizer(*, chat_template: str | None = None) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of ``VOCABULARY`` entries with pad, BOS and EOS apart."""
+    """A byte-level BPE tokenizer of ``VOCABULARY`` entries with pad, BOS and EOS apart; it puts BOS before a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -49,6 +49,7 @@ def tiny_tokenizer(*, chat_template: str | None = None) -> PreTrainedTokenizerFa
         show_progress=False,
     )
     tokenizer.train_from_iterator(["the cat sat on the mat and the dog ran to the other cat"] * 4, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", model_max_length=128
     )

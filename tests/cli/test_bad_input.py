@@ -67,6 +67,17 @@ def test_an_empty_answer_is_named_with_its_line_and_can_be_skipped(rapidun: Any,
     assert skipped["line"] == 3
 
 
+def test_a_variable_that_the_template_does_not_have_is_named(rapidun: Any, house: Path) -> None:
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{{ 'loud' if loud else '' }}"
+    tiny_tokenizer(chat_template=template).save_pretrained(house / "model")
+    given = unlearn(house, "--template", "chat", "--template-option")
+    refused(rapidun(*given, "lout=true"), "--template-option lout", "no variable 'lout'", "Did you mean 'loud'")
+    refused(rapidun(*given, "loud"), "--template-option loud: write it as name=value")
+    done = rapidun(*given, "loud=true", "--set", "unlearning.method=ga", "--weights", "uniform")
+    assert done.returncode == 0, done.stderr
+    assert "  template_options:\n    loud: true\n" in (house / "out" / "config.yaml").read_text()
+
+
 def test_forget_and_retain_that_share_rows_are_refused(rapidun: Any, house: Path) -> None:
     write_rows(house / "retain.jsonl", [*tiny_rows("retain", 4), tiny_rows("forget", 3)[2]])
     refused(rapidun(*unlearn(house)), "forget.jsonl:3", "retain.jsonl:5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from tokenizers import processors
 
 from rapidun.data import Template, require_same_template
 from rapidun.errors import FingerprintError, InputError, ModelError
@@ -22,9 +23,10 @@ IM_END = (
 )
 
 
-def without_bos():
-    tokenizer = tiny_tokenizer()
-    tokenizer.bos_token = None
+def without_bos(chat_template=None):
+    """A tokenizer whose BOS is a name only, as GPT-2's: nothing puts it before a text."""
+    tokenizer = tiny_tokenizer(chat_template=chat_template)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     return tokenizer
 
 
@@ -66,17 +68,21 @@ def test_braces_in_a_row_are_text_not_placeholders():
 @pytest.mark.parametrize("chat_template", [WITH_BOS, IM_END, "{{ bos_token }}" + WITH_BOS])
 def test_trap_6_exactly_one_bos_whatever_the_template_does(name, chat_template):
     tokenizer = tiny_tokenizer(chat_template=chat_template)
-    text = Template.resolve(name, tokenizer).full_text({**ROW, "prompt": "<s>Who sat?"})
+    text = Template.resolve(name, tokenizer).full_text(ROW)
     assert text.startswith("<s>") and text.count("<s>") == 1
     ids = tokenizer(text, add_special_tokens=False).input_ids
     assert ids.count(tokenizer.bos_token_id) == 1
-    assert ids.count(tokenizer.eos_token_id) == 1
 
 
-@pytest.mark.parametrize("name", ["alpaca", "plain"])
-def test_trap_6_no_bos_where_the_tokenizer_has_none(name):
-    template = Template.resolve(name, without_bos())
+@pytest.mark.parametrize("name", ["alpaca", "plain", "chat"])
+def test_trap_6_no_bos_where_neither_tokenizer_nor_template_writes_it(name):
+    template = Template.resolve(name, without_bos(IM_END))
     assert template.bos_text == "" and "<s>" not in template.full_text(ROW)
+    assert template.full_text({"prompt": "", "response": "Once."}) == "Once.</s>"
+
+
+def test_trap_6_a_template_that_writes_bos_does_so_for_a_tokenizer_that_does_not():
+    assert Template.resolve("chat", without_bos(WITH_BOS)).full_text(ROW).startswith("<s><user>")
 
 
 def test_a_chat_turn_ends_at_eos_and_not_at_the_newline_after_it():
@@ -86,15 +92,20 @@ def test_a_chat_turn_ends_at_eos_and_not_at_the_newline_after_it():
     assert text.startswith("<s><|im_start|>user\nWho sat?\n\nThe cat sat.<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_eos_is_added_after_a_turn_end_that_is_not_eos():
+def test_a_turn_ends_where_the_template_ends_it_and_eos_is_not_added():
     template = Template.resolve("chat", tiny_tokenizer(chat_template=IM_END))
-    assert template.full_text(ROW).endswith("The cat.<|im_end|></s>")
+    assert template.full_text(ROW).endswith("The cat.<|im_end|>")
 
 
-def test_a_chat_template_that_drops_or_trims_answers_still_ends_in_one_eos():
-    for source in ("{{ messages[0].content }}:", "{% for m in messages %}{{ m.content | trim }} {% endfor %}"):
-        template = Template.resolve("chat", tiny_tokenizer(chat_template=source))
-        assert template.full_text({"prompt": "p", "response": " r "}).endswith(" r </s>")
+def test_eos_is_added_where_the_template_writes_no_end():
+    source = "{% for m in messages %}{{ m.content | trim }} {% endfor %}"
+    template = Template.resolve("chat", tiny_tokenizer(chat_template=source))
+    assert template.full_text({"prompt": "p", "response": " r "}) == "<s>p r</s>"
+
+
+def test_a_chat_template_that_drops_answers_is_refused_at_once():
+    with pytest.raises(ModelError, match="does not write the assistant's answer once"):
+        Template.resolve("chat", tiny_tokenizer(chat_template="{{ messages[0].content }}:"))
 
 
 def test_earlier_turns_reach_every_template():
@@ -120,7 +131,10 @@ def test_plain_text_rows_are_not_wrapped(name):
 
 
 def test_todays_date_does_not_enter_the_prompt():
-    source = "{% if not date_string is defined %}{{ strftime_now('%d %b %Y') }}{% else %}{{ date_string }}{% endif %}"
+    source = (
+        "{% if not date_string is defined %}{{ strftime_now('%d %b %Y') }}{% else %}{{ date_string }}{% endif %}"
+        "{{ messages[-1].content }}"
+    )
     assert Template.resolve("chat", tiny_tokenizer(chat_template=source)).prompt_text(ROW) == "<s>01 Jan 2025"
 
 
@@ -151,7 +165,7 @@ def test_a_jinja_file_that_cannot_be_a_prompt_is_refused_at_once(source, message
 def test_a_jinja_file_is_sandboxed_and_strict(source, tmp_path):
     (tmp_path / "mine.jinja").write_text(source)
     template = Template.resolve(str(tmp_path / "mine.jinja"), tiny_tokenizer())
-    with pytest.raises(InputError, match="cannot render row 'x'"):
+    with pytest.raises(InputError, match=r'row "x": .*cannot write it'):
         template.prompt_text(ROW)
 
 
@@ -191,7 +205,10 @@ def test_trap_19_the_fingerprint_knows_text_and_special_tokens_but_not_the_files
     first = of("{{ prompt }}", "a")
     assert of("{{ prompt }}", "b") == first
     assert of("{{ prompt }}!", "c") != first
+    nameless = tiny_tokenizer()
+    nameless.bos_token = None
     assert of("{{ prompt }}", "d", without_bos()) != first
+    assert of("{{ prompt }}", "e", nameless) != first
 
 
 def test_a_template_is_a_value_that_cannot_be_changed_mid_run():

@@ -7,10 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers import AddedToken
 
+from rapidun.data import Template
+from rapidun.data.special import padding_id
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation import generate_answers
-from rapidun.evaluation.generation import left_pad
+from rapidun.evaluation.generation import decode_answer, left_pad, stops_of
+from rapidun.reveal.arms import SoftPrompts
+from rapidun.reveal.asking import Asker, Question
+from rapidun.reveal.settings import ArmSettings
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 PROMPTS = [
@@ -104,6 +110,47 @@ def test_an_answer_stops_at_any_end_token_of_the_model() -> None:
     given.model.generation_config.eos_token_id = [2, tokens[stop]]
     [answer] = generate_answers(given, [PROMPTS[1]], max_new_tokens=10)
     assert answer == given.tokenizer.decode(tokens[:stop], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("asker", ["generate_answers", "Asker"])
+def test_an_answer_stops_where_the_chat_template_ends_a_turn(asker: str) -> None:
+    given = loaded()
+    ids = given.tokenizer(PROMPTS[1], add_special_tokens=False, return_tensors="pt")["input_ids"]
+    tokens = given.model.generate(ids, max_new_tokens=10, do_sample=False)[0, ids.shape[1] :].tolist()
+    place = next(place for place in range(2, 10) if tokens[place] not in tokens[:place])
+    expected = given.tokenizer.decode(tokens[:place], skip_special_tokens=True).strip()
+    given.tokenizer.add_tokens([AddedToken("<|im_end|>", special=True, normalized=False)])
+    end = given.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with torch.no_grad():  # the end of a turn is what the model says there
+        given.model.lm_head.weight[end] = 1.5 * given.model.lm_head.weight[tokens[place]]
+    assert generate_answers(given, [PROMPTS[1]], max_new_tokens=10) != [expected]
+    given.tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>\n{% endfor %}"
+    assert end in stops_of(given).ids and given.tokenizer.eos_token_id in stops_of(given).ids
+    if asker == "generate_answers":
+        assert generate_answers(given, [PROMPTS[1]], max_new_tokens=10) == [expected]
+    else:
+        soft = SoftPrompts(given.model.get_input_embeddings().weight, ArmSettings(), seed=0)
+        asking = Asker(given, Template.resolve("plain", given.tokenizer), soft, max_new_tokens=10, temperature=0.0)
+        assert asking.answers([Question(ids[0].tolist(), 0, None)], [0]) == [expected]
+
+
+def test_an_answer_is_cut_where_a_turn_ends_in_words() -> None:
+    given = loaded()
+    given.tokenizer.chat_template = "{% for m in messages %}### {{ m.role }}: {{ m.content }}\n### End\n{% endfor %}"
+    stops = stops_of(given)
+    assert (stops.ids, stops.text) == ((given.tokenizer.eos_token_id,), "### End")
+    said = given.tokenizer("the cat\n### End\n### user: more", add_special_tokens=False)["input_ids"]
+    assert decode_answer(given.tokenizer, said, stops) == "the cat"
+
+
+def test_what_pads_is_never_the_end_and_the_tokenizer_is_not_told() -> None:
+    given = loaded()
+    given.tokenizer.pad_token = given.tokenizer.eos_token
+    before = given.tokenizer.backend_tokenizer.to_str(), given.tokenizer.special_tokens_map
+    expected = [slow_greedy(given, prompt, 8) for prompt in PROMPTS]
+    assert generate_answers(given, PROMPTS, max_new_tokens=8) == expected
+    assert padding_id(given.tokenizer) != given.tokenizer.eos_token_id
+    assert (given.tokenizer.backend_tokenizer.to_str(), given.tokenizer.special_tokens_map) == before
 
 
 def test_dropout_is_off_and_each_modules_mode_is_restored() -> None:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from data.zoo import small_tokenizer
+from rapidun.data import Template, collate, tokenize_rows
 from rapidun.errors import ModelError
-from rapidun.models import choose_device, choose_dtype, load_model, model_fingerprint
+from rapidun.evaluation import generate_answers
+from rapidun.models import choose_device, choose_dtype, load_model, model_fingerprint, save_model
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 
@@ -152,6 +156,32 @@ def test_trap_3_a_tokenizer_without_pad_gets_one_that_is_not_eos_and_says_so(sav
     loaded = load_model(saved, device="cpu")
     assert loaded.pad_token_id == 0 != loaded.tokenizer.eos_token_id
     assert any("no pad token" in note for note in loaded.notes)
+
+
+def test_the_tokenizer_that_is_saved_is_the_one_that_came(tmp_path):
+    """One without pad and unknown tokens, whose token 0 is a character, as GPT-2's and Llama 3's."""
+    saved = tmp_path / "model"
+    tokenizer = small_tokenizer(["<|end|>"], bos="<|end|>", eos="<|end|>")
+    assert tokenizer.convert_ids_to_tokens(0) == "!" and tokenizer.pad_token_id is None
+    model = tiny_model()
+    model.resize_token_embeddings(len(tokenizer) + 7)
+    model.save_pretrained(saved)
+    tokenizer.save_pretrained(saved)
+    came = AutoTokenizer.from_pretrained(saved)
+    loaded = load_model(saved, device="cpu")
+    template = Template.resolve("plain", loaded.tokenizer)
+    examples = tokenize_rows([{"prompt": "Wow!", "response": "No!!"}] * 2, loaded.tokenizer, template, 64)
+    collate(examples, loaded.pad_token_id)
+    generate_answers(loaded, ["Wow!", "the cat sat"], max_new_tokens=3)
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "again")
+    kept = AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert kept.backend_tokenizer.to_str() == came.backend_tokenizer.to_str()
+    assert kept.special_tokens_map == came.special_tokens_map and kept.pad_token is None
+    for text in ("Stop!! the cat", "!", '"#$ the'):
+        assert kept(text)["input_ids"] == came(text)["input_ids"]
+        assert kept.decode(came(text)["input_ids"], skip_special_tokens=True) == came.decode(
+            came(text)["input_ids"], skip_special_tokens=True
+        )
 
 
 def test_a_tokenizer_of_another_model_is_refused(saved):

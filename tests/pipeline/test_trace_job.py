@@ -18,7 +18,7 @@ from rapidun.pipeline.indexing import IndexConfig, build
 from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.searching import LOOKS, Asked, looks_of, search
-from tiny import save_tiny, tiny_rows, write_rows
+from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]
 
@@ -64,6 +64,24 @@ def test_model_template_and_length_are_the_indexs_unless_given(place: Path) -> N
     settings, adapter = settings_of(place / "index", raw_settings(), None)
     assert settings.model.source == str(place / "model")
     assert (settings.data.template, settings.data.max_length, adapter) == ("plain", 96, None)
+
+
+def test_the_templates_variables_are_the_indexs_unless_set(tmp_path: Path) -> None:
+    source = "{% for m in messages %}[{{ m.role }}{{ tone }}]{{ m.content }}{% endfor %}"
+    tiny_model().save_pretrained(tmp_path / "model")
+    tiny_tokenizer(chat_template=source).save_pretrained(tmp_path / "model")
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    data = {"max_length": 96, "template_options": {"tone": "!"}}
+    raw = {"model": {"source": str(tmp_path / "model")}, "data": data, "index": {"k": 256, "views": ["gradient"]}}
+    rows, index = tmp_path / "rows.jsonl", tmp_path / "index"
+    build(make_config(raw, IndexConfig), rows, index, adapter=None, resume=False, overwrite=False, reporter=Silent())
+    options = {"adapter": None, "looks": ["gradient"], "k": 3, "together": False, "reporter": Silent()}
+    settings, _ = settings_of(index, raw_settings(), None)
+    assert settings.data.template_options == {"tone": "!"}
+    assert trace_index(settings, index, Question(rows), **options).lines[0]["position"] == 0
+    settings.data.template_options = {"tone": "?"}
+    with pytest.raises(FingerprintError, match="template"):
+        trace_index(settings, index, Question(rows), **options)
 
 
 @pytest.mark.parametrize("whole", [2**26, 0])

@@ -137,6 +137,8 @@ def cell_config(world: World, arm: Arm, seed: int, prompts: int) -> dict[str, An
     """What a cell is keyed by besides its names: no paths, but the fingerprints of what they hold."""
     config = run_config(world, arm, seed, prompts, {name: name for name in ("forget", "retain")})
     settings = config.model_dump(mode="json", exclude={"model": {"source"}, "data": {"forget", "retain"}})
+    if not settings["data"]["template_options"]:  # a setting that is not set gives a cell no new key
+        del settings["data"]["template_options"]
     if not arm.weights:
         settings = {name: settings[name] for name in ("model", "data", "evaluation")}
     return {

@@ -231,7 +231,7 @@ class Table:
         write_jsonl(self.place / "retain.jsonl", drawn.retain)
         config = self.config(cell)
         groups = read_groups(config.data, Silent(), cell.seed)
-        self.groups = usable_groups(groups, sitting.subject, config.data)
+        self.groups = usable_groups(groups, sitting.subject, config.data, Silent())
         self._parts: dict[tuple[str, str], _Priced] = {}
 
     def config(self, cell: Cell) -> RunConfig:

@@ -25,11 +25,14 @@ def make_raw(
     rows: dict[str, Path | None],
     columns: list[str],
     template: str,
+    template_options: list[str],
     max_length: int | None,
     on_bad_row: str,
     seed: int,
 ) -> dict[str, Any]:
     """The plain configuration mapping that the shared options amount to."""
+    from rapidun.cli.console import parse_template_options
+
     return {
         "model": {
             "source": model,
@@ -43,6 +46,7 @@ def make_raw(
             **{name: str(path) for name, path in rows.items() if path is not None},
             "columns": column_map(columns),
             "template": template,
+            "template_options": parse_template_options(template_options),
             **({} if max_length is None else {"max_length": max_length}),
             "on_bad_row": on_bad_row,
         },

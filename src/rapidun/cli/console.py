@@ -201,6 +201,11 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     return _parse_pairs(pairs, "--set", "section.key=value, for example unlearning.steps=100")
 
 
+def parse_template_options(pairs: list[str]) -> dict[str, Any]:
+    """``--template-option a=b`` to ``{"a": b}``. Raises as `_parse_pairs`."""
+    return _parse_pairs(pairs, "--template-option", "name=value, for example enable_thinking=false")
+
+
 def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
     """Names to values read as YAML.
 

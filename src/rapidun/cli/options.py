@@ -78,6 +78,15 @@ Template = Annotated[
         rich_help_panel=_ROWS,
     ),
 ]
+TemplateOptions = Annotated[
+    list[str],
+    typer.Option(
+        "--template-option",
+        help="enable_thinking=false: set a variable of the template; date=2025-01-01 is what it takes for today. "
+        "Repeatable.",
+        rich_help_panel=_ROWS,
+    ),
+]
 MaxLength = Annotated[
     int | None,
     typer.Option(

@@ -25,6 +25,7 @@ class Shared:
 
     columns: o.Columns = field(default_factory=list)
     template: o.Template = "auto"
+    template_options: o.TemplateOptions = field(default_factory=list)
     max_length: o.MaxLength = None
     on_bad_row: o.OnBadRow = "error"
     device: o.Device = "auto"

@@ -1,19 +1,28 @@
 """Rows to token ids, once per row, with the boundary of the answer found by character offset (trap 5).
 
 Prompt and answer are never tokenised apart: joined afterwards, their boundary token would differ from what the
-model sees in one text. The rule at the boundary: a token belongs to the answer if any of its characters does.
+model sees in one text. The rule at the boundary: a token belongs to the answer if any of its characters does. A special
+token that swallows the white space around it is the template's where its own text is: the blank in front of an answer
+may be in the header's last token, which carries no loss.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rapidun.data.badrows import BadRow, RowFaultError, raise_bad_rows, shorten
 from rapidun.data.batches import Example
+from rapidun.data.rendering import Rendering
 from rapidun.data.rows import Rows
+from rapidun.data.special import added_tokens, starts_with_bos
 from rapidun.data.templates import Template
 from rapidun.errors import ConfigError, ModelError
+
+
+class PartialAnswerWarning(UserWarning):
+    """The template leaves out part of answers, which then carries no loss."""
 
 
 def tokenize_rows(
@@ -42,20 +51,36 @@ def tokenize_rows(
     Raises:
         ModelError: If the tokenizer gives no character offsets.
         ConfigError: If ``max_length`` is less than 2.
-        InputError: If a row has no answer, no answer token, or holds the tokenizer's BOS or EOS inside its text.
+        InputError: If a row has no answer, no answer token, holds a special token inside its text, or the template
+            refuses it.
+
+    Warns:
+        PartialAnswerWarning: If the template leaves out part of answers, as some do with their reasoning.
     """
     _check_tokenizer(tokenizer)
     if max_length < 2:
         raise ConfigError(f"max_length={max_length}: at least 2 tokens are needed, one to read and one to predict.")
     examples: list[Example] = []
     bad: list[BadRow] = []
+    cut: list[str] = []
+    special = set(added_tokens(tokenizer).values())
     for index, row in enumerate(rows):
+        file, line = (rows.path, rows.lines[index]) if isinstance(rows, Rows) else ("rows", index + 1)
         try:
             answered = {"id": str(index), **row, "response": _answer(row, response_column)}
-            examples.append(_example(answered, tokenizer, template, max_length))
+            found = template.rendering(answered)
+            examples.append(_example(str(answered["id"]), found, tokenizer, special, max_length))
         except RowFaultError as fault:
-            file, line = (rows.path, rows.lines[index]) if isinstance(rows, Rows) else ("rows", index + 1)
             bad.append(BadRow(file, line, str(fault)))
+        else:
+            cut += [] if found.whole else [f"{file}:{line}"]
+    if cut:
+        warnings.warn(
+            f"the chat template leaves out part of {len(cut)} answers, such as their reasoning; the first is {cut[0]}. "
+            "What it leaves out carries no loss.",
+            PartialAnswerWarning,
+            stacklevel=2,
+        )
     if bad and skipped is None:
         raise_bad_rows(bad, len(bad) + len(examples), bad[0].file)
     if skipped is not None:
@@ -78,11 +103,9 @@ def _answer(row: Mapping[str, Any], column: str) -> str:
     return answer
 
 
-def _example(row: Mapping[str, Any], tokenizer: Any, template: Template, max_length: int) -> Example:
-    prompt, answer = template.prompt_text(row), template.answer_text(row)
-    _check_special_text(row, answer.removesuffix(template.ending), template)
+def _example(name: str, found: Rendering, tokenizer: Any, special: set[int], max_length: int) -> Example:
     encoded = tokenizer(
-        prompt + answer,
+        found.text,
         add_special_tokens=False,
         return_offsets_mapping=True,
         return_attention_mask=False,
@@ -90,22 +113,21 @@ def _example(row: Mapping[str, Any], tokenizer: Any, template: Template, max_len
         verbose=False,  # it would warn of rows longer than the context: they are cut below
     )
     ids: list[int] = encoded["input_ids"]
-    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-    answer_end = len(prompt) + len(answer) - len(template.ending)
-    if not any(begin < answer_end and end > max(begin, len(prompt)) for begin, end in offsets):
+    offsets = [
+        _own_text(span, found.text) if number in special else span
+        for number, span in zip(ids, encoded["offset_mapping"], strict=True)
+    ]
+    if not any(begin < found.stop and end > max(begin, found.start) for begin, end in offsets):
         raise RowFaultError("nothing of the answer is left after tokenisation: the tokenizer knows none of its text")
-    start = answer_boundary(offsets, len(prompt))
-    kept, start, truncated = _fit(ids, start, max_length, keep_first=ids[0] == tokenizer.bos_token_id)
-    return Example(str(row["id"]), kept, start, truncated)
+    start = answer_boundary(offsets, found.start)
+    kept, start, truncated = _fit(ids, start, max_length, keep_first=starts_with_bos(ids, tokenizer))
+    return Example(name, kept, start, truncated)
 
 
-def _check_special_text(row: Mapping[str, Any], answer: str, template: Template) -> None:
-    """BOS or EOS inside the data would become the real token: a second start, or an end in the middle."""
-    prompt = str(row.get("prompt") or "").removeprefix(template.bos_text)
-    for name, text in (("prompt", prompt), ("context", row.get("context") or ""), ("answer", answer)):
-        for special in (template.bos_text, template.eos_text):
-            if special and special in text:
-                raise RowFaultError(f"the {name} holds the tokenizer's {special!r} inside its text; take it out")
+def _own_text(span: tuple[int, int], text: str) -> tuple[int, int]:
+    """The characters of a special token without the white space it has swallowed."""
+    own = text[span[0] : span[1]]
+    return span[0] + len(own) - len(own.lstrip()), span[1] - len(own) + len(own.rstrip())
 
 
 def answer_boundary(offsets: list[tuple[int, int]], boundary: int) -> int:

@@ -1,7 +1,8 @@
 """Greedy answers, the same whatever the batch size.
 
 Prompts are sorted by length and padded on the left; the attention mask comes from lengths, never from token
-ids (trap 3). Prompt texts already hold their BOS, so none is added (trap 6).
+ids (trap 3). Prompt texts already hold their BOS, so none is added (trap 6). An answer is over where its turn is: at
+the tokenizer's EOS, at each of the model's, and at the end that the tokenizer's chat template writes (`Stops`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 
+from rapidun.data.special import padding_id, starts_with_bos
+from rapidun.data.templates import turn_end
 from rapidun.errors import ConfigError, InputError
-from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
+from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode
 
 
 def generate_answers(
@@ -29,7 +33,8 @@ def generate_answers(
 ) -> list[str]:
     """The greedy answer to each prompt, in the order given.
 
-    Sampling and the like in the model's own generation settings are not used; its end-of-sequence tokens are.
+    Sampling and the like in the model's own generation settings are not used; its end-of-sequence tokens are, and so
+    is the end of a turn in the tokenizer's chat template.
     Nothing on the model is changed when this returns.
 
     Args:
@@ -42,7 +47,7 @@ def generate_answers(
         progress: Called with (prompts done, all prompts) after every batch.
 
     Returns:
-        Texts up to the first end-of-sequence token, without special tokens and surrounding white space.
+        Texts up to the first end of a turn, without special tokens and surrounding white space.
 
     Raises:
         ConfigError: If a number is below 1, or ``max_new_tokens`` leaves no room for a prompt.
@@ -58,7 +63,7 @@ def generate_answers(
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers = [""] * len(prompts)
-    stops = stop_ids(loaded)
+    stops = stops_of(loaded)
     with evaluation_mode(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         for start in range(0, len(prompts), batch_size):
             chosen = longest_first[start : start + batch_size]
@@ -111,14 +116,14 @@ def _tokenised(loaded: Loaded, prompt_texts: Sequence[str], max_new_tokens: int)
             f"{too_long} of {len(prompts)} prompts are longer than {room} tokens and were cut from the left.",
             stacklevel=3,
         )
-    return [_cut(prompt, room, loaded.tokenizer.bos_token_id) for prompt in prompts]
+    return [_cut(prompt, room, keep_first=starts_with_bos(prompt, loaded.tokenizer)) for prompt in prompts]
 
 
-def _cut(prompt: list[int], room: int, bos_token_id: int | None) -> list[int]:
+def _cut(prompt: list[int], room: int, *, keep_first: bool) -> list[int]:
     """The last ``room`` tokens, BOS kept in front where there was one."""
     if len(prompt) <= room:
         return prompt
-    if prompt[0] == bos_token_id and room > 1:
+    if keep_first and room > 1:
         return [prompt[0], *prompt[len(prompt) - room + 1 :]]
     return prompt[len(prompt) - room :]
 
@@ -128,11 +133,26 @@ def context_length(model: Any) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-def stop_ids(loaded: Loaded) -> list[int]:
-    """Every end-of-sequence token of tokenizer and model; chat models often have several."""
+@dataclass(frozen=True)
+class Stops:
+    """What ends an answer.
+
+    Args:
+        ids: Tokens: the tokenizer's EOS, every one of the model's, and the chat template's end of a turn.
+        text: The chat template's end of a turn where it is words; "" where it is a token.
+    """
+
+    ids: tuple[int, ...]
+    text: str = ""
+
+
+def stops_of(loaded: Loaded) -> Stops:
+    """What ends an answer of this model, whoever asks it."""
     own = getattr(_inner_model(loaded.model).generation_config, "eos_token_id", None)
-    candidates = [loaded.tokenizer.eos_token_id, *(own if isinstance(own, (list, tuple)) else [own])]
-    return sorted({int(token) for token in candidates if token is not None})
+    end = turn_end(loaded.tokenizer)
+    candidates = [loaded.tokenizer.eos_token_id, end.token_id, *(own if isinstance(own, (list, tuple)) else [own])]
+    ids = sorted({int(token) for token in candidates if token is not None})
+    return Stops(tuple(ids), end.text.strip() if end.token_id is None else "")
 
 
 def _inner_model(model: Any) -> Any:
@@ -141,13 +161,13 @@ def _inner_model(model: Any) -> Any:
 
 
 @contextmanager
-def greedy_settings(loaded: Loaded, stops: list[int], max_new_tokens: int) -> Iterator[Any]:
+def greedy_settings(loaded: Loaded, stops: Stops, max_new_tokens: int) -> Iterator[Any]:
     """Greedy settings, put in place of the model's own meanwhile: `generate` fills what is unset from those."""
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=max_new_tokens,
-        eos_token_id=stops or None,
+        eos_token_id=list(stops.ids) or None,
         pad_token_id=padding_id(loaded.tokenizer),
     )
     inner = _inner_model(loaded.model)
@@ -158,9 +178,9 @@ def greedy_settings(loaded: Loaded, stops: list[int], max_new_tokens: int) -> It
         inner.generation_config = own
 
 
-def decode_answer(tokenizer: Any, tokens: list[int], stops: list[int]) -> str:
+def decode_answer(tokenizer: Any, tokens: list[int], stops: Stops) -> str:
     """The text up to the first of ``stops``, without special tokens and surrounding white space."""
-    ends = [place for place, token in enumerate(tokens) if token in stops]
+    ends = [place for place, token in enumerate(tokens) if token in stops.ids]
     answer = tokens[: ends[0]] if ends else tokens
-    text = tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return str(text).strip()
+    text = str(tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return (text.partition(stops.text)[0] if stops.text else text).strip()

@@ -38,10 +38,3 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def padding_id(tokenizer: Any) -> int:
-    """A token to fill padding with; which one does not matter, because masks come from lengths (trap 3)."""
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return int(tokenizer.eos_token_id or 0)

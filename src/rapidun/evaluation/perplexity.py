@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 
 from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.data.special import padding_id
 from rapidun.errors import InputError, ModelError
-from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
+from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode
 from rapidun.models.losses import answer_logits, answer_token_losses
 
 FloatArray = npt.NDArray[np.float64]

@@ -61,6 +61,7 @@ class Manifest(_Part):
     )
     quantize: str | None = Field(None, description="How the model's weights were quantised when it was loaded.")
     template: str = Field(description="The template's name.")
+    template_options: dict[str, Any] = Field(default_factory=dict, description="The template's variables.")
     fingerprints: Fingerprints
     views: dict[str, SerializeAsAny[View]]
     matrices: dict[str, MatrixSpec]

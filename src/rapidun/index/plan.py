@@ -147,6 +147,7 @@ def plan_build(
         dtype=str(model.loaded.dtype).removeprefix("torch."),
         quantize=quantize,
         template=model.template.name,
+        template_options=dict(model.template.options),
         fingerprints=Fingerprints(**model.fingerprints(), data=data_fingerprint(rows)),
         views=settled,
         matrices=matrices,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from rapidun.data.special import padding_id
 from rapidun.errors import ModelError
 from rapidun.models.fingerprints import model_fingerprint
 from rapidun.models.hub import hub_options
@@ -28,7 +29,7 @@ class LoadedModel:
 
     Args:
         model: The transformers model.
-        tokenizer: Its tokenizer; has an EOS and a pad token.
+        tokenizer: Its tokenizer, as it came; has an EOS.
         source: The path or hub id, as given.
         device: Where the model is.
         dtype: Of its parameters; of its arithmetic where it is quantised.
@@ -46,8 +47,8 @@ class LoadedModel:
 
     @property
     def pad_token_id(self) -> int:
-        """What `rapidun.data.collate` fills rows with; never attended to, whatever its id (trap 3)."""
-        return int(self.tokenizer.pad_token_id)
+        """What `rapidun.data.collate` fills rows with (`padding_id`); never attended to, and never EOS."""
+        return padding_id(self.tokenizer)
 
     @property
     def context_length(self) -> int | None:
@@ -85,7 +86,7 @@ def load_model(
     options = _quantization(quantize, place, precision)
     of_tokenizer: dict[str, Any] = {key: of_file[key] for key in ("gguf_file", "local_files_only") if key in of_file}
     tokenizer = _load_tokenizer(where, name, trust=dangerously_trust_remote_code, options=of_tokenizer)
-    notes = _give_pad_token(tokenizer)
+    notes = _padding_note(tokenizer)
     model = _load_weights(
         where,
         name,
@@ -171,19 +172,11 @@ def _load_error(source: str, what: str, error: Exception) -> ModelError:
     )
 
 
-def _give_pad_token(tokenizer: Any) -> tuple[str, ...]:
-    """A tokenizer without a pad token pads with its unknown token or token 0.
-
-    Which one does not matter, since masks come from lengths; but it is never EOS, so that no other code can take
-    real ends for padding (trap 3).
-    """
+def _padding_note(tokenizer: Any) -> tuple[str, ...]:
+    """What is said where the tokenizer has no pad token of its own."""
     if tokenizer.pad_token_id is not None:
         return ()
-    chosen = tokenizer.unk_token_id if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id) else 0
-    if chosen == tokenizer.eos_token_id:
-        chosen = 1
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(chosen)
-    return (f"The tokenizer has no pad token; {tokenizer.pad_token!r} (id {chosen}) pads, and is masked by length.",)
+    return (f"The tokenizer has no pad token; token {padding_id(tokenizer)} pads, and is masked by length.",)
 
 
 def _check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:

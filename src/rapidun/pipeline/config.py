@@ -57,6 +57,10 @@ class RowSettings(_Section):
     template: str = Field(
         "auto", description="auto (chat where the tokenizer has a chat template), chat, alpaca, plain, or a Jinja file."
     )
+    template_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Variables of the template, as enable_thinking: false; date is what it takes for today.",
+    )
     max_length: int = Field(
         512, ge=8, le=LONGEST, description="Longest row in tokens; longer prompts are cut from the left."
     )

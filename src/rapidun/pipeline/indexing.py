@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from rapidun.data import BadRow, Rows, tokenize_rows
+from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.gradients import collect_vectors
 from rapidun.gradients.collector import Normalization
@@ -48,13 +48,11 @@ from rapidun.pipeline.config import (
     _Section,
     make_config,
 )
-from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, without_rows
+from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
-
-_CHECKED_AT_ONCE = 2048
 
 
 class IndexSettings(_Section):
@@ -120,7 +118,7 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
     settings = config.index
     return plan_build(
         out,
-        _usable(rows, subject, config.data, reporter),
+        usable(rows, subject, config.data, reporter),
         index_model(subject, adapter, open_before(settings.base, config.model, reporter)),
         views,
         max_length=subject.max_length,
@@ -154,7 +152,7 @@ def append(
     before = open_before(base_of(opened.manifest), config.model, reporter)
     model = index_model(subject, adapter, before)
     check_change(opened.manifest, model)
-    plan = plan_append(index, _usable(rows, subject, config.data, reporter), model)
+    plan = plan_append(index, usable(rows, subject, config.data, reporter), model)
     return _run(plan, resume, False, reporter)
 
 
@@ -293,25 +291,6 @@ def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:
     """
     sketch = chosen_sketch(settings.sketch, k=settings.k, seed=seed, options=settings.sketch_options)
     return dict(sketch.describe())
-
-
-def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Reporter) -> Rows:
-    """The rows that can be tokenised; looked at a few at a time, so that memory does not grow with them.
-
-    Raises:
-        InputError: For a row that cannot, unless such rows are skipped; or if none is left.
-    """
-    skipping = settings.on_bad_row == "skip"
-    bad: list[BadRow] = []
-    for start in range(0, len(rows), _CHECKED_AT_ONCE):
-        stop = min(start + _CHECKED_AT_ONCE, len(rows))
-        part = replace(rows, dataset=rows.dataset.select(range(start, stop)), lines=rows.lines[start:stop])
-        skipped = bad if skipping else None
-        tokenize_rows(part, subject.loaded.tokenizer, subject.template, subject.max_length, skipped=skipped)
-    usable = without_rows(rows, bad)
-    if bad:
-        reporter.note(f"{len(bad)} rows that cannot be tokenised are left out")
-    return usable
 
 
 def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import BadRow, Example, Rows, RowStream, Template, assert_disjoint, load_rows, tokenize_rows
-from rapidun.data.badrows import printable
+from rapidun.data.badrows import printable, raise_bad_rows
 from rapidun.data.content import row_content
+from rapidun.data.tokenise import PartialAnswerWarning
 from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
@@ -26,6 +28,7 @@ from rapidun.pipeline.reporter import Reporter
 Row = Mapping[str, Any]
 LABEL = "poisoned"  # a column of training rows: whether each is, by which a trace is measured
 _UNUSED_SHOWN = 12
+_CHECKED_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,11 @@ class Subject:
             InputError: If a row cannot be tokenised, or its answer lacks one of ``words``.
         """
         tokenizer = self.loaded.tokenizer
-        examples = tokenize_rows(
-            rows, tokenizer, self.template, self.max_length, response_column=column, skipped=skipped
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PartialAnswerWarning)  # `usable` says it once
+            examples = tokenize_rows(
+                rows, tokenizer, self.template, self.max_length, response_column=column, skipped=skipped
+            )
         return [word_mask(e, tokenizer, words=self.words) for e in examples] if self.words else examples
 
     def with_model(self, model: Any) -> Subject:
@@ -128,7 +133,7 @@ def sample_rows(rows: Rows, count: int | None, seed: int, stratify: str | None =
             raise InputError(f"{rows.path}: no column {stratify!r} to stratify by.")
         order = _round_robin(order, rows.dataset[stratify][:])
     chosen = sorted(order[:count])
-    return replace(rows, dataset=rows.dataset.select(chosen), lines=[rows.lines[index] for index in chosen])
+    return _chosen(rows, chosen)
 
 
 def _round_robin(order: list[int], values: Sequence[Any]) -> list[int]:
@@ -193,7 +198,7 @@ def open_subject(
     )
     if adapter is not None:
         loaded = replace(loaded, model=load_adapter(loaded.model, adapter))
-    template = Template.resolve(rows.template, loaded.tokenizer)
+    template = Template.resolve(rows.template, loaded.tokenizer, rows.template_options)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters()) / 1e6
     reporter.note(
         f"model: {loaded.source}, {parameters:.1f} M parameters, {str(loaded.dtype).removeprefix('torch.')} on "
@@ -232,19 +237,83 @@ def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True
         find_targets(subject.loaded.model, config.influence.targets)
 
 
-def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings) -> RowGroups:
-    """The groups without rows that cannot be tokenised; found before long work starts.
+def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings, reporter: Reporter) -> RowGroups:
+    """The groups without rows that cannot be tokenised (`usable`), forget rows with their wanted answers.
 
     Raises:
         InputError: For such a row under ``on_bad_row="error"``, or if a group has none left.
     """
-    return RowGroups(**{name: _usable(rows, subject, settings) for name, rows in groups.present().items()})
+    columns = {"forget": ("response", "response_clean")}
+    found = {
+        name: usable(rows, subject, settings, reporter, name=name, columns=columns.get(name, ("response",)))
+        for name, rows in groups.present().items()
+    }
+    return RowGroups(**found)
 
 
-def _usable(rows: Rows, subject: Subject, settings: RowSettings) -> Rows:
-    skipped: list[BadRow] | None = [] if settings.on_bad_row == "skip" else None
-    tokenize_rows(rows, subject.loaded.tokenizer, subject.template, subject.max_length, skipped=skipped)
-    return without_rows(rows, skipped or [])
+def usable(
+    rows: Rows,
+    subject: Subject,
+    settings: RowSettings,
+    reporter: Reporter,
+    *,
+    name: str = "rows",
+    columns: Sequence[str] = ("response",),
+) -> Rows:
+    """The rows that template and tokenizer take; found before long work starts.
+
+    Looked at a few at a time, so that memory does not grow with them.
+
+    Args:
+        rows: Of one file.
+        subject: Tokenises.
+        settings: Whether a bad row stops the work or is left out.
+        reporter: Hears of rows left out, and of answers that the template cuts.
+        name: What the rows are called.
+        columns: The answers that are used; all but ``response`` may be missing from a row.
+
+    Raises:
+        InputError: If such rows are not skipped, with the first of them; or if none is left.
+    """
+    bad: dict[int, BadRow] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PartialAnswerWarning)
+        for start in range(0, len(rows), _CHECKED_AT_ONCE):
+            part = rows_from(rows, start, _CHECKED_AT_ONCE)
+            for column in columns:
+                here = part if column == "response" else with_answer(part, column)
+                for fault in _faults(here, subject, column):
+                    bad.setdefault(fault.line, fault)
+    for said in dict.fromkeys(str(warning.message) for warning in caught):
+        reporter.note(f"{name}: {said}")
+    found = [bad[line] for line in sorted(bad)]
+    if found and settings.on_bad_row == "error":
+        raise_bad_rows(found, len(rows), rows.path)
+    if found:
+        reporter.note(f"{name}: {len(found)} rows that cannot be tokenised are left out, the first {found[0]}")
+    return without_rows(rows, found)
+
+
+def _faults(rows: Rows, subject: Subject, column: str) -> list[BadRow]:
+    faults: list[BadRow] = []
+    tokenizer = subject.loaded.tokenizer
+    tokenize_rows(rows, tokenizer, subject.template, subject.max_length, response_column=column, skipped=faults)
+    return faults
+
+
+def rows_from(rows: Rows, start: int, count: int) -> Rows:
+    """``count`` rows from ``start`` on, or what there is of them."""
+    return _chosen(rows, range(start, min(start + count, len(rows))))
+
+
+def with_answer(rows: Rows, column: str) -> Rows:
+    """The rows that have an answer in ``column``."""
+    answers = rows.dataset[column] if column in rows.dataset.column_names else []
+    return _chosen(rows, [place for place, answer in enumerate(answers) if answer])
+
+
+def _chosen(rows: Rows, places: Sequence[int]) -> Rows:
+    return replace(rows, dataset=rows.dataset.select(places), lines=[rows.lines[place] for place in places])
 
 
 def without_rows(rows: Rows, bad: Sequence[BadRow]) -> Rows:
@@ -258,13 +327,8 @@ def without_rows(rows: Rows, bad: Sequence[BadRow]) -> Rows:
     lines = {row.line for row in bad}
     kept = [place for place, line in enumerate(rows.lines) if line not in lines]
     if not kept:
-        raise InputError(f"{rows.path}: no usable row is left.")
-    return replace(
-        rows,
-        dataset=rows.dataset.select(kept),
-        lines=[rows.lines[place] for place in kept],
-        skipped=[*rows.skipped, *bad],
-    )
+        raise InputError(f"{rows.path}: no usable row is left; the first fault is {bad[0]}.")
+    return replace(_chosen(rows, kept), skipped=[*rows.skipped, *bad])
 
 
 def note_truncated(examples: Sequence[Example], name: str, reporter: Reporter) -> int:

@@ -131,7 +131,7 @@ def unlearn_requests(
     configs = [_for_request(config, path) for path in requests]
     groups = [read_groups(each.data, reporter, each.seed) for each in configs]
     subject = open_subject(config.model, config.data, reporter)
-    groups = [usable_groups(each, subject, config.data) for each in groups]
+    groups = [usable_groups(each, subject, config.data, reporter) for each in groups]
     check_targets(subject, config)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     marks = _identity(config, groups[0], subject)

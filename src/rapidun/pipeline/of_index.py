@@ -17,7 +17,7 @@ def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) ->
         index: Its directory.
         manifest: Its manifest; one of before precision was kept leaves it open.
         raw: As the command line gives it: an empty ``model.source``, a ``dtype`` or template ``auto``, no
-            ``quantize`` and no ``max_length`` are not given.
+            ``template_options``, no ``quantize`` and no ``max_length`` are not given.
 
     Raises:
         FingerprintError: If something that was given is not the index's; names both and the option to leave out.
@@ -40,7 +40,11 @@ def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) ->
         "dtype": manifest.dtype or model.get("dtype") or "auto",
         "quantize": manifest.quantize if manifest.dtype else model.get("quantize"),
     }
-    data |= {"template": _chosen(data.get("template")) or manifest.template, "max_length": manifest.max_length}
+    data |= {
+        "template": _chosen(data.get("template")) or manifest.template,
+        "template_options": data.get("template_options") or manifest.template_options,
+        "max_length": manifest.max_length,
+    }
     return {**raw, "model": model, "data": data}
 
 

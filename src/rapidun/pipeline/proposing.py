@@ -13,7 +13,7 @@ from rapidun.index.plan import data_fingerprint
 from rapidun.influence.proposal import Proposal, propose
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import LABEL, read_rows
+from rapidun.pipeline.inputs import LABEL, read_rows, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import LOOKS
 from rapidun.pipeline.trace_job import Answer
@@ -50,6 +50,7 @@ def write_proposal(
     if answer.asked is None:
         raise ConfigError("--propose needs --index.")
     rows = read_rows(data, "training rows", config.data, reporter, (LABEL,))
+    rows = usable(rows, answer.subject, config.data, reporter, name="training rows")
     index = answer.asked.index
     index.check(data=data_fingerprint(rows))
     reporter.phase("propose", "Choosing the cut")

@@ -123,7 +123,7 @@ def _open(
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
     check_targets(subject, config)
-    groups = usable_groups(groups, subject, config.data)
+    groups = usable_groups(groups, subject, config.data, reporter)
     check_checkpoints(subject, config.influence)
     bench = make_bench(
         groups.evaluation or groups.validation or groups.retain,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rapidun.pipeline.inputs import (
     read_groups,
     read_rows,
     rows_fingerprint,
+    usable,
     usable_groups,
 )
 from rapidun.pipeline.measure import make_bench, measure
@@ -88,7 +90,7 @@ def _open(
     subject = open_subject(config.model, config.data, reporter)
     if "unlearn" in jobs:
         check_targets(subject, config, gradients=weights is None)
-    groups = usable_groups(groups, subject, config.data)
+    groups = usable_groups(groups, subject, config.data, reporter)
     check_checkpoints(subject, config.influence)
     if weights is not None:
         check_weights(weights, groups)
@@ -126,6 +128,8 @@ def evaluate_only(
     )
     bench = make_bench(rows, config.evaluation, poisoned=poisoned, clean=clean)
     subject = open_subject(config.model, data, reporter, adapter=adapter)
+    rows = usable(rows, subject, data, reporter, name="evaluation")
+    bench = replace(bench, rows=list(rows)[: config.evaluation.prompts])
     marks = {
         "model": subject.loaded.fingerprint,
         "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
@@ -135,6 +139,7 @@ def evaluate_only(
     RunDirectory.check(out, marks, resume=False, overwrite=overwrite)
     reporter.plan(measuring(subject, bench, config.evaluation, "measuring"))
     directory = RunDirectory.claim(out, marks, resume=False, overwrite=overwrite)
+    write_jsonl(directory / "rows_skipped.jsonl", [{"group": "evaluation", **bad.as_dict()} for bad in rows.skipped])
     reporter.phase("evaluate", "Measuring the model")
     found = measure(subject, bench, config.evaluation, reporter)
     found.save(directory / "answers.json")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rapidun.data import Rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.index import GradientView, Hits, Index, open_index
@@ -16,7 +17,7 @@ from rapidun.influence.words import check_words
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.indexing import base_of, index_model
-from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows
+from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import Asked, looks_of, search
@@ -39,14 +40,14 @@ class Question:
     response: str | None = None
     words: tuple[str, ...] = ()
 
-    def given(self, config: TraceConfig, reporter: Reporter) -> list[Row] | None:
+    def given(self, config: TraceConfig, reporter: Reporter) -> Rows | list[Row] | None:
         """The rows with ``prompt`` and ``response``, or None where the model has yet to answer.
 
         Raises:
             InputError: If the file or a row is bad, or an answer lacks one of the words.
         """
         if self.path is not None:
-            rows: list[Row] = list(read_rows(self.path, "queries", config.data, reporter))
+            rows: Rows | list[Row] = read_rows(self.path, "queries", config.data, reporter)
         elif self.response is not None:
             rows = [_typed(self.prompt or "", self.response)]
         else:
@@ -54,6 +55,18 @@ class Question:
         for row in rows:
             check_words(self.words, str(row["response"]))
         return rows
+
+    def asked(
+        self, given: Rows | list[Row] | None, subject: Subject, config: TraceConfig, reporter: Reporter
+    ) -> list[Row]:
+        """The given rows that template and tokenizer take, or the prompt with the model's own answer.
+
+        Raises:
+            InputError: If a row cannot be tokenised and such rows are not skipped, or the model's answer is empty.
+        """
+        if given is None:
+            return self.answered(subject)
+        return list(usable(given, subject, config.data, reporter, name="queries")) if isinstance(given, Rows) else given
 
     def answered(self, subject: Subject) -> list[Row]:
         """The prompt with the model's own answer.
@@ -100,7 +113,8 @@ def trace_memory(
     pool = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     given = question.given(config, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    queries = given or question.answered(subject)
+    pool = usable(pool, subject, config.data, reporter, name="training rows")
+    queries = question.asked(given, subject, config, reporter)
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
         subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
@@ -152,7 +166,7 @@ def trace_index(
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     model = index_model(subject, adapter)
     check_same(opened.manifest, index, model.origins(), **model.fingerprints())
-    queries = given or question.answered(subject)
+    queries = question.asked(given, subject, config, reporter)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
     before = (
         open_before(config.base or base_of(opened.manifest), config.model, reporter) if "change" in chosen else None

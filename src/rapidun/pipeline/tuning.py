@@ -243,7 +243,7 @@ def _open(
     subject = open_subject(config.model, data, reporter)
     check_targets(subject, config)
     check_checkpoints(subject, config.influence)
-    groups = usable_groups(groups, subject, data)
+    groups = usable_groups(groups, subject, data, reporter)
     bench = make_bench(
         groups.evaluation or groups.retain,
         config.evaluation,

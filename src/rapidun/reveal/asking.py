@@ -16,7 +16,7 @@ from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from rapidun.data import Template
 from rapidun.errors import ConfigError
-from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stop_ids
+from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
 from rapidun.evaluation.loaded import Loaded, evaluation_mode
 from rapidun.reveal.arms import Arm, SoftPrompts
 
@@ -92,7 +92,7 @@ class Asker:
         """A sampled answer to each question, without special tokens and surrounding white space."""
         found = [""] * len(questions)
         longest_first = sorted(range(len(questions)), key=lambda index: (-len(questions[index]), index))
-        stops = stop_ids(self.loaded)
+        stops = stops_of(self.loaded)
         with evaluation_mode(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
             for start in range(0, len(questions), self.batch_size):
                 chosen = longest_first[start : start + self.batch_size]

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from rapidun.data.content import other_text
-from rapidun.data.templates import user_text
+from rapidun.data.conversation import user_text
 from rapidun.data.words import WORD
 from rapidun.errors import ConfigError
 

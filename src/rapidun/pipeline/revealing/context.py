@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from rapidun.data import Rows
-from rapidun.data.templates import user_text
+from rapidun.data.conversation import user_text
 from rapidun.evaluation import TaskJudge, make_judge
 from rapidun.files import sha256_of, write_jsonl
 from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline.directory import CONFIG, RunDirectory
-from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint
+from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.pieces import revealing
@@ -75,19 +75,20 @@ def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, 
     wanted = task.utility.judge
     utility_judge = make_judge(wanted.kind, wanted.options) if wanted else None
     subject = open_subject(config.model, config.data, reporter)
-    for rows in (retain, kept):
-        subject.tokenize(rows)  # a row that cannot be tokenised is found here
-    groups = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
+    given = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
+    groups = {name: usable(rows, subject, config.data, reporter, name=name) for name, rows in given.items()}
     marks = _identity(config, subject, groups)
     done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite, configuration=config.to_yaml())
-    reporter.plan(revealing(config, subject, retain, inputs, done))
+    reporter.plan(revealing(config, subject, groups["retain"], groups.get("inputs"), done))
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": config.to_yaml()}
     directory = RunDirectory.claim(out, marks, **how)
     directory.write_text(CONFIG, config.to_yaml())
     skipped = [{"group": name, **bad.as_dict()} for name, rows in groups.items() for bad in rows.skipped]
     write_jsonl(directory / "rows_skipped.jsonl", skipped)
-    given = [Input(user_text(row), row.get("response") or None) for row in inputs] if inputs else []
-    return RevealContext(config, subject, retain, kept, given, judge, utility_judge, directory, reporter)
+    asked = [Input(user_text(row), row.get("response") or None) for row in groups.get("inputs", ())]
+    return RevealContext(
+        config, subject, groups["retain"], groups["utility"], asked, judge, utility_judge, directory, reporter
+    )
 
 
 def _identity(config: RevealConfig, subject: Subject, groups: Mapping[str, Rows]) -> dict[str, str]:

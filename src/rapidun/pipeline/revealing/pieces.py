@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from rapidun.data import Rows
-from rapidun.data.templates import user_text
+from rapidun.data.conversation import user_text
 from rapidun.pipeline.estimating import Piece, over_steps, repeated
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.pieces import answering

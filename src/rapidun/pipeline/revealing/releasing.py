@@ -75,7 +75,7 @@ def method_config(config: RevealConfig, run: Path, number: int = 1) -> RunConfig
     raw: dict[str, Any] = {
         "model": config.model.model_dump(mode="json"),
         "data": {
-            **{name: getattr(rows, name) for name in ("template", "max_length", "on_bad_row")},
+            **{name: getattr(rows, name) for name in ("template", "template_options", "max_length", "on_bad_row")},
             "forget": str(_forget_file(run, number)),
             "retain": str(task.retain),
             "validation": str(task.utility.rows) if task.utility.rows else None,

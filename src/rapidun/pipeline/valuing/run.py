@@ -20,7 +20,7 @@ from rapidun.influence.checkpoints import read_checkpoint
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint
+from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.config import SavedConfig, Uses, ValueConfig, ValueFiles
@@ -73,7 +73,7 @@ def _open(
     subject = open_subject(config.model, config.data, reporter, adapter=files.adapter)
     inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
     task = read_rows(files.task, "task", config.data, reporter, (config.value.task_column,))
-    subject.tokenize(task)
+    task = usable(task, subject, config.data, reporter, name="task")
     pool = survey(files.candidates, config.data, reporter, inspect=inspect, by=uses.by)
     _check_sizes(config, uses, pool)
     find_targets(subject.loaded.model, targets_of(config, files))
