@@ -274,7 +274,7 @@ def test_a_list_of_data_sets_says_which_file_to_give_and_how(tmp_path):
 # what is not the file it seems to be ---------------------------------------------------------------------------------
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-ZIPPED = gzip.compress(LINES)
+ZIPPED = gzip.compress(LINES, mtime=0)  # the parameters of a test have the same names in every process
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ ZIPPED = gzip.compress(LINES)
         ("a.jsonl.gz", LINES, "no .gz data: take .gz off its name"),
         ("a.jsonl.gz", ZIPPED[:-20], "damaged or was cut off: copy or download it again"),
         ("a.jsonl.gz", ZIPPED[:12] + bytes(b ^ 255 for b in ZIPPED[12:]), "damaged or was cut off"),
-        ("a.csv.gz", gzip.compress(b"prompt,response\na,b\n")[:-4], "damaged or was cut off"),
+        ("a.csv.gz", gzip.compress(b"prompt,response\na,b\n", mtime=0)[:-4], "damaged or was cut off"),
         ("a.jsonl.bz2", bz2.compress(LINES)[:-9], "damaged or was cut off"),
         ("a.jsonl.xz", lzma.compress(LINES)[:-9], "damaged or was cut off"),
         ("a.jsonl", ZIPPED, "this is gzip data; let its name end in .gz"),
