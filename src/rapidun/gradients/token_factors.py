@@ -20,6 +20,7 @@ from rapidun.gradients.recording import Recorder, _by_example
 from rapidun.gradients.signal import unit_token_errors
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
 from rapidun.gradients.targets import find_targets
+from rapidun.gradients.tracked import TrackedTensor
 from rapidun.models.losses import mean_answer_loss
 
 _FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
@@ -77,7 +78,7 @@ class FactorCollector:
         self._token_normalize = token_normalize
         for tensor in self._tensors:
             for layer in tensor.layers:
-                if not isinstance(layer, (nn.Linear, Conv1D)):
+                if type(tensor) is not TrackedTensor or not isinstance(layer, (nn.Linear, Conv1D)):
                     raise ModelError(
                         f"{tensor.name} belongs to a {type(layer).__name__}: influence of tokens needs linear layers. "
                         "Choose other targets."
