@@ -18,6 +18,7 @@ from torch import nn
 _ROWS, _TOKENS = 2, 7
 READ_DIRECTLY = "the model reads its weight without calling it"
 LOOSE_TOKENS = "it sees tokens that are not arranged in rows"
+NOT_A_PRODUCT = "it gives something else than its product"
 
 
 def bypassed_layers(model: Any, layers: Mapping[str, nn.Module], *, training: bool = False) -> dict[str, str]:
@@ -32,13 +33,13 @@ def bypassed_layers(model: Any, layers: Mapping[str, nn.Module], *, training: bo
     """
     if not callable(getattr(model, "get_input_embeddings", None)) or not layers:
         return {}
-    seen: dict[str, tuple[int, ...]] = {}
-    with _mode(model, training), torch.no_grad(), torch.random.fork_rng(), _shapes_of_inputs(layers, seen):
+    seen: dict[str, str] = {}
+    with _mode(model, training), torch.no_grad(), torch.random.fork_rng(), _looked_at(layers, seen):
         _run(model)
-    loose = {name: LOOSE_TOKENS for name, shape in seen.items() if not _in_rows(shape)}
+    odd = {name: why for name, why in seen.items() if why}
     silent = {name: layer for name, layer in layers.items() if name not in seen}
     with _mode(model, training), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
-        return loose | dict.fromkeys(_taking_part(model, silent), READ_DIRECTLY)
+        return odd | dict.fromkeys(_taking_part(model, silent), READ_DIRECTLY)
 
 
 def _run(model: Any) -> torch.Tensor:
@@ -81,11 +82,20 @@ def _takes_gradients(weight: Any) -> bool:
 
 
 @contextmanager
-def _shapes_of_inputs(layers: Mapping[str, nn.Module], seen: dict[str, tuple[int, ...]]) -> Iterator[None]:
-    def note(name: str) -> Any:
-        return lambda layer, args, kwargs: seen.update({name: tuple((*args, *kwargs.values())[0].shape)})
+def _looked_at(layers: Mapping[str, nn.Module], seen: dict[str, str]) -> Iterator[None]:
+    """Note of every layer that is called what is odd about its call; empty where nothing is."""
 
-    handles = [layer.register_forward_pre_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
+    def note(name: str) -> Any:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            given = next(iter((*args, *kwargs.values())))
+            if not isinstance(output, torch.Tensor) or output.shape[:-1] != given.shape[:-1]:
+                seen[name] = NOT_A_PRODUCT
+            elif not seen.get(name):
+                seen[name] = "" if _in_rows(tuple(given.shape)) else LOOSE_TOKENS
+
+        return hook
+
+    handles = [layer.register_forward_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield
     finally:

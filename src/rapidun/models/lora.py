@@ -42,11 +42,11 @@ def attach_lora(
         rank: Rank of each factor pair, at least 1.
         alpha: Scale: the update is multiplied by ``alpha / rank``.
         dropout: Share of the adapter's inputs dropped in training.
-        targets: ``"all-linear"`` (all but the output head) or layer names such as ``["q_proj", "v_proj"]``.
+        targets: ``"all-linear"`` (all that take one, but the output head) or layer names, as ``["q_proj", "v_proj"]``.
         seed: Of the factors ``A``. The same seed gives the same adapter, and the global random state stays as it was.
 
     Raises:
-        ModelError: If a setting is out of range, a target matches nothing, or there is an adapter already.
+        ModelError: If a setting is out of range, a target matches nothing or takes no adapter, or there is one already.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -66,7 +66,10 @@ def attach_lora(
     )
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:
+            raise ModelError(f"PEFT cannot put LoRA on {', '.join(names)}: {' '.join(str(error).split())}") from error
     if _is_checkpointing(model):
         adapted.enable_input_require_grads()
     return adapted
