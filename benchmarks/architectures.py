@@ -142,7 +142,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
                    "shared_expert_intermediate_size": 24, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
                    "linear_key_head_dim": 8, "linear_value_head_dim": 8,
                    "layer_types": ["linear_attention", "full_attention"]},
-    "xlstm": {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "chunk_size": 8},
+    "xlstm": {"hidden_size": 64, "embedding_dim": 64, "num_hidden_layers": 2, "num_heads": 4, "chunk_size": 16,
+              "qk_dim_factor": 1.0},
     "nemotron_h": {**WIDE, "hybrid_override_pattern": "M*-", "num_hidden_layers": 3, "ssm_state_size": 4,
                    "mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1, "chunk_size": 8},
 }  # fmt: skip

@@ -46,7 +46,7 @@ class Coverage:
         """One line: the share, what it is made of, and what is not tracked."""
         seen = self._listed(self.tracked)
         line = f"{_percent(self.share)} of the weights outside the embeddings and the output head ({seen})"
-        return f"{line}; not tracked: {self._listed(self.untracked) or 'nothing'}"
+        return f"{line}, not {self._listed(self.untracked)}" if self.untracked else line
 
     def record(self) -> dict[str, Any]:
         """For a manifest."""

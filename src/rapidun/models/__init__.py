@@ -22,10 +22,11 @@ from rapidun.models.losses import (
 )
 from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
 from rapidun.models.saving import save_model
-from rapidun.models.targets import linear_layers
+from rapidun.models.targets import adapted_layers, linear_layers
 
 __all__ = [
     "LoadedModel",
+    "adapted_layers",
     "adapter_disabled",
     "adapter_fingerprint",
     "adapter_merged",

@@ -37,6 +37,14 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
 def choose_targets(model: Any, targets: str | Sequence[str]) -> list[str]:
     """Names for PEFT's ``target_modules``: short (``q_proj``) where that says the same, else full.
 
+    Args and errors as for `adapted_layers`.
+    """
+    return _shortest(model, adapted_layers(model, targets))
+
+
+def adapted_layers(model: Any, targets: str | Sequence[str]) -> list[str]:
+    """Full names of the layers that an adapter goes on, sorted.
+
     Args:
         model: A transformers model.
         targets: ``"all-linear"`` (those that take an adapter), or layer names: the last part of a name, several last
@@ -51,7 +59,7 @@ def choose_targets(model: Any, targets: str | Sequence[str]) -> list[str]:
         chosen = sorted(layers.keys() - unfit.keys())
         if not chosen:
             raise ModelError("No linear layer of this model takes a LoRA adapter: " + _listed(unfit))
-        return _shortest(model, chosen)
+        return chosen
     names = [targets] if isinstance(targets, str) else list(targets)
     if not names:
         raise ModelError("LoRA targets are empty. Use 'all-linear' or name at least one layer.")
@@ -65,7 +73,7 @@ def choose_targets(model: Any, targets: str | Sequence[str]) -> list[str]:
                 f"LoRA target {target!r} takes no adapter: {_listed(odd)} Use 'all-linear' or other layers."
             )
         named.update(matched)
-    return _shortest(model, sorted(named))
+    return sorted(named)
 
 
 def _unfit(model: Any, layers: Mapping[str, nn.Module]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from rapidun.influence.tokens import Decomposition
 from rapidun.influence.words import check_words
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
+from rapidun.pipeline.coverage import gradient_coverage, note_coverage
 from rapidun.pipeline.indexing import base_of, index_model
 from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
@@ -101,6 +102,8 @@ def trace_memory(
     given = question.given(config, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     queries = given or question.answered(subject)
+    if "gradient" in looks:
+        note_coverage("gradients", gradient_coverage(subject, config.influence), reporter)
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
         subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
