@@ -14,11 +14,13 @@ import copy
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 from provenance import current_commit
@@ -29,7 +31,7 @@ from rapidun.errors import RapidunError
 from rapidun.evaluation import generate_answers
 from rapidun.files import atomic_write, read_json, write_json
 from rapidun.gradients import Exact, GradientCollector
-from rapidun.gradients.coverage import coverage_of
+from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import LoadedModel, answer_logits, answer_token_logits, attach_lora, mean_answer_loss
 from rapidun.models.quiet import quiet
 
@@ -157,13 +159,20 @@ ROWS = [
 
 @dataclass(frozen=True)
 class Cell:
-    """What was seen: ``yes``, ``refused`` or ``fault``, and what there is to say about it."""
+    """What was seen.
+
+    Args:
+        state: ``yes``, ``refused`` or ``fault``.
+        note: The error; of a cell that is ``yes``, what it does not cover.
+        share: Of the weights outside embeddings and output head; of gradients and LoRA alone.
+    """
 
     state: str
     note: str = ""
+    share: float | None = None
 
 
-class Wrong(Exception):
+class WrongError(Exception):
     """A number that is not what transformers or autograd say."""
 
 
@@ -189,7 +198,7 @@ def own_loss(model: Any, example: Example) -> torch.Tensor:
     return loss
 
 
-def check_loss(model: Any, examples: list[Example], tokenizer: Any) -> str:
+def check_loss(model: Any, examples: list[Example], tokenizer: Any) -> None:
     """Each row's loss in a padded batch is transformers' own loss of that row."""
     batch = collate(examples, tokenizer.pad_token_id)
     inputs = batch.input_ids, batch.attention_mask, batch.labels
@@ -204,11 +213,10 @@ def check_loss(model: Any, examples: list[Example], tokenizer: Any) -> str:
     for kind, losses in (("answer_logits", found), ("answer_token_logits", packed)):
         off = float((losses - wanted).abs().max())
         if off > 1e-4:
-            raise Wrong(f"{kind}: {off:.2g} off")
-    return ""
+            raise WrongError(f"{kind}: {off:.2g} off")
 
 
-def compare_gradients(model: Any, examples: list[Example], targets: str, pad: int) -> str:
+def compare_gradients(model: Any, examples: list[Example], targets: str, pad: int) -> Coverage:
     """Collected gradients of a padded batch against a loop of autograd over transformers' own loss."""
     collector = GradientCollector(model, targets, normalize="none")
     found = collector(collate(examples, pad), Exact()).split(list(collector.sizes.values()), dim=1)
@@ -220,17 +228,17 @@ def compare_gradients(model: Any, examples: list[Example], targets: str, pad: in
         for name, part, gradient in zip(collector.tracked, found, wanted, strict=True):
             off = part[row] if gradient is None else part[row] - gradient.flatten()
             if float(off.norm()) > 1e-3 * max(float(part[row].norm()), 1e-2 * largest):
-                raise Wrong(f"{name}, row {row}: {float(off.norm()):.2g} off where the norm is "
+                raise WrongError(f"{name}, row {row}: {float(off.norm()):.2g} off where the norm is "
                             f"{float(part[row].norm()):.2g}")  # fmt: skip
-    return coverage_of(model, collector.tracked).text()
+    return coverage_of(model, collector.tracked)
 
 
-def check_gradients(model: Any, examples: list[Example], tokenizer: Any) -> str:
+def check_gradients(model: Any, examples: list[Example], tokenizer: Any) -> Coverage:
     """Every linear layer."""
     return compare_gradients(model, examples, "linear", tokenizer.pad_token_id)
 
 
-def check_lora(model: Any, examples: list[Example], tokenizer: Any) -> str:
+def check_lora(model: Any, examples: list[Example], tokenizer: Any) -> Coverage:
     """The default adapter attaches, each of its factors learns in a step, and its gradients are autograd's."""
     adapted = attach_lora(model, rank=4, alpha=8, targets="all-linear")
     batch = collate(examples, tokenizer.pad_token_id)
@@ -247,14 +255,14 @@ def check_lora(model: Any, examples: list[Example], tokenizer: Any) -> str:
         still = [name for name, parameter in factors.items() if "lora_B" in name and not parameter.any()]
         optimizer.zero_grad()
     if still:
-        raise Wrong(f"{len(still)} factors did not move, e.g. {still[0]}")
+        raise WrongError(f"{len(still)} factors did not move, e.g. {still[0]}")
     if losses[-1] >= losses[0]:
-        raise Wrong(f"loss {losses[0]:.3f} to {losses[-1]:.3f}")
+        raise WrongError(f"loss {losses[0]:.3f} to {losses[-1]:.3f}")
     adapted.eval()
     return compare_gradients(adapted, examples, "lora", tokenizer.pad_token_id)
 
 
-def check_generation(model: Any, examples: list[Example], tokenizer: Any) -> str:
+def check_generation(model: Any, examples: list[Example], tokenizer: Any) -> None:
     """Greedy answers of a padded batch are those of each prompt alone, and of a plain loop of forward passes."""
     loaded = LoadedModel(model, tokenizer, "", torch.device("cpu"), torch.float32, "")
     prompts = [tokenizer.decode(example.input_ids[: example.answer_start]) for example in examples]
@@ -262,10 +270,9 @@ def check_generation(model: Any, examples: list[Example], tokenizer: Any) -> str
     alone = generate_answers(loaded, prompts, max_new_tokens=8, batch_size=1)
     for prompt, one, other in zip(prompts, together, alone, strict=True):
         if one != other:
-            raise Wrong(f"batch {one!r}, alone {other!r}")
+            raise WrongError(f"batch {one!r}, alone {other!r}")
         if other != (plain := slow_answer(model, tokenizer, prompt, 8)):
-            raise Wrong(f"alone {other!r}, without a cache {plain!r}")
-    return ""
+            raise WrongError(f"alone {other!r}, without a cache {plain!r}")
 
 
 @torch.no_grad()
@@ -280,16 +287,16 @@ def slow_answer(model: Any, tokenizer: Any, prompt: str, length: int) -> str:
     return str(tokenizer.decode(ids[start:], skip_special_tokens=True, clean_up_tokenization_spaces=False)).strip()
 
 
-def check_template(model: Any, examples: list[Example], tokenizer: Any) -> str:
+def check_template(model: Any, examples: list[Example], tokenizer: Any) -> None:
     """Answer tokens are the answer and the end of the turn."""
     for example, row in zip(examples, ROWS, strict=True):
         answer = tokenizer.decode(example.input_ids[example.answer_start :])
         if not answer.startswith(row["response"]):
-            raise Wrong(f"answer tokens {answer!r}")
-    return ""
+            raise WrongError(f"answer tokens {answer!r}")
 
 
-CELLS: dict[str, Callable[[Any, list[Example], Any], str]] = {
+Check = Callable[[Any, list[Example], Any], Coverage | None]
+CELLS: dict[str, Check] = {
     "loss": check_loss,
     "gradients": check_gradients,
     "LoRA": check_lora,
@@ -308,37 +315,118 @@ def measure(name: str, tokenizer: Any) -> dict[str, Cell]:
     return {cell: look(check, copy.deepcopy(model), examples, tokenizer) for cell, check in CELLS.items()}
 
 
-def look(check: Callable[..., str], model: Any, examples: list[Example], tokenizer: Any) -> Cell:
+def look(check: Check, model: Any, examples: list[Example], tokenizer: Any) -> Cell:
     """What one check says of a model of its own."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Cell("yes", check(model, examples, tokenizer))
+            seen = check(model, examples, tokenizer)
     except RapidunError as error:
         return Cell("refused", str(error))
-    except Wrong as error:
+    except WrongError as error:
         return Cell("fault", str(error))
     except Exception as error:
         return Cell("fault", f"{type(error).__name__}: {error}"[:300])
+    return Cell("yes") if seen is None else Cell("yes", missed(seen), round(seen.share, 4))
+
+
+def missed(coverage: Coverage) -> str:
+    """What is not covered and is at least a fiftieth of the weights, with its share."""
+    inside = sum(count for kind, count in _all(coverage).items() if kind not in ("embeddings", "output head"))
+    large = {kind: count / inside for kind, count in coverage.untracked.items() if count >= 0.02 * inside}
+    listed = sorted(large.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in listed if kind not in ("embeddings", "output head"))
+
+
+def _all(coverage: Coverage) -> Counter[str]:
+    return Counter(coverage.tracked) + Counter(coverage.untracked)
+
+
+def write_page(found: dict[str, dict[str, Cell]]) -> None:
+    """The table, and the same as JSON for the next run to compare with."""
+    lines = [HEAD.format(count=len(found), version=transformers.__version__, peft=peft.__version__,
+                         commit=current_commit())]  # fmt: skip
+    lines += ["| architecture | " + " | ".join(CELLS) + " | not covered |", "|---" * (len(CELLS) + 2) + "|"]
+    errors = []
+    for name, cells in found.items():
+        shown = []
+        for title, cell in cells.items():
+            shown.append(cell.state if cell.share is None else f"{cell.state}, {cell.share:.0%}")
+            if cell.state != "yes":
+                errors.append(f"* {name}, {title}: {cell.note}")
+        left = [f"{title}: {cell.note}" for title, cell in cells.items() if cell.state == "yes" and cell.note]
+        lines.append(f"| {name} | " + " | ".join(shown) + f" | {'; '.join(left)} |")
+    lines += ["", *errors, *([""] if errors else []), FOOT]
+    with atomic_write(PAGE) as file:
+        file.write("\n".join(lines) + "\n")
+    write_json(PAGE.with_suffix(".json"), {name: {title: asdict(cell) for title, cell in cells.items()}
+                                           for name, cells in found.items()})  # fmt: skip
+
+
+HEAD = """# Architectures
+
+<!-- written by benchmarks/architectures.py: change that -->
+
+{count} architectures of transformers {version} (peft {peft}), each a tiny model with random weights in float32 around
+SmolLM2's tokenizer. Written at {commit} by `benchmarks/architectures.py`, which ends with an error where a number is
+not that of transformers or autograd, or where a cell that was *yes* no longer is.
+
+* **loss**: the answer loss of each row of a right-padded batch is transformers' own loss of that row alone.
+* **gradients**: per-example gradients with `targets="linear"` of a padded batch are those of a loop of autograd, each
+  tensor of each row. The share is of the weights outside the embeddings and the output head.
+* **LoRA**: `all-linear` attaches, every factor moves within three steps, the loss falls, and the factors' per-example
+  gradients are autograd's. The share is of the weights that the adapter can change.
+* **generation**: greedy answers of a batch are those of each prompt alone, and of a loop without a cache.
+* **chat template**: rows tokenise under the tokenizer's template, and the answer's tokens are the answer.
+"""
+
+FOOT = """## What is not covered, and why
+
+* Embeddings, the output head, norms and biases are tracked nowhere; kinds below 2% of the weights are not listed.
+* *experts* under **gradients**: these architectures keep their experts in a form of their own, not in the common one of
+  transformers (`use_experts_implementation`), which is collected expert by expert.
+* *experts* under **LoRA**: `all-linear` means layers, and fused experts are parameters. PEFT adapts them by
+  `target_parameters` (without dropout); such an adapter is accepted, and its gradients are collected.
+* *routers* of fused experts are parameters too: what they decide is not differentiated by their own layer.
+* *gate_proj, up_proj, down_proj* under **LoRA**: PEFT takes these names of dense or shared layers for those of the
+  fused experts beside them, and would adapt the experts instead.
+* *out_proj* under **LoRA**: PEFT refuses it for Mamba, whose fused kernels read its weight.
+* *dt_proj*, *correction_coefs*: the model multiplies with the weight and does not call the layer, so a hook sees
+  nothing and a low-rank factor beside it is never run.
+* *convolutions*, *A_log*, *time_mix* and the like are no linear layers.
+* A model that reads padding (RWKV) generates in batches of prompts of one length; which do is found by asking."""
+
+
+def broken(found: dict[str, dict[str, Cell]]) -> list[str]:
+    """Cells that are a fault, or were ``yes`` on the page and are not."""
+    path = PAGE.with_suffix(".json")
+    before = read_json(path) if path.exists() else {}
+    return [
+        f"{name}, {title}: {cell.note}"
+        for name, cells in found.items()
+        for title, cell in cells.items()
+        if cell.state == "fault" or (before.get(name, {}).get(title, {}).get("state") == "yes" != cell.state)
+    ]
 
 
 def main() -> int:
-    """Measure, say, and write the page when all were measured."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", choices=[[], *ARCHITECTURES], default=[])
+    """Measure, say, and write the page where all were measured and none is broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all, and write the page")
     names = parser.parse_args().names
     tokenizer = AutoTokenizer.from_pretrained(SMOL)
+    transformers.utils.logging.set_verbosity_error()
     found: dict[str, dict[str, Cell]] = {}
     for name in names or ARCHITECTURES:
         began = time.perf_counter()
         found[name] = measure(name, tokenizer)
-        print(
-            f"{name:20}", *(f"{cell.state:8}" for cell in found[name].values()), f"{time.perf_counter() - began:.1f} s"
-        )
-        for title, cell in found[name].items():
-            if cell.note and (cell.state != "yes" or names):
-                print(f"    {title}: {cell.note}")
-    return 0
+        states = " ".join(f"{cell.state:8}" for cell in found[name].values())
+        print(f"{name:20} {states} {time.perf_counter() - began:.1f} s", flush=True)
+    faults = broken(found)
+    print("\n".join(faults))
+    if not names and not faults:
+        write_page(found)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from rapidun.models.losses import next_tokens
 
 _PLACES = 4096
 _TOLERANCE = {torch.float32: 0.02, torch.float64: 0.02}
-_ROUGH = 0.5  # of half precision, where a router's near ties may fall otherwise in another pass
+_ROUGH = 0.25  # of half precision, where a router's near ties may fall otherwise in another pass
 _NOISE = 1e-6  # of the largest norm: below it a gradient is rounding
 _FLOAT16_SCALE = 1024.0
 
