@@ -103,7 +103,7 @@ class GradientCollector:
     def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
         """One forward and one backward pass; ``receive`` gets every tensor's gradients, preconditioned, unnormalised.
 
-        The first batch is checked: its shortest row's gradients must agree with autograd's (`check_agreement`).
+        The first batch is checked before (`check`).
 
         Args:
             batch: Rows to differentiate.
@@ -117,11 +117,20 @@ class GradientCollector:
             ModelError: If no tracked layer takes part in the loss, or a tensor's gradient is not its layer's.
         """
         batch = batch.to(device_of(self._model))
-        if not self._agrees:
-            check_agreement(self._model, self.tracked, batch, self._record, unit=self._token_normalize)
-            self._agrees = True
+        self.check(batch)
         prepared = receive if self._transform is None else partial(transformed, self._transform, receive)
         return self._record(batch, prepared, formed)
+
+    def check(self, batch: Batch) -> None:
+        """Compare one row's gradients with autograd's (`check_agreement`), once; every first pass does so itself.
+
+        Raises:
+            ModelError: If a tracked tensor's gradient is not its layer's.
+        """
+        if not self._agrees:
+            batch = batch.to(device_of(self._model))
+            check_agreement(self._model, self.tracked, batch, self._record, unit=self._token_normalize)
+            self._agrees = True
 
     def _record(self, batch: Batch, receive: Receive, formed: bool = True) -> float:
         model, length = self._model, batch.input_ids.shape[1]

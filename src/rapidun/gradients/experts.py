@@ -195,7 +195,7 @@ class FusedGradients:
     def formed(self) -> torch.Tensor:
         """(rows, size) float32, in the layout of the tensor; 0 for experts that no token was routed to."""
         sizes, first = self.layout, self.calls[0][1].activations
-        values = first.new_zeros(len(first), sizes.experts * sizes.outputs * sizes.inputs)
+        values = first.new_zeros(len(first), sizes.experts * sizes.outputs * sizes.inputs, dtype=torch.float32)
         for expert, call in self.calls:
             self.layout.block(values, expert).add_(torch.bmm(call.errors.transpose(1, 2), call.activations))
         return values
@@ -283,11 +283,11 @@ def factor_tensors(name: str, wrapper: Any, adapter: str, experts: FusedExperts 
 
     def through_b(expert: int, call: LayerGradients) -> LayerGradients:
         back = of_b.block(b.detach().float().view(1, -1), expert)[0] * wrapper.scaling[adapter]
-        return LayerGradients(call.layer, call.activations, call.errors @ back)
+        return LayerGradients(call.layer, call.activations.float(), call.errors.float() @ back)
 
     def through_a(expert: int, call: LayerGradients) -> LayerGradients:
         ahead = of_a.block(a.detach().float().view(1, -1), expert)[0] * wrapper.scaling[adapter]
-        return LayerGradients(call.layer, call.activations @ ahead.T, call.errors)
+        return LayerGradients(call.layer, call.activations.float() @ ahead.T, call.errors.float())
 
     at = tuple(layers)
     return [

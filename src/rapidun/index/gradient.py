@@ -126,6 +126,9 @@ class _GradientRecorder(Recorder):
         self._buffer = MatrixBuffer("gradient", rows, width, view.dtype)
         self._norms = torch.zeros(rows)
 
+    def prepare(self, batch: Batch) -> None:
+        self._collector.check(batch)
+
     def measure(self, batch: Batch, places: list[int]) -> None:
         vectors = self._collector(batch, self._sketch)
         self._norms[places] = row_norms(vectors).cpu()
