@@ -34,7 +34,7 @@ def check_agreement(
     model: nn.Module,
     names: Sequence[str],
     batch: Batch,
-    collect: Callable[[Batch, Receive], float],
+    collect: Callable[[Batch, Receive], tuple[float, set[str]]],
     *,
     unit: bool = False,
 ) -> None:
@@ -44,7 +44,7 @@ def check_agreement(
         model: A Hugging Face causal LM or a PEFT model around one; left as it was.
         names: The tracked parameters. Those that take no gradients (quantised ones) are not compared.
         batch: On the model's device.
-        collect: Runs the collector on a batch; returns the factor that its gradients are too large by.
+        collect: Runs the collector on a batch; returns the factor that its gradients are too large by, and names.
         unit: Whether every answer token's output error is given norm 1.
 
     Raises:
@@ -55,7 +55,7 @@ def check_agreement(
         return
     wanted = _by_autograd(model, _parameters(model, names), row, unit)
     found: Pieces = {}
-    scale = collect(row, lambda name, rows, gradients: found.update({name: _piece(gradients.formed()[0])}))
+    scale, _ = collect(row, lambda name, rows, gradients: found.update({name: _piece(gradients.formed()[0])}))
     tolerance = _TOLERANCE.get(next(iter(model.parameters())).dtype, _ROUGH)
     noise = _NOISE * max((float(piece.norm()) for piece in wanted.values()), default=0.0)
     for name, piece in wanted.items():

@@ -119,7 +119,13 @@ class GradientCollector:
         batch = batch.to(device_of(self._model))
         self.check(batch)
         prepared = receive if self._transform is None else partial(transformed, self._transform, receive)
-        return self._record(batch, prepared, formed)
+        scale, received = self._record(batch, prepared, formed)
+        if not received:
+            raise ModelError(
+                f"None of the {len(self._tensors)} tracked layers took part in the loss. "
+                "Is the adapter merged or switched off?"
+            )
+        return scale
 
     def check(self, batch: Batch) -> None:
         """Compare one row's gradients with autograd's (`check_agreement`), once; every first pass does so itself.
@@ -132,7 +138,8 @@ class GradientCollector:
             check_agreement(self._model, self.tracked, batch, self._record, unit=self._token_normalize)
             self._agrees = True
 
-    def _record(self, batch: Batch, receive: Receive, formed: bool = True) -> float:
+    def _record(self, batch: Batch, receive: Receive, formed: bool = True) -> tuple[float, set[str]]:
+        """The factor that gradients are too large by, and the names of the tensors that took part."""
         model, length = self._model, batch.input_ids.shape[1]
         recorder = Recorder((len(batch), length), receive, formed)
         with (
@@ -143,13 +150,7 @@ class GradientCollector:
             attention_for(model, length),
             recorder.attached(self._tensors),
         ):
-            scale = self._run(batch, recorder)
-        if not recorder.received:
-            raise ModelError(
-                f"None of the {len(self._tensors)} tracked layers took part in the loss. "
-                "Is the adapter merged or switched off?"
-            )
-        return scale
+            return self._run(batch, recorder), recorder.received
 
     def _run(self, batch: Batch, recorder: Recorder) -> float:
         """One forward and one backward pass; returns the factor that every gradient is too large by."""

@@ -83,8 +83,9 @@ def coverage_of(model: nn.Module, tracked: Iterable[str]) -> Coverage:
             continue
         seen.add(id(parameter))
         size = weight_size(module) if name.endswith(".weight") and is_supported(module) else parameter.numel()
-        kind = "embeddings" if id(parameter) in embeddings else "output head" if id(parameter) in head else None
-        inside = name in names or id(parameter) in adapted
+        inside, kind = name in names or id(parameter) in adapted, None
+        if "modules_to_save" not in name.split("."):
+            kind = "embeddings" if id(parameter) in embeddings else "output head" if id(parameter) in head else None
         counts[inside][kind or _kind(name, module, inside)] += size
     return Coverage(dict(counts[True]), dict(counts[False]))
 

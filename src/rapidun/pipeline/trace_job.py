@@ -9,6 +9,8 @@ from typing import Any
 
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
+from rapidun.gradients.experts import FusedTensor
+from rapidun.gradients.targets import find_targets
 from rapidun.index import GradientView, Hits, Index, open_index
 from rapidun.index.plan import check_same
 from rapidun.influence.tokens import Decomposition
@@ -203,6 +205,9 @@ def tokens_of(
     """
     of_id = {row["id"]: row for row in read_rows(data, "training rows", config.data, reporter)}
     reporter.phase("tokens", "Tracing tokens")
+    tracked = find_targets(answer.subject.loaded.model, config.influence.targets)
+    if config.influence.targets == "linear" and any(isinstance(tensor, FusedTensor) for tensor in tracked):
+        reporter.note("tokens: of the linear layers alone; what fused experts add to a row's score is not among them")
     found = []
     for number, (query, hits) in enumerate(zip(answer.queries, answer.hits, strict=True)):
         missing = [hit.id for hit in hits.helpful[:rows] if hit.id not in of_id]
