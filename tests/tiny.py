@@ -20,6 +20,7 @@ _SMALL = {
     "num_attention_heads": 2,
     "max_position_embeddings": 128,
 }
+_EXPERTS = {"num_experts_per_tok": 2}
 _SETTINGS: dict[str, dict[str, object]] = {
     "llama": {**_SMALL, "num_key_value_heads": 1},
     "mistral": {**_SMALL, "num_key_value_heads": 1, "sliding_window": 64},
@@ -27,7 +28,19 @@ _SETTINGS: dict[str, dict[str, object]] = {
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128},
     "gpt_neox": {**_SMALL},
     "gemma": {**_SMALL, "num_key_value_heads": 1, "head_dim": 8},
-}
+    "mixtral": {**_SMALL, "num_key_value_heads": 1, **_EXPERTS, "num_local_experts": 4},
+    "qwen2_moe": {**_SMALL, "num_key_value_heads": 1, **_EXPERTS, "num_experts": 4, "moe_intermediate_size": 12,
+                  "shared_expert_intermediate_size": 12},
+    "gpt_oss": {**_SMALL, "num_key_value_heads": 1, **_EXPERTS, "num_local_experts": 4, "head_dim": 8},
+    "llama4_text": {**_SMALL, "num_key_value_heads": 1, "num_experts_per_tok": 1, "num_local_experts": 4,
+                    "head_dim": 8, "intermediate_size_mlp": 24, "attention_chunk_size": 64},
+    "deepseek_v3": {**_SMALL, **_EXPERTS, "num_key_value_heads": 2, "n_routed_experts": 4, "n_group": 2,
+                    "topk_group": 1, "moe_intermediate_size": 12, "first_k_dense_replace": 1, "q_lora_rank": 8,
+                    "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4,
+                    "n_shared_experts": 1},
+    "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
+    "rwkv": {"hidden_size": 16, "num_hidden_layers": 2, "attention_hidden_size": 16, "context_length": 128},
+}  # fmt: skip
 
 
 def tiny_model(architecture: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -12,7 +12,7 @@ import pytest
 
 from rapidun.cli import app
 from rapidun.errors import FingerprintError, InputError, OutputError, RapidunError
-from tiny import tiny_rows, write_rows
+from tiny import save_tiny, tiny_rows, write_rows
 
 Verb = Callable[..., str]
 
@@ -155,3 +155,19 @@ def test_an_index_that_was_built_before_precision_was_kept_is_read_with_what_is_
     ):
         verb("append", house / "index", "--data", house / "more.jsonl")
     assert "16 in" in verb("append", house / "index", "--data", house / "more.jsonl", "--dtype", "bfloat16")
+
+
+@pytest.mark.parametrize(("architecture", "enough"), [("mixtral", True), ("llama4_text", False)])
+def test_what_is_tracked_is_said_before_the_build_and_by_info(
+    verb: Verb, house: Path, capsys: pytest.CaptureFixture[str], architecture: str, enough: bool
+) -> None:
+    save_tiny(house / architecture, architecture)
+    options = build_options(house, "--views", "gradient", "--json")
+    options[options.index("--model") + 1] = house / architecture
+    assert app(["index", *map(str, options)], standalone_mode=False) == 0
+    said = capsys.readouterr()
+    assert ("gradients: only" in said.err) is not enough
+    coverage = json.loads(said.out)["views"]["gradient"]["coverage"]
+    assert (coverage["share"] >= 0.9) is enough
+    assert "experts" in coverage["tracked" if enough else "untracked"]
+    assert "experts" in verb("info", house / "index")

@@ -50,8 +50,10 @@ def test_pooled_states_of_the_gradient_pass_are_those_of_output_hidden_states(tm
     expected = direct(network, rows, model)
     batch = collate(tokenize_rows(rows, model.loaded.tokenizer, model.template, 96), 0)
     hooks = count_hooks(network)  # transformers keeps some of its own
+    collector = GradientCollector(network, targets="lora" if adapted else "linear")
+    collector.check(batch)
     with pooled_states(network, batch.labels, [0, 1, 2]) as found:
-        GradientCollector(network, targets="lora" if adapted else "linear")(batch, RapidGrad(k=16))
+        collector(batch, RapidGrad(k=16))
     assert set(found) == set(expected)
     for name, values in found.items():
         assert not values.requires_grad

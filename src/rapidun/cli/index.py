@@ -15,6 +15,7 @@ from rapidun.cli.shared import Shared, shared_without, with_shared
 from rapidun.errors import ConfigError, InputError
 
 _INDEX, _PRECONDITIONER = "Index", "Preconditioner"
+_OWN_LINES = ("tracked", "coverage", "precondition")
 _OF_THE_INDEX = ("max_length", "seed", "overrides")  # what an index decides for those who come to it
 Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that `rapidun index build` wrote.")]
 Data = Annotated[
@@ -296,13 +297,21 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     for name in ("model", "adapter", "template", "tokenizer", "data"):
         lines.append((name, f"{escape(found.get(name) or '')} {fingerprints[name][:16]}".strip()))
     for name, view in found["views"].items():
-        settings = {key: value for key, value in view.items() if key not in ("tracked", "precondition")}
+        settings = {key: value for key, value in view.items() if key not in _OWN_LINES}
         lines.append((f"view {name}", escape(", ".join(f"{key}={_plain(value)}" for key, value in settings.items()))))
+        if coverage := view.get("coverage"):
+            lines.append(("  tracked", _coverage(coverage)))
         if (precondition := view.get("precondition")) is not None:
             lines.append(("  preconditioner", _preconditioner(precondition["fitted"])))
     for name, matrix in found["matrices"].items():
         lines.append((f"  {name}", f"{matrix['width']} x {matrix['dtype']}"))
     return lines
+
+
+def _coverage(record: dict[str, Any]) -> str:
+    from rapidun.gradients.coverage import Coverage
+
+    return Coverage(record["tracked"], record["untracked"]).text()
 
 
 def _preconditioner(fitted: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Greedy answers, the same whatever the batch size.
 
-Prompts are sorted by length and padded on the left; the attention mask comes from lengths, never from token
-ids (trap 3). Prompt texts already hold their BOS, so none is added (trap 6). An answer is over where its turn is: at
-the tokenizer's EOS, at each of the model's, and at the end that the tokenizer's chat template writes (`Stops`).
+Prompts are sorted by length and padded on the left, where the model's answers do not change with it
+(`rapidun.evaluation.padding`); the attention mask comes from lengths, never from token ids. Prompt texts already hold
+their BOS, so none is added. An answer is over where its turn is: at the tokenizer's EOS, at each of the model's, and at
+the end that the tokenizer's chat template writes (`Stops`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rapidun.data.special import padding_id, starts_with_bos
 from rapidun.data.templates import turn_end
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode
+from rapidun.evaluation.padding import prompt_batches
 
 
 def generate_answers(
@@ -61,17 +63,17 @@ def generate_answers(
     if not repetition_penalty >= 1.0:
         raise ConfigError(f"repetition_penalty is {repetition_penalty}; 1 is none, and it must not be below.")
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
-    longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers = [""] * len(prompts)
     stops = stops_of(loaded)
     with evaluation_mode(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
-        for start in range(0, len(prompts), batch_size):
-            chosen = longest_first[start : start + batch_size]
+        done = 0
+        for chosen in prompt_batches(loaded, [len(prompt) for prompt in prompts], batch_size, config):
             generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)
             for index, tokens in zip(chosen, generated, strict=True):
                 answers[index] = decode_answer(loaded.tokenizer, tokens, stops)
+            done += len(chosen)
             if progress is not None:
-                progress(min(start + batch_size, len(prompts)), len(prompts))
+                progress(done, len(prompts))
     return answers
 
 

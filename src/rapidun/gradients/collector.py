@@ -16,6 +16,7 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ConfigError, ModelError
+from rapidun.gradients.agreement import check_agreement
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive, Recorder
 from rapidun.gradients.signal import answer_errors
@@ -70,6 +71,7 @@ class GradientCollector:
         self._normalize = normalize
         self._token_normalize = token_normalize
         self._transform = transform
+        self._agrees = False
 
     @property
     def model(self) -> nn.Module:
@@ -101,6 +103,8 @@ class GradientCollector:
     def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
         """One forward and one backward pass; ``receive`` gets every tensor's gradients, preconditioned, unnormalised.
 
+        The first batch is checked before (`check`).
+
         Args:
             batch: Rows to differentiate.
             receive: Called with ``(tensor name, rows, gradients)``, for a few rows of one tensor at a time.
@@ -108,23 +112,45 @@ class GradientCollector:
 
         Returns:
             The factor that every gradient is too large by: 1 unless the model is float16.
+
+        Raises:
+            ModelError: If no tracked layer takes part in the loss, or a tensor's gradient is not its layer's.
         """
         batch = batch.to(device_of(self._model))
+        self.check(batch)
         prepared = receive if self._transform is None else partial(transformed, self._transform, receive)
-        with torch.inference_mode(False), torch.enable_grad():
-            return self._record(batch, Recorder((len(batch), batch.input_ids.shape[1]), prepared, formed))
-
-    def _record(self, batch: Batch, recorder: Recorder) -> float:
-        model = self._model
-        length = batch.input_ids.shape[1]
-        with evaluating(model), frozen(model), attention_for(model, length), recorder.attached(self._tensors):
-            scale = self._run(batch, recorder)
-        if not recorder.received:
+        scale, received = self._record(batch, prepared, formed)
+        if not received:
             raise ModelError(
                 f"None of the {len(self._tensors)} tracked layers took part in the loss. "
                 "Is the adapter merged or switched off?"
             )
         return scale
+
+    def check(self, batch: Batch) -> None:
+        """Compare one row's gradients with autograd's (`check_agreement`), once; every first pass does so itself.
+
+        Raises:
+            ModelError: If a tracked tensor's gradient is not its layer's.
+        """
+        if not self._agrees:
+            batch = batch.to(device_of(self._model))
+            check_agreement(self._model, self.tracked, batch, self._record, unit=self._token_normalize)
+            self._agrees = True
+
+    def _record(self, batch: Batch, receive: Receive, formed: bool = True) -> tuple[float, set[str]]:
+        """The factor that gradients are too large by, and the names of the tensors that took part."""
+        model, length = self._model, batch.input_ids.shape[1]
+        recorder = Recorder((len(batch), length), receive, formed)
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            evaluating(model),
+            frozen(model),
+            attention_for(model, length),
+            recorder.attached(self._tensors),
+        ):
+            return self._run(batch, recorder), recorder.received
 
     def _run(self, batch: Batch, recorder: Recorder) -> float:
         """One forward and one backward pass; returns the factor that every gradient is too large by."""

@@ -28,6 +28,10 @@ from rapidun.gradients.sketches import Sketch
 from rapidun.gradients.state import device_of, evaluating
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 errors at a time
+_NO_READOUT = (
+    "This model does not compute its logits from its decoder's last hidden state, so there is no readout. Use another "
+    "sketch: rapidgrad or factored."
+)
 
 
 class ReadoutCollector:
@@ -89,6 +93,9 @@ class ReadoutCollector:
         with torch.inference_mode(False):
             total = SketchedBatch(sketch, self.sizes, len(batch), device_of(self._model), self._normalize)
             return total.finished(self.visit(batch, total.receive))
+
+    def check(self, batch: Batch) -> None:
+        """Nothing to compare: every pass checks that the logits come from the output layer's values."""
 
     def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
         """One forward pass; ``receive`` gets ``(tensor name, rows, gradients)``, preconditioned, unnormalised."""
@@ -156,6 +163,8 @@ class _AnswerTokens:
                     handle.remove()
 
     def _cut(self, decoder: nn.Module, inputs: Any, output: Any) -> Any:
+        if not hasattr(output, "last_hidden_state"):
+            raise ModelError(_NO_READOUT)
         output.last_hidden_state = output.last_hidden_state[self._answers.to(output.last_hidden_state.device)][None]
         return output
 
@@ -173,10 +182,7 @@ class _AnswerTokens:
         """
         tokens = int(self._answers.sum())
         if self._values is None or logits.shape[:2] != (1, tokens) or len(self.hidden) != tokens:
-            raise ModelError(
-                "This model does not compute its logits from its decoder's last hidden state, so there is no readout. "
-                "Use GradientCollector."
-            )
+            raise ModelError(_NO_READOUT)
         self._logits = logits
         self.logits = logits.detach()[0]
 

@@ -12,7 +12,7 @@ gradient, the hook makes that output a leaf of the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from rapidun.errors import ModelError
-from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients
+from rapidun.gradients.experts import ExpertProduct
+from rapidun.gradients.factors import Gradients, LayerGradients
 from rapidun.gradients.layers import is_outer_product
-from rapidun.gradients.targets import TrackedTensor
+from rapidun.gradients.tracked import TrackedTensor
 
 Receive = Callable[[str, slice, Gradients], None]
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time
@@ -42,6 +43,7 @@ class Recorder:
         self._shape = shape
         self._receive = receive
         self._formed = formed
+        self._tensors: dict[str, TrackedTensor] = {}
         self._calls: dict[str, int] = {}
         self._caught: dict[str, list[_Caught]] = {}
         self._counting = True
@@ -55,15 +57,14 @@ class Recorder:
     @contextmanager
     def attached(self, tensors: Sequence[TrackedTensor]) -> Iterator[None]:
         """Hooks on every layer of ``tensors``; removed at the end, also after an exception."""
-        handles = []
-        try:
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+        with ExitStack() as undo:
             for tensor in tensors:
+                undo.enter_context(tensor.prepared())
                 hook = partial(self._after_forward, tensor)
-                handles += [layer.register_forward_hook(hook, with_kwargs=True) for layer in tensor.layers]
+                for layer in tensor.layers:
+                    undo.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def backward(self, outputs: torch.Tensor, gradient: torch.Tensor | None = None) -> None:
         """Run the backward pass from ``outputs`` and hand over every tracked gradient."""
@@ -83,7 +84,8 @@ class Recorder:
             output = output.requires_grad_(True).clone()  # a model may change a clone in place, a leaf not
         if output.requires_grad:
             activations = args[0] if args else next(iter(kwargs.values()))
-            caught = _Caught(tensor.name, layer, activations.detach())
+            routed = args[2:] if isinstance(layer, ExpertProduct) else None
+            caught = _Caught(tensor.name, layer, activations.detach(), routed)
             output.register_hook(partial(self._after_backward, caught))
         return output
 
@@ -97,34 +99,41 @@ class Recorder:
     @torch.no_grad()
     def _hand_over(self, name: str) -> None:
         """Hand over one tensor's gradients, summed over its layers' calls, a few examples at a time."""
-        calls = self._caught.pop(name)
+        calls, tensor = self._caught.pop(name), self._tensors[name]
         self.received.add(name)
-        step = self._rows_at_once(calls)
+        step = self._rows_at_once(tensor, calls)
         for start in range(0, self._shape[0], step):
             rows = slice(start, min(start + step, self._shape[0]))
             parts = [call.gradients(rows, self._shape) for call in calls]
-            self._receive(name, rows, TensorGradients(parts))
+            self._receive(name, rows, tensor.gradients(parts))
 
-    def _rows_at_once(self, calls: Sequence[_Caught]) -> int:
+    def _rows_at_once(self, tensor: TrackedTensor, calls: Sequence[_Caught]) -> int:
         if not self._formed:
-            return max(1, _MAX_VALUES // sum(call.token_values(self._shape) for call in calls))
+            values = tensor.parts * sum(call.token_values(self._shape) for call in calls)
+            return max(1, _MAX_VALUES // max(1, values))
         most = min(_MAX_VALUES, _MAX_VALUES_CPU) if calls[0].device.type == "cpu" else _MAX_VALUES
-        return max(1, most // calls[0].size)
+        return max(1, most // tensor.size)
 
 
 class _Caught:
-    """One call of one layer: its input and, once it arrives, its output's gradient."""
+    """One call of one layer: its input and, once it arrives, its output's gradient.
 
-    def __init__(self, name: str, layer: nn.Module, activations: torch.Tensor) -> None:
+    Args:
+        name: The tensor's.
+        layer: Its type says how a gradient is formed.
+        activations: What the layer was given.
+        routed: For an expert: the places of its tokens in the flat batch, and how many tokens that has.
+    """
+
+    def __init__(
+        self, name: str, layer: nn.Module, activations: torch.Tensor, routed: tuple[Any, ...] | None = None
+    ) -> None:
         self.name = name
         self._layer = layer
         self._activations = activations
+        self._routed = routed
         self._version = activations._version
         self._output_gradients: torch.Tensor | None = None
-
-    @property
-    def size(self) -> int:
-        return self._activations.shape[-1] * self._backward().shape[-1]
 
     @property
     def device(self) -> torch.device:
@@ -149,13 +158,21 @@ class _Caught:
 
     def gradients(self, rows: slice, shape: tuple[int, int]) -> LayerGradients:
         """The factors of a few rows; float32 where products in the model's dtype might leave its range (float16)."""
-        output_gradients = _by_example(self._backward(), shape, self.name)[rows]
+        output_gradients = self._apart(self._backward(), shape)[rows]
         outer = is_outer_product(self._layer)
         first = _first_with_error(output_gradients) if outer else 0
-        factors = _by_example(self._activations, shape, self.name)[rows, first:], output_gradients[:, first:]
+        factors = self._apart(self._activations, shape)[rows, first:], output_gradients[:, first:]
         if not outer or any(values.dtype != torch.bfloat16 for values in factors):
             factors = factors[0].float(), factors[1].float()
         return LayerGradients(self._layer, *factors)
+
+    def _apart(self, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+        if self._routed is None:
+            return _by_example(values, shape, self.name)
+        places, tokens = self._routed
+        if tokens != shape[0] * shape[1]:
+            raise _inseparable(self.name, (tokens, values.shape[-1]), shape)
+        return _routed_by_example(values, places, shape)
 
 
 def _first_with_error(output_gradients: torch.Tensor) -> int:
@@ -180,7 +197,21 @@ def _by_example(values: torch.Tensor, shape: tuple[int, int], name: str) -> torc
         return values.flatten(1, -2)
     if values.ndim == 2 and values.shape[0] == examples * length:
         return values.reshape(examples, length, -1)
-    raise ModelError(
-        f"{name}: this layer sees values of shape {tuple(values.shape)}, which cannot be split into the batch's "
-        f"{examples} examples of {length} tokens. Choose other targets."
+    raise _inseparable(name, tuple(values.shape), shape)
+
+
+def _routed_by_example(values: torch.Tensor, places: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """(examples, most tokens of one example, features): each example's tokens, which are at ``places``, then zeros."""
+    example = places // shape[1]
+    counts = example.bincount(minlength=shape[0])
+    slots = torch.arange(len(places), device=places.device) - (counts.cumsum(0) - counts)[example]
+    apart = values.new_zeros(shape[0], int(counts.max()), values.shape[1])
+    apart[example, slots] = values
+    return apart
+
+
+def _inseparable(name: str, seen: tuple[int, ...], shape: tuple[int, int]) -> ModelError:
+    return ModelError(
+        f"{name}: this layer sees values of shape {seen}, which cannot be split into the batch's "
+        f"{shape[0]} examples of {shape[1]} tokens. Choose other targets."
     )

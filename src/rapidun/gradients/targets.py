@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any, TypeGuard
 
 from torch import nn
 
 from rapidun.errors import ConfigError, ModelError
+from rapidun.gradients.experts import FusedExperts, FusedTensor, factor_tensors, fused_tensors
 from rapidun.gradients.layers import is_supported, weight_size
-
-
-@dataclass(frozen=True)
-class TrackedTensor:
-    """One weight tensor, the layers that use it, and its number of values."""
-
-    name: str
-    layers: tuple[nn.Module, ...]
-    size: int
+from rapidun.gradients.tracked import TrackedTensor
+from rapidun.models.bypassed import bypassed_layers
 
 
 def find_targets(model: nn.Module, targets: str | Sequence[str]) -> list[TrackedTensor]:
@@ -31,74 +26,130 @@ def find_targets(model: nn.Module, targets: str | Sequence[str]) -> list[Tracked
     Args:
         model: Any module; a PEFT model for ``"lora"``.
         targets: ``"lora"`` (A and B of the active adapters), ``"linear"`` (every supported layer of the base
-            model except the output head and layers tied to an embedding), or names of layers or weights, whole
-            or from a dot onwards: ``"q_proj"``, ``"layers.0.mlp.up_proj"``. A name finds the base layer inside
-            a PEFT wrapper too.
+            model and its fused experts, except the output head, layers tied to an embedding and those that no hook can
+            see), or names of layers or weights, whole or from a dot onwards: ``"q_proj"``,
+            ``"layers.0.mlp.up_proj"``, ``"experts.down_proj"``. A name finds the base layer inside a PEFT wrapper too.
 
     Raises:
         ConfigError: If ``targets`` is a string other than ``"lora"`` and ``"linear"``, or empty.
-        ModelError: If a target matches nothing, or a layer tied to an embedding.
+        ModelError: If a target matches nothing, a layer tied to an embedding, or an adapter's tensor whose gradient
+            cannot be told apart by row.
     """
-    layers = [(name, module) for name, module in model.named_modules(remove_duplicate=True) if is_supported(module)]
+    candidates = _candidates(model)
     if isinstance(targets, str):
-        chosen = _chosen_by_kind(model, layers, targets)
+        chosen = _chosen_by_kind(model, candidates, targets)
     else:
-        chosen = _chosen_by_name(model, layers, targets)
+        chosen = _chosen_by_name(model, candidates, targets)
     return _group_tied(chosen)
 
 
-def _chosen_by_kind(
-    model: nn.Module, layers: Sequence[tuple[str, nn.Module]], kind: str
-) -> list[tuple[str, nn.Module]]:
+def untracked_layers(model: nn.Module) -> dict[str, str]:
+    """Why not, for each layer that ``"linear"`` leaves out because the model does not call it on rows of tokens."""
+    layers = {
+        tensor.name: tensor.layers[0]
+        for tensor in _candidates(model)
+        if type(tensor) is TrackedTensor and not _is_lora(tensor.name)
+    }
+    return bypassed_layers(model, layers)
+
+
+def _candidates(model: nn.Module) -> list[TrackedTensor]:
+    """Every tensor that could be tracked, one for each layer that has it."""
+    modules = dict(model.named_modules(remove_duplicate=True))
+    fused = {id(module): FusedExperts(module) for module in modules.values() if FusedExperts.describes(module)}
+    adapted = tuple(f"{name}.lora_" for name, module in modules.items() if _adapts_parameter(module))
+    found: list[TrackedTensor] = []
+    for name, module in modules.items():
+        if _adapts_parameter(module):
+            base = module.get_base_layer()
+            for adapter in module.active_adapters:
+                found += factor_tensors(name, module, adapter, fused.get(id(base)))
+        elif id(module) in fused:
+            found += fused_tensors(name, fused[id(module)])
+        elif is_supported(module) and not name.startswith(adapted):
+            found.append(TrackedTensor(f"{name}.weight", (module,), weight_size(module)))
+    return found
+
+
+def _adapts_parameter(module: nn.Module) -> TypeGuard[Any]:
+    """Whether it is PEFT's wrapper around a parameter rather than a layer."""
+    return hasattr(module, "parameter_name") and hasattr(module, "lora_A")
+
+
+def _chosen_by_kind(model: nn.Module, candidates: Sequence[TrackedTensor], kind: str) -> list[TrackedTensor]:
     if kind == "lora":
-        if any("lora_magnitude_vector." in name for name, _ in model.named_parameters()):
-            raise ModelError("DoRA adapters have no per-example gradient here. Use targets='linear' or plain LoRA.")
-        chosen = [(name, layer) for name, layer in layers if _is_lora(name) and _is_active(model, name)]
+        _refuse_unknown_factors(model, candidates)
+        chosen = [tensor for tensor in candidates if _is_lora(tensor.name) and _is_active(model, tensor.name)]
     elif kind == "linear":
         excluded = _embedding_weights(model) | _head_weight(model)
-        chosen = [(name, layer) for name, layer in layers if not _is_lora(name) and _weight_key(layer) not in excluded]
+        bypassed = untracked_layers(model)
+        chosen = [
+            tensor
+            for tensor in candidates
+            if not _is_lora(tensor.name) and _weight_key(tensor) not in excluded and tensor.name not in bypassed
+        ]
     else:
         raise ConfigError(f"targets={kind!r}: use 'lora', 'linear' or a list of layer names.")
     if not chosen:
-        hint = "Attach an adapter first (rapidun.models.attach_lora)." if kind == "lora" else _listed(layers)
+        hint = "Attach an adapter first (rapidun.models.attach_lora)." if kind == "lora" else _listed(candidates)
         raise ModelError(f"targets={kind!r} match no layer of this {type(model).__name__}. {hint}")
     return chosen
 
 
+def _refuse_unknown_factors(model: nn.Module, candidates: Sequence[TrackedTensor]) -> None:
+    """An adapter's tensor whose gradient cannot be formed is named, not left out."""
+    if any("lora_magnitude_vector." in name for name, _ in model.named_parameters()):
+        raise ModelError("DoRA adapters have no per-example gradient here. Use targets='linear' or plain LoRA.")
+    known = {tensor.name for tensor in candidates}
+    for wrapper, module in model.named_modules():
+        for adapter in module.active_adapters if _adapts_parameter(module) else ():
+            if adapter in module.lora_A and f"{wrapper}.lora_A.{adapter}.weight" not in known:
+                kind = type(module.get_base_layer()).__name__
+                raise ModelError(
+                    f"{wrapper}: the adapter changes the parameter {module.parameter_name!r} of a {kind}, whose "
+                    "gradient cannot be told apart by row. Use targets='linear', or name the layers to track."
+                )
+
+
 def _chosen_by_name(
-    model: nn.Module, layers: Sequence[tuple[str, nn.Module]], targets: Sequence[str]
-) -> list[tuple[str, nn.Module]]:
+    model: nn.Module, candidates: Sequence[TrackedTensor], targets: Sequence[str]
+) -> list[TrackedTensor]:
     if not targets:
         raise ConfigError("targets=[]: name at least one layer, or use 'lora' or 'linear'.")
     for target in targets:
-        if not any(_matches(name, target) for name, _ in layers):
-            raise ModelError(f"target {target!r} matches no linear layer of this model. {_nearest(target, layers)}")
-    chosen = [(name, layer) for name, layer in layers if any(_matches(name, target) for target in targets)]
+        if not any(_matches(tensor.name, target) for tensor in candidates):
+            raise ModelError(f"target {target!r} matches no linear layer of this model. {_nearest(target, candidates)}")
+    chosen = [tensor for tensor in candidates if any(_matches(tensor.name, target) for target in targets)]
     embeddings = _embedding_weights(model)
-    for name, layer in chosen:
-        if _weight_key(layer) in embeddings:
+    for tensor in chosen:
+        if _weight_key(tensor) in embeddings:
             raise ModelError(
-                f"target {name!r} shares its weight with an embedding, so its gradient would be counted in part. "
-                "Choose other targets."
+                f"target {_layer_name(tensor)!r} shares its weight with an embedding, so its gradient would be counted "
+                "in part. Choose other targets."
             )
     return chosen
 
 
-def _group_tied(chosen: Sequence[tuple[str, nn.Module]]) -> list[TrackedTensor]:
+def _group_tied(chosen: Sequence[TrackedTensor]) -> list[TrackedTensor]:
     """One entry for each weight tensor, under the first name that has it."""
-    names: dict[int, str] = {}
-    layers: dict[int, list[nn.Module]] = {}
-    for name, layer in chosen:
-        key = _weight_key(layer)
-        names.setdefault(key, f"{name}.weight")
-        layers.setdefault(key, []).append(layer)
-    return [TrackedTensor(names[key], tuple(found), weight_size(found[0])) for key, found in layers.items()]
+    found: dict[int, TrackedTensor] = {}
+    for tensor in chosen:
+        first = found.setdefault(_weight_key(tensor), tensor)
+        if first is not tensor:
+            found[_weight_key(tensor)] = replace(first, layers=(*first.layers, *tensor.layers))
+    return list(found.values())
 
 
-def _weight_key(layer: nn.Module) -> int:
-    """Equal for layers that share a weight; the layer's own where it keeps none by that name (int8 codes)."""
-    weight = getattr(layer, "weight", None)
-    return id(layer if weight is None else weight)
+def _weight_key(tensor: TrackedTensor) -> int:
+    """Equal for tensors that share a weight; the layer's own where it keeps none by that name (int8 codes)."""
+    if isinstance(tensor, FusedTensor):
+        return id(tensor.parameter)
+    weight = getattr(tensor.layers[0], "weight", None)
+    return id(tensor.layers[0] if weight is None else weight)
+
+
+def _layer_name(tensor: TrackedTensor) -> str:
+    return tensor.name.removesuffix(".weight")
 
 
 def _is_lora(name: str) -> bool:
@@ -106,7 +157,7 @@ def _is_lora(name: str) -> bool:
 
 
 def _is_active(model: nn.Module, name: str) -> bool:
-    wrapper, _, factor = name.rpartition(".lora_")
+    wrapper, _, factor = name.removesuffix(".weight").rpartition(".lora_")
     active = getattr(model.get_submodule(wrapper), "active_adapters", None)
     return active is None or factor.partition(".")[2] in active
 
@@ -122,26 +173,27 @@ def _head_weight(model: nn.Module) -> set[int]:
 
 
 def _aliases(name: str) -> Iterator[str]:
-    """The dotted names that a user may give for a layer."""
+    """The dotted names that a user may give for a weight or its layer."""
     for base in {name, name.replace(".base_layer", "")}:
         yield base
-        yield f"{base}.weight"
+        yield base.removesuffix(".weight")
 
 
 def _matches(name: str, target: str) -> bool:
     return any(alias == target or alias.endswith(f".{target}") for alias in _aliases(name))
 
 
-def _nearest(target: str, layers: Sequence[tuple[str, nn.Module]]) -> str:
-    names = {name.replace(".base_layer", "") for name, _ in layers}
-    known = sorted(names | _last_parts(layers))
+def _nearest(target: str, candidates: Sequence[TrackedTensor]) -> str:
+    names = {_layer_name(tensor).replace(".base_layer", "") for tensor in candidates}
+    known = sorted(names | _last_parts(candidates))
     close = difflib.get_close_matches(target, known, n=3, cutoff=0.5)
-    return (f"Did you mean {', '.join(map(repr, close))}? " if close else "") + _listed(layers)
+    return (f"Did you mean {', '.join(map(repr, close))}? " if close else "") + _listed(candidates)
 
 
-def _listed(layers: Sequence[tuple[str, nn.Module]]) -> str:
-    return "Available: " + (", ".join(sorted(_last_parts(layers))) or "no linear layer at all") + "."
+def _listed(candidates: Sequence[TrackedTensor]) -> str:
+    return "Available: " + (", ".join(sorted(_last_parts(candidates))) or "no linear layer at all") + "."
 
 
-def _last_parts(layers: Sequence[tuple[str, nn.Module]]) -> set[str]:
-    return {name.replace(".base_layer", "").rpartition(".")[2] for name, _ in layers if not _is_lora(name)}
+def _last_parts(candidates: Sequence[TrackedTensor]) -> set[str]:
+    names = [_layer_name(tensor).replace(".base_layer", "") for tensor in candidates if not _is_lora(tensor.name)]
+    return {name.rpartition(".")[2] for name in names}

@@ -15,11 +15,13 @@ from transformers.pytorch_utils import Conv1D
 
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
+from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.recording import Recorder, _by_example
 from rapidun.gradients.signal import unit_token_errors
 from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
 from rapidun.gradients.targets import find_targets
+from rapidun.gradients.tracked import TrackedTensor
 from rapidun.models.losses import mean_answer_loss
 
 _FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
@@ -63,7 +65,7 @@ class FactorCollector:
     Args:
         model: A Hugging Face causal LM or a PEFT model around one.
         targets: As for `rapidun.gradients.GradientCollector`; ``nn.Linear``, GPT-2's ``Conv1D`` and what derives
-            from them (LoRA factors, quantised layers).
+            from them (LoRA factors, quantised layers). ``"linear"`` is without fused experts.
         token_normalize: Give every answer token's output error norm 1 before the backward pass.
 
     Raises:
@@ -74,10 +76,12 @@ class FactorCollector:
     def __init__(self, model: nn.Module, targets: str | Sequence[str] = "lora", token_normalize: bool = False) -> None:
         self._model = model
         self._tensors = find_targets(model, targets)
+        if targets == "linear":  # experts are a part of the row's influence that no pair of positions has here
+            self._tensors = [tensor for tensor in self._tensors if not isinstance(tensor, FusedTensor)]
         self._token_normalize = token_normalize
         for tensor in self._tensors:
             for layer in tensor.layers:
-                if not isinstance(layer, (nn.Linear, Conv1D)):
+                if type(tensor) is not TrackedTensor or not isinstance(layer, (nn.Linear, Conv1D)):
                     raise ModelError(
                         f"{tensor.name} belongs to a {type(layer).__name__}: influence of tokens needs linear layers. "
                         "Choose other targets."

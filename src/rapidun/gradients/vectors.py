@@ -37,6 +37,9 @@ class Collector(Protocol):
     def __call__(self, batch: Batch, sketch: Sketch) -> torch.Tensor:
         """Sketched gradients of the rows of ``batch``, (batch, k) float32."""
 
+    def check(self, batch: Batch) -> None:
+        """Check on a row of ``batch``, once, that what is tracked is collected."""
+
     def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
         """Hand every tensor's gradients over; returns the factor that they are too large by."""
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from rapidun.data import Batch
 from rapidun.gradients import Collector, Preconditioner, RapidGrad, Sketch, make_collector, sketch_from
 from rapidun.gradients.collector import Normalization, Transform
+from rapidun.gradients.coverage import coverage_of
 from rapidun.index.preconditioning import Precondition
 from rapidun.index.storage import MatrixBuffer, StoreDtype, row_norms
 from rapidun.index.views import NO_ADAPTER, IndexModel, MatrixSpec, Recorder, View, register_view
@@ -36,6 +37,9 @@ class GradientView(View):
     dtype: StoreDtype = Field("float16", description="How the vectors are stored.")
     precondition: Precondition | None = Field(None, description="Preconditioner of the gradients; none without it.")
     tracked: list[str] = Field(default_factory=list, description="Names of the tracked tensors; filled in.")
+    coverage: dict[str, Any] = Field(
+        default_factory=dict, description="Share of the weights that is tracked, and numbers of values; filled in."
+    )
 
     def resolved(self, model: IndexModel) -> GradientView:
         """With targets settled, the tracked tensors named, and every setting of the sketch written out.
@@ -54,9 +58,12 @@ class GradientView(View):
                 "sketch": sketch.describe(),
                 "precondition": None if precondition is None or precondition.kind == "none" else precondition,
                 "tracked": [],
+                "coverage": {},
             }
         )
-        return settled.model_copy(update={"tracked": settled._collector(model).tracked})
+        tracked = settled._collector(model).tracked
+        coverage = coverage_of(model.loaded.model, tracked).record()
+        return settled.model_copy(update={"tracked": tracked, "coverage": coverage})
 
     def fit(self, plan: BuildPlan, progress: Progress | None = None) -> GradientView:
         """Fit the preconditioner, or check the one that was fitted.
@@ -73,10 +80,9 @@ class GradientView(View):
         return self.model_copy(update={"precondition": fitted})
 
     def planned(self) -> GradientView:
-        """Without what was fitted."""
-        if self.precondition is None:
-            return self
-        return self.model_copy(update={"precondition": self.precondition.model_copy(update={"fitted": None})})
+        """Without what was fitted, and without the coverage, which follows from what is tracked."""
+        precondition = self.precondition and self.precondition.model_copy(update={"fitted": None})
+        return self.model_copy(update={"precondition": precondition, "coverage": {}})
 
     def load(self, directory: Path) -> Preconditioner:
         """The preconditioner in the index. Raises as `Precondition.load`."""
@@ -119,6 +125,9 @@ class _GradientRecorder(Recorder):
         width = self._sketch.dimension(self._collector.sizes)
         self._buffer = MatrixBuffer("gradient", rows, width, view.dtype)
         self._norms = torch.zeros(rows)
+
+    def prepare(self, batch: Batch) -> None:
+        self._collector.check(batch)
 
     def measure(self, batch: Batch, places: list[int]) -> None:
         vectors = self._collector(batch, self._sketch)

@@ -164,6 +164,11 @@ def _after(
 @torch.no_grad()
 def _pool(layer: int, states: torch.Tensor, labels: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
     states = states.detach()
+    if states.shape[:2] != labels.shape or states.ndim != 3:
+        raise ModelError(
+            f"hidden states of layer {layer} are of shape {tuple(states.shape)}, not (rows, tokens, width). Leave the "
+            "view hidden out: --views gradient,lexical."
+        )
     answers = (labels != IGNORE_INDEX).to(states.device)
     sums = torch.einsum("bth,bt->bh", states.float(), answers.float())
     found[matrix_name(layer, "answer")] = sums / answers.sum(dim=1, keepdim=True).clamp_min(1)

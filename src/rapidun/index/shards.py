@@ -92,6 +92,8 @@ def _pass_over(
 
 def run_batch(model: IndexModel, recorders: Sequence[Recorder], batch: Batch, places: list[int]) -> None:
     """One pass of the model for all recorders: with a backward where one measures gradients, else forward alone."""
+    for recorder in recorders:
+        recorder.prepare(batch)
     with ExitStack() as stack:
         for recorder in recorders:
             stack.enter_context(recorder.during(batch, places))

@@ -81,6 +81,9 @@ class Recorder:
     watches = False
     """Whether the view needs the model to run."""
 
+    def prepare(self, batch: Batch) -> None:
+        """Called before the model's pass over ``batch`` and outside of `during`: passes in here are not recorded."""
+
     def during(self, batch: Batch, places: list[int]) -> AbstractContextManager[None]:
         """Open around the model's pass over ``batch``, the shard's rows ``places``."""
         return nullcontext()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Example, collate
+from rapidun.errors import ModelError
 from rapidun.gradients.state import device_of, evaluating
 from rapidun.influence.similarity import Array, prepared
 from rapidun.models.losses import decoder_states
@@ -84,6 +85,11 @@ def hidden_views(
             batch = collate(rows, pad_token_id).to(device)
             states = decoder_states(model, batch.input_ids, batch.attention_mask)[-1].float()
             answers = (batch.labels != IGNORE_INDEX).to(states.device)
+            if states.ndim != 3:
+                raise ModelError(
+                    f"{type(model).__name__}: its hidden states are of shape {tuple(states.shape)}, not (rows, tokens, "
+                    "width), so rows cannot be compared by them. Compare by gradient or words."
+                )
             # b t h, b t -> b h
             sums = torch.einsum("bth,bt->bh", states, answers.float())
             means = sums / answers.sum(dim=1, keepdim=True).clamp_min(1)

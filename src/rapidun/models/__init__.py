@@ -6,6 +6,7 @@ from rapidun.models.lora import (
     adapter_disabled,
     adapter_merged,
     attach_lora,
+    beyond_low_rank,
     enable_gradient_checkpointing,
     is_adapted,
     load_adapter,
@@ -22,10 +23,11 @@ from rapidun.models.losses import (
 )
 from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
 from rapidun.models.saving import save_model
-from rapidun.models.targets import linear_layers
+from rapidun.models.targets import adapted_layers, linear_layers
 
 __all__ = [
     "LoadedModel",
+    "adapted_layers",
     "adapter_disabled",
     "adapter_fingerprint",
     "adapter_merged",
@@ -34,6 +36,7 @@ __all__ = [
     "answer_token_logits",
     "answer_token_losses",
     "attach_lora",
+    "beyond_low_rank",
     "choose_device",
     "choose_dtype",
     "cpu_computes_in_bfloat16",

@@ -52,7 +52,9 @@ def _scaled(folder: Path) -> dict[str, torch.Tensor]:
     if not (folder / _CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
         raise ModelError(f"{folder}: no adapter here ({_CONFIG} and {_WEIGHTS}).")
     settings: dict[str, Any] = read_json(folder / _CONFIG)
-    if any(settings.get(name) for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")):
+    # factors of fused experts (target_parameters) lie expert by expert: side by side they are no sum
+    unlike = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "target_parameters", "lora_bias")
+    if any(settings.get(name) for name in unlike):
         raise ModelError(f"{folder}: not a plain LoRA adapter of one rank, so it cannot be added to others.")
     scale = settings["lora_alpha"] / settings["r"]
     tensors = load_file(folder / _WEIGHTS)

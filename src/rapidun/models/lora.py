@@ -6,6 +6,8 @@ never a second copy in memory.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,11 +44,11 @@ def attach_lora(
         rank: Rank of each factor pair, at least 1.
         alpha: Scale: the update is multiplied by ``alpha / rank``.
         dropout: Share of the adapter's inputs dropped in training.
-        targets: ``"all-linear"`` (all but the output head) or layer names such as ``["q_proj", "v_proj"]``.
+        targets: ``"all-linear"`` (all that take one, but the output head) or layer names, as ``["q_proj", "v_proj"]``.
         seed: Of the factors ``A``. The same seed gives the same adapter, and the global random state stays as it was.
 
     Raises:
-        ModelError: If a setting is out of range, a target matches nothing, or there is an adapter already.
+        ModelError: If a setting is out of range, a target matches nothing or takes no adapter, or there is one already.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -66,7 +68,10 @@ def attach_lora(
     )
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
+        try:
+            adapted = get_peft_model(model, config)
+        except ValueError as error:
+            raise ModelError(f"PEFT cannot put LoRA on {', '.join(names)}: {' '.join(str(error).split())}") from error
     if _is_checkpointing(model):
         adapted.enable_input_require_grads()
     return adapted
@@ -159,10 +164,21 @@ def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) 
         try:
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"{folder}: the adapter does not fit this model ({reason}).") from error
+            raise ModelError(f"{folder}: the adapter does not fit this model: {_why_not(str(error))}") from error
     _check_complete(adapted, folder)
     return adapted
+
+
+def _why_not(said: str) -> str:
+    """What PEFT or PyTorch said, in a sentence; of tensors of another size, the first."""
+    sizes = re.search(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", said, re.DOTALL)
+    if sizes is None:
+        return textwrap.shorten(said, 300, placeholder=" ...")
+    name, saved, own = sizes.groups()
+    hint = "Give the base model that it was trained on."
+    if "embed" in name or "lm_head" in name:
+        hint = "It was trained with another vocabulary: give the base model with as many token embeddings."
+    return f"{name} is {saved} in the adapter and {own} here. {hint}"
 
 
 def check_adapter_directory(folder: Path) -> None:
@@ -184,15 +200,39 @@ def check_adapter_directory(folder: Path) -> None:
 
 def _check_complete(adapted: PeftModel, folder: Path) -> None:
     """PEFT only warns of names that fit nothing; those layers would silently stay untrained."""
-    from peft import get_peft_model_state_dict
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    with quiet():  # again, for what it says of names; PEFT knows the old ones of layers that have new names
+        result = set_peft_model_state_dict(adapted, load_file(folder / _WEIGHTS))
+    own = [name for name in result.missing_keys if re.search(r"\.default(\.|$)", name)]
+    odd = sorted([*own, *result.unexpected_keys])
+    if odd:
+        raise ModelError(f"{folder}: the adapter does not fit this model: {len(odd)} tensors differ, e.g. {odd[0]}.")
+
+
+def beyond_low_rank(model: PeftModel, directory: str | Path) -> list[str]:
+    """What a saved adapter on ``model`` holds beside low-rank factors, a sentence each; empty for plain LoRA."""
+    from peft.utils import AuxiliaryTrainingWrapper
     from safetensors import safe_open
 
-    with safe_open(str(folder / _WEIGHTS), framework="pt") as file:
-        saved = set(file.keys())
-    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    if saved != expected:
-        odd = sorted(saved ^ expected)
-        raise ModelError(f"{folder}: the adapter does not fit this model: {len(odd)} tensors differ, e.g. {odd[0]}.")
+    with safe_open(str(Path(directory) / _WEIGHTS), framework="pt") as file:
+        names = [name for name in file.keys() if ".lora_" not in name]  # noqa: SIM118
+    wrappers = [name for name, module in model.named_modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    copies = [name for name in names if name.startswith(tuple(f"{wrapper}." for wrapper in wrappers))]
+    said = []
+    if copies:
+        said.append(f"the adapter holds {_such(copies)} beside its low-rank factors: no gradient of them is collected")
+    if own := sorted(set(names) - set(copies)):
+        said.append(f"the adapter sets {_such(own)} of the model itself: they stay where it is switched off")
+    if isinstance(how := model.peft_config["default"].init_lora_weights, str) and how != "gaussian":
+        said.append(f"the adapter began with {how}, which may have changed the weights it is on: also where it is off")
+    return said
+
+
+def _such(names: list[str]) -> str:
+    example = names[0].removeprefix("base_model.model.").replace(".base_layer.", ".")
+    return example if len(names) == 1 else f"{len(names)} tensors, e.g. {example},"
 
 
 def merge_adapter(model: PeftModel) -> Any:
@@ -205,7 +245,7 @@ def merge_adapter(model: PeftModel) -> Any:
     try:
         with quiet():
             return model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ModelError(f"The adapter cannot be merged: {error}") from error
 
 
@@ -264,7 +304,7 @@ def adapter_merged(model: Any) -> Iterator[Any]:
 def _merge(model: Any) -> None:
     try:
         model.merge_adapter(safe_merge=True)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise ModelError(f"The adapter cannot be merged: {error}") from error
 
 
@@ -273,7 +313,7 @@ def _mergeable_weights(model: Any) -> list[torch.nn.Parameter]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    if any(layer.merged or layer.disable_adapters for layer in layers):
+    if any(layer.merged or layer.disable_adapters or any(layer.lora_bias.values()) for layer in layers):
         return []
     weights: list[Any] = [getattr(layer.get_base_layer(), "weight", None) for layer in layers]
     owned = [parameter for module in model.modules() for parameter in module._parameters.values()]

@@ -14,6 +14,7 @@ from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.gradients import collect_vectors
 from rapidun.gradients.collector import Normalization
+from rapidun.gradients.coverage import Coverage
 from rapidun.gradients.preconditioners import Side
 from rapidun.index import (
     BuildPlan,
@@ -48,6 +49,7 @@ from rapidun.pipeline.config import (
     _Section,
     make_config,
 )
+from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
@@ -116,7 +118,7 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
     views = _views(config, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     settings = config.index
-    return plan_build(
+    plan = plan_build(
         out,
         usable(rows, subject, config.data, reporter),
         index_model(subject, adapter, open_before(settings.base, config.model, reporter)),
@@ -126,6 +128,10 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         shard_rows=settings.shard_rows,
         quantize=config.model.quantize,
     )
+    for view in plan.manifest.views.values():
+        if isinstance(view, GradientView):
+            note_coverage("gradients", Coverage(view.coverage["tracked"], view.coverage["untracked"]), reporter)
+    return plan
 
 
 def append(

@@ -19,7 +19,7 @@ from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
 from rapidun.gradients.targets import find_targets
 from rapidun.influence.words import word_mask
-from rapidun.models import LoadedModel, load_adapter, load_model
+from rapidun.models import LoadedModel, beyond_low_rank, load_adapter, load_model
 from rapidun.models.lora import check_adapter_directory
 from rapidun.models.targets import choose_targets
 from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings, RunConfig
@@ -197,7 +197,8 @@ def open_subject(
         dangerously_allow_pickle=model.dangerously_allow_pickle,
     )
     if adapter is not None:
-        loaded = replace(loaded, model=load_adapter(loaded.model, adapter))
+        adapted = load_adapter(loaded.model, adapter)
+        loaded = replace(loaded, model=adapted, notes=(*loaded.notes, *beyond_low_rank(adapted, adapter)))
     template = Template.resolve(rows.template, loaded.tokenizer, rows.template_options)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters()) / 1e6
     reporter.note(

@@ -24,6 +24,7 @@ from rapidun.files import check_replaceable, read_json, remove_directory, write_
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.pipeline.config import RunConfig
+from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import (
@@ -133,6 +134,7 @@ def unlearn_requests(
     subject = open_subject(config.model, config.data, reporter)
     groups = [usable_groups(each, subject, config.data, reporter) for each in groups]
     check_targets(subject, config)
+    say_coverage(config, subject, reporter)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     marks = _identity(config, groups[0], subject)
     RunDirectory.check(out, marks, **how)

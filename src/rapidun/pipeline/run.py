@@ -16,6 +16,7 @@ from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import read_json, sha256_of, write_json, write_jsonl
 from rapidun.pipeline.config import RunConfig
+from rapidun.pipeline.coverage import coverage_record, say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.directory import CONFIG, IDENTITY, RunDirectory
 from rapidun.pipeline.estimating import Piece
@@ -125,6 +126,7 @@ def _open(
     check_targets(subject, config)
     groups = usable_groups(groups, subject, config.data, reporter)
     check_checkpoints(subject, config.influence)
+    say_coverage(config, subject, reporter)
     bench = make_bench(
         groups.evaluation or groups.validation or groups.retain,
         config.evaluation,
@@ -282,6 +284,7 @@ def _say_what_ran(context: _Context) -> None:
         **subject_facts(context.subject),
         "lora": context.config.lora.model_dump(),
         "tracked": make_collector(context.subject, context.config.influence).tracked,
+        "coverage": coverage_record(context.config, context.subject),
     }
     write_manifest(
         context.directory,

@@ -12,6 +12,7 @@ from rapidun.errors import InputError
 from rapidun.files import write_json, write_jsonl
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig
+from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.evidence import check_checkpoints
@@ -92,6 +93,8 @@ def _open(
         check_targets(subject, config, gradients=weights is None)
     groups = usable_groups(groups, subject, config.data, reporter)
     check_checkpoints(subject, config.influence)
+    wanted = [name for name in jobs if name != "weigh" or weights is None]
+    say_coverage(config, subject, reporter, wanted)
     if weights is not None:
         check_weights(weights, groups)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}

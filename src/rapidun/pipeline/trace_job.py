@@ -10,12 +10,15 @@ from typing import Any
 from rapidun.data import Rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
+from rapidun.gradients.experts import FusedTensor
+from rapidun.gradients.targets import find_targets
 from rapidun.index import GradientView, Hits, Index, open_index
 from rapidun.index.plan import check_same
 from rapidun.influence.tokens import Decomposition
 from rapidun.influence.words import check_words
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
+from rapidun.pipeline.coverage import gradient_coverage, note_coverage
 from rapidun.pipeline.indexing import base_of, index_model
 from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
@@ -115,6 +118,8 @@ def trace_memory(
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     pool = usable(pool, subject, config.data, reporter, name="training rows")
     queries = question.asked(given, subject, config, reporter)
+    if "gradient" in looks:
+        note_coverage("gradients", gradient_coverage(subject, config.influence), reporter)
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
         subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
@@ -214,6 +219,9 @@ def tokens_of(
     """
     of_id = {row["id"]: row for row in read_rows(data, "training rows", config.data, reporter)}
     reporter.phase("tokens", "Tracing tokens")
+    tracked = find_targets(answer.subject.loaded.model, config.influence.targets)
+    if config.influence.targets == "linear" and any(isinstance(tensor, FusedTensor) for tensor in tracked):
+        reporter.note("tokens: of the linear layers alone; what fused experts add to a row's score is not among them")
     found = []
     for number, (query, hits) in enumerate(zip(answer.queries, answer.hits, strict=True)):
         missing = [hit.id for hit in hits.helpful[:rows] if hit.id not in of_id]

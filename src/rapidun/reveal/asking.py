@@ -18,6 +18,7 @@ from rapidun.data import Template
 from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
 from rapidun.evaluation.loaded import Loaded, evaluation_mode
+from rapidun.evaluation.padding import prompt_batches
 from rapidun.reveal.arms import Arm, SoftPrompts
 
 
@@ -91,11 +92,10 @@ class Asker:
     def answers(self, questions: Sequence[Question], seeds: Sequence[int]) -> list[str]:
         """A sampled answer to each question, without special tokens and surrounding white space."""
         found = [""] * len(questions)
-        longest_first = sorted(range(len(questions)), key=lambda index: (-len(questions[index]), index))
         stops = stops_of(self.loaded)
         with evaluation_mode(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
-            for start in range(0, len(questions), self.batch_size):
-                chosen = longest_first[start : start + self.batch_size]
+            lengths = [len(question) for question in questions]
+            for chosen in prompt_batches(self.loaded, lengths, self.batch_size, config):
                 tokens = self._sample(
                     [questions[index] for index in chosen], [seeds[index] for index in chosen], config
                 )

@@ -15,10 +15,12 @@ from typing import Any
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.files import write_jsonl
+from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
 from rapidun.influence.checkpoints import read_checkpoint
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
+from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.manifest import subject_facts, write_manifest
@@ -53,7 +55,8 @@ def value(
     else:
         saved, seen = student_of(teacher, tokenizer, marks)
         found = by_student(saved, teacher.pool, directory, config.student.part_rows, reporter, seen)
-    facts = subject_facts(subject) | {"tracked": teacher.tracked}
+    coverage = {"gradients": coverage_of(subject.loaded.model, teacher.tracked).record()}
+    facts = subject_facts(subject) | {"tracked": teacher.tracked, "coverage": coverage}
     write_manifest(directory, facts, seed=config.seed, device=str(subject.loaded.device), fingerprints=marks)
     return use_values(
         found, teacher.pool, uses, directory, tokenizer=tokenizer, seed=config.seed, reporter=reporter,
@@ -76,7 +79,8 @@ def _open(
     task = usable(task, subject, config.data, reporter, name="task")
     pool = survey(files.candidates, config.data, reporter, inspect=inspect, by=uses.by)
     _check_sizes(config, uses, pool)
-    find_targets(subject.loaded.model, targets_of(config, files))
+    tracked = [tensor.name for tensor in find_targets(subject.loaded.model, targets_of(config, files))]
+    note_coverage("gradients", coverage_of(subject.loaded.model, tracked), reporter)
     marks = _marks(config, files, subject, task, pool)
     done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
     reporter.plan([] if {"values", "teacher"} & set(done) else [valuing(config, files, subject, task, pool)])
