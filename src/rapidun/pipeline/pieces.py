@@ -114,11 +114,12 @@ def gradients(
     subject: Subject, examples: Sequence[Example], settings: InfluenceSettings, seed: int, title: str
 ) -> Piece:
     """Sketched gradients of rows."""
+    collector = make_collector(subject, settings)  # one: its first batch, which is not timed, is also checked
 
     def collect(chosen: list[Example]) -> None:
         pad = subject.loaded.pad_token_id
         sketch = RapidGrad(k=settings.sketch_size, seed=seed)
-        collect_vectors(make_collector(subject, settings), sketch, chosen, pad, max_tokens=settings.max_tokens)
+        collect_vectors(collector, sketch, chosen, pad, max_tokens=settings.max_tokens)
 
     return Piece(title, len(examples), "rows", partial(over_rows, examples, settings.max_tokens, collect))
 
