@@ -15,7 +15,8 @@ import torch
 from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 
 from rapidun.errors import ConfigError, InputError
-from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode, padding_id
+from rapidun.evaluation.loaded import Loaded, Progress, padding_id
+from rapidun.models.modes import evaluating
 
 
 def generate_answers(
@@ -59,7 +60,7 @@ def generate_answers(
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers = [""] * len(prompts)
     stops = stop_ids(loaded)
-    with evaluation_mode(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
+    with evaluating(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         for start in range(0, len(prompts), batch_size):
             chosen = longest_first[start : start + batch_size]
             generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)

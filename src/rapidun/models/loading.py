@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 
 from rapidun.errors import ModelError
+from rapidun.models.attention import choose_attention
 from rapidun.models.fingerprints import model_fingerprint
 from rapidun.models.placement import choose_device, choose_dtype
 from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory, is_local
 
 Quantize = Literal["4bit", "8bit"]
-SHORT_CONTEXT = 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def load_model(
         **options,
     )
     _check_vocabulary(model, tokenizer, name)
-    _choose_attention(model, place, precision)
+    choose_attention(model, place, precision)
     return LoadedModel(model.eval(), tokenizer, name, place, precision, model_fingerprint(model), notes)
 
 
@@ -112,17 +112,6 @@ def _load_weights(where: str, source: str, **options: Any) -> Any:
             "random numbers. Download or save the model again."
         )
     return model
-
-
-def _choose_attention(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Plain products for attention where PyTorch's fused kernel is slower: bfloat16 on a CPU, backward three times.
-
-    Only for short contexts, whose squares of attention weights are small.
-    """
-    short = getattr(model.config, "max_position_embeddings", None) or SHORT_CONTEXT + 1
-    if device.type == "cpu" and dtype == torch.bfloat16 and short <= SHORT_CONTEXT:
-        with quiet():
-            model.set_attn_implementation("eager")
 
 
 def _load_tokenizer(where: str, source: str, *, trust: bool) -> Any:

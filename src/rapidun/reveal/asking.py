@@ -17,7 +17,8 @@ from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
 from rapidun.data import Template
 from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stop_ids
-from rapidun.evaluation.loaded import Loaded, evaluation_mode
+from rapidun.evaluation.loaded import Loaded
+from rapidun.models import evaluating
 from rapidun.reveal.arms import Arm, SoftPrompts
 
 
@@ -93,7 +94,7 @@ class Asker:
         found = [""] * len(questions)
         longest_first = sorted(range(len(questions)), key=lambda index: (-len(questions[index]), index))
         stops = stop_ids(self.loaded)
-        with evaluation_mode(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
+        with evaluating(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
             for start in range(0, len(questions), self.batch_size):
                 chosen = longest_first[start : start + self.batch_size]
                 tokens = self._sample(
@@ -107,7 +108,7 @@ class Asker:
     def contexts(self, questions: Sequence[Question]) -> torch.Tensor:
         """(questions, width) float32: the last layer's hidden state at the end of each prompt."""
         found = torch.zeros(len(questions), 0)
-        with evaluation_mode(self.loaded.model):
+        with evaluating(self.loaded.model):
             for start in range(0, len(questions), self.batch_size):
                 chosen = questions[start : start + self.batch_size]
                 embeds, mask = self._embed(chosen)
