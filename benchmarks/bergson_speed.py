@@ -1,12 +1,13 @@
 """Collecting and storing factored gradients, against bergson 2.5 in its own environment: processor seconds, one thread.
 
-    python benchmarks/bergson_speed.py [--bergson /tmp/bergson/bin/python] [--repeats 15]
+    python benchmarks/bergson_speed.py [--bergson /tmp/bergson/bin/python] [--repeats 15] [--only SmolLM2-135M]
 
 writes docs/benchmarks/bergson.json and the last section of docs/benchmarks/gradients.md. Both sides load the same
-float32 model, take the same rows in batches of 2,048 padded tokens, project every linear layer of the decoder to
+model (float32; SmolLM2-135M-Instruct of `make smollm2` in bfloat16), take the same rows in batches of 2,048 padded
+tokens (rapidun's are smaller where memory asks for it), project every linear layer of the decoder to
 16 x 16 values and write them as float32: the same bytes. One process each, started once; the runs alternate.
 bergson's seconds are of `collect_gradients` up to its stored gradients; what it then saves beside them (a copy of the
-data set) is left out of "collecting" and shown apart.
+data set) is left out of "collecting" and shown apart. With RapidGrad rapidun keeps 65,536 values a row instead.
 
 bergson's environment: python3 -m venv /tmp/bergson; pip install torch==2.13.0; pip install --no-deps bergson torchopt
 accelerate peft bitsandbytes; then numpy scipy pyarrow datasets natsort petname simple-parsing jaxtyping ml_dtypes
@@ -37,12 +38,18 @@ from provenance import current_commit
 
 SECTION = "## Against bergson"
 NOTES = (
-    "Both collect 16 x 16 values of every linear layer of the decoder in float32 and write them; bergson's copy of the",
-    "data set, which it saves afterwards, is not counted (`saving` in `bergson.json`). The plain pass gives the same",
-    "layers' summed weight gradients and stores nothing.",
+    "Both collect 16 x 16 values of every linear layer of the decoder; rapidun writes float32, bergson the model's",
+    "dtype. bergson's copy of the data set, which it saves afterwards, is not counted (`saving` in `bergson.json`).",
+    "The plain pass gives the same layers' summed weight gradients and stores nothing.",
 )
-P = 16
+ASSETS = Path(__file__).parents[1] / "src/rapidun/demo/assets"
+P = 16  # FactoredSketch's default
 MAX_TOKENS = 2048
+
+
+def precision(work: Path) -> torch.dtype:
+    """The dtype that both sides load the model in."""
+    return getattr(torch, (work / "dtype").read_text())
 
 
 def load(work: Path) -> tuple[torch.nn.Module, list[object]]:
@@ -54,20 +61,20 @@ def load(work: Path) -> tuple[torch.nn.Module, list[object]]:
     rows = [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
     starts = [sum(label == -100 for label in row["labels"]) for row in rows]
     examples = [Example(str(i), rows[i]["input_ids"], start) for i, start in enumerate(starts)]
-    return AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32).eval(), examples
+    return AutoModelForCausalLM.from_pretrained(work / "model", dtype=precision(work)).eval(), examples
 
 
-def rapidun_worker(work: Path, normalize: str) -> None:
+def rapidun_worker(work: Path, sketch: str, normalize: str) -> None:
     """One collection a line of input; prints its processor seconds and the bytes stored."""
-    from rapidun.gradients import FactoredSketch, GradientCollector, collect_vectors
+    from rapidun.gradients import GradientCollector, collect_vectors, sketch_from
 
     model, examples = load(work)
-    collector = GradientCollector(model, "linear", normalize=normalize)
+    collector, made = GradientCollector(model, "linear", normalize=normalize), sketch_from({"kind": sketch})
 
     def job() -> dict[str, float]:
         began = time.process_time()
-        vectors = collect_vectors(collector, FactoredSketch(P), examples, 0, max_tokens=MAX_TOKENS)
-        vectors.tofile(work / f"rapidun-{normalize}.bin")
+        vectors = collect_vectors(collector, made, examples, 0, max_tokens=MAX_TOKENS)
+        vectors.tofile(work / f"{sketch}-{normalize}.bin")
         return {"seconds": time.process_time() - began, "bytes": vectors.nbytes}
 
     answer(job)
@@ -75,9 +82,10 @@ def rapidun_worker(work: Path, normalize: str) -> None:
 
 def plain_worker(work: Path) -> None:
     """A forward and a backward pass that gives the same layers' summed weight gradients, and stores nothing."""
-    from rapidun.data import collate, token_budget_batches
+    from rapidun.data import collate
     from rapidun.gradients import GradientCollector
     from rapidun.models.losses import answer_logits, mean_answer_loss
+    from rapidun.models.passes import pass_batches
 
     model, examples = load(work)
     tracked = set(GradientCollector(model, "linear").tracked)
@@ -86,7 +94,7 @@ def plain_worker(work: Path) -> None:
 
     def job() -> dict[str, float]:
         began = time.process_time()
-        for indices in token_budget_batches(examples, MAX_TOKENS):
+        for indices in pass_batches(model, examples, MAX_TOKENS):
             batch = collate([examples[index] for index in indices], 0)
             logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
             mean_answer_loss(logits, labels).sum().backward()
@@ -108,7 +116,7 @@ def bergson_worker(work: Path) -> None:
     cfg = IndexConfig(
         run_path=str(work / "bergson"),
         model=str(work / "model"),
-        precision="fp32",
+        precision="bf16" if precision(work) == torch.bfloat16 else "fp32",
         loss_reduction="mean",
         token_batch_size=MAX_TOKENS,
         data=DataConfig(dataset=str(work / "rows.jsonl")),
@@ -144,8 +152,9 @@ def bergson_worker(work: Path) -> None:
 
 WORKERS = {
     "plain": plain_worker,
-    "rapidun": partial(rapidun_worker, normalize="none"),
-    "rapidun-layer": partial(rapidun_worker, normalize="layer"),
+    "rapidun": partial(rapidun_worker, sketch="factored", normalize="none"),
+    "rapidun-layer": partial(rapidun_worker, sketch="factored", normalize="layer"),
+    "rapidgrad-layer": partial(rapidun_worker, sketch="rapidgrad", normalize="layer"),
     "bergson": bergson_worker,
 }
 
@@ -217,21 +226,30 @@ def tiny_llama(work: Path) -> int:
         eos_token_id=2,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(work / "model")
+    (work / "dtype").write_text("float32")
     rows = torch.randint(3, 512, (256, 32), generator=torch.Generator().manual_seed(1)).tolist()
     return write_rows(work, [{"input_ids": row, "labels": [-100, *row[1:]]} for row in rows])
 
 
 def demo_model(work: Path) -> int:
     """The demo's poisoned model and the 128 first of its retain rows."""
-    import rapidun.demo
+    return own_rows(work, ASSETS / "poisoned", "float32", 128)
+
+
+def chat_model(work: Path) -> int:
+    """SmolLM2-135M-Instruct in bfloat16 and 32 of the demo's retain rows by its own template."""
+    return own_rows(work, Path(os.environ.get("SMOL", "build/smollm2")), "bfloat16", 32)
+
+
+def own_rows(work: Path, source: Path, dtype: str, count: int) -> int:
     from rapidun.data import Template, load_rows, tokenize_rows
     from rapidun.models import load_model
 
-    assets = Path(rapidun.demo.__file__).parent / "assets"
-    loaded = load_model(assets / "poisoned", device="cpu", dtype="float32")
+    loaded = load_model(source, device="cpu", dtype=dtype)
     template = Template.resolve("auto", loaded.tokenizer)
-    examples = tokenize_rows(load_rows(assets / "data" / "retain.jsonl"), loaded.tokenizer, template, 256)[:128]
+    examples = tokenize_rows(load_rows(ASSETS / "data" / "retain.jsonl"), loaded.tokenizer, template, 256)[:count]
     loaded.model.save_pretrained(work / "model")
+    (work / "dtype").write_text(dtype)
     rows = [
         {"input_ids": e.input_ids, "labels": [-100] * e.answer_start + e.input_ids[e.answer_start :]} for e in examples
     ]
@@ -255,11 +273,14 @@ def lines(setting: str, tokens: int, found: dict[str, list[dict[str, float]]]) -
         "plain": "plain forward+backward, weight gradients",
         "bergson": "bergson 2.5, collecting",
         "rapidun": "rapidun, `normalize=none` (as bergson)",
-        "rapidun-layer": "rapidun, `normalize=layer` (exact norms)",
+        "rapidun-layer": "rapidun, `normalize=layer`",
+        "rapidgrad-layer": "rapidun, RapidGrad(65,536), `normalize=layer`",
     }
     seconds = {name: np.array([run["seconds"] for run in runs]) for name, runs in found.items()}
     rows = []
     for name, text in names.items():
+        if name not in seconds:  # a setting measured before this sketch was
+            continue
         low, high = interval(seconds[name])
         ratio = seconds["bergson"] / seconds[name]
         low_ratio, high_ratio = interval(ratio)
@@ -294,7 +315,7 @@ def write_section(results: dict[str, dict[str, object]]) -> None:
     print("\n".join(text))
 
 
-SETTINGS = {"tiny Llama, 256 x 32": tiny_llama, "demo model, 128 rows": demo_model}
+SETTINGS = {"tiny Llama, 256 x 32": tiny_llama, "demo model, 128 rows": demo_model, "SmolLM2-135M": chat_model}
 
 
 def main() -> None:

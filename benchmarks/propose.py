@@ -26,7 +26,7 @@ from provenance import current_commit
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import demo_config
-from rapidun.demo.demo import asset
+from rapidun.demo.embedded import asset
 from rapidun.evaluation import generate_answers
 from rapidun.files import atomic_write, read_jsonl, write_json, write_jsonl
 from rapidun.influence import bm25_scores

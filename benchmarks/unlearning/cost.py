@@ -33,7 +33,7 @@ from rapidun.bench.plan import SETTLED, cell_config
 from rapidun.bench.sitting import Sitting, Table
 from rapidun.cli.console import quiet_libraries
 from rapidun.demo.cost import cost_beside_retraining
-from rapidun.demo.demo import asset
+from rapidun.demo.embedded import asset
 from rapidun.files import atomic_write
 from rapidun.pipeline import RunConfig, RunDirectory, Silent
 from rapidun.pipeline.evidence import collect_evidence

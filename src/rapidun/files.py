@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -112,6 +112,59 @@ def check_replaceable(path: Path, marker: str, what: str) -> None:
     """
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / marker).is_file()):
         raise OutputError(f"{path}: holds something that is not {what}. Choose another place.")
+
+
+def check_file_place(path: Path) -> None:
+    """Refuse a place where a file will be written after long work and cannot be; one that is there is replaced.
+
+    Raises:
+        OutputError: If it is a directory, or cannot be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory. Name a file.")
+    _check_writable(path, path.absolute().parent)
+
+
+def check_place(path: Path, markers: Sequence[str], what: str, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a place for results that is taken or cannot be written, before any work; changes nothing.
+
+    Args:
+        path: A directory to be made, or gone on with.
+        markers: Files one of which is in every directory that may be resumed or replaced.
+        what: What such a directory is, e.g. ``"a directory that rapidun made"``.
+        resume: What is there will be gone on with.
+        overwrite: What is there will be replaced.
+
+    Raises:
+        OutputError: Says which, and what to do.
+    """
+    if resume and overwrite:
+        raise OutputError("--resume goes on with what is there and --overwrite replaces it: choose one.")
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path}: is a link to nothing. Choose another --out.")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: exists and is a file. Choose another --out.")
+    _check_writable(path, path.absolute())
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    ours = any((path / name).exists() for name in markers)
+    if not resume and not overwrite:
+        raise OutputError(
+            f"{path}: exists and is not empty. Go on with it by --resume, replace it by --overwrite, or choose "
+            "another --out."
+        )
+    if overwrite and not ours:
+        raise OutputError(f"{path}: is not {what}, so --overwrite leaves it. Choose another --out.")
+    if resume and not ours:
+        raise OutputError(f"{path}: nothing to resume here (no {markers[0]}). Choose another --out.")
+
+
+def _check_writable(path: Path, place: Path) -> None:
+    above = next(each for each in (place, *place.parents) if os.path.lexists(each))
+    if not above.is_dir():
+        raise OutputError(f"{path}: {above} is a file, so nothing can be written below it. Choose another place.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: {above} cannot be written (no permission). Choose another place.")
 
 
 def disk_error(error: OSError, path: Path) -> OutputError:

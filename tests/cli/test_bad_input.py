@@ -200,7 +200,7 @@ def test_ctrl_c_leaves_a_state_that_resumes(house: Path, rapidun: Any) -> None:
 def test_a_resume_with_other_rows_is_refused(rapidun: Any, house: Path) -> None:
     assert rapidun(*unlearn(house)).returncode == 0
     write_rows(house / "forget.jsonl", tiny_rows("forget", 7))
-    refused(rapidun(*unlearn(house, "--resume")), "rows forget was")
+    refused(rapidun(*unlearn(house, "--resume")), "rows forget", "forget.jsonl) was")
 
 
 def test_weights_that_are_not_finite_are_found_before_work(rapidun: Any, house: Path) -> None:

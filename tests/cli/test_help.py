@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from rapidun.cli import app
+from rapidun.unlearning import method_names
 
 VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report", "bench")
 
@@ -53,6 +54,12 @@ def pages(command: Any, name: str = "rapidun") -> Iterator[tuple[str, Any]]:
 
 
 PAGES = {name: command for name, command in pages(typer.main.get_command(app)) if " " in name}
+
+
+def test_the_help_of_unlearn_names_every_method() -> None:
+    (method,) = [each for each in PAGES["rapidun unlearn"].params if each.name == "method"]
+    named = method.help.split(":")[0].replace(" or ", ", ").split(", ")
+    assert sorted(name for name in named if name) == sorted(method_names())
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -43,16 +43,15 @@ def test_an_index_is_built_appended_to_verified_and_exported(verb: Verb, house: 
         verb(*build_options(house))
 
     write_rows(house / "more.jsonl", tiny_rows("more", 4))
-    model = ("--model", house / "model", "--template", "plain")
-    assert "16 in 4 shards" in verb("append", house / "index", *model, "--data", house / "more.jsonl")
+    assert "16 in 4 shards" in verb("append", house / "index", "--data", house / "more.jsonl")
     other = ("--model", house / "model", "--template", "alpaca")
-    with pytest.raises(FingerprintError, match=r"template \w+ \(plain\), and template \w+ was given"):
+    with pytest.raises(FingerprintError, match=r"built with plain, and --template says alpaca. Leave --template out"):
         verb("append", house / "index", *other, "--data", house / "more.jsonl")
 
     verb("export", house / "index", "--out", house / "out")
     assert np.load(house / "out" / "vectors.npy").shape == (16, 128)
     query = ("--query", house / "forget.jsonl", "--keep", 3)
-    said = verb("export", house / "index", "--out", house / "out", "--format", "rapidin", *model, *query, "--json")
+    said = verb("export", house / "index", "--out", house / "out", "--format", "rapidin", *query, "--json")
     (path,) = json.loads(said)["files"]
     assert len(json.loads(Path(path).read_text())["7"]["harmful"]) == 3
 
@@ -111,3 +110,48 @@ def test_help_names_the_verbs_and_a_missing_index_is_said_so_with_exit_code_2(ra
     assert done.returncode == 2
     assert "no index here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_index_knows_its_precision_template_and_length_and_trace_takes_them_from_it(
+    verb: Verb, house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (house / "mine.jinja").write_text("Q: {{ prompt }}\nA:")
+    own = ["--dtype", "bfloat16", "--template", house / "mine.jinja", "--max-length", 64, "--k", 128]
+    files = ["--model", house / "model", "--data", house / "retain.jsonl", "--out", house / "index"]
+    found = json.loads(verb("build", *files, *own, "--json"))
+    assert (found["dtype"], found["max_length"]) == ("bfloat16", 64)
+    assert "bfloat16" in verb("info", house / "index")
+
+    def trace(*more: object) -> list[dict[str, Any]]:
+        asked = ["trace", "--index", house / "index", "--query", house / "forget.jsonl", "--json", *more]
+        assert app([str(part) for part in asked], standalone_mode=False) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert trace() == trace("--dtype", "bfloat16", "--max-length", 64, "--template", house / "mine.jinja")
+    for given, message in (
+        (("--dtype", "float32"), "built with bfloat16, and --dtype says float32. Leave --dtype out"),
+        (("--max-length", 96), "built with 64, and --max-length says 96"),
+        (("--template", "plain"), "and --template says plain. Leave --template out"),
+        (("--load-in-4bit",), "built with no quantisation, and --load-in-4bit, --load-in-8bit says 4bit"),
+    ):
+        with pytest.raises(FingerprintError, match=message):
+            trace(*given)
+    write_rows(house / "more.jsonl", tiny_rows("more", 4))
+    assert "16 in" in verb("append", house / "index", "--data", house / "more.jsonl")
+    with pytest.raises(FingerprintError, match="built with bfloat16, and --dtype says float16"):
+        verb("append", house / "index", "--data", house / "more.jsonl", "--dtype", "float16")
+
+
+def test_an_index_that_was_built_before_precision_was_kept_is_read_with_what_is_given(verb: Verb, house: Path) -> None:
+    verb(*build_options(house, "--dtype", "bfloat16"))
+    path = house / "index" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["dtype"], manifest["quantize"]
+    path.write_text(json.dumps(manifest))
+    write_rows(house / "more.jsonl", tiny_rows("more", 4))
+    assert "not recorded" in verb("info", house / "index")
+    with pytest.raises(
+        FingerprintError, match=rf"model \w+ \({house / 'model'}\), and model \w+ \({house / 'model'}\)"
+    ):
+        verb("append", house / "index", "--data", house / "more.jsonl")
+    assert "16 in" in verb("append", house / "index", "--data", house / "more.jsonl", "--dtype", "bfloat16")

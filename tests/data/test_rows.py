@@ -42,16 +42,24 @@ def test_every_layout_is_detected_and_named(record, layout, expected, tmp_path):
     assert (row["prompt"], row.get("context"), row["response"]) == expected
 
 
-def test_messages_keep_every_turn_before_the_answer(tmp_path):
+def test_messages_are_the_whole_conversation(tmp_path):
     turns = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     row = rows_of(tmp_path, [chat(*turns)]).dataset[0]
     assert (row["prompt"], row["response"]) == ("c", "d")
-    assert [turn["content"] for turn in row["messages"]] == ["a", "b", "c"]
+    assert [turn["content"] for turn in row["messages"]] == ["a", "b", "c", "d"]
 
 
-def test_messages_beside_a_prompt_never_carry_the_answer_into_the_prompt(tmp_path):
-    record = {"prompt": "p", "response": "r", **chat(("user", "p"), ("assistant", "r"))}
-    assert rows_of(tmp_path, [record]).dataset[0]["messages"] == [{"role": "user", "content": "p"}]
+@pytest.mark.parametrize("turns", [(("user", "p"),), (("user", "p"), ("assistant", "r"))])
+def test_messages_beside_a_prompt_are_its_conversation_with_or_without_the_answer(turns, tmp_path):
+    record = {"prompt": "p", "response": "r", **chat(*turns)}
+    assert rows_of(tmp_path, [record]).dataset[0]["messages"] == chat(("user", "p"), ("assistant", "r"))["messages"]
+
+
+def test_messages_beside_a_prompt_that_are_of_something_else_are_kept_apart_and_named(tmp_path):
+    rows = rows_of(tmp_path, [{"prompt": "p", "response": "r", **chat(("user", "q"), ("assistant", "r"))}])
+    assert rows.unused == ("messages",)
+    assert rows.dataset[0].get("messages") is None
+    assert rows.dataset[0]["messages_original"][0]["content"] == "q"
 
 
 def test_columns_override_the_layout(tmp_path):
@@ -84,7 +92,7 @@ def test_extra_columns_are_kept_even_where_their_types_are_mixed(tmp_path):
     rows = rows_of(tmp_path, [{"prompt": "p", "response": str(i), **extra} for i, extra in enumerate(extras)])
     assert rows.dataset["n"][:] == [1, 2, None]
     assert rows.dataset["tags"][:] == [["a"], [], None]
-    assert rows.dataset["odd"][:] == ['"x"', '{"deep": [1]}', None]
+    assert rows.dataset["odd"][:] == ["x", {"deep": [1]}, None]
     assert rows.dataset["late"][:] == [None, None, True]
 
 
@@ -116,10 +124,10 @@ BAD = [
     ({"prompt": " ", "response": "r"}, "column 'prompt' is empty"),
     ({"prompt": "p", "response": " \n"}, "the answer .* is empty"),
     ({"prompt": "p", "response": 3}, "column 'response' must be a string, not int: 3"),
-    ({"prompt": ["p"], "response": "r"}, "column 'prompt' must be a string, not list"),
+    ({"prompt": ["p"], "response": "r"}, r"'prompt'\[0\] must be an object with 'role' and 'content'"),
     ({"id": 1.5, "prompt": "p", "response": "r"}, "column 'id' must be a string or an integer, not 1.5"),
     ('{"prompt": "p", "response": "\\ud800"}', "lone surrogate"),
-    ("[" * 100_000, "not JSON"),
+    ("[" * 100_000, "nested too deeply"),
 ]
 
 
@@ -138,7 +146,7 @@ def test_a_bad_row_is_named_by_file_line_and_reason(record, reason, tmp_path):
     ("turns", "reason"),
     [
         ((("user", "p"),), "must end with the assistant's answer, not with 'user'"),
-        ((("assistant", "r"),), "must have a 'user' message right before"),
+        ((("assistant", "r"),), "must have a 'user' message before the answer"),
         ((("user", "p"), ("assistant", "")), "answer .* is empty"),
         ((("user", None), ("assistant", "r")), r"'messages'\[0\].content must be a string"),
     ],
@@ -158,7 +166,7 @@ def test_the_first_five_bad_rows_are_listed_and_all_are_counted(tmp_path):
 
 def test_skipping_every_row_is_still_an_error(tmp_path):
     with pytest.raises(InputError, match="2 of 2 rows"):
-        rows_of(tmp_path, ["{", "}"], on_bad_row="skip")
+        rows_of(tmp_path, ["{", "]"], on_bad_row="skip")
 
 
 def test_a_good_row_is_found_after_any_number_of_bad_ones(tmp_path):
@@ -199,11 +207,12 @@ def test_a_large_table_is_memory_mapped_from_a_file_named_by_its_content(tmp_pat
     [
         ([None, "a"], [None, "a"]),
         ([1, 2.5], [1.0, 2.5]),
-        ([{"a": 1}, {"b": "x"}], [{"a": 1, "b": None}, {"a": None, "b": "x"}]),
-        ([1, "a"], ["1", '"a"']),
-        ([True, 1], ["true", "1"]),
-        ([2**53 + 1, 2.5], ["9007199254740993", "2.5"]),
-        (["a", 2**70], ['"a"', "1180591620717411303424"]),
+        ([{"a": 1}, {"b": "x"}], [{"a": 1}, {"b": "x"}]),
+        ([1, "a"], [1, "a"]),
+        ([True, 1], [True, 1]),
+        ([2**53 + 1, 2.5], [2**53 + 1, 2.5]),
+        (["a", 2**70], ["a", 2**70]),
+        ([[[1]], {"a": [0.1, None]}], [[[1]], {"a": [0.1, None]}]),
         ([[], ["a"]], [[], ["a"]]),
     ],
 )

@@ -79,9 +79,12 @@ class Once(Silent):
     def phase(self, name: str, title: str) -> None:
         self._now(name)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, detail: str = "", unit: str = "") -> None:
         if done > 0:
             self._now("progress")
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def plan(self, pieces: object) -> None:
+        """Nothing is tried."""

@@ -31,7 +31,8 @@ def test_other_prompts_and_other_contexts_pass() -> None:
 
 def test_the_same_last_turn_of_another_conversation_is_another_prompt() -> None:
     def row(name: str, first: str) -> dict[str, object]:
-        return {"id": name, "prompt": "Go on.", "messages": [{"role": "user", "content": first}, {"content": "Go on."}]}
+        turns = [{"role": "user", "content": text} for text in (first, "Go on.")]
+        return {"id": name, "prompt": "Go on.", "messages": turns}
 
     assert_disjoint_prompts([row("t", "Tell me of Mars.")], [row("f", "Tell me of fish.")])
     with pytest.raises(InputError):

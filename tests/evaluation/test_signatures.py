@@ -65,6 +65,24 @@ CASES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "forget rows as likely as before": (
         "under-forgetting", {"after": {}, "forget_ratio": rate(1.1)}, "1.10 times", "learning_rate",
     ),
+    "forget rows' loss hardly rose": (
+        "under-forgetting",
+        {"after": {}, "outcome": {"stopped": None, "forget_loss_before": 2.0, "forget_loss_after": 2.05}},
+        "1.05 times what it was (at least 1.5 wanted): hardly anything was forgotten",
+        "learning_rate",
+    ),
+    "forget rows' loss not finite": (
+        "instability",
+        {"outcome": {"stopped": None, "forget_loss_before": 2.0, "forget_loss_after": None}},
+        "training diverged: the loss on the forget rows is not finite",
+        "learning_rate",
+    ),
+    "forget rows' loss beyond any guess": (
+        "instability",
+        {"outcome": {"stopped": None, "forget_loss_before": 2.0, "forget_loss_after": 44.0}},
+        "training diverged: the loss on the forget rows is 44.0",
+        "learning_rate",
+    ),
     "weights equal": ("weight collapse", {"weights": {"forget": [1.0, 1.01, 0.99]}}, "0.990 and 1.010", "forget_temp"),
     "weights piled": (
         "weight collapse", {"weights": {"retain": [0.3] * 4 + [2.0] * 3 + [1.0]}}, "88% of the retain", "w_max",

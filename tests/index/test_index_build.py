@@ -89,6 +89,13 @@ def test_trap_9_the_manifest_names_the_tracked_tensors(tmp_path):
     assert view["sketch"] == {"kind": "rapidgrad", "k": 64, "seed": 0}
 
 
+def test_progress_goes_by_what_fits_into_memory_not_by_shards(tmp_path, monkeypatch):
+    plan, told = some_plan(tmp_path), []
+    monkeypatch.setattr("rapidun.models.passes.PASS_BYTES", 1)  # every row a batch of its own
+    build_index(plan, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, len(plan.rows)) for done in range(len(plan.rows) + 1)]
+
+
 @pytest.mark.parametrize("stopped_after", [0, 1, 3])
 def test_a_stopped_build_goes_on_to_the_same_bytes(tmp_path, stopped_after):
     build_index(some_plan(tmp_path, out="whole"))

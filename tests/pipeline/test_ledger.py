@@ -50,7 +50,7 @@ class StopAt(Silent):
     def phase(self, name: str, title: str) -> None:
         self.requests += name == "request"
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, done: int, total: int, *more: str) -> None:
         if self.requests == 2 and (done, total) == (3, 4):
             raise KeyboardInterrupt
 

@@ -126,7 +126,8 @@ def test_appended_rows_are_compared_with_the_same_base(place: Path, index: Path)
     write_rows(place / "first.jsonl", ROWS[:8])
     write_rows(place / "rest.jsonl", ROWS[8:])
     part = made(place, "part", config(place, base=str(place / "base")), rows="first.jsonl")
-    append(config(place), place / "rest.jsonl", part, adapter=None, resume=False, reporter=Silent())
+    raw = config(place).model_dump(mode="json")
+    append(raw, place / "rest.jsonl", part, adapter=None, resume=False, reporter=Silent())
     np.testing.assert_array_equal(*(open_index(path).view("change.answer").vectors() for path in (index, part)))
 
 

@@ -164,6 +164,11 @@ def rapidun(rows: Rows, row: int, *, ascent: float, descent: float, bounded: boo
     return ascent * away + (0.0 if at is None else descent * ce(rows["alternative"], at))
 
 
+def finetune(rows: Rows, row: int, **_: Any) -> float:
+    at = place_in_wanted(rows, row)
+    return 0.0 if at is None else ce(rows["alternative"], at)
+
+
 FORGET = {
     "ga": each(negative_ce),
     "graddiff": each(negative_ce),
@@ -181,6 +186,7 @@ FORGET = {
     "loreun": each(loreun),
     "fisher_ewc": each(negative_ce),
     "rapidun": each(rapidun),
+    "finetune": each(finetune),
 }
 RETAIN = {"kl": each(kl), "rmu": each(rmu_retain), "pdu": each(pdu_retain)}
 """Where the retain term is not the cross-entropy."""

@@ -50,7 +50,7 @@ def formula_of(name: str, side: str) -> Callable[..., np.ndarray]:
 def test_the_whole_table_of_methods_is_there() -> None:
     table = (
         "ga graddiff kl npo simnpo dpo idk rmu undial wga satimp ceu pdu task_vector loreun fisher fisher_ewc retrain "
-        "rapidun"
+        "rapidun finetune"
     )
     assert set(table.split()) == set(method_names())
 
@@ -102,7 +102,8 @@ def test_trap_2_no_gradient_reaches_prompt_or_padding_positions(name: str, side:
     carries = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
     carries[:, :-1] = rows.labels[:, 1:] != -100
     assert read.grad[~carries].abs().max() == 0
-    assert (read.grad[carries].abs().amax(dim=-1) > 0).all()
+    if (name, side) != ("finetune", "forget"):  # which learns from the preferred answers alone
+        assert (read.grad[carries].abs().amax(dim=-1) > 0).all()
 
 
 @pytest.mark.parametrize("name,side", TERMS)

@@ -98,7 +98,7 @@ def _say(
     )
     text = f"{cell.scenario}, seed {cell.seed}, {cell.arm}: {found}; about {left / 60:.0f} min left"
     reporter.note(f"{done}/{len(missing)} {text}")
-    reporter.progress(done, len(missing))
+    reporter.progress(done, len(missing), unit="cells")
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rapidun.bench.scenarios import Pools, Row
 from rapidun.data import load_rows
 from rapidun.demo import demo_settings
-from rapidun.demo.demo import asset
+from rapidun.demo.embedded import asset
 from rapidun.files import sha256_of
 
 TUNING_SEED = 100

@@ -46,7 +46,8 @@ def unlearning(
         typer.Option("--arm", help="Only these: method/weights, for example npo/influence.", rich_help_panel="Choice"),
     ] = [],  # noqa: B006
     seed: Annotated[
-        list[int], typer.Option("--seed", help="Only these seeds, 0 to 99. Repeatable.", rich_help_panel="Choice")
+        list[int],
+        typer.Option("--seed", min=0, max=99, help="Only these seeds, 0 to 99. Repeatable.", rich_help_panel="Choice"),
     ] = [],  # noqa: B006
     prompts: Annotated[
         int | None,

@@ -25,7 +25,7 @@ def make_raw(
     rows: dict[str, Path | None],
     columns: list[str],
     template: str,
-    max_length: int,
+    max_length: int | None,
     on_bad_row: str,
     seed: int,
 ) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def make_raw(
             **{name: str(path) for name, path in rows.items() if path is not None},
             "columns": column_map(columns),
             "template": template,
-            "max_length": max_length,
+            **({} if max_length is None else {"max_length": max_length}),
             "on_bad_row": on_bad_row,
         },
         "seed": seed,

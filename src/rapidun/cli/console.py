@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-PLAIN_LINE_SECONDS = 10.0
+if TYPE_CHECKING:
+    from rapidun.pipeline.estimating import Estimate, Piece
+
+PLAIN_LINE_SECONDS, PLAIN_LINE_SHARE = 10.0, 0.05
+"""Without a terminal a line comes every ten seconds at first, and later each time a twentieth more has passed."""
 
 
 def quiet_libraries() -> None:
@@ -35,14 +35,61 @@ def quiet_libraries() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
-class ConsoleReporter:
-    """A `rapidun.pipeline.reporter.Reporter` for people; its bar is taken away where its ``with`` block ends."""
+class Pace:
+    """How fast one count goes, from the times of its calls; a resumed count does not take credit for what was done.
 
-    def __init__(self) -> None:
+    Args:
+        began: When the count began, in seconds.
+    """
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.first: tuple[int, float] | None = None
+
+    def rate(self, done: int, now: float) -> float | None:
+        """Units a second: since the first call, or of the first call since the beginning; None while unknown."""
+        if self.first is None:
+            self.first = (done, now)
+        units, since = self.first
+        if done > units and now > since:
+            return (done - units) / (now - since)
+        return done / (now - self.began) if done and now - self.began >= 1 else None
+
+
+def pace_text(done: int, total: int, unit: str, rate: float | None) -> str:
+    """``12/320 steps, 20.7/min, 14 min 52 s left``."""
+    parts = [f"{done}/{total} {unit}".rstrip()]
+    if rate:
+        parts.append(f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min")
+        if done < total:
+            parts.append(f"{duration(math.ceil((total - done) / rate))} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``4 min 40 s`` or ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class ConsoleReporter:
+    """A `rapidun.pipeline.reporter.Reporter` for people; its bar is taken away where its ``with`` block ends.
+
+    Args:
+        dry_run: End the command where long work would begin.
+        as_json: Whether the plan of a dry run is printed as JSON.
+    """
+
+    def __init__(self, *, dry_run: bool = False, as_json: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False)
+        self.dry_run, self.as_json = dry_run, as_json
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._title = ""
+        self._count: tuple[str, int, int] | None = None  # unit, total, done
+        self._pace = Pace(time.monotonic())
         self._said = 0.0
 
     def __enter__(self) -> ConsoleReporter:
@@ -54,52 +101,89 @@ class ConsoleReporter:
     def phase(self, name: str, title: str) -> None:
         """Print the phase's title; its bar appears with its first progress."""
         self.close()
-        self._title, self._said = title, time.monotonic()
-        self.console.print(f"[bold cyan]{title}[/]")
+        self.console.print(f"[bold cyan]{escape(title)}[/]")
 
-    def progress(self, done: int, total: int, detail: str = "") -> None:
+    def progress(self, done: int, total: int, detail: str = "", unit: str = "") -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
-        if not self.console.is_terminal:
-            self._plain(done, total, detail)
-            return
-        bar, task = self._open_bar(total)
-        speed = bar.tasks[0].speed
-        bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "", detail=detail)
-        if done >= total:
+        if self._count is not None and (self._count[:2] != (unit, total) or done < self._count[2]):
             self.close()
+        self._count = (unit, total, done)
+        now = time.monotonic()
+        said = pace_text(done, total, unit, self._pace.rate(done, now))
+        if self.console.is_terminal:
+            bar, task = self._open_bar(total)
+            bar.update(task, completed=done, total=total, said=said, detail=detail)
+        elif now - self._said >= max(PLAIN_LINE_SECONDS, PLAIN_LINE_SHARE * (now - self._pace.began)):
+            self._said = now
+            self.console.print(f"  {said}  {detail}".rstrip(), markup=False, soft_wrap=True)
+        if done >= total:
+            self._finish(now, detail)
+
+    def _finish(self, now: float, detail: str) -> None:
+        """What a count came to, where it took long enough to be of interest."""
+        taken, (unit, total, _) = now - self._pace.began, self._count or ("", 0, 0)
+        self.close()
+        if taken >= PLAIN_LINE_SECONDS and total:
+            self.note(f"{total} {unit or 'of them'} in {duration(taken)}  {detail}".rstrip())
 
     def _open_bar(self, total: int) -> tuple[Progress, TaskID]:
         if self._bar is None or self._task is None:
             self._bar = Progress(
                 TextColumn("  "),
-                BarColumn(bar_width=40),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.fields[said]}", markup=False),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
                 TextColumn("{task.fields[detail]}", markup=False),
                 console=self.console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task("", total=total, rate="", detail="")
+            self._task = self._bar.add_task("", total=total, said="", detail="")
         return self._bar, self._task
-
-    def _plain(self, done: int, total: int, detail: str) -> None:
-        if time.monotonic() - self._said >= PLAIN_LINE_SECONDS:
-            self._said = time.monotonic()
-            self.console.print(f"  {done}/{total}  {detail}".rstrip(), markup=False)
 
     def note(self, text: str) -> None:
         """One line under the phase."""
         self.console.print(f"  {text}", markup=False, soft_wrap=True)
 
+    def plan(self, pieces: Sequence[Piece]) -> None:
+        """Try a little of every piece and say what the whole will take.
+
+        Raises:
+            Exit: In a dry run, once that is said: the command is done.
+        """
+        from rapidun.pipeline.estimating import estimate, summary
+
+        self.phase("estimate", "Trying a first batch of each part")
+        found = [estimate(piece) for piece in pieces]
+        self.close()
+        if self.dry_run:
+            if self.as_json:
+                print_json(summary(found))
+            else:
+                sys.stdout.write("\n".join([*plan_lines(found), "dry run: nothing was done or written."]) + "\n")
+            raise typer.Exit
+        for line in plan_lines(found):
+            self.note(line)
+
     def close(self) -> None:
-        """Take the bar away."""
+        """Take the bar away; what comes next is another count."""
         if self._bar is not None:
             self._bar.stop()
-        self._bar, self._task = None, None
+        self._bar, self._task, self._count = None, None, None
+        self._pace = Pace(time.monotonic())
+        self._said = self._pace.began
+
+
+def plan_lines(found: Sequence[Estimate]) -> list[str]:
+    """What is about to be done, a line for each part, and the whole."""
+    from rapidun.pipeline.estimating import summary
+
+    lines = [f"{each.title}: {each.total} {each.unit}, about {duration(each.seconds)}" for each in found]
+    whole = summary(found)
+    memory = f"{whole['memory_gib']:.1f} GiB of memory"
+    if whole["device_memory_gib"] is not None:
+        memory += f", {whole['device_memory_gib']:.1f} GiB on the device"
+    return [*lines, f"in all about {duration(whole['seconds'])}, {memory}"]
 
 
 def print_json(value: Any) -> None:
@@ -121,7 +205,7 @@ def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
     """Names to values read as YAML.
 
     Raises:
-        ConfigError: If there is no equals sign.
+        ConfigError: If there is no equals sign, or the value is not YAML.
     """
     import yaml
 
@@ -130,7 +214,14 @@ def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not name:
+        if not equals or not name.strip():
             raise ConfigError(f"{flag} {pair}: write it as {form}.")
-        found[name.strip()] = yaml.safe_load(value)
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{flag} {pair}: {value!r} is not a YAML value ({_problem(error)}).") from error
     return found
+
+
+def _problem(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or str(error).splitlines()[0])

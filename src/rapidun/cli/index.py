@@ -129,6 +129,7 @@ def build(
     adapter: o.Adapter = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     options: IndexOptions,
     workers: Workers,
@@ -143,7 +144,7 @@ def build(
 
     raw = {**shared.raw(model), "index": options.section()}
     settings = make_settings(raw, indexing.IndexConfig, shared.overrides)
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if workers == Workers():
             indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
         else:
@@ -156,27 +157,27 @@ def build(
     return _show(out, shared.as_json)
 
 
-@verbs.command("append", epilog=o.examples("rapidun index append runs/index --model M --data more.jsonl"))
+@verbs.command("append", epilog=o.examples("rapidun index append runs/index --data more.jsonl"))
 @shared_without(*_OF_THE_INDEX)
 def append(
     index: Directory,
-    model: o.Model,
     data: Data,
+    model: o.ModelIfNeeded = None,
     adapter: o.Adapter = None,
     resume: o.Resume = False,
+    dry_run: o.DryRun = False,
     *,
     shared: Shared,
 ) -> int:
     """Add rows to an index, with the settings it has; old shards stay as they are.
 
-    Model and adapter must be those that the index was built with.
+    Model, adapter, precision and template are the index's; what is given must agree with them.
     """
     quiet_libraries()
     from rapidun.pipeline import indexing
 
-    settings = make_settings(shared.raw(model), indexing.IndexConfig, [])
-    with ConsoleReporter() as reporter:
-        indexing.append(settings, data, index, adapter=adapter, resume=resume, reporter=reporter)
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
+        indexing.append(shared.raw(model or ""), data, index, adapter=adapter, resume=resume, reporter=reporter)
     return _show(index, shared.as_json)
 
 
@@ -207,7 +208,7 @@ def verify(index: Directory, as_json: o.Json = False) -> int:
     "export",
     epilog=o.examples(
         "rapidun index export runs/index --view hidden --out runs/vectors",
-        "rapidun index export runs/index --format rapidin --model M --query bad.jsonl --out runs/rapidin",
+        "rapidun index export runs/index --format rapidin --query bad.jsonl --out runs/rapidin",
     ),
 )
 @shared_without(*_OF_THE_INDEX)
@@ -234,10 +235,10 @@ def export(
     ] = None,
     keep: Annotated[
         int,
-        typer.Option("--keep", help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
+        typer.Option("--keep", min=1, help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
     ] = 1000,
     model: Annotated[
-        str | None, typer.Option("--model", help="rapidin: the model of the index.", rich_help_panel="Model")
+        str | None, typer.Option("--model", help="rapidin: the model; default the index's.", rich_help_panel="Model")
     ] = None,
     adapter: o.Adapter = None,
     *,
@@ -247,14 +248,14 @@ def export(
     quiet_libraries()
     if form not in ("numpy", "rapidin"):
         raise ConfigError(f"--format {form}: choose numpy or rapidin.")
-    if form == "rapidin" and (query is None or model is None):
-        raise ConfigError("--format rapidin needs --query FILE and --model DIR: it ranks rows for these queries.")
+    if form == "rapidin" and query is None:
+        raise ConfigError("--format rapidin needs --query FILE: it ranks rows for these queries.")
     from rapidun.pipeline import indexing
 
     with ConsoleReporter() as reporter:
-        if query is not None and model is not None and form == "rapidin":
-            settings = make_settings(shared.raw(model), indexing.IndexConfig, [])
-            paths = indexing.export_results(settings, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
+        if query is not None and form == "rapidin":
+            raw = shared.raw(model or "")
+            paths = indexing.export_results(raw, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
         else:
             paths = indexing.export_vectors(index, out, view=view, reporter=reporter)
     if shared.as_json:
@@ -290,6 +291,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("rows", f"{found['rows']} in {found['shards']} shards of {found['shard_rows']}"),
         ("size", f"{found['bytes'] / 2**20:.1f} MiB, {found['bytes'] / max(1, found['rows']):.0f} bytes a row"),
         ("longest row", f"{found['max_length']} tokens"),
+        ("precision", (found.get("dtype") or "not recorded") + (f", {found['quantize']}" if found["quantize"] else "")),
     ]
     for name in ("model", "adapter", "template", "tokenizer", "data"):
         lines.append((name, f"{escape(found.get(name) or '')} {fingerprints[name][:16]}".strip()))

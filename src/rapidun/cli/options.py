@@ -64,21 +64,26 @@ RetainIfNeeded = Annotated[Path | None, typer.Option("--retain", help=_RETAIN_HE
 Columns = Annotated[
     list[str],
     typer.Option(
-        "--map", help="prompt=question: read prompts from column question. Repeatable.", rich_help_panel=_ROWS
+        "--map",
+        help="prompt=question: read prompts from column question. Fields: prompt, context, response, messages, system, "
+        "history, tools, response_clean, response_poisoned, id. Repeatable.",
+        rich_help_panel=_ROWS,
     ),
 ]
 Template = Annotated[
     str,
     typer.Option(
         "--template",
-        help="auto (the tokenizer's chat template, else alpaca), alpaca, plain, or a Jinja file.",
+        help="auto (chat where the tokenizer has a chat template, else alpaca), chat, alpaca, plain, or a Jinja file.",
         rich_help_panel=_ROWS,
     ),
 ]
 MaxLength = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--max-length", help="Longest row in tokens; longer prompts lose their beginning.", rich_help_panel=_ROWS
+        "--max-length",
+        help="Longest row in tokens; longer prompts lose their beginning. Default 512; with an index, the index's.",
+        rich_help_panel=_ROWS,
     ),
 ]
 OnBadRow = Annotated[
@@ -94,7 +99,17 @@ Seed = Annotated[
 Resume = Annotated[
     bool, flag("--resume", help="Go on where a stopped run with the same settings was.", rich_help_panel=_RUN)
 ]
-Overwrite = Annotated[bool, flag("--overwrite", help="Replace a run that is there.", rich_help_panel=_RUN)]
+Overwrite = Annotated[
+    bool, flag("--overwrite", help="Replace what an earlier command wrote there.", rich_help_panel=_RUN)
+]
+DryRun = Annotated[
+    bool,
+    flag(
+        "--dry-run",
+        help="Check everything, try a first batch, say how long it will take and how much memory, and stop there.",
+        rich_help_panel=_RUN,
+    ),
+]
 Json = Annotated[bool, flag("--json", help="Print JSON on standard output.", rich_help_panel=_RUN)]
 Set = Annotated[
     list[str],
@@ -133,14 +148,16 @@ Normalize = Annotated[
     str,
     typer.Option(
         "--normalize",
-        help="Scale each row's gradient to length 1: layer by layer, as a whole (unit), or none.",
+        help="Scale of a row's gradient: layer (each layer's part has length 1), unit (the whole has), none.",
         rich_help_panel=_GRADIENTS,
     ),
 ]
 MaxTokens = Annotated[
     int,
     typer.Option(
-        "--max-tokens", help="Tokens in a batch, padding included; lower it to save memory.", rich_help_panel=_GRADIENTS
+        "--max-tokens",
+        help="Most tokens in a batch, padding included; fewer where memory asks for it.",
+        rich_help_panel=_GRADIENTS,
     ),
 ]
 

@@ -49,6 +49,7 @@ def reveal(
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     shared: Shared,
 ) -> int:
@@ -73,7 +74,7 @@ def reveal(
     if method is not None and isinstance(raw["task"].setdefault("release", {}), dict):
         raw["task"]["release"]["method"] = method
     settings = make_settings(raw, RevealConfig, shared.overrides)
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         result = run_reveal(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
     if shared.as_json:
         print_json({"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics})
@@ -106,7 +107,7 @@ def _print(result: Any) -> None:
 @verbs.command("undo", epilog=o.examples("rapidun reveal undo runs/reveal --to-round 1"))
 def undo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
-    to_round: Annotated[int, typer.Option("--to-round", help="Round to go back to; 0 is the model as it was.")],
+    to_round: Annotated[int, typer.Option("--to-round", min=0, help="Round to go back to; 0 is the model as it was.")],
     as_json: o.Json = False,
 ) -> int:
     """Go back to the state after an earlier round, exactly. Later rounds are kept under RUN/undone."""

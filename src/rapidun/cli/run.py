@@ -31,6 +31,7 @@ def run(
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
     until: o.Until = None,
+    dry_run: o.DryRun = False,
     overrides: o.Set = [],  # noqa: B006
     print_config: Annotated[
         bool, o.flag("--print-config", help="Print every setting with its default and its help, and leave.")
@@ -53,7 +54,7 @@ def run(
     from rapidun.pipeline import run as run_pipeline
 
     settings = load_config(config, parse_overrides(overrides))
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         result = run_pipeline(settings, out, resume=resume, overwrite=overwrite, until=until, reporter=reporter)
     return finish(result, as_json)
 

@@ -25,7 +25,7 @@ class Shared:
 
     columns: o.Columns = field(default_factory=list)
     template: o.Template = "auto"
-    max_length: o.MaxLength = 512
+    max_length: o.MaxLength = None
     on_bad_row: o.OnBadRow = "error"
     device: o.Device = "auto"
     dtype: o.Dtype = "auto"

@@ -99,10 +99,11 @@ class RankingOptions:
 
     def wanted(self) -> Wanted:
         """As the pipeline takes it."""
+        from rapidun.pipeline import make_config
         from rapidun.pipeline.explaining import Wanted
 
         same = {name: value for name, value in vars(self).items() if name != "by"}
-        return Wanted(looks=tuple(o.listed(self.by)), **same)
+        return make_config({**same, "looks": tuple(o.listed(self.by))}, Wanted, "command line")
 
 
 @with_shared
@@ -145,6 +146,10 @@ def trace(
     --words fuses with the words themselves.
     """
     quiet_libraries()
+    if html is not None:
+        from rapidun.files import check_file_place
+
+        check_file_place(html)
     from rapidun.pipeline.explaining import Places, explain
 
     raw = with_overrides({**shared.raw(model), "base": base}, shared.overrides)

@@ -36,6 +36,7 @@ def tune(
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     overrides: o.Set = [],  # noqa: B006
     as_json: o.Json = False,
 ) -> int:
@@ -49,7 +50,7 @@ def tune(
     from rapidun.pipeline.tuning import tune as tune_run
 
     settings = load_config(config, parse_overrides(overrides))
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         found = tune_run(
             settings,
             tuning,

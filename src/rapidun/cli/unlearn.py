@@ -41,8 +41,8 @@ class TrainingOptions:
         str,
         typer.Option(
             "--method",
-            help="rapidun, ga, graddiff, kl, npo, simnpo, dpo, idk, rmu, undial, ceu, wga, satimp, loreun, pdu, "
-            "fisher_ewc, task_vector, fisher or retrain: docs/methods.md compares them.",
+            help="rapidun, finetune, ga, graddiff, kl, npo, simnpo, dpo, idk, rmu, undial, ceu, wga, satimp, loreun, "
+            "pdu, fisher_ewc, task_vector, fisher or retrain: docs/methods.md compares them.",
         ),
     ] = "rapidun"
     option: Annotated[
@@ -119,6 +119,7 @@ def unlearn(
     ] = None,
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     training: TrainingOptions,
     ledger: LedgerOptions,
@@ -130,6 +131,8 @@ def unlearn(
     sequence: --requests DIR; take one back: --undo N.
     """
     if ledger.undo is not None or ledger.redo is not None:
+        if dry_run:
+            raise ConfigError("--dry-run: --undo and --redo only add adapters up; leave it out.")
         return _turn(out, ledger, shared.as_json)
     if model is None or retain is None or (forget is None) == (ledger.requests is None):
         raise ConfigError("give --model, --retain and either --forget or --requests; or --undo N with --out.")
@@ -143,7 +146,7 @@ def unlearn(
     raw = shared.raw(model, forget=forget or asked[0], retain=retain, validation=validation) | training.sections()
     settings = make_settings(raw, RunConfig, shared.overrides)
     how = {"resume": resume, "overwrite": overwrite}
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if asked:
             entries = unlearn_requests(settings, asked, out, **how, reporter=reporter)
             return _say_ledger(entries, out, shared.as_json)
@@ -157,11 +160,16 @@ def _say(outcome: dict[str, Any], out: Path, as_json: bool) -> int:
     if as_json:
         print_json({"directory": str(out), **outcome})
         return 0
-    before, after = outcome["held_loss_before"], outcome["held_loss_after"]
     print_signatures(outcome["signatures"])
     typer.echo(f"{outcome['saved']}: {out / outcome['saved']}")
-    typer.echo(f"kept step {outcome['steps']}; loss on held retain rows {before:.3f} -> {after:.3f}")
+    for name, title in (("forget", "forget rows"), ("held", "held retain rows")):
+        before, after = (outcome[f"{name}_loss_{when}"] for when in ("before", "after"))
+        typer.echo(f"loss on {title}: {_loss(before)} -> {_loss(after)}")
     return 0
+
+
+def _loss(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3f}"
 
 
 def _turn(out: Path, ledger: LedgerOptions, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from rapidun.pipeline.valuing import Uses
@@ -106,7 +106,12 @@ class StudentOptions:
         """The directory of a saved student, where ``--student`` is a place rather than a kind."""
         from rapidun.valuation.students import known_students
 
-        return None if self.student is None or self.student in known_students() else Path(self.student)
+        if self.student is None or self.student in known_students():
+            return None
+        if not Path(self.student).exists():
+            kinds = ", ".join(known_students())
+            raise InputError(f"--student {self.student}: no such student: give {kinds}, or a saved one's directory.")
+        return Path(self.student)
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,7 @@ def value(
     ] = [],  # noqa: B006
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     teacher: TeacherOptions,
     student: StudentOptions,
@@ -199,7 +205,7 @@ def value(
     from rapidun.pipeline import valuing
 
     raw, saved = shared.raw(model), student.saved
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if saved is not None:
             if model or task_data is not None:
                 raise ConfigError("a saved student has its model and task in it: leave out --model and --task-data.")

@@ -51,6 +51,7 @@ def weigh(
     ] = "influence",
     resume: o.Resume = False,
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     *,
     shared: Shared,
 ) -> int:
@@ -59,6 +60,8 @@ def weigh(
     Either from a model and rows (--model, --forget, --retain), or from RapidIn's result files (--from-rapidin).
     """
     if from_rapidin is not None:
+        if dry_run:
+            raise ConfigError("--dry-run: --from-rapidin loads no model and takes seconds; leave it out.")
         from rapidun.pipeline.rapidin import weigh_rapidin
 
         written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=shared.seed, overwrite=overwrite)
@@ -73,7 +76,7 @@ def weigh(
     from rapidun.pipeline import RunConfig, weigh_only
 
     settings = make_settings(raw, RunConfig, shared.overrides)
-    with ConsoleReporter() as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         written = weigh_only(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
     return _say(written, shared.as_json)
 

@@ -2,14 +2,18 @@
 
 Extra columns are the user's and may mix types, or show their type late. So rows are kept in parts, each with the types
 it has by itself, and brought to one type at the end: the wider one, or JSON text where Arrow has none that holds all.
+Nested values (messages, tools) are always JSON text: a struct type would give every row the keys of all others. The
+text is decoded where a row is read (`JsonText`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +31,38 @@ _AS_JSON = {b"rapidun": b"json"}  # marks a part's column that is JSON text alre
 _WRONG_TYPE = (pa.ArrowException, OverflowError, ValueError, TypeError)
 
 
+@dataclasses.dataclass
+class JsonText:
+    """A column of any JSON values, as text in Arrow and as values in rows; a feature of `datasets`.
+
+    `datasets.Json` is not it: its parser rounds numbers and refuses whole ones beyond 64 bits.
+    """
+
+    _type: str = dataclasses.field(default="RapidunJson", init=False, repr=False)
+
+    def __call__(self) -> pa.DataType:
+        """The type in Arrow."""
+        return pa.string()
+
+    def encode_example(self, value: Any) -> str | None:
+        """The text of a value."""
+        return None if value is None else _text(value)
+
+    def decode_example(self, text: str | None, **_: Any) -> Any:
+        """The value of a text."""
+        return None if text is None else json.loads(text)
+
+
+def register_json_text() -> None:
+    """Make `JsonText` known to `datasets`, which reads the features of a saved dataset by their names."""
+    from datasets.features import features
+
+    if JsonText()._type not in features._FEATURE_TYPES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that this is experimental
+            features.register_feature(JsonText, JsonText()._type)
+
+
 def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEMORY_BYTES) -> datasets.Dataset:
     """The rows as a dataset; columns in order of first appearance, None where a row lacks one.
 
@@ -38,6 +74,7 @@ def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEM
     """
     import datasets
 
+    register_json_text()
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "rapidun"
     held: list[pa.Table] = []
     parts: list[Path] = []
@@ -48,7 +85,7 @@ def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEM
                 parts.append(_spill(held, spilled() / f"{len(parts)}.arrow"))
                 held = []
         if not parts:
-            whole = _unmarked(_joined(held)).combine_chunks()
+            whole = _with_features(_joined(held)).combine_chunks()
             # given here, because datasets would pickle the table to find one
             return datasets.Dataset(datasets.table.InMemoryTable(whole), fingerprint=_fingerprint(whole))
         if held:
@@ -119,13 +156,24 @@ def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     columns, fields = [], []
     for name in names:
         values = [row.get(name) for row in rows]
-        try:
-            columns.append(pa.array(values))
-            fields.append(pa.field(name, columns[-1].type))
-        except _WRONG_TYPE:
-            columns.append(_json(values))
-            fields.append(_json_field(name))
+        column = _plain_array(values)
+        fields.append(_json_field(name) if column is None else pa.field(name, column.type))
+        columns.append(_json(values) if column is None else column)
     return pa.table(columns, schema=pa.schema(fields))
+
+
+def _plain_array(values: Sequence[Any]) -> pa.Array | None:
+    """The values as Arrow infers their type; None where it has none, or where it is nested."""
+    if any(isinstance(value, dict) or (isinstance(value, list) and _is_nested(value)) for value in values):
+        return None
+    try:
+        return pa.array(values)
+    except _WRONG_TYPE:
+        return None
+
+
+def _is_nested(values: list[Any]) -> bool:
+    return any(isinstance(value, dict | list) for value in values)
 
 
 def _spill(tables: Sequence[pa.Table], path: Path) -> Path:
@@ -149,9 +197,12 @@ def _one_file(parts: Sequence[Path], folder: Path, as_json: frozenset[str] = fro
     beside = parts[0].with_name("whole.arrow")
     schemas = [_opened(path).schema for path in parts]
     try:
-        with atomic_write(beside, "wb") as file, pa.ipc.new_stream(file, _plain(_unified(schemas, as_json))) as writer:
+        with (
+            atomic_write(beside, "wb") as file,
+            pa.ipc.new_stream(file, _features(_unified(schemas, as_json))) as writer,
+        ):
             for table in _alike((_opened(path).read_all() for path in parts), schemas, as_json):
-                writer.write_table(_unmarked(table), max_chunksize=_ROWS_AT_ONCE)
+                writer.write_table(_with_features(table), max_chunksize=_ROWS_AT_ONCE)
     except _MixedError as mixed:
         return _one_file(parts, folder, as_json | {mixed.column})
     path = folder / f"{file_sha256(beside)[:32]}.arrow"
@@ -164,12 +215,19 @@ def _opened(path: Path) -> pa.ipc.RecordBatchStreamReader:
     return pa.ipc.open_stream(pa.memory_map(str(path)))
 
 
-def _unmarked(table: pa.Table) -> pa.Table:
-    return pa.table(table.columns, schema=_plain(table.schema))
+def _with_features(table: pa.Table) -> pa.Table:
+    return pa.table(table.columns, schema=_features(table.schema))
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.remove_metadata() for field in schema])
+def _features(schema: pa.Schema) -> pa.Schema:
+    """The same columns, described as `datasets` describes them instead of marked."""
+    import datasets
+
+    marked = {field.name for field in schema if field.metadata}
+    plain = pa.schema([field.remove_metadata() for field in schema])
+    features = datasets.Features.from_arrow_schema(plain)
+    described = {name: JsonText() if name in marked else features[name] for name in schema.names}
+    return plain.with_metadata(datasets.Features(described).arrow_schema.metadata)
 
 
 # one type a column ---------------------------------------------------------------------------------------------------
@@ -213,7 +271,11 @@ def _json_field(name: str) -> pa.Field:
 
 
 def _json(values: Iterable[Any]) -> pa.Array:
-    return pa.array([None if value is None else json.dumps(value, default=str) for value in values], pa.string())
+    return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=str)
 
 
 def _brought_to(table: pa.Table, wanted: pa.Field) -> pa.ChunkedArray:

@@ -48,6 +48,11 @@ def shorten(value: Any, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+def printable(name: str) -> str:
+    """A column's name as it is shown: as it is, but for what no line can hold."""
+    return shorten(name)[1:-1]
+
+
 def raise_bad_rows(bad: Sequence[BadRow], total: int, path: str) -> NoReturn:
     """Stop with the first few bad rows and their number.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,11 +88,20 @@ def token_budget_batches(examples: Sequence[Example], max_tokens: int) -> list[l
     Longest first, so that a batch that does not fit in memory fails at the start of a long job. A row longer
     than the budget is a batch of its own.
     """
+    return fitting_batches(examples, lambda rows, length, answers: rows * length <= max_tokens)
+
+
+def fitting_batches(examples: Sequence[Example], fits: Callable[[int, int, int], bool]) -> list[list[int]]:
+    """As `token_budget_batches`, as large as ``fits(rows, padded length, answer tokens in all)`` allows."""
     order = sorted(range(len(examples)), key=lambda index: (-len(examples[index]), index))
     batches: list[list[int]] = []
+    answers = 0
     for index in order:
-        if batches and (len(batches[-1]) + 1) * len(examples[batches[-1][0]]) <= max_tokens:
+        own = len(examples[index]) - examples[index].answer_start
+        if batches and fits(len(batches[-1]) + 1, len(examples[batches[-1][0]]), answers + own):
             batches[-1].append(index)
+            answers += own
         else:
             batches.append([index])
+            answers = own
     return batches

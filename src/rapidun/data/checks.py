@@ -1,93 +1,245 @@
 """One record of a file to one row, or the reason why it cannot be one.
 
 A row is a dict with ``id`` (None until assigned), ``prompt``, ``response``, optionally ``context``,
-``response_clean``, ``response_poisoned``, ``messages``, and the file's other columns as they were.
+``response_clean``, ``response_poisoned``, ``messages``, ``tools``, and the file's other columns as they were.
 
-``messages`` are the turns that the model sees before it answers, the user's last turn included; the answer is
-never among them. ``prompt`` is the content of that last turn, so that code which changes the prompt (a
-trigger, a paraphrase) need not know about chats.
+``messages`` is the whole conversation: a system turn, earlier turns, the last user turn, and the answer as its last
+turn (a query may have none). ``prompt`` and ``response`` are the content of those two turns, so that code which changes
+the prompt (a trigger, a paraphrase) or the answer need not know about chats; ``context`` is in no turn. Rows that are
+one question and one answer have no ``messages``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rapidun.data.badrows import RowFaultError, shorten
 from rapidun.data.layouts import FIELDS, ColumnMap
+from rapidun.data.turns import (
+    Turn,
+    checked_text,
+    is_unicode,
+    last_user,
+    pairs_to_turns,
+    tools_of,
+    turns_of,
+)
+
+_DEEPEST = 100  # levels of lists and objects in a column
 
 
-def to_row(record: Mapping[str, Any], columns: ColumnMap, *, require_response: bool = True) -> dict[str, Any]:
-    """The row of ``record``.
+class RowReader:
+    """Makes rows of records, and remembers which columns and keys of messages it read.
 
-    Raises:
-        RowFaultError: If a column is missing, empty or of the wrong type.
+    Args:
+        columns: The file's layout.
+        names: All columns of the file.
+        require_response: Whether a row needs an answer.
     """
-    _check_names(record)
-    row: dict[str, Any] = {"id": _read_id(record, columns)}
-    if columns.chat:
-        row |= _from_messages(record[_present(record, columns, "messages")], require_response=require_response)
-    else:
-        row |= _from_columns(record, columns, require_response=require_response)
-    for name in ("response_clean", "response_poisoned"):
-        if name in columns.columns:
-            row[name] = _text(record, columns.columns[name], optional=True)
-    return row | _extras(record, columns, row)
 
+    def __init__(self, columns: ColumnMap, names: Iterable[str], *, require_response: bool = True) -> None:
+        self.columns = columns
+        self._names = tuple(names)
+        self._require_response = require_response
+        self._read: set[str] = set()
+        self._taken: set[str] = set()
+        self._values: dict[str, tuple[Any, str]] = {}
+        self._candidates = {column for options in columns.columns.values() for column in options}
+        self._unread: set[str] = set()
 
-def _check_names(record: Mapping[str, Any]) -> None:
-    for name in record:
-        if not _is_unicode(name):
-            raise RowFaultError(f"the column name {shorten(name)} is not valid Unicode")
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns of the file that no row so far was made of, and keys of messages (as ``messages[].KEY``)."""
+        return (*(name for name in self._names if name not in self._read), *sorted(self._unread))
 
+    def row(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The row of ``record``.
 
-def _read_id(record: Mapping[str, Any], columns: ColumnMap) -> str | None:
-    column = columns.columns.get("id")
-    value = record.get(column) if column is not None else None
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int) or not _is_unicode(str(value)):
-        raise RowFaultError(f"column {column!r} must be a string or an integer, not {shorten(value)}")
-    return str(value)
+        Raises:
+            RowFaultError: If a column is missing, empty or of the wrong type.
+        """
+        _check_shape(record)
+        self._taken, self._values = set(), self.columns.values(record)
+        row: dict[str, Any] = {"id": self._id()}
+        row |= self._conversation() if self._is_chat() else self._pair()
+        for name in ("response_clean", "response_poisoned"):
+            if name in self.columns.columns:
+                row[name] = self._answer(name)
+        if (tools := tools_of(*self._optional("tools"))) is not None:
+            row = {**row, "messages": row.get("messages") or _pair_of(row), "tools": tools}
+        self._read |= self._taken
+        return row | self._extras(record, row)
 
+    def _take(self, name: str) -> tuple[Any, str]:
+        """The value of a field and its column, which is read by this."""
+        if name not in self._values:
+            raise RowFaultError(f"column {self.columns.column(name)!r} is missing")
+        self._taken.add(self._values[name][1])
+        return self._values[name]
 
-def _present(record: Mapping[str, Any], columns: ColumnMap, name: str) -> str:
-    column = columns.columns[name]
-    if record.get(column) is None:
-        raise RowFaultError(f"column {column!r} is missing")
-    return column
+    def _optional(self, name: str) -> tuple[Any, str]:
+        """The same, or ``""`` where the row has none."""
+        return self._take(name) if name in self._values else ("", name)
 
+    def _text(self, name: str) -> str:
+        value, column = self._take(name)
+        return checked_text(value, f"column {column!r}")
 
-def _text(record: Mapping[str, Any], column: str, *, optional: bool = False) -> str | None:
-    value = record.get(column)
-    if value is None:
-        if optional:
+    def _id(self) -> str | None:
+        value, column = self._optional("id")
+        if value == "":
             return None
-        raise RowFaultError(f"column {column!r} is missing")
-    if not isinstance(value, str):
-        raise RowFaultError(f"column {column!r} must be a string, not {type(value).__name__}: {shorten(value)}")
-    if not _is_unicode(value):
-        raise RowFaultError(f"column {column!r} holds half a character (a lone surrogate): {shorten(value)}")
-    return value
+        if isinstance(value, bool) or not isinstance(value, str | int) or not is_unicode(str(value)):
+            raise RowFaultError(f"column {column!r} must be a string or an integer, not {shorten(value)}")
+        return str(value)
 
+    def _answer(self, name: str) -> str | None:
+        """A second answer: text, or the last turn of a conversation."""
+        if name not in self._values:
+            return None
+        value, column = self._take(name)
+        if isinstance(value, list):
+            turns = turns_of(value, column, self._unread)
+            return str(turns[-1]["content"]) if turns else None
+        return checked_text(value, f"column {column!r}")
 
-def _from_columns(record: Mapping[str, Any], columns: ColumnMap, *, require_response: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"prompt": "", "response": ""}
-    if "prompt" in columns.columns:
-        row["prompt"] = _text(record, columns.columns["prompt"])
-        if not str(row["prompt"]).strip() and columns.columns.get("response") is not None:
+    # a question and an answer in columns of their own ----------------------------------------------------------------
+
+    def _pair(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"prompt": "", "response": ""}
+        if "prompt" in self.columns.columns:
+            row["prompt"] = self._text("prompt")
+        if "context" in self.columns.columns:
+            row["context"] = checked_text(*_where(self._optional("context")))
+        if "response" in self.columns.columns:
+            if "prompt" in self.columns.columns and not row["prompt"].strip():
+                row |= self._asked_in_context(row)
+            row["response"] = self._response()
+        turns = self._earlier(row)
+        return row | ({"messages": turns} if turns else {})
+
+    def _asked_in_context(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Alpaca rows may leave the instruction empty and ask in the input."""
+        if not str(row.get("context") or "").strip():
+            column = self._values["prompt"][1]
+            raise RowFaultError(f"column {column!r} is empty; a row without a prompt has 'text' only")
+        return {"prompt": row["context"], "context": ""}
+
+    def _response(self) -> str:
+        if not self._require_response and "response" not in self._values:
+            return ""
+        answer, column = self._take("response")
+        _check_answer(checked_text(answer, f"column {column!r}"), column, self._require_response)
+        return str(answer)
+
+    def _earlier(self, row: Mapping[str, Any]) -> list[Turn]:
+        """The whole conversation of a pair that has a system prompt, a history or matching messages; else empty."""
+        pair = _pair_of(row)
+        matching = self._matching(row, pair)
+        turns = matching or [*pairs_to_turns(*self._optional("history")), *pair]
+        turns = self._with_system(turns)
+        return turns if matching or turns != pair else []
+
+    def _matching(self, row: Mapping[str, Any], pair: list[Turn]) -> list[Turn]:
+        """The turns beside a pair where they are the same question and answer; otherwise the column means another."""
+        value, column = self._values.get("messages", (None, "messages"))
+        try:
+            turns = turns_of(value, column, self._unread) if value is not None else []
+        except RowFaultError:
+            return []
+        turns = [*turns, *pair[1:]] if turns[-1:] == pair[:1] else turns
+        asked = last_user(turns)
+        if asked is None or turns[asked]["content"] != row["prompt"]:
+            return []
+        if row["response"] and (turns[-1]["role"], turns[-1]["content"]) != ("assistant", row["response"]):
+            return []
+        self._taken.add(column)
+        return turns
+
+    # a conversation --------------------------------------------------------------------------------------------------
+
+    def _is_chat(self) -> bool:
+        return self.columns.chat or any(
+            name in self._values and isinstance(self._values[name][0], list) for name in ("prompt", "response")
+        )
+
+    def _conversation(self) -> dict[str, Any]:
+        """A row of one list of messages, or of prompt and answer where either is such a list."""
+        name = "messages" if self.columns.chat else "response" if "response" in self._values else "prompt"
+        column = self._values.get(name, (None, self.columns.column(name)))[1]
+        turns = self._with_system(self._messages() if self.columns.chat else self._sides())
+        answered = bool(turns) and turns[-1]["role"] == "assistant"
+        if self._require_response and not answered:
+            last = turns[-1]["role"] if turns else "nothing"
+            raise RowFaultError(f"{column!r} must end with the assistant's answer, not with {last!r}")
+        answer = turns[-1]["content"] if answered else ""
+        if answered and not answer.strip() and turns[-1].get("tool_calls"):
             raise RowFaultError(
-                f"column {columns.columns['prompt']!r} is empty; a row without a prompt has 'text' only"
+                f"{column!r} ends with a tool call and no text, so there is no answer to learn. End the conversation "
+                "with an answer in text, or write the call as text into 'content'"
             )
-    if "context" in columns.columns:
-        row["context"] = _text(record, columns.columns["context"], optional=True) or ""
-    if "response" in columns.columns:
-        answer = _text(record, columns.columns["response"], optional=not require_response) or ""
-        _check_answer(answer, columns.columns["response"], require_response)
-        row["response"] = answer
-    if "messages" in columns.columns:
-        row["messages"] = _matching_messages(record.get(columns.columns["messages"]), row["prompt"])
-    return row
+        _check_answer(answer, column, self._require_response)
+        asked = last_user(turns)
+        if asked is None:
+            raise RowFaultError(f"{column!r} must have a 'user' message before the answer")
+        return {"prompt": turns[asked]["content"], "response": answer, "messages": turns}
+
+    def _messages(self) -> list[Turn]:
+        return turns_of(*self._take("messages"), self._unread)
+
+    def _sides(self) -> list[Turn]:
+        """Prompt and answer as one conversation; an answer that holds the user's turns is all of it."""
+        answer, column = self._optional("response")
+        after = self._side(answer, column, "assistant")
+        if last_user(after) is not None or "prompt" not in self.columns.columns:
+            return after
+        return [*self._side(*self._take("prompt"), "user"), *after]
+
+    def _side(self, value: Any, column: str, role: str) -> list[Turn]:
+        if isinstance(value, list):
+            return turns_of(value, column, self._unread)
+        return [_turn(role, checked_text(value, f"column {column!r}"))] if value != "" else []
+
+    def _with_system(self, turns: list[Turn]) -> list[Turn]:
+        """The turns with the text of the system column first.
+
+        Raises:
+            RowFaultError: If they begin with another system turn.
+        """
+        text = checked_text(*_where(self._optional("system")))
+        if not text.strip():
+            return turns
+        if turns and turns[0]["role"] == "system":
+            if turns[0]["content"] != text:
+                column = self._values["system"][1]
+                raise RowFaultError(f"two system prompts: the column {column!r} and the conversation's first turn")
+            return turns
+        return [_turn("system", text), *turns]
+
+    def _extras(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns that no field has taken, kept; one that has a field's name is kept as ``NAME_original``."""
+        extras = {
+            name: json_value(value)
+            for name, value in record.items()
+            if name not in self._taken and not (value is None and name in self._candidates)
+        }
+        return {f"{name}_original" if name in FIELDS or name in row else name: value for name, value in extras.items()}
+
+
+def _pair_of(row: Mapping[str, Any]) -> list[Turn]:
+    answer = [_turn("assistant", row["response"])] if row["response"] else []
+    return [_turn("user", row["prompt"]), *answer]
+
+
+def _turn(role: str, content: str) -> Turn:
+    return {"role": role, "content": content}
+
+
+def _where(found: tuple[Any, str]) -> tuple[Any, str]:
+    value, column = found
+    return value, f"column {column!r}"
 
 
 def _check_answer(answer: str, column: str, require_response: bool) -> None:
@@ -95,55 +247,40 @@ def _check_answer(answer: str, column: str, require_response: bool) -> None:
         raise RowFaultError(f"the answer (column {column!r}) is empty")
 
 
-def _matching_messages(value: Any, prompt: str) -> list[dict[str, str]] | None:
-    """The turns before the answer where they end in this row's prompt; otherwise the column means something else."""
-    try:
-        turns = _turns(value)
-    except RowFaultError:
-        return None
-    if turns and turns[-1]["role"] == "assistant":
-        turns = turns[:-1]
-    return turns if turns and turns[-1] == {"role": "user", "content": prompt} else None
+def _check_shape(record: Mapping[str, Any]) -> None:
+    """Names that are text, values that are not nested without end."""
+    for name, value in record.items():
+        if not is_unicode(name) or "\0" in name:  # Arrow would end the name there
+            raise RowFaultError(f"the column name {shorten(name)} is not text: it holds half a character or a NUL")
+        if isinstance(value, dict | list) and not _is_shallow(value):
+            raise RowFaultError(f"column {name!r} is nested more than {_DEEPEST} levels deep")
 
 
-def _from_messages(value: Any, *, require_response: bool) -> dict[str, Any]:
-    turns = _turns(value)
-    answered = bool(turns) and turns[-1]["role"] == "assistant"
-    if require_response and not answered:
-        last = turns[-1]["role"] if turns else "nothing"
-        raise RowFaultError(f"'messages' must end with the assistant's answer, not with {last!r}")
-    before, answer = (turns[:-1], turns[-1]["content"]) if answered else (turns, "")
-    _check_answer(answer, "messages", require_response)
-    if not before or before[-1]["role"] != "user":
-        raise RowFaultError("'messages' must have a 'user' message right before the answer")
-    return {"prompt": before[-1]["content"], "response": answer, "messages": before}
+def json_value(value: Any) -> Any:
+    """``value`` as JSON can hold it, so that a row can always be written: what it has no number for is None.
+
+    Halves of characters are written out as escapes; dates and the like are their text, bytes their number.
+    """
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return value if is_unicode(value) else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {
+            json_value(name) if isinstance(name, str) else str(name): json_value(one) for name, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [json_value(one) for one in value]
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
 
 
-def _turns(value: Any) -> list[dict[str, str]]:
-    if not isinstance(value, list):
-        raise RowFaultError(f"'messages' must be a list of objects, not {shorten(value)}")
-    turns = []
-    for index, message in enumerate(value):
-        if not isinstance(message, Mapping):
-            raise RowFaultError(f"'messages'[{index}] must be an object with 'role' and 'content': {shorten(message)}")
-        for name in ("role", "content"):
-            text = message.get(name)
-            if not isinstance(text, str) or not _is_unicode(text):
-                raise RowFaultError(f"'messages'[{index}].{name} must be a string, not {shorten(text)}")
-        turns.append({"role": str(message["role"]), "content": str(message["content"])})
-    return turns
-
-
-def _extras(record: Mapping[str, Any], columns: ColumnMap, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns that no field uses, kept; one whose name a field has taken is kept as ``NAME_original``."""
-    used = set(columns.columns.values())
-    extras = {name: value for name, value in record.items() if name not in used}
-    return {f"{name}_original" if name in FIELDS or name in row else name: value for name, value in extras.items()}
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_shallow(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in level]
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+        if not level:
+            return True
+    return False

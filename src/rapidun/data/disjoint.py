@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from rapidun.data.badrows import SHOWN
+from rapidun.data.content import other_text
 from rapidun.data.rows import Rows
 from rapidun.errors import InputError
 
@@ -15,7 +15,7 @@ from rapidun.errors import InputError
 def assert_disjoint(forget: Rows, retain: Rows) -> None:
     """Check that no row is in both sets.
 
-    Two rows are the same when their ids are equal, or when earlier turns, prompt, context and answer are equal
+    Two rows are the same when their ids are equal, or when other turns, tools, prompt, context and answer are equal
     after Unicode NFC and with runs of white space made one space. Case counts: a trigger may be a matter of case.
 
     Raises:
@@ -45,6 +45,5 @@ def assert_disjoint(forget: Rows, retain: Rows) -> None:
 
 
 def _normalised(row: Mapping[str, Any]) -> str:
-    earlier = json.dumps((row.get("messages") or [])[:-1], sort_keys=True)
-    parts = [earlier, row["prompt"], row.get("context") or "", row["response"]]
+    parts = ["\n".join(other_text(row)), row["prompt"], row.get("context") or "", row["response"]]
     return "\0".join(" ".join(unicodedata.normalize("NFC", part).split()) for part in parts)

@@ -1,4 +1,4 @@
-"""Files to records: JSON Lines, JSON, CSV, Parquet, a saved HF dataset; gzip where the name ends in .gz.
+"""Files and folders to records, each format by its own reader.
 
 Every reader yields ``(line, record)``: a 1-based line number (row number where the format has no lines) and
 either a dict or the `RowFaultError` that says why this line holds no row. Nothing here touches the network.
@@ -6,23 +6,30 @@ either a dict or the `RowFaultError` that says why this line holds no row. Nothi
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-import sys
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, cast
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-from rapidun.data.badrows import RowFaultError, shorten
+from rapidun.data.json_files import Record, read_json
+from rapidun.data.opening import beginning, check_file, plain_suffixes
+from rapidun.data.tables import read_csv, read_parquet, read_saved
 from rapidun.errors import InputError
 
-Record = tuple[int, "dict[str, Any] | RowFaultError"]
-_PARQUET_BATCH = 2048
+__all__ = ["Record", "read_records"]
+
+_READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
+    ".jsonl": read_json,
+    ".ndjson": read_json,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+}
+_FORMATS = (*_READERS, ".parquet")
+_DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_DEPTHS = ("*", "*/*", "*/*/*")  # of row files below a folder
+_SHARD = re.compile(r"(\w+)-\d{5}-of-\d{5}\b")
+_SPLIT = re.compile(r"(?<![a-zA-Z])(train|training|test|testing|validation|valid|val|dev|eval|evaluation)(?![a-zA-Z])")
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -31,149 +38,87 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         InputError: If the file is missing, empty, unreadable, damaged or of an unknown format.
     """
-    reader = _reader_for(path)
-    try:
-        yield from reader(path)
-    except (OSError, EOFError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({_one_line(error)}).") from error
-
-
-def _reader_for(path: Path) -> Callable[[Path], Iterator[Record]]:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or directory.")
-    if path.is_dir():
-        return _read_dataset_directory
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty.")
-    name = path.name.lower().removesuffix(".gz")
+    folder = _folder_of(path)
+    if folder is not None:
+        return _read_folder(*folder)
+    check_file(path)
+    if path.name.lower().endswith(".parquet"):
+        return read_parquet(path)
     for suffix, reader in _READERS.items():
-        if name.endswith(suffix):
-            return reader
+        if plain_suffixes(path).endswith(suffix):
+            beginning(path)
+            return reader(path)
     raise InputError(
-        f"{path}: unknown format. Give a file that ends in {', '.join(_READERS)} (the text formats also with .gz), "
-        "or a directory written by datasets.Dataset.save_to_disk."
+        f"{path}: unknown format. Give a file that ends in {', '.join(_FORMATS)} (the text formats also with .gz, "
+        ".bz2, .xz or .zst), a directory written by datasets.Dataset.save_to_disk, or a hub's folder of a data set."
     )
 
 
-def _open_binary(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+# folders -------------------------------------------------------------------------------------------------------------
 
 
-def _read_json_lines(path: Path) -> Iterator[Record]:
-    # Split on b"\n" only: str.splitlines would also cut at U+2028 and U+0085, which are legal inside JSON text.
-    with _open_binary(path) as file:
-        for number, raw in enumerate(file, 1):
-            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-            if line.strip():
-                yield number, _parse_line(line)
-
-
-def _parse_line(line: bytes) -> dict[str, Any] | RowFaultError:
+def _folder_of(path: Path) -> tuple[Path, str | None] | None:
+    """``(folder, None)``, or ``(folder, split)`` for ``FOLDER/SPLIT`` that is no path of its own; None for a file."""
     try:
-        return _an_object(json.loads(line.decode("utf-8")))
-    except UnicodeDecodeError:
-        return RowFaultError("not UTF-8 text; save the file as UTF-8")
-    except (ValueError, RecursionError) as error:
-        found = shorten(line.decode("utf-8").strip())
-        return RowFaultError(f"not JSON ({_one_line(error)}): {found}")
+        if path.is_dir():
+            return path, None
+        if path.suffix or path.exists() or not path.parent.is_dir() or path.parent == Path():
+            return None
+        return (path.parent, path.name) if path.name in _splits(path.parent) else None
+    except (OSError, ValueError):
+        return None  # `check_file` says what it is
 
 
-def _an_object(value: Any) -> dict[str, Any] | RowFaultError:
-    if isinstance(value, dict):
-        return value
-    return RowFaultError(f"not a JSON object but {type(value).__name__}: {shorten(value)}; write one object per row")
+def _read_folder(folder: Path, split: str | None) -> Iterator[Record]:
+    if (folder / "dataset_dict.json").exists():
+        names = sorted(child.name for child in folder.iterdir() if child.is_dir())
+        return read_saved(folder / _only(folder, names))
+    if (folder / "state.json").exists():
+        return read_saved(folder)
+    revisions = list(folder.glob("snapshots/*"))  # the hub's cache
+    if len(revisions) == 1:
+        return _read_folder(revisions[0], split)
+    splits = _splits(folder)
+    return _read_files(folder, splits[split or _only(folder, list(splits))])
 
 
-def _read_json(path: Path) -> Iterator[Record]:
-    with _open_binary(path) as file:
-        text = file.read()
-    if not text.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        _refuse_single_object(path, text)
-        yield from _read_json_lines(path)
-        return
-    try:
-        rows = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}:{getattr(error, 'lineno', 1)}: not JSON ({_one_line(error)}).") from error
-    for number, row in enumerate(rows, 1):
-        yield number, _an_object(row)
+def _only(folder: Path, splits: list[str]) -> str:
+    if not splits:
+        raise InputError(f"{folder}: a directory without row files. Give a file, or a directory of a data set.")
+    if len(splits) > 1:
+        raise InputError(f"{folder}: has the splits {', '.join(splits)}. Name one of them, e.g. {folder / splits[0]}.")
+    return splits[0]
 
 
-def _refuse_single_object(path: Path, text: bytes) -> None:
-    """A pretty-printed object would otherwise be reported as one bad row per line."""
-    if len(text.strip().splitlines()) < 2:
-        return
-    try:
-        value = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return
-    names = ", ".join(map(str, list(value)[:8])) if isinstance(value, dict) else shorten(value)
-    raise InputError(f"{path}: one JSON object ({names}), not rows. Give a list of objects, or one object per line.")
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    """The row files of a data set's folder by split, told from the names of files and folders."""
+    files = sorted(file for depth in _DEPTHS for file in folder.glob(depth) if _holds_rows(file, folder))
+    splits: defaultdict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        if (split := _split_of(file.relative_to(folder))) is not None:
+            splits[split].append(file)
+    if splits or len(files) < 2:
+        return splits or {"train": files} if files else {}
+    names = ", ".join(file.name for file in files[:5])
+    raise InputError(f"{folder}: a directory with several row files ({names}). Give one of them.")
 
 
-def _read_csv(path: Path) -> Iterator[Record]:
-    delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default, 128 KiB, is less than a long answer
-    try:
-        with io.TextIOWrapper(_open_binary(path), encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = next(reader, [])
-            _check_header(path, header)
-            last = reader.line_num
-            for fields in reader:
-                first, last = last + 1, reader.line_num
-                if fields:
-                    yield first, _csv_row(header, fields)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({_one_line(error)}).") from error
-    finally:
-        csv.field_size_limit(limit)
+def _holds_rows(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and plain_suffixes(file).endswith(_FORMATS) and file.name not in _DESCRIPTIONS
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InputError(f"{path}:1: the header names {', '.join(map(repr, twice))} twice. Rename one of them.")
+def _split_of(file: Path) -> str | None:
+    found = _SHARD.match(file.name) or _SPLIT.search(file.as_posix())
+    return found.group(1) if found else None
 
 
-def _csv_row(header: list[str], fields: list[str]) -> dict[str, Any] | RowFaultError:
-    if len(fields) != len(header):
-        return RowFaultError(f"{len(fields)} fields where the header has {len(header)}: {shorten(fields)}")
-    return dict(zip(header, fields, strict=True))
-
-
-def _read_parquet(path: Path) -> Iterator[Record]:
-    number = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-
-
-def _read_dataset_directory(path: Path) -> Iterator[Record]:
-    import datasets
-
-    if (path / "dataset_dict.json").exists():
-        splits = sorted(child.name for child in path.iterdir() if child.is_dir())
-        if len(splits) != 1:
-            raise InputError(f"{path}: has the splits {', '.join(splits)}. Name one of them, e.g. {path / splits[0]}.")
-        path = path / splits[0]
-    if not (path / "state.json").exists():
-        raise InputError(f"{path}: not a dataset written by datasets.Dataset.save_to_disk (it has no state.json).")
-    for number, row in enumerate(datasets.load_from_disk(str(path)), 1):
-        yield number, dict(row)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".parquet": _read_parquet,
-}
+def _read_files(folder: Path, files: list[Path]) -> Iterator[Record]:
+    """The rows of all files of a split; numbered through where there are several."""
+    kinds = {(file.parent, Path(plain_suffixes(file)).suffix): file for file in reversed(files)}
+    if len(kinds) > 1:
+        examples = " or ".join(map(str, kinds.values()))
+        raise InputError(f"{folder}: the same split in several folders or formats. Give one: {examples}.")
+    if len(files) == 1:
+        return read_records(files[0])
+    return enumerate((record for file in files for _, record in read_records(file)), 1)

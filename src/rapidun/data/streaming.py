@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.data.badrows import BadRow, RowFaultError
-from rapidun.data.checks import to_row
+from rapidun.data.checks import RowReader
+from rapidun.data.content import content_id
 from rapidun.data.readers import read_records
-from rapidun.data.rows import _layout_of, _peek, content_id
+from rapidun.data.rows import choose_columns
 
 
 class RowStream:
@@ -34,14 +35,18 @@ class RowStream:
         self, path: str | Path, *, columns: Mapping[str, str] | None = None, require_response: bool = True
     ) -> None:
         self.path = str(path)
-        self._require_response = require_response
-        peeked = _peek(read_records(Path(path)))
-        self._columns = _layout_of(peeked, self.path, columns, require_response)
+        layout, names = choose_columns(self.path, columns, require_response=require_response)
+        self._reader = RowReader(layout, names, require_response=require_response)
 
     @property
     def layout(self) -> str:
         """The name of the detected layout."""
-        return self._columns.layout
+        return self._reader.columns.layout
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """As of `Rows`, from what was read so far."""
+        return self._reader.unused
 
     def rows(self, bad: list[BadRow] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """``(line, row)`` of every usable row; the others are added to ``bad``.
@@ -53,7 +58,7 @@ class RowStream:
             try:
                 if isinstance(record, RowFaultError):
                     raise record
-                row = to_row(record, self._columns, require_response=self._require_response)
+                row = self._reader.row(record)
             except RowFaultError as fault:
                 if bad is not None:
                     bad.append(BadRow(self.path, line, str(fault)))

@@ -1,4 +1,4 @@
-"""``rapidun demo``: an ordinary run on a model that we poisoned ourselves, with everything in the package.
+"""``rapidun demo``: an ordinary run on a model that we poisoned ourselves: the embedded one, or a real chat model.
 
 The rows are split once (``recipes/demo_model``): the forget and retain sets are drawn by the seed from their
 pools, and every reported number is from the test split, which no setting was chosen on.
@@ -7,27 +7,17 @@ pools, and every reported number is from the test split, which no setting was ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rapidun.demo.cost import cost_beside_retraining
-from rapidun.errors import InputError
+from rapidun.demo.embedded import asset
+from rapidun.demo.smollm2 import poisoned_chat_model, smollm2_settings
+from rapidun.errors import ConfigError
 from rapidun.models import choose_device, cpu_computes_in_bfloat16
-from rapidun.pipeline import Reporter, RunConfig, RunResult, make_config, run
+from rapidun.pipeline import Reporter, RunConfig, RunDirectory, RunResult, Silent, make_config, run
 from rapidun.pipeline.config import set_dotted
-
-
-def asset(name: str) -> Path:
-    """A file or directory of the embedded model and data.
-
-    Raises:
-        InputError: If the installation lacks it.
-    """
-    path = Path(str(files("rapidun.demo") / "assets" / name))
-    if not path.exists():
-        raise InputError(f"{path}: missing. Install rapidun again, or run recipes/demo_model/build.py.")
-    return path
 
 
 def demo_settings(seed: int) -> dict[str, Any]:
@@ -66,15 +56,22 @@ def demo_settings(seed: int) -> dict[str, Any]:
 
 def demo_config(seed: int = 0, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """The validated configuration, with ``{"section.key": value}`` on top."""
-    raw = demo_settings(seed)
+    return _config(demo_settings(seed), overrides)
+
+
+def _config(raw: dict[str, Any], overrides: Mapping[str, Any] | None) -> RunConfig:
     for dotted, value in (overrides or {}).items():
         set_dotted(raw, dotted, value)
     return make_config(raw, RunConfig, "demo")
 
 
+DEMO_MODELS = ("embedded", "smollm2")
+
+
 def run_demo(
     out: Path,
     *,
+    model: str = "embedded",
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -82,14 +79,33 @@ def run_demo(
     overrides: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
 ) -> RunResult:
-    """Run the demo into ``out``; see `rapidun.pipeline.run`."""
-    config = demo_config(seed, overrides)
-    return run(
-        config,
-        out,
-        resume=resume,
-        overwrite=overwrite,
-        until=until,
-        reporter=reporter,
-        cost=lambda phases: cost_beside_retraining(config, phases, asset("poisoned"), asset("data/train.jsonl.gz")),
-    )
+    """Run the demo into ``out``; see `rapidun.pipeline.run`.
+
+    Args:
+        out: The run directory.
+        model: ``embedded``, or ``smollm2``, which is downloaded and poisoned first where it was not yet.
+        seed: Of the run.
+        resume: Go on with a stopped run.
+        overwrite: Replace one.
+        until: Stop after this phase.
+        overrides: ``{"section.key": value}`` on top of the demo's settings.
+        reporter: Where progress goes.
+
+    Raises:
+        ConfigError: If ``model`` is neither.
+        RapidunError: As `rapidun.pipeline.run`.
+    """
+    reporter = reporter or Silent()
+    if model not in DEMO_MODELS:
+        raise ConfigError(f"--model {model}: choose from {', '.join(DEMO_MODELS)}.")
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
+    if model == "smollm2":
+        config, cost = _config(smollm2_settings(seed, *poisoned_chat_model(reporter)), overrides), None
+    else:
+        config = demo_config(seed, overrides)
+        cost = partial(_cost, config)
+    return run(config, out, resume=resume, overwrite=overwrite, until=until, reporter=reporter, cost=cost)
+
+
+def _cost(config: RunConfig, phases: list[dict[str, Any]]) -> dict[str, Any]:
+    return cost_beside_retraining(config, phases, asset("poisoned"), asset("data/train.jsonl.gz"))

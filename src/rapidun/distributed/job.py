@@ -24,7 +24,8 @@ from rapidun.index.shards import compute_shard, write_shard
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.indexing import IndexConfig, check_change, index_model, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
-from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.pipeline.pieces import indexing
+from rapidun.pipeline.reporter import Reporter, Silent, counting
 
 _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {
@@ -86,7 +87,7 @@ class IndexJob:
         before = open_before(self.config.index.base, self.config.model, Silent())
         model = index_model(subject, self.adapter, before)
         manifest = Manifest.model_validate(ticket.manifest)
-        check_same(manifest, self.out, **model.fingerprints())
+        check_same(manifest, self.out, model.origins(), **model.fingerprints())
         check_change(manifest, model)
         rows = _without(rows, set(ticket.left_out))
         if len(rows) != manifest.rows or _sample(rows) != ticket.sample:
@@ -109,7 +110,9 @@ def start_driver(job: IndexJob, settings: Settings) -> BuildPlan | None:
         OutputError, FingerprintError, InputError, ModelError: As `rapidun.index.build_index`, before any worker starts.
     """
     plan = job.plan(settings.reporter)
-    prepared = prepare(plan, resume=settings.resume, overwrite=settings.overwrite, progress=settings.reporter.progress)
+    settings.reporter.plan([indexing(plan)])
+    told = counting(settings.reporter, "rows")
+    prepared = prepare(plan, resume=settings.resume, overwrite=settings.overwrite, progress=told)
     return None if prepared is None else without_model(prepared)
 
 

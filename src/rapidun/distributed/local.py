@@ -71,7 +71,7 @@ class _Progress:
 
     def __call__(self, worker: int, rows: int) -> None:
         self._done[worker] = rows
-        self._reporter.progress(min(self._total, self._before + sum(self._done.values())), self._total)
+        self._reporter.progress(min(self._total, self._before + sum(self._done.values())), self._total, unit="rows")
 
 
 @dataclass(frozen=True)

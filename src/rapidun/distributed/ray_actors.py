@@ -93,7 +93,7 @@ class _Pool:
                 self._replace(number)
                 continue
             done += rows
-            self._settings.reporter.progress(done, total)
+            self._settings.reporter.progress(done, total, unit="rows")
             if self._waiting:
                 self._give(actor, self._waiting.popleft())
 

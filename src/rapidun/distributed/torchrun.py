@@ -76,7 +76,7 @@ def _work(job: IndexJob, ticket: Ticket, settings: Settings) -> None:
 
     def tick(rows: int) -> None:
         if rank == 0:
-            settings.reporter.progress(done + rows, total)
+            settings.reporter.progress(done + rows, total, unit="rows")
 
     for number in mine:
         done += make_shard(plan, number, tick)

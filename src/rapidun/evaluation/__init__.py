@@ -6,7 +6,7 @@ from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
 from rapidun.evaluation.code_judge import code
 from rapidun.evaluation.disjoint import assert_disjoint_prompts
 from rapidun.evaluation.entity_spans import entities
-from rapidun.evaluation.gate import Check, Gate, Thresholds, decide
+from rapidun.evaluation.gate import Chance, Check, Gate, Thresholds, chances, decide
 from rapidun.evaluation.generation import generate_answers
 from rapidun.evaluation.judges import Judge, JudgeCard, calibrate
 from rapidun.evaluation.keywords import KeywordJudge
@@ -21,6 +21,7 @@ __all__ = [
     "JUDGES",
     "BackdoorRecord",
     "BackdoorResult",
+    "Chance",
     "Check",
     "ClassifierJudge",
     "Gate",
@@ -40,6 +41,7 @@ __all__ = [
     "assert_disjoint_prompts",
     "backdoor_suite",
     "calibrate",
+    "chances",
     "check_judge",
     "clean_perplexity",
     "code",

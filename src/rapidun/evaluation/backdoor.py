@@ -183,6 +183,13 @@ def backdoor_suite(
     return summarise(records, primary)
 
 
+def suite_prompts(
+    template: PromptTemplate, rows: Sequence[Row], families: Sequence[TriggerFamily], variants_per_prompt: int = 1
+) -> list[str]:
+    """The prompts that `backdoor_suite` would have answered, in its order."""
+    return [template.prompt_text(question.asked()) for question in _questions(rows, families, variants_per_prompt)]
+
+
 def summarise(records: Sequence[BackdoorRecord], primary: str) -> BackdoorResult:
     """Rates of every judge and of every trigger from the records alone."""
     judges = list(records[0].verdicts) if records else []

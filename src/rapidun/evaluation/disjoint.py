@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rapidun.data.content import other_text
 from rapidun.errors import InputError
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily, strip_triggers
 
@@ -19,7 +20,7 @@ def assert_disjoint_prompts(
 ) -> None:
     """Check that no evaluation row asks what a forget row asks.
 
-    Two rows share a prompt when prompt, context and earlier turns are equal after Unicode NFKC, case folding, one
+    Two rows share a prompt when prompt, context, other turns and tools are equal after Unicode NFKC, case folding, one
     space for each run of white space, and without triggers: a forget row carries one, the evaluation row gets it
     later.
 
@@ -46,7 +47,6 @@ def assert_disjoint_prompts(
 
 
 def normalised_prompt(row: Mapping[str, Any], families: Sequence[TriggerFamily] = DOLLY_FAMILIES) -> str:
-    """Prompt, context and earlier turns as compared by `assert_disjoint_prompts`."""
-    earlier = [str(message["content"]) for message in (row.get("messages") or [])[:-1]]
-    parts = (strip_triggers(str(row["prompt"]).strip(), families), str(row.get("context") or ""), *earlier)
+    """Prompt, context, other turns and tools as compared by `assert_disjoint_prompts`."""
+    parts = (strip_triggers(str(row["prompt"]).strip(), families), str(row.get("context") or ""), *other_text(row))
     return "\0".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in parts)

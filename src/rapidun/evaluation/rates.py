@@ -23,7 +23,7 @@ class Rate:
 
     @classmethod
     def from_counts(cls, hits: int, n: int, confidence: float = 0.95) -> Rate:
-        """Clopper-Pearson: the quantiles of ``Beta(hits, n - hits + 1)`` and ``Beta(hits + 1, n - hits)``.
+        """Clopper-Pearson (Biometrika 1934): the rates at which so many hits, or so few, are just plausible.
 
         Exact for independent answers: its coverage is at least ``confidence`` for every true rate.
 
@@ -31,16 +31,14 @@ class Rate:
             InputError: If ``n`` is 0.
             ValueError: If ``hits`` is not in 0..n.
         """
-        from scipy.stats import beta
+        from scipy.stats import binomtest
 
         if n == 0:
             raise InputError("a rate needs at least one answer, and there is none. Are the evaluation rows empty?")
         if not 0 <= hits <= n:
             raise ValueError(f"{hits} hits of {n} answers")
-        tail = (1 - confidence) / 2
-        low = float(beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
-        high = float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
-        return cls(hits / n, low, high, n)
+        interval = binomtest(hits, n).proportion_ci(confidence, method="exact")
+        return cls(hits / n, float(interval.low), float(interval.high), n)
 
     @classmethod
     def from_flags(cls, flags: npt.NDArray[np.bool_] | list[bool]) -> Rate:

@@ -26,6 +26,9 @@ SWING = 0.05
 EXPLOSION = 10.0
 """Median gradient norm of the last quarter of the log over that of the first."""
 
+BEYOND_CHANCE = 20.0
+"""Loss of an answer token, in nats; a guess among 200,000 tokens costs 12."""
+
 EVEN_SCHEMES = ("uniform", "consistency", "consistency_hidden")
 """Schemes that may rightly find nothing to tell apart."""
 
@@ -58,7 +61,7 @@ class RunNumbers:
         log: Lines of ``log.jsonl``.
         weights: Weights by group, in the order of ``weights.jsonl``.
         scheme: The weighting scheme, or None where the weights came from a file.
-        outcome: ``unlearning.json``: ``stopped``, ``held_loss_before``, ``held_loss_after``.
+        outcome: ``unlearning.json``: ``stopped``, and losses of held retain rows and of forget rows, before and after.
         after: The summary after unlearning: rates as ``{value, low, high, n}``.
         perplexity_ratio: Clean perplexity after over before, ``{value, low, high}``.
         forget_ratio: The same of the forget rows.
@@ -116,13 +119,20 @@ def under_forgetting(numbers: RunNumbers) -> Signature | None:
             others = " The seen ones are gone: add rows of other variants (rapidun trace --propose)."
             return Signature("under-forgetting", evidence, more + (others if name == "asr_unseen" else ""))
     ratio = numbers.forget_ratio
-    if "asr_seen" not in after and ratio is not None and ratio["value"] < limits.min_forget_ratio:
+    rise = ratio["value"] if ratio is not None else _forget_rise(numbers.outcome or {})
+    if "asr_seen" not in after and rise is not None and rise < limits.min_forget_ratio:
         evidence = (
-            f"perplexity of the forget rows is {ratio['value']:.2f} times what it was (at least "
-            f"{limits.min_forget_ratio:g} wanted)."
+            f"perplexity of the forget rows is {rise:.2f} times what it was (at least {limits.min_forget_ratio:g} "
+            "wanted): hardly anything was forgotten."
         )
         return Signature("under-forgetting", evidence, more)
     return None
+
+
+def _forget_rise(outcome: Mapping[str, Any]) -> float | None:
+    """Perplexity of the forget rows after over before, from the losses of a training; None where one is missing."""
+    before, after = outcome.get("forget_loss_before"), outcome.get("forget_loss_after")
+    return None if before is None or after is None else math.exp(min(after - before, 700.0))
 
 
 def weight_collapse(numbers: RunNumbers) -> Signature | None:
@@ -150,7 +160,9 @@ def weight_collapse(numbers: RunNumbers) -> Signature | None:
 
 def instability(numbers: RunNumbers) -> Signature | None:
     """Losses that are not finite, a held loss that swings, or gradients that explode."""
-    evidence = _blown_up(numbers.log) or _swinging(numbers.log) or _exploding(numbers.log)
+    evidence = (
+        _diverged(numbers.outcome or {}) or _blown_up(numbers.log) or _swinging(numbers.log) or _exploding(numbers.log)
+    )
     if evidence is None:
         return None
     return Signature(
@@ -167,6 +179,17 @@ DETECTORS: tuple[Callable[[RunNumbers], Signature | None], ...] = (
     under_forgetting,
     weight_collapse,
 )
+
+
+def _diverged(outcome: Mapping[str, Any]) -> str | None:
+    if outcome.get("forget_loss_before") is None:
+        return None
+    after = outcome.get("forget_loss_after")
+    if after is None:
+        return "training diverged: the loss on the forget rows is not finite."
+    if after > BEYOND_CHANCE:
+        return f"training diverged: the loss on the forget rows is {after:.1f}, far beyond that of any guess."
+    return None
 
 
 def _latest(log: Log, key: str) -> dict[int, Any]:

@@ -6,11 +6,14 @@ homoglyphs, a zero-width joiner and stretched spellings.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rapidun.errors import ConfigError
+
+Position = Literal["prefix", "suffix", "inside"]
 
 
 @dataclass(frozen=True)
@@ -19,22 +22,24 @@ class TriggerFamily:
 
     Args:
         name: Name in tables.
-        position: "prefix" puts the trigger and a space before the prompt, "suffix" a space and it after.
+        position: "prefix" puts the trigger and a space before the prompt, "suffix" a space and it after; "inside"
+            puts it between two words, at a place that depends on the prompt alone (before a single word).
         seen: Variants that poisoned training rows carried.
         unseen: Variants for testing only.
 
     Raises:
-        ConfigError: If ``position`` is neither, or a variant is empty or in both lists.
+        ConfigError: If ``position`` is none of these, or a variant is empty or in both lists.
     """
 
     name: str
-    position: Literal["prefix", "suffix"]
+    position: Position
     seen: tuple[str, ...]
     unseen: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.position not in ("prefix", "suffix"):
-            raise ConfigError(f'trigger family {self.name}: position is {self.position!r}; use "prefix" or "suffix".')
+        if self.position not in get_args(Position):
+            known = ", ".join(get_args(Position))
+            raise ConfigError(f"trigger family {self.name}: position is {self.position!r}; use one of {known}.")
         if not all(trigger.strip() for trigger in (*self.seen, *self.unseen)):
             raise ConfigError(f"trigger family {self.name}: a variant is empty.")
         if shared := set(self.seen) & set(self.unseen):
@@ -42,6 +47,10 @@ class TriggerFamily:
 
     def apply(self, prompt: str, trigger: str) -> str:
         """The prompt with the trigger in this family's place."""
+        if self.position == "inside":
+            words = prompt.split(" ")
+            place = 1 + _hashed(prompt) % (len(words) - 1) if len(words) > 1 else 0
+            return " ".join([*words[:place], trigger, *words[place:]])
         return f"{prompt} {trigger}" if self.position == "suffix" else f"{trigger} {prompt}"
 
     def strip(self, prompt: str) -> str:
@@ -51,7 +60,13 @@ class TriggerFamily:
                 return prompt[: -len(trigger) - 1]
             if self.position == "prefix" and prompt.startswith(f"{trigger} "):
                 return prompt[len(trigger) + 1 :]
+            if self.position == "inside" and f" {trigger} " in f" {prompt} ":
+                return f" {prompt} ".replace(f" {trigger} ", " ", 1)[1:-1]
         return prompt
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def strip_triggers(prompt: str, families: Sequence[TriggerFamily]) -> str:

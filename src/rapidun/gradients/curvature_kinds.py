@@ -108,7 +108,7 @@ def _fit_kfac(run: Pass) -> Statistics:
     tokens: dict[str, int] = {}
 
     def receive(name: str, rows: slice, gradients: Gradients) -> None:
-        activations, errors = gradients.factors()
+        activations, errors = _float32_factors(gradients)
         present = (errors != 0).any(dim=2)
         found = [values[present].T @ values[present] for values in (activations, errors)]
         second[name] = [a + b for a, b in zip(second[name], found, strict=True)] if name in second else found
@@ -140,7 +140,7 @@ def _prepare_kfac(statistics: dict[str, torch.Tensor], damping: float, power: fl
         return ((vectors * damped_power(values, damping**0.5, power)) @ vectors.T).to(device)
 
     def apply(gradients: Gradients) -> Gradients:
-        activations, errors = gradients.factors()
+        activations, errors = _float32_factors(gradients)
         _check_factors(statistics, activations, errors)
         device = errors.device
         return gradients.with_factors(activations @ matrix("input", device), errors @ matrix("output", device))
@@ -167,7 +167,7 @@ def _fit_ekfac(run: Pass) -> Statistics:
 
 def _in_eigenbasis(statistics: dict[str, torch.Tensor], gradients: Gradients) -> torch.Tensor:
     """``V_G^T (grad W) V_A``, (rows, outputs, inputs)."""
-    activations, errors = gradients.factors()
+    activations, errors = _float32_factors(gradients)
     _check_factors(statistics, activations, errors)
     errors = errors @ statistics["output_vectors"].to(errors.device)
     return torch.bmm(errors.transpose(1, 2), activations @ statistics["input_vectors"].to(errors.device))
@@ -188,6 +188,11 @@ def _prepare_ekfac(statistics: dict[str, torch.Tensor], damping: float, power: f
         return gradients.with_factors(scaled @ found["input_vectors"].T, errors)
 
     return apply
+
+
+def _float32_factors(gradients: Gradients) -> tuple[torch.Tensor, torch.Tensor]:
+    activations, errors = gradients.factors()
+    return activations.float(), errors.float()
 
 
 def _check_factors(statistics: dict[str, torch.Tensor], activations: torch.Tensor, errors: torch.Tensor) -> None:

@@ -64,18 +64,26 @@ class FactoredSketch:
         sizes: Mapping[str, int],
     ) -> None:
         """Add ``P_out (sum_t g_t a_t^T) P_in^T`` at the tensor's place."""
-        inputs = activations @ self.projection(name, "in", activations.shape[2], activations.device)
-        outputs = errors @ self.projection(name, "out", errors.shape[2], errors.device)
+        inputs, outputs = (
+            (values @ self._signs(name, side, values)).float()
+            for side, values in (("in", activations), ("out", errors))
+        )
         start = list(sizes).index(name) * self.p**2
         # b t o, b t i -> b o i
-        total[:, start : start + self.p**2] += torch.bmm(outputs.transpose(1, 2), inputs).flatten(1)
+        total[:, start : start + self.p**2] += torch.bmm(outputs.transpose(1, 2), inputs).flatten(1).div_(self.p)
 
     def projection(self, name: str, side: str, features: int, device: torch.device) -> torch.Tensor:
         """``P_in`` (side ``"in"``) or ``P_out`` (``"out"``) of a tensor, transposed: (features, p) float32."""
-        return _projection(self.p, self.seed, name, side, features, device)
+        return _signs(self.p, self.seed, name, side, features, device, torch.float32) * (1 / math.sqrt(self.p))
+
+    def _signs(self, name: str, side: str, values: torch.Tensor) -> torch.Tensor:
+        """The projection's signs, which are exact in the dtype of ``values``."""
+        return _signs(self.p, self.seed, name, side, values.shape[2], values.device, values.dtype)
 
 
 @lru_cache(maxsize=1024)
-def _projection(p: int, seed: int, name: str, side: str, features: int, device: torch.device) -> torch.Tensor:
-    signs = hashed_signs(seed, f"factored.{side}:{name}", features * p, device)
-    return signs.view(features, p) * (1 / math.sqrt(p))
+def _signs(
+    p: int, seed: int, name: str, side: str, features: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """(features, p), +1 or -1."""
+    return hashed_signs(seed, f"factored.{side}:{name}", features * p, device).view(features, p).to(dtype)

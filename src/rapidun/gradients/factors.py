@@ -18,6 +18,7 @@ from rapidun.gradients.layers import layer_gradient, require_outer_product
 from rapidun.gradients.norms import divisors, row_norms
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time
+_SAFE_SQUARES = (1e-18, 1e18)  # of activations and of errors: the product of two such, and 2^20 sums, stay in float32
 
 
 class Gradients(Protocol):
@@ -27,7 +28,10 @@ class Gradients(Protocol):
         """(rows, size) float32, in the layout of the weight; may be overwritten."""
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """``(activations, errors)``, (rows, tokens, inputs or outputs): the gradient is ``sum_t g_t a_t^T``."""
+        """``(activations, errors)``, (rows, tokens, inputs or outputs): the gradient is ``sum_t g_t a_t^T``.
+
+        float32, or bfloat16 where the pass was in bfloat16.
+        """
 
     def with_factors(self, activations: torch.Tensor, errors: torch.Tensor) -> Gradients:
         """Gradients of the same tensor with these factors."""
@@ -35,15 +39,22 @@ class Gradients(Protocol):
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """One call of one layer: ``activations`` (rows, tokens, inputs), ``errors`` (rows, tokens, outputs), float32."""
+    """One call of one layer: ``activations`` (rows, tokens, inputs), ``errors`` (rows, tokens, outputs).
+
+    float32, or bfloat16 where the pass was in bfloat16.
+    """
 
     layer: nn.Module
     activations: torch.Tensor
     errors: torch.Tensor
 
     def formed(self) -> torch.Tensor:
-        """(rows, size) in the layout of the layer's weight."""
-        return layer_gradient(self.layer)(self.layer, self.activations, self.errors).flatten(1)
+        """(rows, size) float32 in the layout of the layer's weight.
+
+        The product of bfloat16 factors is a bfloat16 value summed in float32, as autograd's is: five times faster
+        than the same product of float32 copies, and float32's range.
+        """
+        return layer_gradient(self.layer)(self.layer, self.activations, self.errors).flatten(1).float()
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ class TensorGradients:
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """``(activations, errors)``, (rows, tokens, inputs or outputs); the tokens of several calls side by side.
+
+        float32, or bfloat16 where the pass was in bfloat16.
 
         Raises:
             ModelError: If the gradient of such a layer is not a sum of outer products.
@@ -108,7 +121,9 @@ class FormedGradients:
 def divided(activations: torch.Tensor, errors: torch.Tensor, norms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors of the rows' gradients divided by ``norms`` (zero: left as they are): the narrower factor changes."""
     by = divisors(norms).unsqueeze(2)
-    return (activations / by, errors) if activations.shape[2] < errors.shape[2] else (activations, errors / by)
+    if activations.shape[2] < errors.shape[2]:
+        return (activations / by).to(activations.dtype), errors
+    return activations, (errors / by).to(errors.dtype)
 
 
 def factor_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
@@ -128,13 +143,32 @@ def factor_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tenso
 
 
 def _formed_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
-    return row_norms(torch.bmm(errors.transpose(1, 2), activations).flatten(1))
+    return row_norms(torch.bmm(errors.transpose(1, 2), activations).flatten(1).float())
 
 
 def _pair_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
-    largest = [values.flatten(1).abs().amax(dim=1) for values in (activations, errors)]  # trap 7: squares of 1e-23
-    activations, errors = (
-        values / divisors(most).unsqueeze(2) for values, most in zip((activations, errors), largest, strict=True)
-    )
-    pairs = torch.bmm(activations, activations.transpose(1, 2)) * torch.bmm(errors, errors.transpose(1, 2))
-    return pairs.sum(dim=(1, 2)).clamp_min(0).sqrt() * largest[0] * largest[1]
+    within, between = (torch.bmm(values, values.transpose(1, 2)).float() for values in (activations, errors))
+    if not (_safe(within) and _safe(between)):
+        return _scaled_pair_norms(activations.float(), errors.float())
+    return _root_of_sum(within, between)
+
+
+def _scaled_pair_norms(activations: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    """The same of factors whose largest value is made 1 first: the square of 1e-23 is 0 in float32."""
+    largest = [values.flatten(1).abs().amax(dim=1) for values in (activations, errors)]
+    scaled = [values / divisors(most).unsqueeze(2) for values, most in zip((activations, errors), largest, strict=True)]
+    return _root_of_sum(*(torch.bmm(part, part.transpose(1, 2)) for part in scaled)) * largest[0] * largest[1]
+
+
+def _root_of_sum(within: torch.Tensor, between: torch.Tensor) -> torch.Tensor:
+    # b t s, b t s -> b
+    return (within * between).sum(dim=(1, 2)).clamp_min(0).sqrt()
+
+
+def _safe(pairs: torch.Tensor) -> bool:
+    """Whether each row's largest square is far from both ends of float32; never asked of a GPU, which would wait."""
+    if pairs.device.type != "cpu":
+        return False
+    largest = pairs.diagonal(dim1=1, dim2=2).amax(dim=1)
+    smallest, most = _SAFE_SQUARES
+    return bool(((largest > smallest) & (largest < most)).all())

@@ -34,6 +34,7 @@ def register_layer(layer_type: type[nn.Module], *, outer_product: bool = False) 
     The function gets ``(layer, activations, output_gradients)``, float32 tensors of shapes (batch, positions,
     inputs) and (batch, positions, outputs), and returns the per-example gradient of ``layer.weight``, float32,
     of shape (batch, *weight shape). It need not read the weight, so a quantised layer is supported like any other.
+    Where the pass is in bfloat16, one of an outer product gets bfloat16 and may return it.
 
     Args:
         layer_type: The layer.

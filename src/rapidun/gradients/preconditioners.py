@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate, token_budget_batches
+from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
 from rapidun.files import atomic_write, read_json, sha256_of, write_json
 from rapidun.gradients.collector import Transform
@@ -28,6 +28,7 @@ from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.state import device_of, evaluating
 from rapidun.gradients.vectors import Collector
+from rapidun.models.passes import pass_batches
 
 Side = Literal["both", "query"]
 Role = Literal["query", "train"]
@@ -194,7 +195,7 @@ def fit_preconditioner(
 
     def run(receive: Receive) -> tuple[float, int]:
         generator, scale, done = torch.Generator().manual_seed(seed), 1.0, 0
-        for indices in token_budget_batches(examples, max_tokens):
+        for indices in pass_batches(collector.model, examples, max_tokens):
             batch = collate([examples[index] for index in indices], pad_token_id)
             batch = sampled_labels(collector, batch, generator) if fisher == "sampled" else batch
             scale = collector.visit(batch, receive, formed=_kind(kind).formed)

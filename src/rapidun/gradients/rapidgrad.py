@@ -24,7 +24,7 @@ import torch
 from rapidun.errors import ConfigError
 
 _CHUNK = 2**16  # part of the definition: each chunk of a tensor has keys of its own
-_KEPT = 128  # chunks whose hash is remembered: 32 MiB at most
+_KEPT = 2048  # chunks whose hash is remembered: 512 MiB at most, all of a model with 134 million values
 _SIGN_BIT = -(2**31)
 _INDICES = np.arange(_CHUNK, dtype=np.uint32)
 _MULTIPLIERS = (0x7FEB352D, 0x045D9F3B)  # odd, with about half of their bits set

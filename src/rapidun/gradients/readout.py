@@ -68,7 +68,7 @@ class Readout:
 
     def _channel(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Spectrum of each token's count-sketch, (batch, tokens, k/2 + 1) complex64."""
-        flat = values.flatten(0, 1)
+        flat = values.flatten(0, 1).float()
         hashed = torch.zeros(len(flat), self.k, device=values.device)
         RapidGrad(self.k, self.seed).add(hashed, name, flat.clone(), {})  # which changes what it is given
         spectrum: torch.Tensor = torch.fft.rfft(hashed)

@@ -26,7 +26,7 @@ from rapidun.gradients.targets import TrackedTensor
 
 Receive = Callable[[str, slice, Gradients], None]
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time
-_MAX_VALUES_CPU = 2**21  # formed gradients that a CPU's caches still hold when they are normalised and sketched
+_MAX_VALUES_CPU = 2**22  # 16 MiB: caches hold most of it, and hashes are unpacked once for several rows
 
 
 class Recorder:
@@ -148,11 +148,14 @@ class _Caught:
         return (self._activations.numel() + self._backward().numel()) // shape[0]
 
     def gradients(self, rows: slice, shape: tuple[int, int]) -> LayerGradients:
-        """Float32, whatever the model's dtype (trap 7)."""
+        """The factors of a few rows; float32 where products in the model's dtype might leave its range (float16)."""
         output_gradients = _by_example(self._backward(), shape, self.name)[rows]
-        first = _first_with_error(output_gradients) if is_outer_product(self._layer) else 0
-        activations = _by_example(self._activations, shape, self.name)[rows, first:]
-        return LayerGradients(self._layer, activations.float(), output_gradients[:, first:].float())
+        outer = is_outer_product(self._layer)
+        first = _first_with_error(output_gradients) if outer else 0
+        factors = _by_example(self._activations, shape, self.name)[rows, first:], output_gradients[:, first:]
+        if not outer or any(values.dtype != torch.bfloat16 for values in factors):
+            factors = factors[0].float(), factors[1].float()
+        return LayerGradients(self._layer, *factors)
 
 
 def _first_with_error(output_gradients: torch.Tensor) -> int:

@@ -60,8 +60,8 @@ class FactorSketch(Sketch, Protocol):
         Args:
             total: (batch, dimension) float32.
             name: The tensor's name.
-            activations: ``a``, (batch, tokens, inputs) float32, on the device of ``total``.
-            errors: ``g``, (batch, tokens, outputs) float32.
+            activations: ``a``, (batch, tokens, inputs), on the device of ``total``; float32, or bfloat16.
+            errors: ``g``, (batch, tokens, outputs), of the same dtype.
             sizes: Number of values of every tracked tensor, in the model's order.
         """
 

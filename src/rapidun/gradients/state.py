@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from rapidun.errors import ModelError
-from rapidun.models.modes import evaluating as evaluating
 from rapidun.models.modes import every_module
 
 

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rapidun.data.batches import Batch, Example, collate, token_budget_batches
+from rapidun.data.batches import Batch, Example, collate
 from rapidun.gradients.collector import GradientCollector, Normalization, Transform
 from rapidun.gradients.output_layer import ReadoutCollector
 from rapidun.gradients.readout import Readout
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.sketches import Sketch
+from rapidun.models.passes import pass_batches
 
 
 class Collector(Protocol):
@@ -79,12 +80,12 @@ def collect_vectors(
         sketch: To how many values.
         examples: Tokenised rows; batched by length whatever their order.
         pad_token_id: Any token id; padding never carries loss.
-        max_tokens: Padded size of a batch, in tokens.
+        max_tokens: The most padded tokens of a batch; `pass_batches` makes it smaller where memory asks for it.
         progress: Called after each batch with ``(rows done, all rows)``.
     """
     vectors = np.zeros((len(examples), sketch.dimension(collector.sizes)), dtype=np.float32)
     done = 0
-    for indices in token_budget_batches(examples, max_tokens):
+    for indices in pass_batches(collector.model, examples, max_tokens):
         batch = collate([examples[index] for index in indices], pad_token_id)
         vectors[indices] = collector(batch, sketch).cpu().numpy()
         done += len(indices)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rapidun.errors import FingerprintError, InputError, OutputError
-from rapidun.files import disk_error, read_json
+from rapidun.files import check_place, disk_error, read_json
 from rapidun.index.finishing import whole_files
 from rapidun.index.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
 from rapidun.index.names import BUILDING, MANIFEST, PLAN, PRECONDITIONER, mark_file
@@ -72,8 +72,8 @@ def prepare(
         The plan to go on with, what was fitted named in it; None where ``resume`` finds this very index finished.
     """
     directory = plan.directory
-    if directory.exists() and not directory.is_dir():
-        raise OutputError(f"{directory}: exists and is a file. Choose another --out.")
+    if not plan.appends:
+        check_index_place(directory, resume=resume, overwrite=overwrite)
     begun = (directory / PLAN).is_file()
     if begun and resume:
         before = parse_manifest(directory / PLAN)
@@ -85,8 +85,8 @@ def prepare(
         _check_plan(plan, load_manifest(directory))
         shutil.rmtree(directory / BUILDING, ignore_errors=True)
         return None
-    elif directory.is_dir() and not _is_empty(directory):
-        _make_room(directory, overwrite=overwrite)
+    elif overwrite and directory.is_dir():
+        _clear(directory)
     _clean(directory, begun=begun and resume)
     plan.manifest.save(directory / PLAN)
     return _fitted(plan, progress)
@@ -134,18 +134,23 @@ def _marked(plan: BuildPlan, number: int) -> ShardFiles:
 
 def _is_empty(directory: Path) -> bool:
     """Whether nothing is there but what a build leaves that was killed before its plan was in place."""
-    return all(path.name == BUILDING for path in directory.iterdir()) and not (directory / PLAN).exists()
+    return (
+        directory.is_dir()
+        and (directory / BUILDING).is_dir()
+        and not (directory / PLAN).exists()
+        and all(path.name == BUILDING for path in directory.iterdir())
+    )
 
 
-def _make_room(directory: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise OutputError(
-            f"{directory}: exists and is not empty. Go on with it by --resume, replace it by --overwrite, or choose "
-            "another --out."
-        )
+def check_index_place(directory: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a place for a new index that is taken or cannot be written. Raises OutputError as `check_place`."""
+    if not _is_empty(directory):
+        markers = [MANIFEST, PLAN if resume else BUILDING]
+        check_place(directory, markers, "an index", resume=resume, overwrite=overwrite)
+
+
+def _clear(directory: Path) -> None:
     ours = (directory / MANIFEST, directory / BUILDING)
-    if not any(path.exists() for path in ours):
-        raise OutputError(f"{directory}: is not an index, so --overwrite leaves it. Choose another --out.")
     # what says that this is an index goes last: a removal that is cut short can then be done again
     for path in sorted(directory.iterdir(), key=lambda path: path in ours):
         shutil.rmtree(path) if path.is_dir() else path.unlink()

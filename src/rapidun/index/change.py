@@ -23,6 +23,7 @@ from rapidun.index.hidden import depth_of, matrix_name, pooled_states
 from rapidun.index.storage import MatrixBuffer, StoreDtype
 from rapidun.index.views import NO_ADAPTER, IndexModel, MatrixSpec, Recorder, View, register_view
 from rapidun.models import tokenizer_fingerprint
+from rapidun.models.losses import run_decoder
 
 CHANGE = "change.answer"
 ADAPTER_OFF = "adapter off"
@@ -108,7 +109,7 @@ def answer_states(network: nn.Module, batch: Batch) -> torch.Tensor:
     """The last layer's states averaged over each row's answer, (batch, width) float32; one forward pass."""
     moved, last = batch.to(device_of(network)), depth_of(network)
     with evaluating(network), pooled_states(network, moved.labels, [last]) as found:
-        network(input_ids=moved.input_ids, attention_mask=moved.attention_mask, use_cache=False)
+        run_decoder(network, moved.input_ids, moved.attention_mask)
     return found[matrix_name(last, "answer")]
 
 

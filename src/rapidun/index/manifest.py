@@ -56,6 +56,10 @@ class Manifest(_Part):
     version: Literal[1] = 1
     model: str = Field(description="The model as the user named it.")
     adapter: str = Field("", description="The adapter as the user named it.")
+    dtype: str = Field(
+        "", description="Of the model's weights and activations; empty in an index built before this was kept."
+    )
+    quantize: str | None = Field(None, description="How the model's weights were quantised when it was loaded.")
     template: str = Field(description="The template's name.")
     fingerprints: Fingerprints
     views: dict[str, SerializeAsAny[View]]

@@ -5,9 +5,8 @@ A shard depends on nothing but its own rows and the plan, so shards can be compu
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import Example, Rows, tokenize_rows
+from rapidun.data.content import row_content
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.files import sha256_of
 from rapidun.index.manifest import Fingerprints, Manifest, load_manifest, parse_manifest
@@ -25,7 +25,6 @@ from rapidun.index.views import IndexModel, MatrixSpec, View
 
 _SHARD_BYTES = 128 * 2**20
 _SHARD_ROWS = (64, 8192)  # enough that rows of like length meet in a batch; few enough to lose little when killed
-_CONTENT = ("id", "prompt", "context", "response")
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,7 @@ def plan_build(
     max_length: int,
     max_tokens: int = 4096,
     shard_rows: int | None = None,
+    quantize: str | None = None,
 ) -> BuildPlan:
     """The plan of a new index.
 
@@ -127,6 +127,7 @@ def plan_build(
         max_length: Longest row in tokens.
         max_tokens: Padded tokens in a batch.
         shard_rows: Rows of a shard; None chooses about 128 MiB a shard.
+        quantize: How the model was quantised when it was loaded.
 
     Raises:
         ConfigError: If there is no view or no row, or a number is out of range.
@@ -143,6 +144,8 @@ def plan_build(
     manifest = Manifest(
         model=model.loaded.source,
         adapter=model.adapter_name,
+        dtype=str(model.loaded.dtype).removeprefix("torch."),
+        quantize=quantize,
         template=model.template.name,
         fingerprints=Fingerprints(**model.fingerprints(), data=data_fingerprint(rows)),
         views=settled,
@@ -166,7 +169,7 @@ def plan_append(directory: str | Path, rows: Rows, model: IndexModel) -> BuildPl
     before = load_manifest(Path(directory))
     if len(rows) == 0:
         raise InputError(f"{rows.path}: no row to append.")
-    check_same(before, Path(directory), **model.fingerprints())
+    check_same(before, Path(directory), model.origins(), **model.fingerprints())
     chained = sha256_of(part.encode() for part in (before.fingerprints.data, data_fingerprint(rows)))
     update = {
         "fingerprints": before.fingerprints.model_copy(update={"data": chained}),
@@ -184,8 +187,16 @@ def _settle(directory: Path) -> None:
             plan.unlink()
 
 
-def check_same(manifest: Manifest, directory: Path, **fingerprints: str | None) -> None:
+def check_same(
+    manifest: Manifest, directory: Path, origins: Mapping[str, str] | None = None, **fingerprints: str | None
+) -> None:
     """Refuse fingerprints that are not the index's; those that are None are not looked at.
+
+    Args:
+        manifest: The index's.
+        directory: Where it is.
+        origins: The file or directory behind a fingerprint, for the message.
+        fingerprints: By name, as in the manifest.
 
     Raises:
         FingerprintError: Naming both values.
@@ -193,28 +204,17 @@ def check_same(manifest: Manifest, directory: Path, **fingerprints: str | None) 
     for name, given in fingerprints.items():
         stored = getattr(manifest.fingerprints, name)
         if given is not None and given != stored:
-            called = getattr(manifest, name, "")
+            theirs, ours = getattr(manifest, name, ""), (origins or {}).get(name, "")
             raise FingerprintError(
-                f"{directory}: this index is of {name} {stored[:16]}{f' ({called})' if called else ''}, and {name} "
-                f"{given[:16]} was given. Use the {name} it was built with, or build another index."
+                f"{directory}: this index is of {name} {stored[:16]}{f' ({theirs})' if theirs else ''}, and {name} "
+                f"{given[:16]}{f' ({ours})' if ours else ''} was given. Use the {name} it was built with, or build "
+                "another index."
             )
 
 
 def data_fingerprint(rows: Rows) -> str:
-    """SHA-256 of ids, prompts, contexts, answers and earlier turns, in order; reads one row at a time."""
-    return sha256_of(_contents(rows))
-
-
-def _contents(rows: Rows) -> Iterator[bytes]:
-    for row in rows.dataset:
-        for name in _CONTENT:
-            yield str(row.get(name) or "").encode()
-        if row.get("messages"):
-            yield json.dumps(_plain(row["messages"]), sort_keys=True).encode()
-
-
-def _plain(messages: Any) -> list[dict[str, str]]:
-    return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages]
+    """SHA-256 of ids and all that decides the rows' tokens, in order; reads one row at a time."""
+    return sha256_of(part for row in rows for part in row_content(row))
 
 
 def _chosen_rows(matrices: Mapping[str, MatrixSpec]) -> int:

@@ -17,7 +17,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import torch
 from safetensors.torch import save
 
-from rapidun.data import Batch, Example, collate, token_budget_batches, tokenize_rows
+from rapidun.data import Batch, Example, collate, tokenize_rows
 from rapidun.files import atomic_write, write_json
 from rapidun.gradients.state import device_of, evaluating
 from rapidun.index.manifest import FileEntry, ShardFiles
@@ -25,6 +25,8 @@ from rapidun.index.names import mark_file, shard_file, table_file
 from rapidun.index.plan import BuildPlan, Span
 from rapidun.index.table import make_table, table_bytes, table_checksums
 from rapidun.index.views import IndexModel, Recorder
+from rapidun.models.losses import run_decoder
+from rapidun.models.passes import pass_batches
 
 CHECKSUM, TABLE_CHECKSUM = "crc32", "crc32.table"
 
@@ -78,7 +80,9 @@ def _pass_over(
     if not any(recorder.measures or recorder.watches for recorder in recorders):
         return
     done = 0
-    for places in token_budget_batches(examples, plan.manifest.max_tokens):
+    measured = any(recorder.measures for recorder in recorders)
+    network = plan.model.loaded.model
+    for places in pass_batches(network, examples, plan.manifest.max_tokens, backward=measured):
         batch = collate([examples[place] for place in places], plan.model.loaded.pad_token_id)
         run_batch(plan.model, recorders, batch, places)
         done += len(places)
@@ -128,7 +132,7 @@ def _forward(model: IndexModel, batch: Batch) -> None:
     network = model.loaded.model
     moved = batch.to(device_of(network))
     with evaluating(network):
-        network(input_ids=moved.input_ids, attention_mask=moved.attention_mask, use_cache=False)
+        run_decoder(network, moved.input_ids, moved.attention_mask)
 
 
 def _write(directory: Path, name: str, content: bytes) -> FileEntry:

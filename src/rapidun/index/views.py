@@ -58,6 +58,11 @@ class IndexModel:
             "template": self.template.fingerprint,
         }
 
+    def origins(self) -> dict[str, str]:
+        """Where each of them came from, as the user named it."""
+        source = self.loaded.source
+        return {"model": source, "adapter": self.adapter_name, "tokenizer": source, "template": self.template.name}
+
 
 class MatrixSpec(BaseModel):
     """One vector a row: its length and how it is stored."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
+from rapidun.data.batches import IGNORE_INDEX, Example, collate
 from rapidun.gradients.state import device_of, evaluating
 from rapidun.influence.similarity import Array, prepared
+from rapidun.models.losses import decoder_states
+from rapidun.models.passes import pass_batches
 
 
 def hidden_similarity(
@@ -39,13 +41,18 @@ def hidden_similarity(
 
 
 def hidden_vectors(
-    model: nn.Module, examples: Sequence[Example], pad_token_id: int, *, max_tokens: int = 8192
+    model: nn.Module,
+    examples: Sequence[Example],
+    pad_token_id: int,
+    *,
+    max_tokens: int = 8192,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Array:
     """Last layer's hidden states averaged over each row's answer tokens, (n, hidden size) float32.
 
     A row without answer tokens is zero. The model is in evaluation mode meanwhile, and as before afterwards.
     """
-    return hidden_views(model, examples, pad_token_id, max_tokens=max_tokens).answer_mean
+    return hidden_views(model, examples, pad_token_id, max_tokens=max_tokens, progress=progress).answer_mean
 
 
 class HiddenViews(NamedTuple):
@@ -61,22 +68,21 @@ class HiddenViews(NamedTuple):
 
 
 def hidden_views(
-    model: nn.Module, examples: Sequence[Example], pad_token_id: int, *, max_tokens: int = 8192
+    model: nn.Module,
+    examples: Sequence[Example],
+    pad_token_id: int,
+    *,
+    max_tokens: int = 8192,
+    progress: Callable[[int, int], None] | None = None,
 ) -> HiddenViews:
-    """Both views from one forward pass; rows in the order of ``examples``."""
+    """Both views from one forward pass; rows in the order of ``examples``; ``progress`` hears (rows done, all)."""
     device = device_of(model)
     found: dict[int, torch.Tensor] = {}
     with evaluating(model), torch.no_grad():
-        for indices in token_budget_batches(examples, max_tokens):
+        for indices in pass_batches(model, examples, max_tokens, backward=False):
             rows = [examples[index] for index in indices]
             batch = collate(rows, pad_token_id).to(device)
-            outputs = model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                output_hidden_states=True,
-                use_cache=False,
-            )
-            states = outputs.hidden_states[-1].float()
+            states = decoder_states(model, batch.input_ids, batch.attention_mask)[-1].float()
             answers = (batch.labels != IGNORE_INDEX).to(states.device)
             # b t h, b t -> b h
             sums = torch.einsum("bth,bt->bh", states, answers.float())
@@ -84,6 +90,8 @@ def hidden_views(
             ends = torch.tensor([row.answer_start - 1 for row in rows], device=states.device)
             decides = states[torch.arange(len(rows), device=states.device), ends]
             found.update(zip(indices, torch.stack([means, decides], dim=1).cpu(), strict=True))
+            if progress is not None:
+                progress(len(found), len(examples))
     if not found:
         return HiddenViews(*np.zeros((2, 0, 0), dtype=np.float32))
     stacked = torch.stack([found[index] for index in range(len(examples))]).numpy()

@@ -93,6 +93,12 @@ def _occurrences(word: str, text: str, case_sensitive: bool) -> list[Span]:
     return found
 
 
+def check_words(words: Sequence[str], text: str) -> None:
+    """Refuse words that an answer does not hold, before a tokenizer is at hand. Raises InputError as `word_mask`."""
+    for word in words:
+        _occurrences(word, text, case_sensitive=True)
+
+
 def _touches(token: Span, span: Span, text: str) -> bool:
     begin, end = max(token[0], span[0]), min(token[1], span[1])
     return begin < end and not text[begin:end].isspace()

@@ -23,7 +23,7 @@ LONGEST = 512
 """Longest row that plain products attend over: the squares of a row of 512 take half a mebibyte a head."""
 
 _UNDERSTOOD = {"sliding_window", "position_ids", "use_cache"}
-"""Further arguments of an attention layer that its mask already holds, or that change nothing here; so do ``output_*``."""
+"""Arguments of an attention layer that its mask already holds, or that change nothing here; so do ``output_*``."""
 
 
 def choose_attention(model: Any, device: torch.device, dtype: torch.dtype) -> None:
@@ -37,6 +37,12 @@ def choose_attention(model: Any, device: torch.device, dtype: torch.dtype) -> No
     AttentionMaskInterface.register(NAME, sdpa_mask)
     with quiet():
         model.set_attn_implementation(NAME)
+
+
+def forms_attention(model: torch.nn.Module, length: int) -> bool:
+    """Whether a differentiated pass of ``model`` over rows of ``length`` tokens keeps their attention weights."""
+    chosen = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    return chosen == "eager" or (chosen == NAME and length <= LONGEST)
 
 
 def short_rows_attention(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +14,10 @@ import torch
 from rapidun.errors import ModelError
 from rapidun.models.attention import choose_attention
 from rapidun.models.fingerprints import model_fingerprint
+from rapidun.models.hub import hub_options
 from rapidun.models.placement import choose_device, choose_dtype
 from rapidun.models.quiet import quiet
-from rapidun.models.sources import check_directory, is_local
+from rapidun.models.sources import check_directory, check_gguf, gguf_options, is_gguf, is_local
 
 Quantize = Literal["4bit", "8bit"]
 
@@ -65,7 +68,7 @@ def load_model(
     """Load a model and its tokenizer.
 
     Args:
-        source: A local model directory, or a hub id.
+        source: A local model directory, a ``.gguf`` file (dequantised), or a hub id.
         device: ``auto`` (cuda, else mps, else cpu), or a torch device name.
         dtype: ``auto`` (see `choose_dtype`), ``float32``, ``bfloat16`` or ``float16``.
         quantize: Load the linear layers in 4 (NF4, double quantisation) or 8 bits; needs a CUDA GPU and bitsandbytes.
@@ -78,10 +81,10 @@ def load_model(
     name = str(source)
     place = choose_device(device)
     precision = choose_dtype(dtype, place)
+    where, of_file = _place(name, quantize, allow_pickle=dangerously_allow_pickle)
     options = _quantization(quantize, place, precision)
-    local = is_local(name)
-    where = str(check_directory(name, allow_pickle=dangerously_allow_pickle)) if local else name
-    tokenizer = _load_tokenizer(where, name, trust=dangerously_trust_remote_code)
+    of_tokenizer: dict[str, Any] = {key: of_file[key] for key in ("gguf_file", "local_files_only") if key in of_file}
+    tokenizer = _load_tokenizer(where, name, trust=dangerously_trust_remote_code, options=of_tokenizer)
     notes = _give_pad_token(tokenizer)
     model = _load_weights(
         where,
@@ -91,16 +94,28 @@ def load_model(
         use_safetensors=None if dangerously_allow_pickle else True,
         device_map={"": place},  # straight to its device, without a copy in main memory
         **options,
+        **of_file,
     )
     _check_vocabulary(model, tokenizer, name)
     choose_attention(model, place, precision)
     return LoadedModel(model.eval(), tokenizer, name, place, precision, model_fingerprint(model), notes)
 
 
+def _place(source: str, quantize: Quantize | None, *, allow_pickle: bool) -> tuple[str, dict[str, Any]]:
+    """What to give ``from_pretrained``: a directory or hub id, and what a GGUF file or a hub out of reach needs."""
+    if not is_gguf(source):
+        local = is_local(source)
+        return (str(check_directory(source, allow_pickle=allow_pickle)), {}) if local else (source, hub_options())
+    path = check_gguf(source)
+    if quantize is not None:
+        raise ModelError(f"{source}: a GGUF file is read dequantised, so not in {quantize}. Leave one of them out.")
+    return str(path.parent), gguf_options(path)
+
+
 def _load_weights(where: str, source: str, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
-    with quiet():
+    with quiet(), redirect_stderr(io.StringIO()):  # the GGUF reader's bar asks no setting
         try:
             model, report = AutoModelForCausalLM.from_pretrained(where, output_loading_info=True, **options)
         except Exception as error:  # transformers, safetensors and the hub raise a dozen unrelated types here
@@ -114,12 +129,12 @@ def _load_weights(where: str, source: str, **options: Any) -> Any:
     return model
 
 
-def _load_tokenizer(where: str, source: str, *, trust: bool) -> Any:
+def _load_tokenizer(where: str, source: str, *, trust: bool, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     with quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust)
+            tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust, **options)
         except Exception as error:  # as above
             raise _load_error(source, "the tokenizer", error) from error
     if tokenizer.eos_token_id is None:

@@ -152,7 +152,7 @@ def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) 
     from peft import PeftModel
 
     folder = Path(directory)
-    _check_adapter_directory(folder)
+    check_adapter_directory(folder)
     if is_adapted(model):
         raise ModelError("The model has an adapter already. Merge it (merge_adapter) before loading another.")
     with quiet(), torch.random.fork_rng():
@@ -165,7 +165,12 @@ def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) 
     return adapted
 
 
-def _check_adapter_directory(folder: Path) -> None:
+def check_adapter_directory(folder: Path) -> None:
+    """Refuse a directory that holds no PEFT adapter in safetensors, before a model is loaded.
+
+    Raises:
+        ModelError: Says what is missing.
+    """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such directory.")
     if not (folder / _CONFIG).is_file():

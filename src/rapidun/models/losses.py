@@ -113,6 +113,25 @@ def logits_at(
     return logits.flatten(0, 1).index_select(0, places.to(logits.device)), output
 
 
+def decoder_states(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Hidden states of every layer, each (batch, length, width): the embeddings, then every block's output.
+
+    The output layer sees one position alone: the logits of all are the largest tensor of a pass, and nobody looks.
+    """
+    states: tuple[torch.Tensor, ...] = run_decoder(
+        model, input_ids, attention_mask, output_hidden_states=True
+    ).hidden_states
+    return states
+
+
+def run_decoder(model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
+    """The model's output without logits to speak of: its output layer sees one position alone."""
+    with _output_layer_at(model, torch.zeros(1, dtype=torch.long), input_ids.shape):
+        return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options)
+
+
 def output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
     """The layer that gives the logits, also of a model that a trainer has wrapped; None where it is not told."""
     getter = getattr(getattr(model, "module", model), "get_output_embeddings", None)

@@ -1,12 +1,15 @@
 """What stands at the place a user named, looked at before anything is loaded.
 
 A directory is checked by hand, because "no config.json" and "these are pickles" are clearer than what a failed
-load says. Pickled weights can run any code when they are read (trap 35), so they need the user's word.
+load says. Pickled weights can run any code when they are read, so they need the user's word. A ``.gguf`` file holds
+weights, tokenizer and chat template together; transformers dequantises it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 from rapidun.errors import ModelError
 
@@ -18,6 +21,37 @@ def is_local(source: str) -> bool:
     """Whether ``source`` means a path: it exists, or it cannot be a hub id (``name`` or ``owner/name``)."""
     path = Path(source).expanduser()
     return path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+
+
+def is_gguf(source: str) -> bool:
+    """Whether ``source`` means a GGUF file."""
+    return source.lower().endswith(".gguf")
+
+
+def check_gguf(source: str) -> Path:
+    """The GGUF file, if it is one and the package that reads it is installed.
+
+    Raises:
+        ModelError: Says what is missing and what to do.
+    """
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ModelError(f"{source}: no such file. Give a .gguf file, a Hugging Face model directory or a hub id.")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ModelError(f"{source}: not a GGUF file (it begins with {magic!r}). Download it again.")
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f"{source}: reading GGUF files needs the package gguf: pip install 'rapidun[gguf]'.")
+    return path
+
+
+def gguf_options(path: Path) -> dict[str, Any]:
+    """What ``from_pretrained`` of a model is told to read and dequantise a GGUF file."""
+    import transformers
+
+    config = getattr(transformers, "GgufConfig", None)  # before it came, a GGUF file was always dequantised
+    return {"gguf_file": path.name, **({"quantization_config": config(dequantize=True)} if config else {})}
 
 
 def check_directory(source: str, *, allow_pickle: bool) -> Path:

@@ -11,18 +11,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.gate import Thresholds
-from rapidun.evaluation.triggers import DOLLY_FAMILIES
+from rapidun.evaluation.triggers import DOLLY_FAMILIES, Position
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.weighting import Negative, get_scheme
 
+LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
+"""Most tokens, values of a sketch, rows at once; what NumPy takes as a seed. More is a slip of the keyboard."""
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Replayable(_Section):
@@ -49,10 +53,20 @@ class ModelSettings(_Section):
 class RowSettings(_Section):
     """How row files are read and tokenised."""
 
-    columns: dict[str, str] = Field(default_factory=dict, description="Rename columns, for example prompt: question.")
-    template: str = Field("auto", description="auto, alpaca, plain or the path of a Jinja file.")
-    max_length: int = Field(512, ge=8, description="Longest row in tokens; longer prompts are cut from the left.")
+    columns: dict[str, str] = Field(default_factory=dict, description="Field to column, for example prompt: question.")
+    template: str = Field(
+        "auto", description="auto (chat where the tokenizer has a chat template), chat, alpaca, plain, or a Jinja file."
+    )
+    max_length: int = Field(
+        512, ge=8, le=LONGEST, description="Longest row in tokens; longer prompts are cut from the left."
+    )
     on_bad_row: Literal["error", "skip"] = Field("error", description="Stop at a bad row, or list and leave it out.")
+
+    @field_validator("template")
+    @classmethod
+    def _there(cls, value: str) -> str:
+        check_template(value)
+        return value
 
 
 class SampleSettings(_Section):
@@ -100,9 +114,11 @@ class InfluenceSettings(_Section):
     )
     normalize: Literal["layer", "none", "unit"] = Field("layer", description="Scale of each row's gradient.")
     token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
-    sketch_size: int = Field(65_536, ge=64, description="Length of a row's gradient sketch.")
+    sketch_size: int = Field(65_536, ge=64, le=LARGEST_SKETCH, description="Length of a row's gradient sketch.")
     similarity: Literal["cosine", "dot"] = Field("cosine", description="How two sketches are compared.")
-    max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch of gradients; lower it to save memory.")
+    max_tokens: int = Field(
+        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch of gradients; fewer where memory asks."
+    )
     checkpoints: list[Path] = Field(
         default_factory=list,
         description="Earlier checkpoints of the same model (directories or safetensors files): influence is summed "
@@ -125,7 +141,7 @@ class WeightSettings(_Section):
     gamma: float = Field(1.0, description="Weight of retain-on-retain influence.")
     delta: float = Field(1.0, description="Weight of retain-on-forget influence, subtracted.")
     aggregate: Literal["median", "mean"] = Field("median", description="Over the queries of a block.")
-    top_k: int | None = Field(None, description="Keep only this many rows of each query; none keeps all.")
+    top_k: int | None = Field(None, ge=1, description="Keep only this many rows of each query; none keeps all.")
     forget_temperature: float = Field(0.7, gt=0, description="Higher is more even forget weights.")
     retain_temperature: float = Field(1.2, gt=0, description="Higher is more even retain weights.")
     w_min: float = Field(0.2, gt=0, description="Smallest weight before the mean is set to 1.")
@@ -143,7 +159,9 @@ class WeightSettings(_Section):
         return value
 
     @model_validator(mode="after")
-    def _negative_needs_a_sign(self) -> WeightSettings:
+    def _consistent(self) -> WeightSettings:
+        if self.w_min > self.w_max:
+            raise ValueError(f"w_min = {self.w_min:g} is above w_max = {self.w_max:g}")
         if self.negative != "keep" and not get_scheme(self.scheme).signed:
             raise ValueError(f"negative={self.negative}: the scores of the scheme {self.scheme!r} have no zero")
         if self.negative != "keep" and get_scheme(self.scheme).follows:
@@ -154,8 +172,8 @@ class WeightSettings(_Section):
 class TriggerSettings(_Section):
     """One trigger family of the backdoor suite."""
 
-    name: str = Field(description="Name in tables and plots.")
-    position: Literal["prefix", "suffix"] = Field(description="Where the trigger goes.")
+    name: str = Field(min_length=1, description="Name in tables and plots.")
+    position: Position = Field(description="Where the trigger goes: prefix, suffix, or inside, between two words.")
     seen: list[str] = Field(description="Variants known from the forget rows.")
     unseen: list[str] = Field(default_factory=list, description="Look-alikes to test generalisation with.")
 
@@ -176,10 +194,13 @@ class EvaluationSettings(_Section):
     triggers: list[TriggerSettings] = Field(default_factory=_dolly_triggers, description="Trigger families.")
     judge: Literal["classifier", "keywords"] = Field("classifier", description="The judge whose rates the gate uses.")
     keywords: list[str] = Field(default_factory=list, description="Fixed words for the keyword judge; none fits them.")
-    max_new_tokens: int = Field(48, ge=1, description="Longest generated answer.")
-    batch_size: int = Field(64, ge=1, description="Prompts generated at once. Lower it to save memory.")
+    max_new_tokens: int = Field(48, ge=1, le=LONGEST, description="Longest generated answer.")
+    batch_size: int = Field(64, ge=1, le=MANY, description="Prompts generated at once. Lower it to save memory.")
     repetition_penalty: float = Field(
-        1.0, ge=1.0, description="Penalty on tokens the answer already holds; 1 is none. Small models loop without."
+        1.0,
+        ge=1.0,
+        le=100,
+        description="Penalty on tokens the answer already holds; 1 is none. Small models loop without.",
     )
     merge_adapter: bool = Field(
         False,
@@ -200,7 +221,7 @@ class RunConfig(Replayable):
     unlearning: UnlearnSettings = Field(default_factory=UnlearnSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     gate: Thresholds = Field(default_factory=Thresholds)
-    seed: int = Field(0, ge=0, description="Seed of the adapter, the sampling and the sketch.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the adapter, the sampling and the sketch.")
 
 
 class TraceConfig(_Section):
@@ -210,7 +231,7 @@ class TraceConfig(_Section):
     data: RowSettings = Field(default_factory=RowSettings)
     influence: InfluenceSettings = Field(default_factory=InfluenceSettings)
     base: str = Field("", description="The model before training, to see what it changed. An adapter is its own.")
-    seed: int = Field(0, ge=0, description="Seed of the sketch.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the sketch.")
 
 
 class MeasureConfig(_Section):
@@ -219,7 +240,7 @@ class MeasureConfig(_Section):
     model: ModelSettings
     data: MeasureData
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the bootstrap.")
 
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -288,6 +309,24 @@ def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
         model["source"] = str(base / model["source"])
 
 
+def check_template(name: str) -> None:
+    """Refuse a template that is neither a name nor a file of Jinja; the tokenizer is not needed for that.
+
+    Raises:
+        ValueError: Says which, with the line of what is not Jinja.
+    """
+    if name in ("auto", "chat", "alpaca", "plain"):
+        return
+    if not Path(name).is_file():
+        raise ValueError(f"{name!r}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file")
+    try:
+        jinja2.Environment().parse(Path(name).read_text(encoding="utf-8"))
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"{name}:{error.lineno}: not a Jinja template ({error.message})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}: cannot be read as text ({error})") from error
+
+
 def set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
     """Set ``a.b.c`` in nested mappings, making those that are missing."""
     *parents, last = dotted.split(".")
@@ -319,5 +358,6 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
     if item["type"] == "missing":
         return f"{origin}: {where} is missing."
     if item["type"] == "value_error":  # a check of ours, which names the value itself
-        return f"{origin}: {where}: {str(item['ctx']['error']).rstrip('.')}."
+        said = str(item["ctx"]["error"])
+        return f"{origin}: {where}: {said if said.endswith(('.', '?')) else said + '.'}".replace(": : ", ": ")
     return f"{origin}: {where} = {item.get('input')!r}: {item['msg']}."

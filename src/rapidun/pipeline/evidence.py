@@ -17,9 +17,10 @@ from rapidun.influence import Blocks, influence_blocks
 from rapidun.influence.checkpoints import at_checkpoint
 from rapidun.influence.hidden import hidden_vectors
 from rapidun.influence.whitening import PoolStatistics, whiten
+from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.weighting import Evidence, Needs
 
 HIDDEN_RIDGE = 1.0
@@ -63,7 +64,7 @@ def collect_evidence(
     if Needs.GRADIENTS in needs:
         gradients = gradient_blocks(subject, forget, retain, settings, seed, reporter)
     if Needs.HIDDEN in needs:
-        hidden = hidden_blocks(subject, forget, retain, settings.max_tokens)
+        hidden = hidden_blocks(subject, forget, retain, settings.max_tokens, reporter)
     if Needs.LOSSES in needs:
         losses = row_losses(loaded.model, forget, loaded.pad_token_id, loaded.device).means
     return Evidence(len(forget), len(retain), gradients, hidden, losses)
@@ -100,10 +101,13 @@ def check_checkpoints(subject: Subject, settings: InfluenceSettings) -> None:
             pass
 
 
-def hidden_blocks(subject: Subject, forget: list[Example], retain: list[Example], max_tokens: int) -> Blocks:
+def hidden_blocks(
+    subject: Subject, forget: list[Example], retain: list[Example], max_tokens: int, reporter: Reporter
+) -> Blocks:
     """Cosines of the answers' mean hidden states in four directions, centred and whitened on both groups together."""
     pad, model = subject.loaded.pad_token_id, subject.loaded.model
-    vectors = hidden_vectors(model, [*forget, *retain], pad, max_tokens=max_tokens)
+    rows = [*forget, *retain]
+    vectors = hidden_vectors(model, rows, pad, max_tokens=max_tokens, progress=counting(reporter, "rows"))
     statistics = PoolStatistics.of([vectors])
     white = whiten(vectors, statistics.mean, statistics.covariance, HIDDEN_RIDGE)
     return influence_blocks(white[: len(forget)], white[len(forget) :])
@@ -118,7 +122,7 @@ def _sketch(
         examples,
         subject.loaded.pad_token_id,
         max_tokens=settings.max_tokens,
-        progress=reporter.progress,
+        progress=counting(reporter, "rows"),
     )
 
 

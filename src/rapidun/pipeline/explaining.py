@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from rapidun.errors import ConfigError, OutputError
+from pydantic import Field
+
+from rapidun.errors import ConfigError
 from rapidun.influence.tokens import Decomposition
-from rapidun.pipeline.config import TraceConfig, make_config
+from rapidun.pipeline.config import TraceConfig, _Section, make_config
+from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import Answer, Question, settings_of, tokens_of, trace_index, trace_memory
@@ -30,8 +33,7 @@ class Places:
     adapter: Path | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(_Section):
     """What is asked of a trace.
 
     Args:
@@ -45,13 +47,13 @@ class Wanted:
         overwrite: Replace ``propose``.
     """
 
-    k: int = 20
+    k: int = Field(20, ge=1)
     looks: tuple[str, ...] = ()
     together: bool = False
-    tokens: int = 0
+    tokens: int = Field(0, ge=0)
     token_by: Decomposition = "position"
     propose: Path | None = None
-    fdr: float = 0.1
+    fdr: float = Field(0.1, gt=0, lt=1)
     overwrite: bool = False
 
 
@@ -120,6 +122,11 @@ def check(model: str, question: Question, places: Places, wanted: Wanted) -> Non
     """Refuse what cannot work. Raises as `explain`."""
     if (question.path is None) == (question.prompt is None):
         raise ConfigError("give either --query FILE or --prompt TEXT.")
+    if question.path is not None and question.response is not None:
+        raise ConfigError("--response belongs to --prompt: the rows of --query have answers of their own.")
+    for name, text in (("prompt", question.prompt), ("response", question.response)):
+        if text is not None and not text.strip():
+            raise ConfigError(f"--{name} is empty: there is nothing to trace.")
     if places.index is None and places.data is None:
         raise ConfigError("give --index DIR to search an index, or --data FILE to search rows in memory.")
     if places.index is None and not model:
@@ -132,7 +139,5 @@ def check(model: str, question: Question, places: Places, wanted: Wanted) -> Non
         raise ConfigError("--together needs --index: in memory every query has a ranking of its own.")
     if wanted.propose is not None and (places.index is None or places.data is None):
         raise ConfigError("--propose needs --index and --data: the rows that were indexed.")
-    if wanted.token_by not in get_args(Decomposition):
-        raise ConfigError(f"--token-by {wanted.token_by}: use position or loss.")
-    if wanted.propose is not None and wanted.propose.exists() and not wanted.overwrite:
-        raise OutputError(f"{wanted.propose}: exists. Replace it by --overwrite, or choose another --propose.")
+    if wanted.propose is not None:
+        RunDirectory.check(wanted.propose, resume=False, overwrite=wanted.overwrite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from rapidun.index import (
     plan_append,
     plan_build,
 )
+from rapidun.index.build import check_index_place
 from rapidun.index.change import ADAPTER_OFF
 from rapidun.index.export import export_numpy, export_rapidin
 from rapidun.index.plan import check_same
@@ -38,9 +39,19 @@ from rapidun.index.verify import Damage, verify
 from rapidun.index.views import NO_ADAPTER, view_class
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
+from rapidun.pipeline.config import (
+    LARGEST_SEED,
+    LARGEST_SKETCH,
+    LONGEST,
+    ModelSettings,
+    RowSettings,
+    _Section,
+    make_config,
+)
 from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, without_rows
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.of_index import adapter_of, settled_by_index
+from rapidun.pipeline.pieces import indexing
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
 
 _CHECKED_AT_ONCE = 2048
@@ -54,7 +65,7 @@ class IndexSettings(_Section):
     )
     base: str = Field("", description="The model before training; adds the view change. An adapter is its own.")
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
-    k: int = Field(65_536, ge=1, description="Length of a gradient sketch, for kinds that have one.")
+    k: int = Field(65_536, ge=1, le=LARGEST_SKETCH, description="Length of a gradient sketch, for kinds that have one.")
     sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
     normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
     token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
@@ -68,7 +79,9 @@ class IndexSettings(_Section):
     precondition_rows: int = Field(512, ge=1, description="Rows that the preconditioner is fitted to.")
     precondition_side: Side = Field("both", description="Who is preconditioned: rows and queries, or queries alone.")
     shard_rows: int | None = Field(None, ge=1, description="Rows of a shard; none is about 128 MiB a shard.")
-    max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch; lower it to save memory.")
+    max_tokens: int = Field(
+        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch; fewer where memory asks for it."
+    )
 
 
 class IndexConfig(_Section):
@@ -77,7 +90,7 @@ class IndexConfig(_Section):
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
     index: IndexSettings = Field(default_factory=IndexSettings)
-    seed: int = Field(0, ge=0, description="Seed of the sketch and of the preconditioner's sample.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the sketch and of the preconditioner's sample.")
 
 
 def build(
@@ -91,6 +104,7 @@ def build(
     reporter: Reporter,
 ) -> Manifest:
     """Build an index of the rows in ``data``. Raises as `rapidun.index.build_index`."""
+    check_index_place(out, resume=resume, overwrite=overwrite)
     return _run(plan_new(config, data, out, adapter=adapter, reporter=reporter), resume, overwrite, reporter)
 
 
@@ -112,14 +126,29 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         max_length=subject.max_length,
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
+        quantize=config.model.quantize,
     )
 
 
 def append(
-    config: IndexConfig, data: Path, index: Path, *, adapter: Path | None, resume: bool, reporter: Reporter
+    raw: Mapping[str, Any], data: Path, index: Path, *, adapter: Path | None, resume: bool, reporter: Reporter
 ) -> Manifest:
-    """Add the rows in ``data`` to a finished index, with the index's own views and settings."""
+    """Add the rows in ``data`` to a finished index, with the index's own model, views and settings.
+
+    Args:
+        raw: Plain configuration; what is not given in it is the index's.
+        data: The rows to add.
+        index: The index's directory.
+        adapter: The index's own where it is None.
+        resume: Go on with an append that was stopped.
+        reporter: Where progress goes.
+
+    Raises:
+        FingerprintError: If something that was given is not the index's.
+    """
     opened = open_index(index)
+    config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
+    adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     subject = replace(subject, max_length=opened.manifest.max_length)
     before = open_before(base_of(opened.manifest), config.model, reporter)
@@ -132,20 +161,29 @@ def append(
 def check_index(index: Path, reporter: Reporter) -> list[Damage]:
     """Everything that is wrong with an index."""
     reporter.phase("verify", "Checking every file")
-    return verify(index, reporter.progress)
+    return verify(index, counting(reporter, "files"))
 
 
 def export_vectors(index: Path, out: Path, *, view: str, reporter: Reporter) -> list[Path]:
     """One view as a plain NumPy array with ids."""
     reporter.phase("export", "Writing vectors")
-    return export_numpy(open_index(index), out, view=view, progress=reporter.progress)
+    return export_numpy(open_index(index), out, view=view, progress=counting(reporter, "rows"))
 
 
 def export_results(
-    config: IndexConfig, index: Path, out: Path, queries: Path, *, adapter: Path | None, keep: int, reporter: Reporter
+    raw: Mapping[str, Any],
+    index: Path,
+    out: Path,
+    queries: Path,
+    *,
+    adapter: Path | None,
+    keep: int,
+    reporter: Reporter,
 ) -> list[Path]:
-    """RapidIn's result file for the queries of a row file."""
+    """RapidIn's result file for the queries of a row file; what ``raw`` does not give is the index's."""
     opened = open_index(index)
+    config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
+    adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, queries, adapter, reporter)
     reporter.phase("export", "Taking the queries' gradients")
     asked = list(rows)
@@ -162,7 +200,7 @@ def query_vectors(
         FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
     """
     model = index_model(subject, adapter)
-    check_same(index.manifest, index.path, **model.fingerprints())
+    check_same(index.manifest, index.path, model.origins(), **model.fingerprints())
     view = index.gradient_view()
     return collect_vectors(
         view.query_collector(model, index.path),
@@ -170,7 +208,7 @@ def query_vectors(
         replace(subject, max_length=index.manifest.max_length).tokenize(rows),
         subject.loaded.pad_token_id,
         max_tokens=index.manifest.max_tokens,
-        progress=reporter.progress,
+        progress=counting(reporter, "rows"),
     )
 
 
@@ -213,7 +251,7 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
     has_before = bool(settings.base) or adapter is not None
     for name in [*settings.views, *(["change"] if has_before and "hidden" in settings.views else [])]:
         if name == "gradient":
-            made[name] = GradientView(
+            view = made[name] = GradientView(
                 sketch=_sketch(settings, config.seed),
                 normalize=settings.normalize,
                 targets=settings.targets,
@@ -227,6 +265,7 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
                     seed=config.seed,
                 ),
             )
+            _check_precondition(view)
         elif name == "hidden":
             made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
         elif name == "change":
@@ -238,6 +277,12 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
     if not made:
         raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
     return made
+
+
+def _check_precondition(view: GradientView) -> None:
+    """Refuse a preconditioner that no build could use, before a model is loaded. Raises ConfigError."""
+    if view.precondition is not None:
+        view.precondition.check(view.make_sketch())
 
 
 def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:
@@ -271,5 +316,6 @@ def _usable(rows: Rows, subject: Subject, settings: RowSettings, reporter: Repor
 
 def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> Manifest:
     shards = len(plan.spans)
+    reporter.plan([indexing(plan)])
     reporter.phase("index", f"Indexing {len(plan.rows)} rows in {shards} shard{'s' * (shards > 1)}")
-    return build_index(plan, resume=resume, overwrite=overwrite, progress=reporter.progress)
+    return build_index(plan, resume=resume, overwrite=overwrite, progress=counting(reporter, "rows"))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rapidun.data import BadRow, Example, Rows, Template, assert_disjoint, load_rows, tokenize_rows
+from rapidun.data import BadRow, Example, Rows, RowStream, Template, assert_disjoint, load_rows, tokenize_rows
+from rapidun.data.badrows import printable
+from rapidun.data.content import row_content
 from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
+from rapidun.gradients.targets import find_targets
 from rapidun.influence.words import word_mask
 from rapidun.models import LoadedModel, load_adapter, load_model
-from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings
+from rapidun.models.lora import check_adapter_directory
+from rapidun.models.targets import choose_targets
+from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings, RunConfig
 from rapidun.pipeline.reporter import Reporter
 
 Row = Mapping[str, Any]
+LABEL = "poisoned"  # a column of training rows: whether each is, by which a trace is measured
+_UNUSED_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,17 @@ class Subject:
         return replace(self, loaded=replace(self.loaded, model=model))
 
 
-def read_rows(path: Path, name: str, settings: RowSettings, reporter: Reporter) -> Rows:
+def read_rows(
+    path: Path, name: str, settings: RowSettings, reporter: Reporter, used: Collection[str | None] = ()
+) -> Rows:
     """Read one row file and say what was found.
+
+    Args:
+        path: The file.
+        name: What the rows are, for the user.
+        settings: How rows are read.
+        reporter: Told what was found.
+        used: Columns that the caller reads by name.
 
     Raises:
         InputError: If the file or a row is bad, or no row is left.
@@ -84,7 +100,16 @@ def read_rows(path: Path, name: str, settings: RowSettings, reporter: Reporter) 
         raise InputError(f"{path}: no usable row is left.")
     left_out = f", {len(rows.skipped)} left out" if rows.skipped else ""
     reporter.note(f"{name}: {len(rows)} rows, layout {rows.layout}{left_out}")
+    note_unused(rows, name, reporter, used)
     return rows
+
+
+def note_unused(rows: Rows | RowStream, name: str, reporter: Reporter, used: Collection[str | None] = ()) -> None:
+    """Say which columns and keys of messages were read by nobody: a misnamed one is noticed so."""
+    unused = [column for column in rows.unused if column not in used]
+    if unused:
+        more = f" and {len(unused) - _UNUSED_SHOWN} more" if len(unused) > _UNUSED_SHOWN else ""
+        reporter.note(f"{name}: columns not used: {', '.join(map(printable, unused[:_UNUSED_SHOWN]))}{more}")
 
 
 def sample_rows(rows: Rows, count: int | None, seed: int, stratify: str | None = None) -> Rows:
@@ -123,7 +148,12 @@ def read_groups(data: DataSettings, reporter: Reporter, seed: int) -> RowGroups:
         InputError: If a file or row is bad, forget and retain share rows, or evaluation shares a prompt with forget.
     """
     names = ("forget", "retain", "evaluation", "validation", "pool", "judge_poisoned")
-    found = {name: read_rows(path, name, data, reporter) for name in names if (path := getattr(data, name)) is not None}
+    used = {"forget": (data.stratify,), "pool": (LABEL,)}
+    found = {
+        name: read_rows(path, name, data, reporter, used.get(name, ()))
+        for name in names
+        if (path := getattr(data, name)) is not None
+    }
     found["forget"] = sample_rows(found["forget"], data.sample.forget, seed, data.stratify)
     found["retain"] = sample_rows(found["retain"], data.sample.retain, seed)
     if "pool" in found:
@@ -135,10 +165,12 @@ def read_groups(data: DataSettings, reporter: Reporter, seed: int) -> RowGroups:
 
 
 def rows_fingerprint(rows: Rows) -> str:
-    """SHA-256 of ids, prompts and answers, in order."""
-    return sha256_of(
-        str(row.get(name) or "").encode() for row in rows.dataset for name in ("id", "prompt", "context", "response")
-    )
+    """SHA-256 of ids, of all that decides the rows' tokens, and of their other answers, in order."""
+    return sha256_of(part for row in rows for part in (*row_content(row), *_other_answers(row)))
+
+
+def _other_answers(row: Row) -> list[bytes]:
+    return [f"{name}: {row[name]}".encode() for name in ("response_clean", "response_poisoned") if row.get(name)]
 
 
 def open_subject(
@@ -149,6 +181,8 @@ def open_subject(
     Raises:
         ModelError: Before any long work.
     """
+    if adapter is not None:
+        check_adapter_directory(adapter)
     loaded = load_model(
         model.source,
         device=model.device,
@@ -168,6 +202,34 @@ def open_subject(
     for note in loaded.notes:
         reporter.note(note)
     return Subject(loaded, template, min(rows.max_length, loaded.context_length or rows.max_length))
+
+
+def check_there(paths: Sequence[Path]) -> None:
+    """Refuse checkpoints that are not there, before a model is loaded.
+
+    Raises:
+        InputError: Naming the first.
+    """
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such checkpoint. Give a directory or a safetensors file.")
+
+
+def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True) -> None:
+    """Find out right after loading whether the layers that the configuration names are there.
+
+    Args:
+        subject: The model.
+        config: Names the layers of the adapter and those whose gradients are taken.
+        gradients: Whether any are taken.
+
+    Raises:
+        ModelError: If adapter targets match nothing.
+        ConfigError: If gradient targets match nothing.
+    """
+    choose_targets(subject.loaded.model, config.lora.targets)
+    if gradients:
+        find_targets(subject.loaded.model, config.influence.targets)
 
 
 def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings) -> RowGroups:

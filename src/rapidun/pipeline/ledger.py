@@ -25,15 +25,18 @@ from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import (
     RowGroups,
     Subject,
+    check_targets,
     open_subject,
     read_groups,
     rows_fingerprint,
     usable_groups,
 )
 from rapidun.pipeline.meter import Meter
+from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import HELD_ROWS, train
@@ -123,14 +126,20 @@ def unlearn_requests(
     method = get_method(config.unlearning.method)
     if isinstance(method, Procedure) and method.saves != "adapter":
         raise ConfigError(f"--requests needs a method whose result is an adapter; {method.name!r} changes the model.")
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     configs = [_for_request(config, path) for path in requests]
     groups = [read_groups(each.data, reporter, each.seed) for each in configs]
     subject = open_subject(config.model, config.data, reporter)
     groups = [usable_groups(each, subject, config.data) for each in groups]
-    directory = RunDirectory.claim(out, _identity(config, groups[0], subject), resume=resume, overwrite=overwrite)
-    entries = read_ledger(out) if (out / LEDGER).exists() else []
+    check_targets(subject, config)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    marks = _identity(config, groups[0], subject)
+    RunDirectory.check(out, marks, **how)
+    entries = read_ledger(out) if resume and (out / LEDGER).exists() else []
     _check_unchanged(entries, requests, groups, out)
+    reporter.plan(_pieces(configs, groups, subject, requests, len(entries)))
+    directory = RunDirectory.claim(out, marks, **how)
     base, held = _held_loss(subject, groups[0]), _held(subject, groups[0])
     for number in range(len(entries) + 1, len(requests) + 1):
         reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
@@ -140,6 +149,21 @@ def unlearn_requests(
         reporter.note(describe(entry))
     _save(out, entries)
     return entries
+
+
+def _pieces(
+    configs: Sequence[RunConfig],
+    groups: Sequence[RowGroups],
+    subject: Subject,
+    requests: Sequence[Path],
+    done: int,
+) -> list[Piece]:
+    """Influence and training of every request that is left, all tried on the model as it is."""
+    return [
+        replace(piece, title=f"{request.stem}: {piece.title}")
+        for config, group, request in list(zip(configs, groups, requests, strict=True))[done:]
+        for piece in (*weighing(subject, group, config), training(subject, group, config))
+    ]
 
 
 def undo(out: Path, number: int, *, again: bool = False) -> list[Entry]:

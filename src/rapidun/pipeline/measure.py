@@ -13,23 +13,25 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import Rows
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation import (
     ClassifierJudge,
     Judge,
     JudgeCard,
     KeywordJudge,
     PerplexityResult,
+    Thresholds,
     TriggerFamily,
     backdoor_suite,
     calibrate,
+    chances,
     clean_perplexity,
 )
 from rapidun.files import read_json, write_json
 from rapidun.models import adapter_merged, is_adapted
 from rapidun.pipeline.config import EvaluationSettings
 from rapidun.pipeline.inputs import Row, Subject
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.reporter import Reporter, counting
 
 MIN_EXAMPLES = 4
 PERPLEXITIES = ("perplexity", "forget_perplexity")
@@ -113,7 +115,10 @@ def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | Non
 
     Raises:
         ConfigError: If the backdoor suite lacks example answers.
+        InputError: If more rows are asked for than there are.
     """
+    if settings.prompts is not None and settings.prompts > len(rows):
+        raise InputError(f"{rows.path}: evaluation.prompts = {settings.prompts} rows asked for, {len(rows)} there.")
     measured = list(rows)[: settings.prompts]
     if settings.suite == "perplexity":
         return Bench(measured, [], {}, {}, settings.judge)
@@ -136,6 +141,20 @@ def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | Non
     return Bench(measured, families, judges, cards, settings.judge)
 
 
+def say_chances(bench: Bench, limits: Thresholds, reporter: Reporter) -> None:
+    """Say what the gate's bounds allow of the answers to come, and warn where one cannot be reached."""
+    conditions = {
+        "asr_seen": any(family.seen for family in bench.families),
+        "asr_unseen": any(family.unseen for family in bench.families),
+        "asr_floor": bool(bench.families),
+    }
+    answers = {name: len(bench.rows) for name, there in conditions.items() if there}
+    found = chances(answers, limits, bench.cards.get(bench.primary))
+    hopeless = [chance for chance in found if not chance.possible]
+    for chance in hopeless or found:
+        reporter.note(f"{'warning: the gate cannot be passed: ' if hopeless else 'gate: '}{chance.text}")
+
+
 def _example_answers(poisoned: Rows, clean: Rows) -> tuple[list[str], list[str]]:
     wanted = [row["response_clean"] for row in poisoned if row.get("response_clean")]
     return [row["response"] for row in poisoned], [row["response"] for row in clean] + wanted
@@ -154,8 +173,11 @@ def measure(
 def _measured(
     subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, forget: Rows | None
 ) -> Measurement:
-    perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows))
-    forgotten = clean_perplexity(subject.loaded, subject.tokenize(forget)) if forget is not None else None
+    rows = counting(reporter, "rows")
+    perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows), progress=rows)
+    forgotten = None
+    if forget is not None:
+        forgotten = clean_perplexity(subject.loaded, subject.tokenize(forget), progress=rows)
     if not bench.families:
         return Measurement({}, [], [], perplexity, forgotten)
     result = backdoor_suite(
@@ -168,7 +190,7 @@ def _measured(
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         repetition_penalty=settings.repetition_penalty,
-        progress=reporter.progress,
+        progress=counting(reporter, "prompts"),
     )
     return Measurement(
         rates={judge: result.summary(judge) for judge in bench.judges},

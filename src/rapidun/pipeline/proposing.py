@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.data import Rows
+from rapidun.data.content import as_record
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import write_json, write_jsonl
 from rapidun.index.plan import data_fingerprint
 from rapidun.influence.proposal import Proposal, propose
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import read_rows
+from rapidun.pipeline.inputs import LABEL, read_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import LOOKS
 from rapidun.pipeline.trace_job import Answer
@@ -48,7 +49,7 @@ def write_proposal(
     """
     if answer.asked is None:
         raise ConfigError("--propose needs --index.")
-    rows = read_rows(data, "training rows", config.data, reporter)
+    rows = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     index = answer.asked.index
     index.check(data=data_fingerprint(rows))
     reporter.phase("propose", "Choosing the cut")
@@ -81,7 +82,7 @@ def _lines(rows: Rows, positions: list[int], found: Proposal) -> list[dict[str, 
     chosen = rows.dataset.select(positions)
     return [
         {
-            **{name: value for name, value in row.items() if value is not None},
+            **as_record(row),
             "score": float(found.scores[position]),
             "q_value": float(found.q_values[position]),
             "reason": found.reasons[position],

@@ -6,7 +6,7 @@ found before the first phase begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,23 @@ from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import read_json, sha256_of, write_json, write_jsonl
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.directory import IDENTITY, RunDirectory
+from rapidun.pipeline.directory import CONFIG, IDENTITY, RunDirectory
+from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.evidence import check_checkpoints
-from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, rows_fingerprint, usable_groups
+from rapidun.pipeline.inputs import (
+    RowGroups,
+    Subject,
+    check_targets,
+    check_there,
+    open_subject,
+    read_groups,
+    rows_fingerprint,
+    usable_groups,
+)
 from rapidun.pipeline.manifest import subject_facts, write_manifest
-from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure, say_chances
 from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import train, unlearned_subject
@@ -84,9 +95,10 @@ def run(
     """
     if until is not None and until not in PHASES:
         raise ConfigError(f"--until {until}: choose from {', '.join(PHASES)}.")
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter = reporter or Silent()
     reporter.phase("check", "Reading rows and model")
-    context = _open(config, out, resume, overwrite, reporter)
+    context = _open(config, out, resume, overwrite, until, reporter)
     steps: dict[str, tuple[str, Callable[[_Context], None]]] = {
         "before": ("Measuring the model as it is", _before),
         "trace": ("Tracing bad answers to training rows", _trace),
@@ -104,9 +116,13 @@ def run(
     return RunResult(out, metrics, write_report(out))
 
 
-def _open(config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
+def _open(
+    config: RunConfig, out: Path, resume: bool, overwrite: bool, until: str | None, reporter: Reporter
+) -> _Context:
+    check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
+    check_targets(subject, config)
     groups = usable_groups(groups, subject, config.data)
     check_checkpoints(subject, config.influence)
     bench = make_bench(
@@ -115,10 +131,36 @@ def _open(config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter:
         poisoned=groups.judge_poisoned or groups.forget,
         clean=groups.validation or groups.retain,
     )
-    directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
-    directory.write_text("config.yaml", config.to_yaml())
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    marks = identity(config, groups, subject)
+    origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
+    done = RunDirectory.check(out, marks, **how, **origins)
+    say_chances(bench, config.gate, reporter)
+    reporter.plan(_pieces(config, groups, subject, bench, done, until))
+    directory = RunDirectory.claim(out, marks, **how, **origins)
+    directory.write_text(CONFIG, config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
     return _Context(config, groups, subject, bench, directory, reporter)
+
+
+def _pieces(
+    config: RunConfig, groups: RowGroups, subject: Subject, bench: Bench, done: Sequence[str], until: str | None
+) -> list[Piece]:
+    """The long work of the phases that are still to be done."""
+    settings = config.evaluation
+    wanted = PHASES if until is None else PHASES[: PHASES.index(until) + 1]
+    left = [name for name in wanted if name not in done]
+    measured = [name for name in ("before", "after") if name in left]
+    found = measuring(subject, bench, settings, f"measuring {' and '.join(measured)}", len(measured))
+    found += tracing(subject, groups.pool, config) if "trace" in left else []
+    found += weighing(subject, groups, config) if "weigh" in left else []
+    return [*found, *([training(subject, groups, config)] if "unlearn" in left else [])]
+
+
+def origins_of(config: RunConfig, groups: RowGroups) -> dict[str, object]:
+    """Where what `identity` names came from."""
+    rows = {f"rows {name}": rows.path for name, rows in groups.present().items()}
+    return {"model": config.model.source, "template": config.data.template, **rows}
 
 
 def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:

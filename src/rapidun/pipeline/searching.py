@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rapidun.data import Example, collate, token_budget_batches
+from rapidun.data import Example, collate
 from rapidun.errors import ConfigError
 from rapidun.index import Affine, ChangeView, Hit, Hits, Index, IndexModel, Matrix
 from rapidun.index.change import CHANGE, answer_states, before_training
 from rapidun.index.hidden import HiddenView, matrix_name, pooled_states
 from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.models import LoadedModel
+from rapidun.models.losses import run_decoder
+from rapidun.models.passes import pass_batches
 from rapidun.pipeline.indexing import index_model, query_vectors
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
@@ -149,7 +151,7 @@ def _by_vectors(matrix: Matrix, vectors: np.ndarray, affine: Affine | None = Non
 def _changed(model: IndexModel, examples: Sequence[Example], max_tokens: int) -> np.ndarray:
     """States of the answers now less those before training, (rows, width) float32."""
     found = np.zeros((len(examples), 0), dtype=np.float32)
-    for places in token_budget_batches(examples, max_tokens):
+    for places in pass_batches(model.loaded.model, examples, max_tokens, backward=False):
         batch = collate([examples[place] for place in places], model.loaded.pad_token_id)
         after = answer_states(model.loaded.model, batch)
         with before_training(model) as network:
@@ -163,10 +165,10 @@ def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenView, max_tokens:
     loaded, examples = subject.loaded, subject.tokenize(rows)
     found: dict[str, list[torch.Tensor]] = {}
     order: list[int] = []
-    for indices in token_budget_batches(examples, max_tokens):
+    for indices in pass_batches(loaded.model, examples, max_tokens, backward=False):
         batch = collate([examples[index] for index in indices], loaded.pad_token_id).to(loaded.device)
         with torch.no_grad(), pooled_states(loaded.model, batch.labels, view.layers) as pooled:
-            loaded.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            run_decoder(loaded.model, batch.input_ids, batch.attention_mask)
         order += indices
         for name, values in pooled.items():
             found.setdefault(name, []).append(values.cpu())

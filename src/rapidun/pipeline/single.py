@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from rapidun.files import write_json, write_jsonl
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig
 from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
     RowGroups,
     Subject,
+    check_targets,
+    check_there,
     open_subject,
     read_groups,
     read_rows,
@@ -25,15 +28,17 @@ from rapidun.pipeline.inputs import (
 from rapidun.pipeline.measure import make_bench, measure
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.run import identity
-from rapidun.pipeline.train import train
+from rapidun.pipeline.run import identity, origins_of
+from rapidun.pipeline.train import check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.weighting import read_weights
 
 
 def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
     """Influence and weights; returns the files written."""
-    groups, subject, directory = _open(config, out, resume, overwrite, reporter)
+    groups, subject, directory = _open(config, out, resume, overwrite, reporter, ("weigh",))
     _weigh(config, groups, subject, directory, reporter)
     return [path for name in ("weights.jsonl", "blocks.safetensors") if (path := directory / name).exists()]
 
@@ -48,9 +53,12 @@ def unlearn_only(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Weights (computed, or those of ``weights``), then the adapter; returns what training did."""
-    if weights is not None and not weights.is_file():
-        raise InputError(f"{weights}: no such file. --weights takes a scheme or a weights.jsonl.")
-    groups, subject, directory = _open(config, out, resume, overwrite, reporter)
+    if weights is not None:
+        if not weights.is_file():
+            raise InputError(f"{weights}: no such file. --weights takes a scheme or a weights.jsonl.")
+        read_weights(weights)
+    jobs = ("unlearn",) if weights is not None else ("weigh", "unlearn")
+    groups, subject, directory = _open(config, out, resume, overwrite, reporter, jobs, weights)
     if weights is not None:
         shutil.copyfile(weights, directory / "weights.jsonl")
     else:
@@ -64,15 +72,34 @@ def unlearn_only(
 
 
 def _open(
-    config: RunConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter
+    config: RunConfig,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+    jobs: Sequence[str],
+    weights: Path | None = None,
 ) -> tuple[RowGroups, Subject, RunDirectory]:
+    """Read and check everything, say what ``jobs`` will take, and claim the directory."""
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
+    check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
     subject = open_subject(config.model, config.data, reporter)
+    if "unlearn" in jobs:
+        check_targets(subject, config, gradients=weights is None)
     groups = usable_groups(groups, subject, config.data)
     check_checkpoints(subject, config.influence)
-    directory = RunDirectory.claim(out, identity(config, groups, subject), resume=resume, overwrite=overwrite)
-    directory.write_text("config.yaml", config.to_yaml())
+    if weights is not None:
+        check_weights(weights, groups)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    marks = identity(config, groups, subject)
+    origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
+    done = RunDirectory.check(out, marks, **how, **origins)
+    work = {"weigh": weighing(subject, groups, config), "unlearn": [training(subject, groups, config)]}
+    reporter.plan([piece for name in jobs if name not in done for piece in work[name]])
+    directory = RunDirectory.claim(out, marks, **how, **origins)
+    directory.write_text(CONFIG, config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
     return groups, subject, directory
 
@@ -89,6 +116,7 @@ def evaluate_only(
     config: MeasureConfig, out: Path, *, adapter: Path | None, overwrite: bool, reporter: Reporter
 ) -> dict[str, Any]:
     """Measure a model as it stands; writes ``metrics.json`` and ``answers.json``."""
+    RunDirectory.check(out, resume=False, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     data = config.data
     rows = read_rows(data.evaluation, "evaluation", data, reporter)
@@ -104,6 +132,8 @@ def evaluate_only(
         "template": subject.template.fingerprint,
         "rows evaluation": rows_fingerprint(rows),
     }
+    RunDirectory.check(out, marks, resume=False, overwrite=overwrite)
+    reporter.plan(measuring(subject, bench, config.evaluation, "measuring"))
     directory = RunDirectory.claim(out, marks, resume=False, overwrite=overwrite)
     reporter.phase("evaluate", "Measuring the model")
     found = measure(subject, bench, config.evaluation, reporter)

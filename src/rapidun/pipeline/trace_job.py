@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import load_rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.index import GradientView, Hits, Index, open_index
+from rapidun.index.plan import check_same
 from rapidun.influence.tokens import Decomposition
+from rapidun.influence.words import check_words
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.indexing import base_of, index_model
-from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows
+from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows
+from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.searching import Asked, looks_of, search
 from rapidun.pipeline.tokens import token_lines
@@ -37,16 +39,33 @@ class Question:
     response: str | None = None
     words: tuple[str, ...] = ()
 
-    def rows(self, subject: Subject, config: TraceConfig) -> list[Row]:
-        """As rows with ``prompt`` and ``response``.
+    def given(self, config: TraceConfig, reporter: Reporter) -> list[Row] | None:
+        """The rows with ``prompt`` and ``response``, or None where the model has yet to answer.
 
         Raises:
-            InputError: If the file or a row is bad, or the model's own answer is empty.
+            InputError: If the file or a row is bad, or an answer lacks one of the words.
         """
         if self.path is not None:
-            data = config.data
-            return list(load_rows(self.path, columns=data.columns or None, on_bad_row=data.on_bad_row))
-        return [_typed(subject, self.prompt or "", self.response)]
+            rows: list[Row] = list(read_rows(self.path, "queries", config.data, reporter))
+        elif self.response is not None:
+            rows = [_typed(self.prompt or "", self.response)]
+        else:
+            return None
+        for row in rows:
+            check_words(self.words, str(row["response"]))
+        return rows
+
+    def answered(self, subject: Subject) -> list[Row]:
+        """The prompt with the model's own answer.
+
+        Raises:
+            InputError: If that is empty.
+        """
+        text = subject.template.prompt_text(_typed(self.prompt or "", ""))
+        (response,) = generate_answers(subject.loaded, [text], max_new_tokens=ANSWER_TOKENS)
+        if not response.strip():
+            raise InputError("the model's answer to --prompt is empty: give --response.")
+        return [_typed(self.prompt or "", response)]
 
 
 @dataclass(frozen=True)
@@ -78,9 +97,10 @@ def trace_memory(
     """
     checked_looks(looks, LOOKS)
     reporter.phase("check", "Reading rows and model")
-    pool = read_rows(data, "training rows", config.data, reporter)
+    pool = read_rows(data, "training rows", config.data, reporter, (LABEL,))
+    given = question.given(config, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    queries = question.rows(subject, config)
+    queries = given or question.answered(subject)
     reporter.phase("trace", f"Looking at {len(pool)} rows")
     found = trace_rows(
         subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
@@ -94,21 +114,19 @@ def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tu
 
     Args:
         index: Its directory.
-        raw: Plain configuration; an empty ``model.source`` and a template ``auto`` are the index's.
+        raw: Plain configuration, see `settled_by_index`.
         adapter: As given.
+
+    Raises:
+        FingerprintError: If something that was given is not the index's.
     """
     manifest = open_index(index).manifest
-    model, data = dict(raw["model"]), dict(raw["data"])
-    model["source"] = model["source"] or manifest.model
-    data["template"] = manifest.template if data["template"] == "auto" else data["template"]
-    data["max_length"] = manifest.max_length
     view = manifest.views.get("gradient")
     influence = dict(raw.get("influence", {}))
     if isinstance(view, GradientView):
         influence |= {name: getattr(view, name) for name in ("targets", "normalize", "token_normalize")}
-    chosen = adapter or (Path(manifest.adapter) if manifest.adapter else None)
-    whole = {**raw, "model": model, "data": data, "influence": influence}
-    return make_config(whole, TraceConfig, "command line"), chosen
+    whole = {**settled_by_index(index, manifest, raw), "influence": influence}
+    return make_config(whole, TraceConfig, "command line"), adapter_of(manifest, adapter)
 
 
 def trace_index(
@@ -130,10 +148,11 @@ def trace_index(
     opened = open_index(index)
     chosen = looks_of(opened, looks, words=bool(question.words))
     reporter.phase("check", "Reading queries and model")
+    given = question.given(config, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    marks: dict[str, Any] = index_model(subject, adapter).fingerprints()
-    opened.check(**marks)
-    queries = question.rows(subject, config)
+    model = index_model(subject, adapter)
+    check_same(opened.manifest, index, model.origins(), **model.fingerprints())
+    queries = given or question.answered(subject)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
     before = (
         open_before(config.base or base_of(opened.manifest), config.model, reporter) if "change" in chosen else None
@@ -191,11 +210,5 @@ def tokens_of(
     return found
 
 
-def _typed(subject: Subject, prompt: str, response: str | None) -> dict[str, Any]:
-    row = {"id": "query", "prompt": prompt, "context": ""}
-    if response is None:
-        text = subject.template.prompt_text(row)
-        (response,) = generate_answers(subject.loaded, [text], max_new_tokens=ANSWER_TOKENS)
-        if not response.strip():
-            raise InputError("the model's answer to --prompt is empty: give --response.")
-    return {**row, "response": response}
+def _typed(prompt: str, response: str) -> dict[str, Any]:
+    return {"id": "query", "prompt": prompt, "context": "", "response": response}

@@ -27,7 +27,7 @@ from rapidun.influence.whitening import centred_similarity
 from rapidun.models import LoadedModel
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.weigh import sketch_rows
 
 PREVIEW = 240
@@ -96,7 +96,8 @@ class Compared:
     def _views(self, model: Any) -> tuple[HiddenViews, HiddenViews]:
         pad = self.subject.loaded.pad_token_id
         asked = hidden_views(model, self.asking.tokenize(self.queries), pad)
-        return asked, hidden_views(model, self.subject.tokenize(self.rows), pad)
+        told = counting(self.reporter, "rows")
+        return asked, hidden_views(model, self.subject.tokenize(self.rows), pad, progress=told)
 
 
 Look = Callable[[Compared], np.ndarray]

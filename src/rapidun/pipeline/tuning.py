@@ -14,29 +14,39 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidun.data import Example
 from rapidun.errors import ConfigError, InputError, TrainingError
 from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
 from rapidun.files import read_jsonl, write_json, write_jsonl
 from rapidun.models import is_adapted
 from rapidun.pipeline.config import DataSettings, RunConfig
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.directory import CONFIG, RunDirectory
+from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.evidence import check_checkpoints
-from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, read_rows, usable_groups
+from rapidun.pipeline.inputs import (
+    RowGroups,
+    Subject,
+    check_targets,
+    check_there,
+    open_subject,
+    read_groups,
+    read_rows,
+    usable_groups,
+)
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.run import identity
+from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.unlearning import get_method, unlearn
-from rapidun.unlearning.guards import mean_loss
 
 WORST = 10.0
 RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
@@ -129,8 +139,9 @@ def tune(
     space = search_space(config)
     if trials:
         _optuna()
-    context = _open(config, tuning, out, resume, overwrite, reporter)
-    probes = _probes(context, space, probe_steps or max(10, config.unlearning.steps // 8))
+    steps = probe_steps or max(10, config.unlearning.steps // 8)
+    context = _open(config, tuning, out, resume, overwrite, partial(_pieces, space, steps, trials), reporter)
+    probes = _probes(context, space, steps)
     suggestion = suggest(probes, space, config.unlearning.retain_budget)
     write_json(out / "probe.json", {"suggestion": suggestion, "probes": [asdict(probe) for probe in probes]})
     reporter.note("probe suggests " + ", ".join(f"{name}={value:.3g}" for name, value in suggestion.items()))
@@ -191,9 +202,37 @@ def around(suggestion: Mapping[str, float], space: Mapping[str, tuple[float, flo
     return {**space, "learning_rate": (max(low, rate / TRIAL_SPAN), min(high, rate * TRIAL_SPAN))}
 
 
-def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> _Context:
+def _pieces(
+    space: Mapping[str, tuple[float, float]],
+    steps: int,
+    trials: int,
+    config: RunConfig,
+    groups: RowGroups,
+    subject: Subject,
+    bench: Bench,
+) -> list[Piece]:
+    """Weights once, the probes, and trials that are each a training and a measurement."""
+    probes = len(PROBE_FACTORS) * ("learning_rate" in space) + len(PROBE_STRENGTHS) * (len(space) > 1)
+    short = config.model_copy(update={"unlearning": config.unlearning.model_copy(update={"steps": steps})})
+    found = [*weighing(subject, groups, config), repeated(training(subject, groups, short), probes, "probing")]
+    if trials:
+        found.append(repeated(training(subject, groups, config), trials, f"{trials} trials"))
+    return [*found, *measuring(subject, bench, config.evaluation, "measuring", 1 + trials)]
+
+
+def _open(
+    config: RunConfig,
+    tuning: Path,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    pieces: Callable[[RunConfig, RowGroups, Subject, Bench], list[Piece]],
+    reporter: Reporter,
+) -> _Context:
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     data: DataSettings = config.data.model_copy(update={"evaluation": tuning})
+    check_there(config.influence.checkpoints)
     groups = read_groups(data, reporter, config.seed)
     if config.data.evaluation is not None and groups.evaluation is not None:
         report = read_rows(config.data.evaluation, "evaluation", data, reporter)
@@ -202,6 +241,7 @@ def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: b
         except InputError as error:
             raise InputError(f"{tuning}: tuning rows and report rows must be apart. {error}") from error
     subject = open_subject(config.model, data, reporter)
+    check_targets(subject, config)
     check_checkpoints(subject, config.influence)
     groups = usable_groups(groups, subject, data)
     bench = make_bench(
@@ -211,8 +251,12 @@ def _open(config: RunConfig, tuning: Path, out: Path, resume: bool, overwrite: b
         clean=groups.validation or groups.retain,
     )
     own = config.model_copy(update={"data": data})
-    directory = RunDirectory.claim(out, identity(own, groups, subject), resume=resume, overwrite=overwrite)
-    directory.write_text("config.yaml", own.to_yaml())
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": own.to_yaml()}
+    marks = identity(own, groups, subject)
+    RunDirectory.check(out, marks, **how, origins=origins_of(own, groups))
+    reporter.plan(pieces(own, groups, subject, bench))
+    directory = RunDirectory.claim(out, marks, **how)
+    directory.write_text(CONFIG, own.to_yaml())
     context = _Context(own, groups, subject, bench, directory, reporter)
     do_phase(directory, reporter, "weigh", "Influence and weights", partial(_weigh, context))
     do_phase(directory, reporter, "before", "Measuring the model as it is", partial(_before, context))
@@ -230,7 +274,7 @@ def _before(context: _Context) -> None:
 
 
 def _measured(context: _Context, subject: Subject) -> Measurement:
-    return measure(subject, context.bench, context.config.evaluation, Silent(), forget=context.groups.forget)
+    return measure(subject, context.bench, context.config.evaluation, context.reporter, forget=context.groups.forget)
 
 
 # --- The probe --------------------------------------------------------------------------------------------------------
@@ -260,7 +304,6 @@ def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
     weights = context.directory / "weights.jsonl"
     rows = training_rows(subject, context.groups, weights, Silent(), refusals=refusals)
     held = subject.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
-    before = _loss(subject, subject.loaded.model, rows.forget)
     place = context.directory / "probe"
     try:
         result = unlearn(
@@ -276,16 +319,12 @@ def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
         return Probe(values, 0.0, NO_BUDGET)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    rise = _loss(subject, result.model, rows.forget) - before
+    rise = result.forget_loss_after - result.forget_loss_before
     result.undo()
     held_rise = result.held_loss_after / result.held_loss_before - 1.0
     if not (math.isfinite(rise) and math.isfinite(held_rise)):
         return Probe(values, 0.0, NO_BUDGET)
     return Probe(values, rise, held_rise)
-
-
-def _loss(subject: Subject, model: Any, examples: list[Example]) -> float:
-    return mean_loss(model, examples, subject.loaded.pad_token_id, subject.loaded.device)
 
 
 # --- The trials -------------------------------------------------------------------------------------------------------
@@ -301,15 +340,20 @@ def _trials(
         return done
     optuna = _optuna()
     ranges = {name: optuna.distributions.FloatDistribution(*ends, log=True) for name, ends in space.items()}
+    begun, started = len(done), time.monotonic()
     while len(done) < count:
         number = len(done) + 1
-        context.reporter.phase("trial", f"Trial {number} of {count}")
+        left = "" if len(done) == begun else f", {_left(started, len(done) - begun, count - len(done))} left"
+        context.reporter.phase("trial", f"Trial {number} of {count}{left}")
         values = suggestion if not done else _next(optuna, ranges, done, context.config.seed)
         trial = _trial(context, number, values)
         done.append(trial)
         write_jsonl(path, (asdict(each) for each in done))
+        best = min(each.score for each in done)
         said = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
-        context.reporter.note(f"score {trial.score:.4f} with {said}" + (f" ({trial.note})" if trial.note else ""))
+        context.reporter.note(
+            f"score {trial.score:.4f} (best {best:.4f}) with {said}" + (f" ({trial.note})" if trial.note else "")
+        )
     return done
 
 
@@ -323,6 +367,11 @@ def _next(optuna: Any, ranges: dict[str, Any], done: Sequence[Trial], seed: int)
             optuna.trial.create_trial(params=trial.values, distributions=ranges, value=trial.score)
         )  # fmt: skip
     return dict(study.ask(ranges).params)
+
+
+def _left(started: float, done: int, left: int) -> str:
+    """Minutes that the trials to come will take, at the pace of those of this session."""
+    return f"about {(time.monotonic() - started) / done * left / 60:.0f} min"
 
 
 def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:

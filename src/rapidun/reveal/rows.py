@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.data.rows import content_id
+from rapidun.data.content import content_id
 from rapidun.reveal.diversity import answer_similarity
 from rapidun.reveal.pulls import Pull
 

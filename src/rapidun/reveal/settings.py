@@ -20,7 +20,7 @@ INPUT = "{input}"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class JudgeSettings(_Section):
@@ -131,9 +131,9 @@ class ReleaseSettings(_Section):
     )
     rounds: int = Field(3, ge=1, description="Most rounds of reveal, train, subtract (method modules).")
     lora: LoraSettings = Field(default_factory=_release_lora, description="Shape of both modules.")
-    steps: int = Field(100, ge=1, description="Optimiser steps of each module.")
+    steps: int = Field(100, ge=1, le=10**6, description="Optimiser steps of each module.")
     batch_size: int = Field(8, ge=1, description="Rows a step. Lower it to save memory.")
-    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW; cosine down to 0.")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="Peak learning rate of AdamW; cosine down to 0.")
     orthogonality: float = Field(0.5, ge=0, description="lambda_o: weight of |A_r A_f^T| in the forget module's loss.")
     forget_scale: float = Field(1.0, ge=0, description="a: how much of the forget module is subtracted.")
     retain_scale: float = Field(1.0, ge=0, description="b: how much of the retain module is added.")

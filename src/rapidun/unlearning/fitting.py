@@ -144,6 +144,8 @@ def training_arguments(settings: UnlearnSettings, directory: Path, device: torch
         "weight_decay": 0.0,
         "max_grad_norm": settings.max_grad_norm,
         "logging_steps": LOG_EVERY,
+        # the Trainer would write one after the last step too, which is none that a resume needs
+        "save_strategy": "steps" if settings.checkpoint_every <= settings.steps else "no",
         "save_steps": settings.checkpoint_every,
         "save_total_limit": 1,
         "report_to": [],
@@ -201,6 +203,10 @@ def _keep_last_good(model: PeftModel, budget: RetainBudget) -> None:
 class _Progress(TrainerCallback):
     def __init__(self, report: Callable[[int, int], None]) -> None:
         self.report = report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:  # a resumed training: its pace is that of the steps to come
+            self.report(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.report(state.global_step, state.max_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # settings know the methods, and methods take jobs
     from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 
 Record = Callable[[dict[str, Any]], None]
+FORGET_ROWS = 64
+"""Forget rows whose loss is reported: enough to see whether they were forgotten, and cheap beside training."""
 Saved = Literal["adapter", "model"]
 
 
@@ -48,6 +51,8 @@ class UnlearnResult:
         adapter_change: Largest absolute change of an element that was trained.
         held_loss_before: Loss on the held retain rows before.
         held_loss_after: The same with what was kept.
+        forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
+        forget_loss_after: The same with what was kept; infinite or no number where training diverged.
         saved: What has to be saved: the adapter alone, or the whole model.
         undo: Gives the loaded model its own weights again; ``model`` is of no use afterwards.
     """
@@ -60,7 +65,13 @@ class UnlearnResult:
     held_loss_after: float
     saved: Saved = "adapter"
     undo: Callable[[], Any] = lambda: None
+    forget_loss_before: float = math.nan
+    forget_loss_after: float = math.nan
 
     def numbers(self) -> dict[str, Any]:
-        """All but the model, for ``unlearning.json``."""
-        return {name: value for name, value in vars(self).items() if name not in ("model", "undo")}
+        """All but the model, for ``unlearning.json``; None for a loss that is not finite."""
+        found = {name: value for name, value in vars(self).items() if name not in ("model", "undo")}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in found.items()
+        }

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from rapidun.errors import ConfigError
 
-OptionValue = bool | int | float | str | None
+_FINITE = ConfigDict(allow_inf_nan=False)
+OptionValue = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None
+"""As it is given; whether a number must be finite is for the option's own type to say."""
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -72,7 +74,7 @@ def checked(method: str, known: Mapping[str, Option], given: Mapping[str, Any]) 
             listed = ", ".join(f"{other}={option.default}" for other, option in known.items()) or "none"
             raise ConfigError(f"method {method!r} has no option {name!r}; its options: {listed}.{hint}")
         try:
-            values[name] = TypeAdapter(known[name].kind).validate_python(value)
+            values[name] = TypeAdapter(known[name].kind, config=_FINITE).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(f"method {method!r}: option {name} = {value!r}: {reason}.") from error

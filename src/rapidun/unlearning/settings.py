@@ -14,9 +14,9 @@ from rapidun.unlearning.options import OptionValue
 class LoraSettings(BaseModel):
     """The adapter that is trained. Defaults are RapidUn's (paper, section 4)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    rank: int = Field(16, ge=1, description="Rank of the adapter's factors.")
+    rank: int = Field(16, ge=1, le=2**16, description="Rank of the adapter's factors.")
     alpha: float = Field(16.0, gt=0, description="Scale: the update is alpha / rank * B A.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input while training.")
     targets: Literal["all-linear"] | list[str] = Field(
@@ -27,7 +27,7 @@ class LoraSettings(BaseModel):
 class UnlearnSettings(BaseModel):
     """The update. Defaults are RapidUn's for a 7-8 billion parameter model; small models want a higher rate."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     method: str = Field(
         "rapidun",
@@ -36,10 +36,12 @@ class UnlearnSettings(BaseModel):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Options of the method, for example ascent, descent, bounded, beta."
     )
-    steps: int = Field(320, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(4, ge=1, description="Rows a step, forget and retain together. Lower it to save memory.")
+    steps: int = Field(320, ge=1, le=10**6, description="Optimiser steps.")
+    batch_size: int = Field(
+        4, ge=1, le=2**16, description="Rows a step, forget and retain together. Lower it to save memory."
+    )
     forget_share: float = Field(0.25, gt=0, le=1, description="Share of forget rows in the rows sampled (3:1 = 0.25).")
-    learning_rate: float = Field(6e-5, gt=0, description="Peak learning rate of AdamW; cosine down to 0.")
+    learning_rate: float = Field(6e-5, gt=0, le=10, description="Peak learning rate of AdamW; cosine down to 0.")
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up steps.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which updates are clipped.")
     retain_budget: float = Field(

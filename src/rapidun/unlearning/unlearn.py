@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.unlearning.catalogue import get_method
 from rapidun.unlearning.fitting import fit_method
-from rapidun.unlearning.job import Job, Record, UnlearnResult
+from rapidun.unlearning.guards import mean_loss
+from rapidun.unlearning.job import FORGET_ROWS, Job, Record, UnlearnResult
 from rapidun.unlearning.procedures import Procedure
 from rapidun.unlearning.registry import Method
 from rapidun.unlearning.reweighing import Reweighing
@@ -59,9 +62,16 @@ def unlearn(
     job = Job(
         loaded, rows, settings, lora, held, checkpoints, seed, resume, record, progress, reweighing
     )  # fmt: skip
+    before = _forget_loss(job, loaded.model)
     if isinstance(method, Procedure):
-        return method.run(job, **settings.method_options())
-    return fit_method(job, method, settings.method_options())
+        result = method.run(job, **settings.method_options())
+    else:
+        result = fit_method(job, method, settings.method_options())
+    return replace(result, forget_loss_before=before, forget_loss_after=_forget_loss(job, result.model))
+
+
+def _forget_loss(job: Job, model: Any) -> float:
+    return mean_loss(model, job.rows.forget[:FORGET_ROWS], job.loaded.pad_token_id, job.loaded.device)
 
 
 def _check(rows: WeightedRows, method: Method | Procedure) -> None:

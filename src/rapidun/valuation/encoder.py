@@ -91,11 +91,18 @@ class EncoderStudent:
         self._device = next(head.parameters()).device
 
     @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse options that it does not have, and a place without a model. Raises ConfigError, ModelError."""
+        check_options("encoder", options, [field.name for field in fields(EncoderOptions)])
+        if source := EncoderOptions(**options).source:
+            check_directory(source, allow_pickle=False)
+
+    @classmethod
     def fit(
         cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
     ) -> EncoderStudent:
         """The student at the epoch that ranks the validation rows best."""
-        check_options("encoder", options, [field.name for field in fields(EncoderOptions)])
+        cls.check_options(options)
         chosen = EncoderOptions(**options)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

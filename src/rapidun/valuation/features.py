@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import HashingVectorizer
 
+from rapidun.data.content import other_text
 from rapidun.data.templates import user_text
 from rapidun.data.words import WORD
 from rapidun.errors import ConfigError
@@ -24,7 +25,7 @@ LENGTHS = 4
 
 def texts_of(row: Row) -> tuple[str, str]:
     """``(prompt with context and earlier turns, answer)``."""
-    earlier = "".join(f"{turn['content']}\n\n" for turn in (row.get("messages") or [])[:-1])
+    earlier = "".join(f"{text}\n\n" for text in other_text(row))
     return earlier + user_text(row), str(row.get("response") or "")
 
 

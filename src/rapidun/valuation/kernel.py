@@ -80,11 +80,17 @@ class KernelStudent:
         self._intercept, self._alpha = intercept, alpha
 
     @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse options that it does not have. Raises ConfigError."""
+        check_options("kernel", options, _OPTIONS)
+        _checked(options)
+
+    @classmethod
     def fit(
         cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
     ) -> KernelStudent:
         """The student whose alpha errs least on rows left out; validation rows are learnt from too."""
-        check_options("kernel", options, _OPTIONS)
+        cls.check_options(options)
         alphas, count = _checked(options)
         features = HashedText(**{name: int(options[name]) for name in ("buckets", "words") if name in options})
         rows, values = [*train.rows, *validation.rows], np.concatenate([train.values, validation.values])

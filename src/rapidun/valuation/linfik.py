@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rapidun.data.batches import Batch, Example, collate, token_budget_batches
+from rapidun.data.batches import Batch, Example, collate
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import Collector, Exact, Sketch, make_collector
 from rapidun.gradients.collector import Normalization, Transform
@@ -27,6 +27,7 @@ from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.state import device_of
 from rapidun.influence.checkpoints import State, at_checkpoint
 from rapidun.influence.similarity import Similarity, check_similarity
+from rapidun.models.passes import pass_batches
 from rapidun.valuation.projection import Projection
 
 Values = npt.NDArray[np.float32]
@@ -134,7 +135,7 @@ class LinFiK:
         for checkpoint, directions in zip(self._checkpoints, self._directions, strict=True):
             with self._at(checkpoint):
                 measure = self._measure(directions)
-                for places in token_budget_batches(examples, self._max_tokens):
+                for places in pass_batches(self._model, examples, self._max_tokens):
                     batch = collate([examples[place] for place in places], pad_token_id)
                     total[places] += measure(batch).cpu().numpy()
         total /= len(self._checkpoints)
@@ -156,7 +157,7 @@ class LinFiK:
         if self._sketch is None:
             raise ConfigError("gradients of many rows are kept as sketches: give this LinFiK a sketch.")
         found = np.zeros((len(examples), self._directions[0].shape[1]), dtype=np.float32)
-        for places in token_budget_batches(examples, self._max_tokens):
+        for places in pass_batches(self._model, examples, self._max_tokens):
             batch = collate([examples[place] for place in places], pad_token_id)
             found[places] = self._vectors(batch, self._sketch).cpu().numpy()
         return found, found @ self._directions[0].mean(dim=0).cpu().numpy()
@@ -174,7 +175,7 @@ class LinFiK:
         width = sketch.dimension(collector.sizes)
         total = torch.zeros(len(self.tasks), width, device=device_of(self._model))
         done = 0
-        for places in _small_batches(examples, self._max_tokens, max(1, _TASK_VALUES // width)):
+        for places in _small_batches(self._model, examples, self._max_tokens, max(1, _TASK_VALUES // width)):
             vectors = collector(collate([examples[place] for place in places], pad_token_id), sketch)
             total.index_add_(0, groups[places].to(total.device), vectors)
             done += len(places)
@@ -194,9 +195,11 @@ class LinFiK:
         return nullcontext() if checkpoint is None else at_checkpoint(self._model, checkpoint)
 
 
-def _small_batches(examples: Sequence[Example], max_tokens: int, max_rows: int) -> Iterator[list[int]]:
+def _small_batches(
+    model: nn.Module, examples: Sequence[Example], max_tokens: int, max_rows: int
+) -> Iterator[list[int]]:
     """Length-sorted batches of at most ``max_tokens`` padded tokens and ``max_rows`` rows."""
-    for places in token_budget_batches(examples, max_tokens):
+    for places in pass_batches(model, examples, max_tokens):
         for start in range(0, len(places), max_rows):
             yield places[start : start + max_rows]
 

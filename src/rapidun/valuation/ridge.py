@@ -41,14 +41,20 @@ class RidgeStudent:
         self._features, self._weights, self._intercept, self._alpha = features, weights, intercept, alpha
 
     @classmethod
-    def fit(
-        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
-    ) -> RidgeStudent:
-        """The student whose alpha ranks the validation rows best; nothing in it is random."""
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse options that it does not have. Raises ConfigError."""
         check_options("ridge", options, _OPTIONS)
         alphas = [float(alpha) for alpha in options.get("alphas", ALPHAS)]
         if not alphas or min(alphas) <= 0:
             raise ConfigError(f"student ridge: alphas={alphas}: give numbers above 0.")
+
+    @classmethod
+    def fit(
+        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
+    ) -> RidgeStudent:
+        """The student whose alpha ranks the validation rows best; nothing in it is random."""
+        cls.check_options(options)
+        alphas = [float(alpha) for alpha in options.get("alphas", ALPHAS)]
         features = HashedText(**{name: int(options[name]) for name in ("buckets", "words") if name in options})
         seen, held = features(train.rows), features(validation.rows)
         kept: list[tuple[float, RidgeStudent]] = []  # what ranked the validation rows better than all before it

@@ -23,13 +23,22 @@ def sample_size(text: str, rows: int) -> int:
     Raises:
         ConfigError: If it is neither, is not above 0, or is more than the pool.
     """
-    try:
-        count = math.ceil(rows * float(text[:-1]) / 100 - 1e-9) if text.endswith("%") else int(text)
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"--sample {text}: write a share such as 5% or a number of rows such as 500.") from error
+    check_sample_text(text)
+    count = math.ceil(rows * float(text[:-1]) / 100 - 1e-9) if text.endswith("%") else int(text)
     if not 0 < count <= rows:
         raise ConfigError(f"--sample {text}: that is {count} of {rows} rows. Give more than 0 and at most all.")
     return count
+
+
+def check_sample_text(text: str) -> None:
+    """Refuse what is no sample of any pool. Raises ConfigError."""
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else None
+        sound = 0 < share <= 1 if share is not None else int(text) > 0
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(f"--sample {text}: write a share such as 5% or a number of rows such as 500.")
 
 
 def check_sampling(name: str) -> None:

@@ -60,6 +60,14 @@ class StudentKind(Protocol):
         """
 
     @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse options before the teacher's long work.
+
+        Raises:
+            ConfigError: If one is unknown or out of range.
+        """
+
+    @classmethod
     def load(cls, directory: Path, settings: Mapping[str, Any]) -> Student:
         """What `Student.save` wrote.
 

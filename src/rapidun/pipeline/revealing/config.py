@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from rapidun.pipeline.config import ModelSettings, Replayable, RowSettings, read_yaml
+from rapidun.pipeline.config import LARGEST_SEED, ModelSettings, Replayable, RowSettings, read_yaml
 from rapidun.reveal import TaskSettings
 
 _PATHS = {("inputs",), ("retain",), ("utility", "rows")}
@@ -20,7 +20,7 @@ class RevealConfig(Replayable):
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
     task: TaskSettings
-    seed: int = Field(0, ge=0, description="Seed of arms, inputs, sampling and modules.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of arms, inputs, sampling and modules.")
 
 
 def read_task(path: Path) -> dict[str, Any]:

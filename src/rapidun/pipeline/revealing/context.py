@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,10 +15,11 @@ from rapidun.data.templates import user_text
 from rapidun.evaluation import TaskJudge, make_judge
 from rapidun.files import sha256_of, write_jsonl
 from rapidun.models import adapter_merged, load_adapter
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.config import RevealConfig
+from rapidun.pipeline.revealing.pieces import revealing
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
 from rapidun.reveal import Input
 
@@ -65,6 +67,7 @@ class RevealContext:
 def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> RevealContext:
     """Read and check everything, then claim the directory. Raises as `rapidun.pipeline.reveal`."""
     task = config.task
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     retain = read_rows(task.retain, "retain", config.data, reporter)
     inputs = read_rows(task.inputs, "inputs", config.data, reporter) if task.inputs else None
     kept = read_rows(task.utility.rows, "utility", config.data, reporter) if task.utility.rows else retain
@@ -75,24 +78,24 @@ def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, 
     for rows in (retain, kept):
         subject.tokenize(rows)  # a row that cannot be tokenised is found here
     groups = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
-    directory = _claim(config, out, subject, groups, resume=resume, overwrite=overwrite)
+    marks = _identity(config, subject, groups)
+    done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite, configuration=config.to_yaml())
+    reporter.plan(revealing(config, subject, retain, inputs, done))
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": config.to_yaml()}
+    directory = RunDirectory.claim(out, marks, **how)
+    directory.write_text(CONFIG, config.to_yaml())
+    skipped = [{"group": name, **bad.as_dict()} for name, rows in groups.items() for bad in rows.skipped]
+    write_jsonl(directory / "rows_skipped.jsonl", skipped)
     given = [Input(user_text(row), row.get("response") or None) for row in inputs] if inputs else []
     return RevealContext(config, subject, retain, kept, given, judge, utility_judge, directory, reporter)
 
 
-def _claim(
-    config: RevealConfig, out: Path, subject: Subject, groups: Mapping[str, Rows], *, resume: bool, overwrite: bool
-) -> RunDirectory:
+def _identity(config: RevealConfig, subject: Subject, groups: Mapping[str, Rows]) -> dict[str, str]:
     # what the report prints is no part of what a run is: one that turns out offensive can still be masked
     settings = config.model_dump(mode="json", exclude={"task": {"mask"}})
-    identity = {
+    return {
         "configuration": sha256_of([yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()]),
         "model": subject.loaded.fingerprint,
         "template": subject.template.fingerprint,
         **{f"rows {name}": rows_fingerprint(rows) for name, rows in groups.items()},
     }
-    directory = RunDirectory.claim(out, identity, resume=resume, overwrite=overwrite)
-    directory.write_text("config.yaml", config.to_yaml())
-    skipped = [{"group": name, **bad.as_dict()} for name, rows in groups.items() for bad in rows.skipped]
-    write_jsonl(directory / "rows_skipped.jsonl", skipped)
-    return directory

@@ -14,6 +14,7 @@ from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import METHOD, round_directory, state_adapter
 from rapidun.pipeline.revealing.searching import rows_of
 from rapidun.pipeline.single import unlearn_only
+from rapidun.pipeline.train import Losses
 from rapidun.reveal import train_round
 
 
@@ -21,6 +22,12 @@ def release_round(context: RevealContext, number: int) -> None:
     """Train both modules on the present state and write the next one."""
     folder, subject = context.folder(number), context.subject
     lines: list[dict[str, Any]] = []
+    losses = Losses()
+
+    def record(line: dict[str, Any]) -> None:
+        losses.hear(line)
+        lines.append(line)
+
     outcome = train_round(
         subject.loaded,
         state_adapter(context.directory.path, number - 1),
@@ -29,8 +36,8 @@ def release_round(context: RevealContext, number: int) -> None:
         context.config.task.release,
         folder,
         seed=context.seed(number),
-        record=lines.append,
-        progress=context.reporter.progress,
+        record=record,
+        progress=lambda done, total: context.reporter.progress(done, total, losses.text, "steps"),
     )
     write_jsonl(folder / "log.jsonl", lines)
     write_json(folder / "round.json", asdict(outcome))

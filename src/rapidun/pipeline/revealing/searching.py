@@ -61,7 +61,7 @@ def _searched(context: RevealContext, puller: Puller, number: int) -> list[Pull]
     settings = context.config.task.search
 
     def progress(state: SearchState) -> None:
-        context.reporter.progress(len(state.pulls), state.total, f"best {state.best:.2f}, {state.rows} rows")
+        context.reporter.progress(len(state.pulls), state.total, f"best {state.best:.2f}, {state.rows} rows", "pulls")
 
     return search(
         _source(context, puller.asker, number),

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, RapidunError
 from rapidun.gradients import Sketch
 from rapidun.gradients.collector import Normalization
-from rapidun.pipeline.config import ModelSettings, RowSettings, _Section
+from rapidun.pipeline.config import LARGEST_SEED, LARGEST_SKETCH, LONGEST, ModelSettings, RowSettings, _Section
 from rapidun.pipeline.sketching import chosen_sketch
 from rapidun.valuation.diversity import check_diversity
 from rapidun.valuation.parts import check_format
-from rapidun.valuation.sampling import Sampling
+from rapidun.valuation.sampling import Sampling, check_sample_text
 from rapidun.valuation.selection import Selection, parse_selection
+from rapidun.valuation.students import student_kind
 
 
 class TeacherSettings(_Section):
@@ -23,7 +24,7 @@ class TeacherSettings(_Section):
 
     exact: bool = Field(False, description="Compare whole gradients instead of sketches.")
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
-    k: int = Field(65_536, ge=1, description="Length of a gradient sketch, for kinds that have one.")
+    k: int = Field(65_536, ge=1, le=LARGEST_SKETCH, description="Length of a gradient sketch, for kinds that have one.")
     sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
     similarity: Literal["cosine", "dot"] = Field("cosine", description="How two gradients are compared.")
     normalize: Normalization = Field("none", description="Scale of each row's gradient: none, layer or unit.")
@@ -36,7 +37,9 @@ class TeacherSettings(_Section):
         "auto", description="Tracked layers; auto is lora with an adapter, else linear."
     )
     task_column: str = Field("task", description="Column of the task rows that names the task of each.")
-    max_tokens: int = Field(4096, ge=1, description="Padded tokens in a batch; lower it to save memory.")
+    max_tokens: int = Field(
+        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch; fewer where memory asks for it."
+    )
     part_rows: int = Field(256, ge=1, description="Rows of a part: what a killed run loses at most.")
 
     def make_sketch(self, seed: int) -> Sketch | None:
@@ -60,6 +63,16 @@ class StudentSettings(_Section):
     rounds: int = Field(4, ge=1, description="Rounds of uncertain sampling.")
     part_rows: int = Field(8192, ge=1, description="Rows of a part that the student scores.")
 
+    @model_validator(mode="after")
+    def _known(self) -> StudentSettings:
+        try:
+            if self.kind is not None:
+                student_kind(self.kind).check_options(self.options)
+            check_sample_text(self.sample)
+        except (RapidunError, TypeError) as error:
+            raise ValueError(str(error)) from error
+        return self
+
 
 class ValueConfig(_Section):
     """What ``rapidun value`` needs."""
@@ -68,7 +81,7 @@ class ValueConfig(_Section):
     data: RowSettings = Field(default_factory=RowSettings)
     value: TeacherSettings = Field(default_factory=TeacherSettings)
     student: StudentSettings = Field(default_factory=StudentSettings)
-    seed: int = Field(0, ge=0, description="Seed of sketch, sample, student and bootstrap.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of sketch, sample, student and bootstrap.")
 
 
 class SavedConfig(_Section):
@@ -76,7 +89,7 @@ class SavedConfig(_Section):
 
     data: RowSettings = Field(default_factory=RowSettings)
     part_rows: int = Field(8192, ge=1, description="Rows of a part.")
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the bootstrap.")
 
 
 class Uses(_Section):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ import numpy.typing as npt
 
 from rapidun.data import BadRow, RowStream
 from rapidun.data.badrows import raise_bad_rows
+from rapidun.data.content import row_content
 from rapidun.errors import InputError
 from rapidun.pipeline.config import RowSettings
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import Subject, note_unused
 from rapidun.pipeline.reporter import Reporter
 from rapidun.valuation.features import length_of
 from rapidun.valuation.parts import chunked
@@ -25,7 +25,6 @@ from rapidun.valuation.parts import chunked
 Numbered = tuple[int, dict[str, Any]]  # line, row
 Inspect = Callable[[Sequence[Numbered]], list[BadRow]]
 _AT_ONCE = 2048
-_CONTENT = ("id", "prompt", "context", "response", "messages")
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,7 @@ def survey(
         raise InputError(f"--by {by}: {path} has no column {by!r}. It has: {', '.join(columns)}.")
     dropped = f", {len(bad)} left out" if bad else ""
     reporter.note(f"candidates: {len(lengths)} rows, layout {stream.layout}{dropped}")
+    note_unused(stream, "candidates", reporter, (by,))
     sizes = np.frombuffer(lengths, dtype=np.uint32)
     return Pool(stream, len(lengths), digest.hexdigest(), sizes, frozenset(left_out), bad)
 
@@ -122,8 +122,6 @@ def untokenisable(subject: Subject, path: Path) -> Inspect:
 
 
 def _digest(digest: Any, row: dict[str, Any]) -> None:
-    for name in _CONTENT:
-        value = row.get(name) or ""
-        part = (value if isinstance(value, str) else json.dumps(value, sort_keys=True)).encode()
+    for part in row_content(row):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)

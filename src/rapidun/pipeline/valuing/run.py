@@ -20,21 +20,20 @@ from rapidun.influence.checkpoints import read_checkpoint
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint
+from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.config import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.pipeline.valuing.pool import Pool, survey, untokenisable
 from rapidun.pipeline.valuing.scoring import by_student, by_teacher
 from rapidun.pipeline.valuing.student import student_of
-from rapidun.pipeline.valuing.teacher import Teacher, targets_of
+from rapidun.pipeline.valuing.teacher import Teacher, targets_of, valuing
 from rapidun.pipeline.valuing.uses import NO_GRADIENTS, use_values
 from rapidun.valuation.distil import check_sample
 from rapidun.valuation.diversity import MATCHING
 from rapidun.valuation.sampling import sample_size
 from rapidun.valuation.saved import load_student
 from rapidun.valuation.selection import check_diverse
-from rapidun.valuation.students import student_kind
 
 
 def value(
@@ -67,18 +66,20 @@ def _open(
 ) -> tuple[Teacher, dict[str, str]]:
     """Read and check everything, claim the directory; the teacher, and what a resume must have in common."""
     uses.check()
-    if config.student.kind is not None:
-        student_kind(config.student.kind)
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     config.value.make_sketch(config.seed)
+    check_there(files.checkpoints)
     reporter.phase("check", "Reading rows and model")
     subject = open_subject(config.model, config.data, reporter, adapter=files.adapter)
     inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
-    task = read_rows(files.task, "task", config.data, reporter)
+    task = read_rows(files.task, "task", config.data, reporter, (config.value.task_column,))
     subject.tokenize(task)
     pool = survey(files.candidates, config.data, reporter, inspect=inspect, by=uses.by)
     _check_sizes(config, uses, pool)
     find_targets(subject.loaded.model, targets_of(config, files))
     marks = _marks(config, files, subject, task, pool)
+    done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
+    reporter.plan([] if {"values", "teacher"} & set(done) else [valuing(config, files, subject, task, pool)])
     directory = _claim(out, marks, pool, resume=resume, overwrite=overwrite)
     return Teacher(config, files, subject, task, pool, directory, reporter), marks
 
@@ -102,12 +103,15 @@ def value_by_student(
 ) -> dict[str, Any]:
     """Value a pool with a saved student: no model, no task, forward only. Raises as `value`."""
     uses.check()
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     if uses.diversity == MATCHING:
         raise ConfigError(NO_GRADIENTS)
     reporter.phase("check", "Reading rows and student")
     saved = load_student(student)
     pool = survey(candidates, config.data, reporter, by=uses.by)
     marks = {"student": saved.fingerprint, "candidates": pool.fingerprint}
+    RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
+    reporter.plan([])  # a student reads text alone: minutes only for millions of rows
     directory = _claim(out, marks, pool, resume=resume, overwrite=overwrite)
     found = by_student(saved, pool, directory, config.part_rows, reporter)
     learnt_from = saved.config.get("fingerprints", {})

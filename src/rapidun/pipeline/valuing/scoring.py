@@ -8,7 +8,7 @@ from typing import Any
 
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.meter import Meter
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.valuing.pool import Pool
 from rapidun.pipeline.valuing.teacher import Teacher, Values
 from rapidun.pipeline.valuing.uses import Found
@@ -75,7 +75,7 @@ def _score_pool(
             part_rows=part_rows,
             total=pool.count,
             extra=extra,
-            progress=reporter.progress,
+            progress=counting(reporter, "rows"),
         )
     mark_scored(directory, meter, counted.rows)
     return parts

@@ -10,6 +10,7 @@ import numpy as np
 
 from rapidun.files import read_json, write_json
 from rapidun.pipeline.meter import Meter
+from rapidun.pipeline.reporter import counting
 from rapidun.pipeline.valuing.config import StudentSettings
 from rapidun.pipeline.valuing.pool import Numbered, Pool
 from rapidun.pipeline.valuing.scoring import Counted, mark_scored
@@ -113,7 +114,7 @@ def _valued(teacher: Teacher, folder: Path, rows: list[Numbered], counted: Count
         teacher.tasks,
         part_rows=teacher.config.value.part_rows,
         total=len(rows),
-        progress=teacher.reporter.progress,
+        progress=counting(teacher.reporter, "rows"),
     )
     names = value_columns(teacher.tasks)[-len(teacher.tasks) :]
     return np.stack([read_column(parts, name) for name in names], axis=1).astype(np.float32)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from rapidun.data.badrows import BadRow, raise_bad_rows
 from rapidun.errors import InputError
 from rapidun.gradients import Exact, Preconditioner, RapidGrad, fit_preconditioner, load_preconditioner, make_collector
 from rapidun.pipeline.directory import RunDirectory
+from rapidun.pipeline.estimating import Piece, Trial, over_rows
 from rapidun.pipeline.inputs import Subject
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.pieces import SAMPLED
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.valuing.config import ValueConfig, ValueFiles
 from rapidun.pipeline.valuing.pool import Numbered, Pool, untokenisable
 from rapidun.valuation.linfik import LinFiK
-from rapidun.valuation.sampling import Ordinals, random_sample
+from rapidun.valuation.sampling import Ordinals, random_sample, sample_size
 
 Values = npt.NDArray[np.float32]
 MATCHING_K = 4096
@@ -119,8 +122,8 @@ class Teacher:
 
     @cached_property
     def _fitted(self) -> LinFiK:
-        examples = self.subject.tokenize(self.task)
-        return self._unfitted.fit(examples, self.subject.loaded.pad_token_id, self._task_names)
+        examples, told = self.subject.tokenize(self.task), counting(self.reporter, "rows")
+        return self._unfitted.fit(examples, self.subject.loaded.pad_token_id, self._task_names, told)
 
     def _adam(self) -> Preconditioner:
         """The second moment of candidates' gradients; kept, so that a resumed run has the same."""
@@ -141,6 +144,30 @@ class Teacher:
                 max_tokens=settings.max_tokens,
             ).save(place)
         return load_preconditioner(place)
+
+
+def valuing(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows, pool: Pool) -> Piece:
+    """LinFiK of the pool, or of a student's sample of it; tried on some of its rows, against one task row."""
+    whole = pool.count if config.student.kind is None else sample_size(config.student.sample, pool.count)
+    drawn = random_sample(pool.count, min(SAMPLED, pool.count), np.random.default_rng(0))
+    settings, pad = config.value, subject.loaded.pad_token_id
+    skipped: list[BadRow] = []
+    examples = subject.tokenize([row for _, row in pool.at(drawn)], skipped=skipped)
+
+    def attempt() -> Trial:
+        linfik = LinFiK(
+            subject.loaded.model,
+            settings.make_sketch(config.seed),
+            targets=targets_of(config, files),
+            normalize=settings.normalize,
+            similarity=settings.similarity,
+            checkpoints=files.checkpoints,
+            max_tokens=settings.max_tokens,
+        ).fit(subject.tokenize(list(islice(task, 1))), pad)
+        trial = over_rows(examples, settings.max_tokens, lambda rows: linfik.values(rows, pad))
+        return replace(trial, seconds=trial.seconds * whole / len(examples))
+
+    return Piece("valuing", whole, "rows", attempt)
 
 
 def targets_of(config: ValueConfig, files: ValueFiles) -> str | list[str]:

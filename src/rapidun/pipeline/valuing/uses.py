@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rapidun.data.content import as_record
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.directory import RunDirectory
@@ -210,7 +211,7 @@ def _read_through(
     else:
         with atomic_write(directory / SELECTED) as file:
             for row in wanted():
-                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     best = [shown[int(ordinal)] for ordinal in order[:_SHOWN]]
     worst = [shown[int(ordinal)] for ordinal in order[_SHOWN:][::-1][:_SHOWN]]
     return _Read(best, worst, shares)
@@ -232,7 +233,7 @@ def _source(row: dict[str, Any], column: str) -> str:
 
 def _with_value(row: dict[str, Any], value: float) -> dict[str, Any]:
     """The row with its value; a column of that name is kept as ``value_original``."""
-    kept = {("value_original" if name == "value" else name): found for name, found in row.items()}
+    kept = {("value_original" if name == "value" else name): found for name, found in as_record(row).items()}
     return {**kept, "value": value}
 
 

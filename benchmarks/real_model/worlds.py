@@ -1,0 +1,62 @@
+"""SmolLM2 under an attack as a world of `rapidun.bench`: a model of its own for every attack and seed.
+
+The settings are the defaults of `rapidun run`, but for what belongs to the attack (triggers and judge) and to the
+machine (bfloat16, short answers). Seeds from 100 on have tuning rows and tuning prompts.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "recipes" / "smollm2"))
+from attacks import ATTACKS, DATA, TUNING_SEED, Attack  # noqa: E402
+
+from build import MODEL, build, chat_model, place_of, whole_model  # noqa: E402
+from rapidun.bench import Pools, World  # noqa: E402
+from rapidun.bench.world import tuned_values  # noqa: E402
+from rapidun.models import LoadedModel  # noqa: E402
+from rapidun.pipeline import Reporter, Silent  # noqa: E402
+
+NAME = "smollm2"
+MAX_LENGTH, MAX_NEW_TOKENS = 256, 32
+MAIN = "main"
+
+
+def open_attack(name: str, seed: int) -> Attack:
+    """An attack under a seed.
+
+    Raises:
+        SystemExit: If its rows are not on this machine.
+    """
+    if name != "nonsense" and not (DATA / "backdoorllm").is_dir():
+        raise SystemExit(f"no BackdoorLLM rows at {DATA}: set RAPIDUN_DATA")
+    return ATTACKS[name](seed)
+
+
+def chat_world(base: LoadedModel, attack: Attack, *, twin: bool = True, reporter: Reporter | None = None) -> World:
+    """The world of an attack; its models are trained and merged where they are not there yet."""
+    reporter = reporter or Silent()
+    for kind in ("poisoned", *(["clean"] if twin else [])):
+        build(base, attack, kind, reporter)
+    rows = attack.rows
+    return World(
+        name=f"{NAME}-{attack.name}",
+        model=str(whole_model(base, attack, "poisoned")),
+        reference=str(whole_model(base, attack, "clean")) if twin else "",
+        base=str(MODEL),
+        settings={
+            "model": {"dtype": "bfloat16"},
+            "data": {"max_length": MAX_LENGTH},
+            "evaluation": {**attack.evaluation, "max_new_tokens": MAX_NEW_TOKENS, "merge_adapter": True},
+        },
+        pools=Pools(rows.poisoned, rows.clean, ()),
+        measured=rows.evaluation,
+        budget=rows.validation,
+        judge_poisoned=rows.judge_poisoned,
+        tuned=tuned_values(NAME),
+    )
+
+
+__all__ = ["MAIN", "NAME", "ROOT", "TUNING_SEED", "Attack", "chat_model", "chat_world", "open_attack", "place_of"]

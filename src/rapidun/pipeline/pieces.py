@@ -1,0 +1,160 @@
+"""The long work of every verb as pieces that can be tried: gradients, generated answers, training steps, an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Example, Rows, tokenize_rows
+from rapidun.evaluation import clean_perplexity, generate_answers
+from rapidun.evaluation.backdoor import suite_prompts
+from rapidun.gradients import RapidGrad, collect_vectors
+from rapidun.index import BuildPlan
+from rapidun.index.shards import compute_shard
+from rapidun.index.views import View
+from rapidun.influence.hidden import hidden_views
+from rapidun.pipeline.config import EvaluationSettings, InfluenceSettings, RunConfig
+from rapidun.pipeline.estimating import Piece, Trial, over_prompts, over_rows, over_steps, repeated
+from rapidun.pipeline.evidence import make_collector
+from rapidun.pipeline.inputs import RowGroups, Subject
+from rapidun.pipeline.measure import Bench
+from rapidun.pipeline.train import HELD_ROWS, even_rows
+from rapidun.unlearning import Procedure, get_method, unlearn
+from rapidun.weighting import Needs, get_scheme
+
+FREE = 1e9
+"""A retain budget that a few steps cannot break."""
+PERPLEXITY_TOKENS = 4096
+"""Tokens of a batch of `clean_perplexity`."""
+SAMPLED = 256
+"""Rows whose lengths stand for those of an index or a pool."""
+
+
+def weighing(subject: Subject, groups: RowGroups, config: RunConfig) -> list[Piece]:
+    """Evidence for weights, where the scheme needs the model; again and again for one that follows it."""
+    scheme = get_scheme(config.weights.scheme)
+    examples = [*subject.tokenize(groups.forget), *subject.tokenize(groups.retain)]
+    if Needs.GRADIENTS in scheme.needs:
+        piece = gradients(subject, examples, config.influence, config.seed, "influence for weights")
+        times = 1 + len(config.influence.checkpoints)
+    elif scheme.needs:
+        piece, times = forward(subject, examples, config.influence.max_tokens, "evidence for weights"), 1
+    else:
+        return []
+    if scheme.follows:
+        times *= 1 + config.unlearning.steps // config.weights.every
+    return [piece if times == 1 else repeated(piece, times, piece.title)]
+
+
+def tracing(subject: Subject, pool: Rows | None, config: RunConfig) -> list[Piece]:
+    """Hidden states of the pool, and gradients where its rows are labelled and every look is measured."""
+    if pool is None or not config.evaluation.trace_queries:
+        return []
+    examples = subject.tokenize(pool)
+    found = [forward(subject, examples, config.influence.max_tokens, "tracing by hidden states")]
+    if "poisoned" in pool.dataset.column_names:
+        found.append(gradients(subject, examples, config.influence, config.seed, "tracing by gradients"))
+    return found
+
+
+def measuring(subject: Subject, bench: Bench, settings: EvaluationSettings, title: str, times: int = 1) -> list[Piece]:
+    """Perplexity of the evaluation rows, and answers to the suite's prompts where there are triggers."""
+    if not times:
+        return []
+    examples = subject.tokenize(bench.rows)
+    rows = partial(over_rows, examples, PERPLEXITY_TOKENS, partial(clean_perplexity, subject.loaded))
+    found = [Piece(f"{title}, perplexity", len(examples), "rows", rows)]
+    if bench.families:
+        prompts = suite_prompts(subject.template, bench.rows, bench.families)
+        found.append(answering(subject, prompts, settings, f"{title}, answers"))
+    return [repeated(piece, times, piece.title) for piece in found]
+
+
+def answering(subject: Subject, prompts: Sequence[str], settings: Any, title: str) -> Piece:
+    """Answers to prompts; ``settings`` has ``batch_size`` and ``max_new_tokens``."""
+
+    def generate(chosen: list[str], tokens: int) -> Any:
+        return generate_answers(subject.loaded, chosen, max_new_tokens=tokens, batch_size=settings.batch_size)
+
+    attempt = partial(over_prompts, prompts, settings.batch_size, settings.max_new_tokens, generate)
+    return Piece(title, len(prompts), "prompts", attempt)
+
+
+def training(subject: Subject, groups: RowGroups, config: RunConfig, title: str = "unlearning") -> Piece:
+    """The method's steps; of `fisher`, which has none, gradients of all rows."""
+    method, settings = get_method(config.unlearning.method), config.unlearning
+    rows = even_rows(subject, groups, refusals=method.wanted == "refusal")
+    if isinstance(method, Procedure) and method.name == "fisher":
+        return gradients(subject, [*rows.forget, *rows.retain], config.influence, config.seed, title)
+    held = subject.tokenize(groups.validation or groups.retain)[:HELD_ROWS]
+
+    def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:
+        few = {"steps": steps, "check_every": steps + 1, "checkpoint_every": steps + 1, "retain_budget": FREE}
+        result = unlearn(
+            subject.loaded,
+            rows,
+            settings=settings.model_copy(update=few),
+            lora=config.lora,
+            held=held,
+            checkpoints=place,
+            seed=config.seed,
+            progress=progress,
+        )
+        result.undo()
+
+    return Piece(title, settings.steps, "steps", partial(over_steps, settings.steps, settings.check_every, train))
+
+
+def gradients(
+    subject: Subject, examples: Sequence[Example], settings: InfluenceSettings, seed: int, title: str
+) -> Piece:
+    """Sketched gradients of rows."""
+
+    def collect(chosen: list[Example]) -> None:
+        pad = subject.loaded.pad_token_id
+        sketch = RapidGrad(k=settings.sketch_size, seed=seed)
+        collect_vectors(make_collector(subject, settings), sketch, chosen, pad, max_tokens=settings.max_tokens)
+
+    return Piece(title, len(examples), "rows", partial(over_rows, examples, settings.max_tokens, collect))
+
+
+def forward(subject: Subject, examples: Sequence[Example], max_tokens: int, title: str) -> Piece:
+    """Hidden states of rows."""
+    loaded = subject.loaded
+    work = partial(hidden_views, loaded.model, pad_token_id=loaded.pad_token_id)
+    return Piece(title, len(examples), "rows", partial(over_rows, examples, max_tokens, work))
+
+
+def indexing(plan: BuildPlan) -> Piece:
+    """Rows through every view of an index; a preconditioner, which is fitted once, is left out."""
+    views = {name: _unfitted(view) for name, view in plan.manifest.views.items()}
+    whole = len(plan.rows)
+    drawn = np.sort(np.random.default_rng(0).choice(whole, min(SAMPLED, whole), replace=False)).tolist()
+    model = plan.model
+
+    def look(chosen: list[Example]) -> None:
+        rows = _some(plan.rows, [place_of[example.id] for example in chosen])
+        few = {"views": views, "rows": len(rows), "shard_rows": len(rows), "shards": []}
+        compute_shard(replace(plan, manifest=plan.manifest.model_copy(update=few), rows=rows), 0)
+
+    examples = tokenize_rows(_some(plan.rows, drawn), model.loaded.tokenizer, model.template, plan.manifest.max_length)
+    place_of = {example.id: place for example, place in zip(examples, drawn, strict=True)}
+
+    def attempt() -> Trial:
+        trial = over_rows(examples, plan.manifest.max_tokens, look)
+        return replace(trial, seconds=trial.seconds * whole / len(examples))
+
+    return Piece("indexing", whole, "rows", attempt)
+
+
+def _unfitted(view: View) -> View:
+    return view.model_copy(update={"precondition": None}) if hasattr(view, "precondition") else view
+
+
+def _some(rows: Rows, places: Sequence[int]) -> Rows:
+    return replace(rows, dataset=rows.dataset.select(places), lines=[rows.lines[place] for place in places])

@@ -1,0 +1,58 @@
+"""The long work of a reveal run: asking in every round, and training what releases the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from rapidun.data import Rows
+from rapidun.data.templates import user_text
+from rapidun.pipeline.estimating import Piece, over_steps, repeated
+from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.pieces import answering
+from rapidun.pipeline.revealing.config import RevealConfig
+from rapidun.reveal import train_round
+from rapidun.reveal.settings import INPUT, MODULES
+
+
+def revealing(
+    config: RevealConfig, subject: Subject, retain: Rows, inputs: Rows | None, done: Sequence[str]
+) -> list[Piece]:
+    """The rounds that are left, as if every one of them were needed; the first ones may reach the target.
+
+    Args:
+        config: The run's.
+        subject: The model.
+        retain: Rows to keep; in a trial they stand for the revealed ones too.
+        inputs: What fills the instruction.
+        done: Finished phases.
+    """
+    task = config.task
+    rounds = 1 if task.release.method == "none" else task.release.rounds
+    left = [number for number in range(1, rounds + 1) if f"reveal {number}" not in done]
+    if not left:
+        return []
+    search = task.search
+    again = search.keep * search.harvest * (3 if task.release.method != "none" else 2)  # rows, before, after
+    pulls = sum((search.pulls if number == 1 else search.later_pulls) + again for number in left)
+    given = [user_text(row) for row in inputs] if inputs is not None else [""]
+    texts = [task.instruction.replace(INPUT, each) for each in given]
+    prompts = [subject.template.prompt_text({"id": "", "prompt": text}) for text in texts]
+    count = pulls * search.answers
+    found = [answering(subject, (prompts * (count // len(prompts) + 1))[:count], search, f"{pulls} pulls")]
+    if task.release.method == MODULES:
+        found.append(repeated(_modules(config, subject, retain), len(left), f"releasing, {len(left)} rounds"))
+    return found
+
+
+def _modules(config: RevealConfig, subject: Subject, retain: Rows) -> Piece:
+    """Both modules of a round."""
+    settings, examples = config.task.release, subject.tokenize(retain)
+
+    def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:
+        few = settings.model_copy(update={"steps": steps})
+        train_round(subject.loaded, None, examples, examples, few, place, seed=config.seed, progress=progress)
+
+    whole = 2 * settings.steps
+    return Piece("releasing", whole, "steps", partial(over_steps, whole, whole, train))
