@@ -80,9 +80,10 @@ def short_rows_attention(
         and (attention_mask is not None or length == keys)
     )
     if not plain:
-        return sdpa_attention_forward(
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
-        )  # fmt: skip
+        )
+        return output
     if attention_mask is None:
         attention_mask = torch.ones(length, keys, dtype=torch.bool, device=query.device).tril()[None, None]
     return _plain_attention(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5), None

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rapidun.data.batches import Example, collate, token_budget_batches
-from rapidun.models.losses import IGNORE_INDEX, answer_token_logits, output_layer
+from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
+from rapidun.models.losses import answer_token_logits, output_layer
 from rapidun.models.modes import evaluating
 from rapidun.models.token_losses import token_losses
 
@@ -47,7 +47,7 @@ def tokens_at_once(model: Any, device: torch.device, most: int = BATCH_TOKENS) -
     if weight is None:
         return most
     budget = LOGIT_BYTES.get(device.type, OTHER_LOGIT_BYTES)
-    return max(1, min(most, budget // (weight.shape[0] * weight.element_size())))
+    return max(1, min(most, budget // int(weight.shape[0] * weight.element_size())))
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ def token_losses(logits: torch.Tensor, places: torch.Tensor, target: torch.Tenso
     Returns:
         (tokens,) float32.
     """
-    found: torch.Tensor = _TokenLosses.apply(logits, places, target)
+    found: torch.Tensor = _TokenLosses.apply(logits, places, target)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -52,7 +52,7 @@ class _TokenLosses(torch.autograd.Function):
         return normalisers - chosen
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         logits, places, target, normalisers = ctx.saved_tensors
         found = torch.zeros_like(logits)
