@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gradients.cases import examples, lora_model
+from gradients.cases import examples
 from rapidun.data.batches import collate
 from rapidun.gradients import FactoredSketch, GradientCollector, RapidGrad, collect_vectors
 from rapidun.influence.hidden import hidden_views
 from rapidun.models import passes
-from rapidun.models.attention import SHORT_ROW, attention_for
+from rapidun.models.attention import LONGEST, NAME, choose_attention, forms_attention
 from rapidun.models.losses import decoder_states
 from rapidun.models.passes import PassBytes, pass_batches
 from tiny import tiny_model
@@ -69,18 +69,16 @@ def test_vectors_do_not_depend_on_the_budget(monkeypatch, sketch):
         torch.testing.assert_close(torch.from_numpy(one), torch.from_numpy(other), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("build", [tiny_model, lora_model])
-def test_short_bfloat16_rows_are_attended_to_by_plain_products_and_the_models_choice_is_back(build):
-    model = build().bfloat16()
-    model.config._attn_implementation = "sdpa"
-    with pytest.raises(RuntimeError, match="stop"), attention_for(model, 20):
-        assert model.config._attn_implementation == "eager"
-        raise RuntimeError("stop")
-    assert model.config._attn_implementation == "sdpa"
-    with attention_for(model, SHORT_ROW + 1):
-        assert model.config._attn_implementation == "sdpa"
-    with attention_for(model.float(), 20):
-        assert model.config._attn_implementation == "sdpa"
+def test_short_rows_of_a_bfloat16_model_on_a_cpu_are_attended_to_by_plain_products_and_others_are_not():
+    cpu, model, other = torch.device("cpu"), tiny_model().bfloat16(), tiny_model()
+    for one in (model, other):
+        one.set_attn_implementation("sdpa")
+        choose_attention(one, cpu, one.dtype)
+    assert model.config._attn_implementation == NAME
+    assert other.config._attn_implementation == "sdpa"
+    assert forms_attention(model, LONGEST)
+    assert not forms_attention(model, LONGEST + 1)
+    assert not forms_attention(other, 20)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

@@ -17,10 +17,11 @@ from rapidun.errors import ConfigError, TrainingError
 from rapidun.models import adapter_disabled, attach_lora, mean_answer_loss, save_adapter, save_model
 from rapidun.unlearning import METHODS, Method, TrainingRows, UnlearnSettings
 from rapidun.unlearning.fisher import fisher_diagonal
-from rapidun.unlearning.forward import answers, forget_answers, settled_options
+from rapidun.unlearning.forward import batch_answers, settled_options
 from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.procedures.dampening import dampening_factors
+from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, RoleCollator
 from rapidun.unlearning.state import Start
@@ -39,12 +40,11 @@ def objective_of(method: Method, model: Any, rows: TrainingRows) -> torch.Tensor
         state.begin(Start(model, rows, 0, torch.device("cpu")))
     draws = [Draw(FORGET, i) for i in range(6)] + [Draw(RETAIN, i) for i in range(12)]
     batch = RoleCollator(rows, 0, with_alternatives=True)(draws)
-    layer = options.get("layer") or 0
-    forget = forget_answers(model, model, batch, method, layer)
-    losses = [options.get("gamma", 1.0) * method.forget(forget, **options, **state.values())]
+    reference = ReferenceLosses.measure(model, rows, method, 0, torch.device("cpu"))
+    found = batch_answers(model, model, batch, method, options.get("layer") or 0, reference)
+    losses = [options.get("gamma", 1.0) * method.forget(found["forget"], **options, **state.values())]
     if method.retain is not None:
-        kept = answers(model, model, batch["retain"], method.retain.reads, layer)
-        losses.append(options.get("alpha", 1.0) * method.retain(kept, **options, **state.values()))
+        losses.append(options.get("alpha", 1.0) * method.retain(found["retain"], **options, **state.values()))
     penalty = state.penalty(model)
     return torch.cat(losses).mean() + (0.0 if penalty is None else penalty)
 

@@ -20,8 +20,9 @@ from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 from rapidun.data.special import padding_id, starts_with_bos
 from rapidun.data.templates import turn_end
 from rapidun.errors import ConfigError, InputError
-from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode
+from rapidun.evaluation.loaded import Loaded, Progress
 from rapidun.evaluation.padding import prompt_batches
+from rapidun.models.modes import evaluating
 
 
 def generate_answers(
@@ -65,7 +66,7 @@ def generate_answers(
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     answers = [""] * len(prompts)
     stops = stops_of(loaded)
-    with evaluation_mode(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
+    with evaluating(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         done = 0
         for chosen in prompt_batches(loaded, [len(prompt) for prompt in prompts], batch_size, config):
             generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)

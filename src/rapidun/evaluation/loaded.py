@@ -1,9 +1,8 @@
-"""What evaluation needs of a loaded model, and how it leaves the model as it found it."""
+"""What evaluation needs of a loaded model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -26,15 +25,3 @@ class Loaded(Protocol):
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-
-
-@contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout off (trap 10); every module's own mode is restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.data.batches import Example
 from rapidun.data.special import padding_id
 from rapidun.errors import InputError, ModelError
-from rapidun.evaluation.loaded import Loaded, Progress, evaluation_mode
-from rapidun.models.losses import answer_logits, answer_token_losses
+from rapidun.evaluation.loaded import Loaded, Progress
+from rapidun.models.row_losses import row_losses
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -88,23 +87,15 @@ def clean_perplexity(
         InputError: If there are no rows or no answer tokens.
         ModelError: If a row's loss is not finite; names the row.
     """
-    row_losses = np.zeros(len(examples))
-    row_tokens = np.zeros(len(examples), dtype=np.int64)
-    done = 0
-    with evaluation_mode(loaded.model):
-        for indices in token_budget_batches(examples, max_tokens):
-            losses, tokens = _batch_losses(loaded, [examples[index] for index in indices])
-            row_losses[indices], row_tokens[indices] = losses, tokens
-            done += len(indices)
-            if progress is not None:
-                progress(done, len(examples))
-    broken = np.flatnonzero(~np.isfinite(row_losses))
+    pad = padding_id(loaded.tokenizer)
+    sums, tokens = row_losses(loaded.model, examples, pad, loaded.device, max_tokens=max_tokens, progress=progress)
+    broken = np.flatnonzero(~np.isfinite(sums))
     if broken.size:
         raise ModelError(
-            f"the loss of row {examples[broken[0]].id} is {row_losses[broken[0]]}: the model gives no numbers. "
+            f"the loss of row {examples[broken[0]].id} is {sums[broken[0]]}: the model gives no numbers. "
             "Training may have diverged, or the dtype is too narrow; try float32."
         )
-    return PerplexityResult.from_rows(row_losses, row_tokens, seed=seed)
+    return PerplexityResult.from_rows(sums, tokens, seed=seed)
 
 
 def perplexity_ratio(before: PerplexityResult, after: PerplexityResult, *, seed: int = 0) -> PerplexityRatio:
@@ -122,14 +113,6 @@ def perplexity_ratio(before: PerplexityResult, after: PerplexityResult, *, seed:
     change, tokens = after.row_losses - before.row_losses, before.row_tokens
     interval = _interval(lambda rows: _exp_mean(change[rows], tokens[rows]), len(tokens), seed)
     return PerplexityRatio(_exp_mean(change, tokens), *interval)
-
-
-@torch.no_grad()
-def _batch_losses(loaded: Loaded, examples: list[Example]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-    batch = collate(examples, padding_id(loaded.tokenizer)).to(loaded.device)
-    logits, labels = answer_logits(loaded.model, batch.input_ids, batch.attention_mask, batch.labels)
-    losses, mask = answer_token_losses(logits, labels)
-    return losses.double().sum(dim=1).cpu().numpy(), mask.sum(dim=1).cpu().numpy()
 
 
 def _exp_mean(losses: FloatArray, tokens: npt.NDArray[np.int64]) -> float:

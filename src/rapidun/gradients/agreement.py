@@ -18,8 +18,9 @@ from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.signal import answer_errors
-from rapidun.gradients.state import evaluating, frozen
+from rapidun.gradients.state import frozen
 from rapidun.models.losses import next_tokens
+from rapidun.models.modes import evaluating
 
 _PLACES = 4096
 _TOLERANCE = {torch.float32: 0.02, torch.float64: 0.02}

@@ -22,10 +22,10 @@ from rapidun.gradients.recording import Receive, Recorder
 from rapidun.gradients.signal import answer_errors
 from rapidun.gradients.sketched import SketchedBatch
 from rapidun.gradients.sketches import FactorSketch, Sketch
-from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
+from rapidun.gradients.state import device_of, differentiable_inputs, frozen
 from rapidun.gradients.targets import find_targets
-from rapidun.models.attention import attention_for
 from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
+from rapidun.models.modes import evaluating
 
 Normalization = Literal["layer", "none", "unit"]
 Transform = Callable[[str, Gradients], Gradients]
@@ -147,7 +147,6 @@ class GradientCollector:
             torch.enable_grad(),
             evaluating(model),
             frozen(model),
-            attention_for(model, length),
             recorder.attached(self._tensors),
         ):
             return self._run(batch, recorder), recorder.received

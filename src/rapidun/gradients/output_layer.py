@@ -25,7 +25,8 @@ from rapidun.gradients.recording import Receive
 from rapidun.gradients.signal import token_errors
 from rapidun.gradients.sketched import SketchedBatch
 from rapidun.gradients.sketches import Sketch
-from rapidun.gradients.state import device_of, evaluating
+from rapidun.gradients.state import device_of
+from rapidun.models.modes import evaluating
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 errors at a time
 _NO_READOUT = (

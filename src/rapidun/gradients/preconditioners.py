@@ -26,8 +26,9 @@ from rapidun.gradients.collector import Transform
 from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, PreconditionerKind, Statistics
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.state import device_of, evaluating
+from rapidun.gradients.state import device_of
 from rapidun.gradients.vectors import Collector
+from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 
 Side = Literal["both", "query"]

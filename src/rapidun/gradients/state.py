@@ -13,25 +13,13 @@ import torch
 from torch import nn
 
 from rapidun.errors import ModelError
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for every module; each module's own mode is restored, also after an exception."""
-    training = [module for module in _modules(model) if module.training]
-    try:
-        if training:
-            model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
+from rapidun.models.modes import every_module
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """No parameter requires a gradient; the flags are restored, also after an exception."""
-    own = (parameter for module in _modules(model) for parameter in module._parameters.values())
+    own = (parameter for module in every_module(model) for parameter in module._parameters.values())
     trainable = [parameter for parameter in own if parameter is not None and parameter.requires_grad]
     try:
         for parameter in trainable:
@@ -54,18 +42,6 @@ def differentiable_inputs(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _modules(model: nn.Module) -> list[nn.Module]:
-    """Every module once, like ``model.modules()``, whose nested generators take milliseconds for a PEFT model."""
-    found: dict[nn.Module, None] = {}
-    waiting = [model]
-    while waiting:
-        module = waiting.pop()
-        if module not in found:
-            found[module] = None
-            waiting += [child for child in module._modules.values() if child is not None]
-    return list(found)
 
 
 def input_embeddings(model: nn.Module) -> nn.Module:

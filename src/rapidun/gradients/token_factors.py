@@ -19,10 +19,11 @@ from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.recording import Recorder, _by_example
 from rapidun.gradients.signal import unit_token_errors
-from rapidun.gradients.state import device_of, differentiable_inputs, evaluating, frozen
+from rapidun.gradients.state import device_of, differentiable_inputs, frozen
 from rapidun.gradients.targets import find_targets
 from rapidun.gradients.tracked import TrackedTensor
 from rapidun.models.losses import mean_answer_loss
+from rapidun.models.modes import evaluating
 
 _FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
 

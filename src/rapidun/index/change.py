@@ -18,12 +18,13 @@ from torch import nn
 
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, FingerprintError
-from rapidun.gradients.state import device_of, evaluating
+from rapidun.gradients.state import device_of
 from rapidun.index.hidden import depth_of, matrix_name, pooled_states
 from rapidun.index.storage import MatrixBuffer, StoreDtype
 from rapidun.index.views import NO_ADAPTER, IndexModel, MatrixSpec, Recorder, View, register_view
 from rapidun.models import tokenizer_fingerprint
 from rapidun.models.losses import run_decoder
+from rapidun.models.modes import evaluating
 
 CHANGE = "change.answer"
 ADAPTER_OFF = "adapter off"

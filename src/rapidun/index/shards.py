@@ -19,13 +19,14 @@ from safetensors.torch import save
 
 from rapidun.data import Batch, Example, collate, tokenize_rows
 from rapidun.files import atomic_write, write_json
-from rapidun.gradients.state import device_of, evaluating
+from rapidun.gradients.state import device_of
 from rapidun.index.manifest import FileEntry, ShardFiles
 from rapidun.index.names import mark_file, shard_file, table_file
 from rapidun.index.plan import BuildPlan, Span
 from rapidun.index.table import make_table, table_bytes, table_checksums
 from rapidun.index.views import IndexModel, Recorder
 from rapidun.models.losses import run_decoder
+from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 
 CHECKSUM, TABLE_CHECKSUM = "crc32", "crc32.table"

@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate, token_budget_batches
 from rapidun.errors import ConfigError, InputError, ModelError
-from rapidun.gradients.state import device_of, evaluating, frozen
+from rapidun.gradients.state import device_of, frozen
 from rapidun.gradients.targets import find_targets
+from rapidun.models.modes import evaluating
 
 _MAX_VALUES = 2**25  # values of J v held at a time, 128 MiB of float32
 

@@ -11,9 +11,10 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Example, collate
 from rapidun.errors import ModelError
-from rapidun.gradients.state import device_of, evaluating
+from rapidun.gradients.state import device_of
 from rapidun.influence.similarity import Array, prepared
 from rapidun.models.losses import decoder_states
+from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 
 

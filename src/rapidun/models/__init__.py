@@ -15,24 +15,25 @@ from rapidun.models.lora import (
 )
 from rapidun.models.losses import (
     answer_logits,
-    answer_states,
     answer_token_logits,
     answer_token_losses,
     mean_answer_loss,
     sum_answer_loss,
 )
+from rapidun.models.modes import evaluating
 from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
+from rapidun.models.row_losses import RowLosses, row_losses
 from rapidun.models.saving import save_model
 from rapidun.models.targets import adapted_layers, linear_layers
 
 __all__ = [
     "LoadedModel",
+    "RowLosses",
     "adapted_layers",
     "adapter_disabled",
     "adapter_fingerprint",
     "adapter_merged",
     "answer_logits",
-    "answer_states",
     "answer_token_logits",
     "answer_token_losses",
     "attach_lora",
@@ -41,6 +42,7 @@ __all__ = [
     "choose_dtype",
     "cpu_computes_in_bfloat16",
     "enable_gradient_checkpointing",
+    "evaluating",
     "is_adapted",
     "linear_layers",
     "load_adapter",
@@ -48,6 +50,7 @@ __all__ = [
     "mean_answer_loss",
     "merge_adapter",
     "model_fingerprint",
+    "row_losses",
     "save_adapter",
     "save_model",
     "sum_answer_loss",

@@ -13,6 +13,7 @@ import torch
 
 from rapidun.data.special import padding_id
 from rapidun.errors import ModelError
+from rapidun.models.attention import choose_attention
 from rapidun.models.fingerprints import model_fingerprint
 from rapidun.models.hub import hub_options
 from rapidun.models.placement import choose_device, choose_dtype
@@ -20,7 +21,6 @@ from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory, check_gguf, gguf_options, is_gguf, is_local
 
 Quantize = Literal["4bit", "8bit"]
-SHORT_CONTEXT = 1024
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def load_model(
         **of_file,
     )
     _check_vocabulary(model, tokenizer, name)
-    _choose_attention(model, place, precision)
+    choose_attention(model, place, precision)
     return LoadedModel(model.eval(), tokenizer, name, place, precision, model_fingerprint(model), notes)
 
 
@@ -128,17 +128,6 @@ def _load_weights(where: str, source: str, **options: Any) -> Any:
             "random numbers. Download or save the model again."
         )
     return model
-
-
-def _choose_attention(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Plain products for attention where PyTorch's fused kernel is slower: bfloat16 on a CPU, backward three times.
-
-    Only for short contexts, whose squares of attention weights are small.
-    """
-    short = getattr(model.config, "max_position_embeddings", None) or SHORT_CONTEXT + 1
-    if device.type == "cpu" and dtype == torch.bfloat16 and short <= SHORT_CONTEXT:
-        with quiet():
-            model.set_attn_implementation("eager")
 
 
 def _load_tokenizer(where: str, source: str, *, trust: bool, options: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 
 from rapidun.data.batches import IGNORE_INDEX
+from rapidun.models.token_losses import token_losses
 
 
 def next_tokens(labels: torch.Tensor) -> torch.Tensor:
@@ -27,7 +28,7 @@ def answer_token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[tor
     """Cross-entropy of every answer token.
 
     Args:
-        logits: (batch, length, vocabulary), any float dtype; computed in float32.
+        logits: (batch, length, vocabulary), any float dtype; computed in float32, once differentiable.
         labels: (batch, length) int64, -100 where no loss is wanted; not shifted.
 
     Returns:
@@ -36,9 +37,9 @@ def answer_token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[tor
     """
     target = labels[:, 1:]
     mask = target != IGNORE_INDEX
+    places = (next_tokens(labels) != IGNORE_INDEX).flatten().nonzero().flatten()
     losses = torch.zeros(target.shape, dtype=torch.float32, device=logits.device)
-    # Picked before they are cast and normalised: prompt and padding positions cost nothing.
-    losses[mask] = F.cross_entropy(logits[:, :-1][mask].float(), target[mask], reduction="none")
+    losses[mask] = token_losses(logits.flatten(0, 1), places, target[mask])
     return losses, mask
 
 
@@ -84,15 +85,32 @@ def answer_token_logits(
         that each position predicts, -100 where it carries no loss.
     """
     target = next_tokens(labels)
-    answers = target != IGNORE_INDEX
-    places = answers.flatten().nonzero().flatten()
-    with _output_layer_at(model, places, answers.shape):
-        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-    target = target.to(logits.device)
-    if logits.shape[:2] == (1, len(places)):
-        return logits.flatten(0, 1), target
-    logits = logits[:, -target.shape[1] :]  # a tuned prompt's virtual tokens come first
-    return logits[target != IGNORE_INDEX], target
+    places = (target != IGNORE_INDEX).flatten().nonzero().flatten()
+    logits, _ = logits_at(model, input_ids, attention_mask, places)
+    return logits, target.to(logits.device)
+
+
+def logits_at(
+    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, places: torch.Tensor, **options: bool
+) -> tuple[torch.Tensor, Any]:
+    """Logits at some positions of a batch, without those of the others.
+
+    Args:
+        model: A causal LM, with or without an adapter.
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length).
+        places: (positions,) int64: row times length plus position; a place may come twice.
+        options: Of the model's forward pass.
+
+    Returns:
+        ``(logits, output)``: (positions, vocabulary), and the model's output, whose own logits are of no use.
+    """
+    with _output_layer_at(model, places, input_ids.shape) as cut:
+        output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options)
+    if cut:
+        return output.logits.flatten(0, 1), output
+    logits = output.logits[:, -input_ids.shape[1] :]  # a tuned prompt's virtual tokens come first
+    return logits.flatten(0, 1).index_select(0, places.to(logits.device)), output
 
 
 def decoder_states(
@@ -122,42 +140,27 @@ def output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
 
 
 @contextmanager
-def _output_layer_at(model: torch.nn.Module, places: torch.Tensor, shape: torch.Size) -> Iterator[None]:
-    """Give the output layer, where the model names one, the hidden states at ``places`` of (batch x length)."""
+def _output_layer_at(model: torch.nn.Module, places: torch.Tensor, shape: torch.Size) -> Iterator[list[bool]]:
+    """Give the output layer, where the model names one, the hidden states at ``places`` of (batch x length).
+
+    What it yields is empty as long as that has not happened.
+    """
     head = output_layer(model)
+    happened: list[bool] = []
 
     def cut(layer: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not inputs or inputs[0].shape[:2] != shape:
             return None
+        happened.append(True)
         hidden = inputs[0].flatten(0, 1).index_select(0, places.to(inputs[0].device))
         return hidden.unsqueeze(0), *inputs[1:]
 
     handle = head.register_forward_pre_hook(cut) if head is not None and len(places) else None
     try:
-        yield
+        yield happened
     finally:
         if handle is not None:
             handle.remove()
-
-
-def answer_states(
-    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, layer: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `answer_logits`, with the hidden states of one layer.
-
-    Args:
-        model: A causal LM, with or without an adapter.
-        input_ids: (batch, length) int64.
-        attention_mask: (batch, length).
-        labels: (batch, length) int64, -100 where no loss is wanted; not shifted.
-        layer: 0 is the embeddings, l the output of block l.
-
-    Returns:
-        ``(logits, hidden, labels)`` of (batch, kept, vocabulary), (batch, kept, width) and (batch, kept).
-    """
-    kept = _kept(model, labels)
-    output = _forward(model, input_ids, attention_mask, kept, output_hidden_states=True)
-    return output.logits[:, -kept:], output.hidden_states[layer][:, -kept:], labels[:, -kept:]
 
 
 def _kept(model: torch.nn.Module, labels: torch.Tensor) -> int:

@@ -17,10 +17,10 @@ from rapidun.influence import Blocks, influence_blocks
 from rapidun.influence.checkpoints import at_checkpoint
 from rapidun.influence.hidden import hidden_vectors
 from rapidun.influence.whitening import PoolStatistics, whiten
+from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
 from rapidun.pipeline.reporter import Reporter, counting
-from rapidun.unlearning.state import row_losses
 from rapidun.weighting import Evidence, Needs
 
 HIDDEN_RIDGE = 1.0
@@ -66,7 +66,7 @@ def collect_evidence(
     if Needs.HIDDEN in needs:
         hidden = hidden_blocks(subject, forget, retain, settings.max_tokens, reporter)
     if Needs.LOSSES in needs:
-        losses = row_losses(loaded.model, forget, loaded.pad_token_id, loaded.device)
+        losses = row_losses(loaded.model, forget, loaded.pad_token_id, loaded.device).means
     return Evidence(len(forget), len(retain), gradients, hidden, losses)
 
 

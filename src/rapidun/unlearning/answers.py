@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from rapidun.data.batches import IGNORE_INDEX
 
@@ -22,6 +23,8 @@ class Answers:
         has_alternative: (batch,) bool.
         hidden: (batch, length, width), one layer's hidden states of the model being trained.
         reference_hidden: The same with the adapter switched off, without gradient.
+        reference_sums: (batch,) float32, the sum of each answer's token losses with the adapter switched off: for a
+            term that reads no more of the reference, in the place of ``reference_logits``.
     """
 
     logits: torch.Tensor
@@ -31,6 +34,7 @@ class Answers:
     has_alternative: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
     reference_hidden: torch.Tensor | None = None
+    reference_sums: torch.Tensor | None = None
 
     def required(self, name: str) -> torch.Tensor:
         """The tensor called ``name``.
@@ -55,7 +59,8 @@ class Answers:
 
     def at_predicting(self, name: str) -> torch.Tensor:
         """(answer tokens, width) float32: the tensor called ``name`` at the predicting positions."""
-        return self.required(name)[:, :-1][self.predicting].float()
+        places = F.pad(self.predicting, (0, 1)).flatten().nonzero().flatten()
+        return self.required(name).flatten(0, 1).index_select(0, places).float()
 
     def row_sums(self, values: torch.Tensor) -> torch.Tensor:
         """(batch,) float32: ``values``, one for each answer token as in `targets`, added up within each row."""

@@ -18,6 +18,7 @@ from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_c
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.guards import RetainBudget, adapter_state, mean_loss, require_change
 from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.registry import Method
 from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
 from rapidun.unlearning.state import Start
@@ -183,6 +184,7 @@ def _trainer(
         method=method,
         options=options,
         state=state,
+        reference=ReferenceLosses.measure(model, rows, method, loaded.pad_token_id, loaded.device),
         record=job.record,
         reweighing=job.reweighing,
     )

@@ -1,18 +1,26 @@
-"""From a batch of rows to what a method's terms read of it: logits, reference, hidden states; nothing not asked for."""
+"""From a batch of rows to what a method's terms read of it: logits, reference, hidden states; nothing not asked for.
+
+All groups of a step go through the model together (`rapidun.models.joint_pass`). The reference is the same model with
+its adapter off: a second pass over the rows whose reference logits or states are read, without gradient and without
+dropout. Where a term reads no more of the reference than its loss, that is a constant of the run, and no pass at all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from peft import PeftModel
 
+from rapidun.data.batches import Batch
 from rapidun.errors import ConfigError
-from rapidun.gradients.state import evaluating
+from rapidun.models.joint_pass import AnswerStates, answer_states
 from rapidun.models.lora import adapter_disabled
-from rapidun.models.losses import answer_logits, answer_states
+from rapidun.models.modes import evaluating
 from rapidun.unlearning.answers import Answers
+from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.registry import Method, Reads
 from rapidun.unlearning.sampling import Group
 
@@ -35,50 +43,69 @@ def settled_options(model: PeftModel, options: Mapping[str, Any]) -> dict[str, A
     return {**options, "layer": layer}
 
 
-def forget_answers(
-    model: torch.nn.Module, peft: PeftModel, inputs: Mapping[str, Group], method: Method, layer: int
-) -> Answers:
-    """The forget rows of a batch, with the wanted answers of those that have one.
+def batch_answers(
+    model: torch.nn.Module,
+    peft: PeftModel,
+    inputs: Mapping[str, Group],
+    method: Method,
+    layer: int,
+    reference: ReferenceLosses,
+) -> dict[str, Answers]:
+    """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are.
 
     Args:
         model: The model in training, as the trainer wrapped it.
         peft: The same, unwrapped: where the adapter is switched off.
         inputs: A batch of `RoleCollator`.
-        method: Whose forget term will read it.
+        method: Whose terms will read it.
         layer: Whose hidden states, where they are read.
+        reference: The losses of the reference.
     """
-    reads = method.forget.reads
-    wanted = None
-    if Reads.WANTED in reads and "alternative" in inputs:
-        of_wanted = Reads.REFERENCE if Reads.WANTED_REFERENCE in reads else Reads.NOTHING
-        wanted = answers(model, peft, inputs["alternative"], of_wanted, layer)
-    group = inputs["forget"]
-    return answers(model, peft, group, reads, layer, alternative=wanted, has_alternative=group["has_alternative"])
+    reads = _reads(method, inputs)
+    groups = {name: _batch(inputs[name]) for name in reads}
+    own = answer_states(model, groups, layer if any(Reads.HIDDEN in read for read in reads.values()) else None)
+    before = _reference_states(peft, groups, reads, layer)
+    found = {name: _answers(own[name], before.get(name)) for name in reads}
+    for name, read in reads.items():
+        if Reads.LOSS_ALONE in read:
+            found[name] = replace(found[name], reference_sums=reference.of(name, inputs[name]))
+    wanted = found.pop("alternative", None)
+    if "forget" in found:
+        has_wanted = inputs["forget"]["has_alternative"]
+        found["forget"] = replace(found["forget"], alternative=wanted, has_alternative=has_wanted)
+    return found
 
 
-def answers(model: torch.nn.Module, peft: PeftModel, group: Group, reads: Reads, layer: int, **more: Any) -> Answers:
-    """What ``reads`` asks for of the rows of ``group``; ``more`` are further fields of `Answers`."""
-    inputs = group["input_ids"], group["attention_mask"], group["labels"]
-    reference_logits = reference_hidden = hidden = None
-    if Reads.REFERENCE_HIDDEN in reads:
-        reference_logits, reference_hidden = _reference(peft, inputs, layer)
-    elif Reads.REFERENCE in reads:
-        reference_logits, _ = _reference(peft, inputs, None)
-    if Reads.HIDDEN in reads:
-        logits, hidden, labels = answer_states(model, *inputs, layer)
-    else:
-        logits, labels = answer_logits(model, *inputs)
-    return Answers(logits, labels, reference_logits, hidden=hidden, reference_hidden=reference_hidden, **more)
+def _reads(method: Method, inputs: Mapping[str, Group]) -> dict[str, Reads]:
+    """What is read of each group of a batch; groups that are not read at all are left out."""
+    found: dict[str, Reads] = {}
+    if "forget" in inputs:
+        found["forget"] = method.forget.reads
+        if Reads.WANTED in method.forget.reads and "alternative" in inputs:
+            of_reference = Reads.WANTED_REFERENCE in method.forget.reads
+            found["alternative"] = method.forget.reads & Reads.REFERENCE_LOSS if of_reference else Reads.NOTHING
+    if "retain" in inputs and method.retain is not None:
+        found["retain"] = method.retain.reads
+    return found
 
 
-@torch.no_grad()
-def _reference(
-    peft: PeftModel, inputs: tuple[torch.Tensor, ...], layer: int | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits, and hidden states where a layer is given, of the model with its adapter off and no dropout."""
-    input_ids, attention_mask, labels = inputs
-    with evaluating(peft), adapter_disabled(peft):
-        if layer is None:
-            return answer_logits(peft, input_ids, attention_mask, labels)[0], None
-        logits, hidden, _ = answer_states(peft, input_ids, attention_mask, labels, layer)
-        return logits, hidden
+def _batch(group: Group) -> Batch:
+    return Batch(group["input_ids"], group["attention_mask"], group["labels"])
+
+
+def _reference_states(
+    peft: PeftModel, groups: Mapping[str, Batch], reads: Mapping[str, Reads], layer: int
+) -> dict[str, AnswerStates]:
+    """Of the groups whose reference logits or states are read: the model with its adapter off and no dropout."""
+    logits = {name for name, read in reads.items() if Reads.REFERENCE in read and Reads.LOSS_ALONE not in read}
+    hidden = {name for name, read in reads.items() if Reads.REFERENCE_HIDDEN in read}
+    chosen = {name: groups[name] for name in reads if name in logits | hidden}
+    if not chosen:
+        return {}
+    with torch.no_grad(), evaluating(peft), adapter_disabled(peft):
+        return answer_states(peft, chosen, layer if hidden else None)
+
+
+def _answers(own: AnswerStates, before: AnswerStates | None) -> Answers:
+    reference = (None, None) if before is None else (before.logits, before.hidden)
+    return Answers(own.logits, own.labels, reference[0], hidden=own.hidden, reference_hidden=reference[1])

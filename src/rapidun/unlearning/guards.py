@@ -10,11 +10,10 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rapidun.data.batches import Example, collate, token_budget_batches
+from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
-from rapidun.models.losses import answer_logits, answer_token_losses
+from rapidun.models.row_losses import row_losses
 
-HELD_ROWS_TOKENS = 4096
 AdapterState = dict[str, torch.Tensor]
 
 
@@ -49,22 +48,9 @@ def require_change(before: AdapterState, model: PeftModel) -> float:
     return change
 
 
-@torch.no_grad()
 def mean_loss(model: torch.nn.Module, examples: list[Example], pad_token_id: int, device: torch.device) -> float:
     """Answer loss per token over all ``examples``, in evaluation mode; the mode is restored."""
-    was_training = model.training
-    model.eval()
-    total, count = 0.0, 0
-    try:
-        for indices in token_budget_batches(examples, HELD_ROWS_TOKENS):
-            batch = collate([examples[index] for index in indices], pad_token_id).to(device)
-            logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
-            losses, mask = answer_token_losses(logits, labels)
-            total += float(losses.sum())
-            count += int(mask.sum())
-    finally:
-        model.train(was_training)
-    return total / max(count, 1)
+    return row_losses(model, examples, pad_token_id, device).mean
 
 
 class RetainBudget(TrainerCallback):

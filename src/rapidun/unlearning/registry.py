@@ -27,10 +27,12 @@ class Reads(Flag):
 
     NOTHING = 0
     REFERENCE = auto()  # logits with the adapter off: one more forward pass
+    LOSS_ALONE = auto()  # no more of the reference than its loss: measured once a run
+    REFERENCE_LOSS = REFERENCE | LOSS_ALONE
     HIDDEN = auto()  # hidden states of the option ``layer``: memory
     REFERENCE_HIDDEN = auto()  # the same with the adapter off: one more forward pass
-    WANTED = auto()  # logits on the wanted answers: one more forward and backward pass
-    WANTED_REFERENCE = auto()  # the same with the adapter off: one more forward pass
+    WANTED = auto()  # logits on the wanted answers: more rows
+    WANTED_REFERENCE = auto()  # the same with the adapter off, as far as the forget rows' reference is read
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from rapidun.data.batches import Example, collate, token_budget_batches
-from rapidun.models.losses import answer_logits, mean_answer_loss
+from rapidun.data.batches import Example
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.sampling import WeightedRows
-
-BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -34,25 +32,7 @@ class Start:
 
     def losses(self, examples: Sequence[Example]) -> np.ndarray:
         """(rows,) float64: each row's own mean answer loss, in evaluation mode."""
-        return row_losses(self.model, examples, self.pad_token_id, self.device)
-
-
-@torch.no_grad()
-def row_losses(
-    model: torch.nn.Module, examples: Sequence[Example], pad_token_id: int, device: torch.device
-) -> np.ndarray:
-    """(rows,) float64: each row's own mean answer loss, in evaluation mode; the mode is restored."""
-    was_training = model.training
-    model.eval()
-    found = np.zeros(len(examples))
-    try:
-        for indices in token_budget_batches(examples, BATCH_TOKENS):
-            batch = collate([examples[index] for index in indices], pad_token_id).to(device)
-            logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
-            found[indices] = mean_answer_loss(logits, labels).double().cpu().numpy()
-    finally:
-        model.train(was_training)
-    return found
+        return row_losses(self.model, examples, self.pad_token_id, self.device).means
 
 
 class MethodState:

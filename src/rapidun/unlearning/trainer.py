@@ -1,7 +1,6 @@
 """The Hugging Face Trainer with one change: the loss is ``mean_i w_i * l_i`` of a registered method.
 
-Checkpoints, resume, clipping, schedules and multi-device training come with the Trainer. The reference model
-is the same model with its adapter off, run only for the rows and the methods that ask for it.
+Checkpoints, resume, clipping, schedules and multi-device training come with the Trainer.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from transformers import Trainer, TrainerCallback
 from rapidun.errors import TrainingError
 from rapidun.files import read_json, write_json
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.forward import answers, forget_answers
+from rapidun.unlearning.forward import batch_answers
+from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.registry import Method, Term
 from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import Group
@@ -36,6 +36,7 @@ class UnlearningTrainer(Trainer):
         method: What to minimise.
         options: All of its options.
         state: What it remembers; begun.
+        reference: The reference's losses, as far as the method reads them.
         record: Receives ``{"step", "loss", "forget_loss", "retain_loss", "learning_rate", "grad_norm"}``.
         reweighing: Weights that follow the model, or None for those of the batch.
     """
@@ -46,13 +47,14 @@ class UnlearningTrainer(Trainer):
         method: Method,
         options: dict[str, Any],
         state: MethodState,
+        reference: ReferenceLosses,
         record: Record,
         reweighing: Reweighing | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.method, self.options, self.method_state, self.record = method, options, state, record
-        self.reweighing = reweighing
+        self.reference, self.reweighing = reference, reweighing
         self.model_accepts_loss_kwargs = False
         self._sums = {"forget_loss": [0.0, 0], "retain_loss": [0.0, 0]}
         self.add_callback(_Advance(self))
@@ -67,13 +69,12 @@ class UnlearningTrainer(Trainer):
         """Weighted mean over the forget and retain rows of the batch, and the method's penalty where it has one."""
         peft = self.accelerator.unwrap_model(self.model)
         layer = self.options.get("layer") or 0
+        rows = batch_answers(model, peft, inputs, self.method, layer, self.reference)
         losses = []
-        if "forget" in inputs:
-            rows = forget_answers(model, peft, inputs, self.method, layer)
-            losses.append(self._weighted("forget", self.method.forget, "gamma", rows, inputs["forget"]))
-        if "retain" in inputs and self.method.retain is not None:
-            rows = answers(model, peft, inputs["retain"], self.method.retain.reads, layer)
-            losses.append(self._weighted("retain", self.method.retain, "alpha", rows, inputs["retain"]))
+        if "forget" in rows:
+            losses.append(self._weighted("forget", self.method.forget, "gamma", rows["forget"], inputs["forget"]))
+        if "retain" in rows and self.method.retain is not None:
+            losses.append(self._weighted("retain", self.method.retain, "alpha", rows["retain"], inputs["retain"]))
         loss = torch.cat(losses).mean()
         penalty = self.method_state.penalty(peft)
         loss = loss if penalty is None else loss + penalty

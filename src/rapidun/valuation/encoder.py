@@ -26,7 +26,7 @@ from torch import nn
 
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write
-from rapidun.gradients.state import evaluating
+from rapidun.models.modes import evaluating
 from rapidun.models.placement import choose_device
 from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory

@@ -12,7 +12,7 @@ from rapidun.unlearning.registry import Reads, register_method
 
 
 @register_method(
-    "npo", retain=RETAIN_LOSS, reads=Reads.REFERENCE, gamma=1.0,
+    "npo", retain=RETAIN_LOSS, reads=Reads.REFERENCE_LOSS, gamma=1.0,
     source="Zhang et al. 2024, Negative Preference Optimization, arXiv 2404.05868, eq. 3",
 )  # fmt: skip
 def negative_preference(rows: Answers, *, beta: Positive = 0.1) -> torch.Tensor:
@@ -35,7 +35,7 @@ def simple_negative_preference(rows: Answers, *, beta: Positive = 4.5, delta: fl
     return -(2.0 / beta) * F.logsigmoid(beta * (cross_entropy(rows) - delta))
 
 
-_DPO_READS = Reads.REFERENCE | Reads.WANTED | Reads.WANTED_REFERENCE
+_DPO_READS = Reads.REFERENCE_LOSS | Reads.WANTED | Reads.WANTED_REFERENCE
 
 
 @register_method(

@@ -25,7 +25,9 @@ def reference_divergence(rows: Answers) -> torch.Tensor:
 
 def rise(rows: Answers) -> torch.Tensor:
     """``S - S_0``: how much the sum of the answer's token losses has risen over the model without adapter. (batch,)."""
-    before = sum_answer_loss(rows.required("reference_logits"), rows.labels).detach()
+    before = rows.reference_sums
+    if before is None:
+        before = sum_answer_loss(rows.required("reference_logits"), rows.labels).detach()
     return sum_answer_loss(rows.logits, rows.labels) - before
 
 

@@ -14,6 +14,7 @@ from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.job import Job, UnlearnResult
 from rapidun.unlearning.procedures.finetune import FINETUNE, only
 from rapidun.unlearning.procedures.registry import register_procedure
+from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.sampling import PlannedRows, RoleCollator, sampling_plan
 from rapidun.unlearning.trainer import UnlearningTrainer
 
@@ -76,6 +77,7 @@ def _fit_all(job: Job, origin: LoadedModel) -> tuple[torch.nn.Module, float]:
         method=FINETUNE,
         options={},
         state=FINETUNE.new_state({}),
+        reference=ReferenceLosses({}),
         record=job.record,
     )
     run_trainer(trainer, job)
