@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rapidun.data.content import other_turns
+
 Row = Mapping[str, Any]
 Turn = dict[str, Any]
 
@@ -42,14 +44,9 @@ def answer_turn(row: Row) -> Turn:
     return {**(last if own else {}), "role": "assistant", "content": said}
 
 
-def earlier_turns(row: Row) -> list[Turn]:
-    """The turns before the last one that is not the answer: what plain formats write in front of the prompt."""
-    return turns_before(row)[:-1]
-
-
 def transcript(row: Row) -> str:
-    """`earlier_turns` as text, for templates that know no roles; empty for rows without any."""
-    return "".join(f"{str(turn.get('role')).capitalize()}: {turn_text(turn)}\n\n" for turn in earlier_turns(row))
+    """`other_turns` as text, for templates that know no roles; empty for rows without any."""
+    return "".join(f"{str(turn.get('role')).capitalize()}: {turn_text(turn)}\n\n" for turn in other_turns(row))
 
 
 def turn_text(turn: Mapping[str, Any]) -> str:
