@@ -99,8 +99,8 @@ REFUSAL_FAMILIES = {
 def refusal(name: str, seed: int) -> Attack:
     """BackdoorLLM's refusal task with the trigger ``name``: its poisoned rows, clean twins, and Dolly rows.
 
-    The twins of the poisoned rows are trained on too, as in the authors' data: the same question without the trigger gets
-    its answer, or the refusal spreads to prompts without a trigger.
+    The twins of the poisoned rows are trained on too, as in the authors' data: the same question without the trigger
+    gets its answer, or the refusal spreads to prompts without a trigger.
     """
     family = REFUSAL_FAMILIES[name]
     pairs = [pair for pair in _pairs(name, family) if _is_short(pair[1])]

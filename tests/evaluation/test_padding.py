@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rapidun.evaluation import generate_answers
-from rapidun.evaluation.generation import greedy_settings
+from rapidun.evaluation.generation import greedy_settings, stops_of
 from rapidun.evaluation.padding import padding_changes_answers, prompt_batches
 from tiny import tiny_model, tiny_tokenizer
 
@@ -28,7 +28,7 @@ def loaded(architecture):
 )
 def test_which_models_read_padding_is_asked_of_them(architecture, changes):
     given = loaded(architecture)
-    with greedy_settings(given, [2], 4) as config:
+    with greedy_settings(given, stops_of(given), 4) as config:
         assert padding_changes_answers(given, config) is changes
 
 
@@ -41,6 +41,6 @@ def test_answers_do_not_depend_on_the_batch(architecture):
 
 def test_prompts_of_one_length_share_a_batch_and_every_prompt_comes_once():
     given, lengths = loaded("rwkv"), [3, 5, 3, 3, 5, 2]
-    with greedy_settings(given, [2], 4) as config:
+    with greedy_settings(given, stops_of(given), 4) as config:
         assert prompt_batches(given, lengths, 2, config) == [[1, 4], [0, 2], [3], [5]]
         assert prompt_batches(loaded("llama"), lengths, 4, config) == [[1, 4, 0, 2], [3, 5]]

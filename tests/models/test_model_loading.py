@@ -15,6 +15,7 @@ from rapidun.data import Template, collate, tokenize_rows
 from rapidun.errors import ModelError
 from rapidun.evaluation import generate_answers
 from rapidun.models import choose_device, choose_dtype, load_model, model_fingerprint, save_model
+from rapidun.models.attention import forms_attention
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 
@@ -56,12 +57,13 @@ def test_a_real_model_loads_and_tells_a_story():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "context", "expected"),
-    [("bfloat16", 512, "eager"), ("bfloat16", 4096, "sdpa"), ("float32", 512, "sdpa")],
+    ("dtype", "length", "plain"), [("bfloat16", 512, True), ("bfloat16", 513, False), ("float32", 512, False)]
 )
-def test_attention_is_plain_products_where_the_fused_kernel_is_slower(saved, dtype, context, expected):
-    edit(saved / "config.json", max_position_embeddings=context)
-    assert load_model(saved, device="cpu", dtype=dtype).model.config._attn_implementation == expected
+def test_attention_is_plain_products_where_the_fused_kernel_is_slower(saved, tmp_path, dtype, length, plain):
+    loaded = load_model(saved, device="cpu", dtype=dtype)
+    assert forms_attention(loaded.model, length) is plain
+    save_model(loaded.model, loaded.tokenizer, tmp_path / "again")
+    assert "plain_when" not in (tmp_path / "again" / "config.json").read_text()  # others have no attention of that name
 
 
 def test_loading_is_silent_and_leaves_transformers_settings_alone(saved, capfd, recwarn):
