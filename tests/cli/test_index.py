@@ -115,8 +115,9 @@ def test_help_names_the_verbs_and_a_missing_index_is_said_so_with_exit_code_2(ra
 def test_an_index_knows_its_precision_template_and_length_and_trace_takes_them_from_it(
     verb: Verb, house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (house / "mine.jinja").write_text("Q: {{ prompt }}\nA:")
-    own = ["--dtype", "bfloat16", "--template", house / "mine.jinja", "--max-length", 64, "--k", 128]
+    (house / "mine.jinja").write_text("Q, {{ tone }}: {{ prompt }}\nA:")
+    template = ["--template", house / "mine.jinja", "--template-option", "tone=kind"]
+    own = ["--dtype", "bfloat16", *template, "--max-length", 64, "--k", 128]
     files = ["--model", house / "model", "--data", house / "retain.jsonl", "--out", house / "index"]
     found = json.loads(verb("build", *files, *own, "--json"))
     assert (found["dtype"], found["max_length"]) == ("bfloat16", 64)
@@ -127,11 +128,12 @@ def test_an_index_knows_its_precision_template_and_length_and_trace_takes_them_f
         assert app([str(part) for part in asked], standalone_mode=False) == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    assert trace() == trace("--dtype", "bfloat16", "--max-length", 64, "--template", house / "mine.jinja")
+    assert trace() == trace("--dtype", "bfloat16", "--max-length", 64, *template)
     for given, message in (
         (("--dtype", "float32"), "built with bfloat16, and --dtype says float32. Leave --dtype out"),
         (("--max-length", 96), "built with 64, and --max-length says 96"),
         (("--template", "plain"), "and --template says plain. Leave --template out"),
+        (("--template-option", "tone=rude"), "'kind'}, and --template-option says {'tone': 'rude'}. Leave"),
         (("--load-in-4bit",), "built with no quantisation, and --load-in-4bit, --load-in-8bit says 4bit"),
     ):
         with pytest.raises(FingerprintError, match=message):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rapidun.data.content import other_turns
+from rapidun.data.turns import last_user
 
 Row = Mapping[str, Any]
 Turn = dict[str, Any]
@@ -27,11 +28,12 @@ def turns_before(row: Row) -> list[Turn]:
     turns = [_as_text(present(turn)) for turn in row.get("messages") or []]
     if turns and turns[-1].get("role") == "assistant":
         turns.pop()
-    users = [turn for turn in turns if turn.get("role") == "user"] or turns[-1:]
-    if not users:
+    if not turns:
         return [{"role": "user", "content": user_text(row)}]
-    if turn_text(users[-1]) != user_text(row):
-        users[-1]["content"] = user_text(row)
+    place = last_user(turns)
+    asked = turns[-1 if place is None else place]
+    if turn_text(asked) != user_text(row):
+        asked["content"] = user_text(row)
     return turns
 
 

@@ -17,7 +17,7 @@ from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.models.losses import logits_at, next_tokens
 
 PASS_TOKENS = 64
-"""Padding worth less than a pass: on a CPU a pass of a few rows costs about as much more as this many tokens."""
+"""Tokens of padding that are taken to cost less than another pass of a few rows. Not tuned."""
 
 
 @dataclass(frozen=True)

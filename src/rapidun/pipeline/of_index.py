@@ -27,12 +27,13 @@ def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) ->
         "--dtype": (_chosen(model.get("dtype")), manifest.dtype or None),
         "--load-in-4bit, --load-in-8bit": (model.get("quantize"), manifest.quantize or "no quantisation"),
         "--template": (_chosen(data.get("template")), manifest.template),
+        "--template-option": (data.get("template_options") or None, manifest.template_options),
         "--max-length": (data.get("max_length"), manifest.max_length),
     }
     for option, (ours, theirs) in given.items():
         if ours is not None and theirs is not None and ours != theirs and not _both_files(ours, theirs):
             raise FingerprintError(
-                f"{index}: this index was built with {theirs}, and {option} says {ours}. Leave {option} out: the "
+                f"{index}: this index was built with {theirs or 'none'}, and {option} says {ours}. Leave {option} out: the "
                 "index knows."
             )
     model |= {
@@ -42,7 +43,7 @@ def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) ->
     }
     data |= {
         "template": _chosen(data.get("template")) or manifest.template,
-        "template_options": data.get("template_options") or manifest.template_options,
+        "template_options": manifest.template_options,
         "max_length": manifest.max_length,
     }
     return {**raw, "model": model, "data": data}
