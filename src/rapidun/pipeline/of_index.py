@@ -33,8 +33,8 @@ def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) ->
     for option, (ours, theirs) in given.items():
         if ours is not None and theirs is not None and ours != theirs and not _both_files(ours, theirs):
             raise FingerprintError(
-                f"{index}: this index was built with {theirs or 'none'}, and {option} says {ours}. Leave {option} out: the "
-                "index knows."
+                f"{index}: this index was built with {theirs or 'none'}, and {option} says {ours}. "
+                f"Leave {option} out: the index knows."
             )
     model |= {
         "source": model["source"] or manifest.model,
