@@ -26,9 +26,9 @@ RUN = "run run.yaml --out o"
 TUNE = "tune run.yaml --tuning evaluation.jsonl --out o --trials 0"
 
 NUMBERS = {
-    f"{UNLEARN} --learning-rate inf": "unlearning.learning_rate = inf",
-    f"{UNLEARN} --learning-rate nan": "unlearning.learning_rate = nan",
-    f"{UNLEARN} --learning-rate -1": "unlearning.learning_rate = -1.0",
+    f"{UNLEARN} --learning-rate inf": "unlearning.learning_rate: 'inf'",
+    f"{UNLEARN} --learning-rate nan": "unlearning.learning_rate: 'nan'",
+    f"{UNLEARN} --learning-rate -1": "unlearning.learning_rate: '-1'",
     f"{UNLEARN} --learning-rate 1e9": "unlearning.learning_rate = 1000000000.0",
     f"{UNLEARN} --steps -3": "unlearning.steps = -3",
     f"{UNLEARN} --steps 99999999999": "unlearning.steps = 99999999999",

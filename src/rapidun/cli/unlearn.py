@@ -57,7 +57,12 @@ class TrainingOptions:
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Rows a step, forget and retain together; lower it to save memory.")
     ] = 4
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate of AdamW.")] = 6e-5
+    learning_rate: Annotated[
+        str,
+        typer.Option(
+            "--learning-rate", help="Peak learning rate of AdamW; auto derives one from the gradient of retain rows."
+        ),
+    ] = "auto"
     lora_targets: Annotated[
         list[str],
         typer.Option("--lora-target", help="Name of a layer that gets an adapter. Repeatable; default all linear."),

@@ -70,6 +70,7 @@ def train(
             record=record,
             progress=lambda done, total: reporter.progress(done, total, losses.text, "steps"),
             reweighing=reweighing,
+            note=reporter.note,
         )
     if result.saved == "adapter":
         save_adapter(result.model, directory / "adapter")

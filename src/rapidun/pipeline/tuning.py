@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from rapidun.errors import ConfigError, InputError, TrainingError
 from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
 from rapidun.files import read_jsonl, write_json, write_jsonl
-from rapidun.models import is_adapted
+from rapidun.models import attach_lora, is_adapted
 from rapidun.pipeline.config import DataSettings, RunConfig
 from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.estimating import Piece, repeated
@@ -47,6 +47,7 @@ from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.unlearning import get_method, unlearn
+from rapidun.unlearning.rate import derived_rate
 
 WORST = 10.0
 RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
@@ -136,11 +137,13 @@ def tune(
         ConfigError: If there is nothing to tune, or Optuna is missing.
         InputError: If rows are bad or shared.
     """
-    space = search_space(config)
+    names = tuned_names(config)
     if trials:
         _optuna()
     steps = probe_steps or max(10, config.unlearning.steps // 8)
-    context = _open(config, tuning, out, resume, overwrite, partial(_pieces, space, steps, trials), reporter)
+    context = _open(config, tuning, out, resume, overwrite, partial(_pieces, names, steps, trials), reporter)
+    context = replace(context, config=_with_rate(context))
+    space = search_space(context.config)
     probes = _probes(context, space, steps)
     suggestion = suggest(probes, space, config.unlearning.retain_budget)
     write_json(out / "probe.json", {"suggestion": suggestion, "probes": [asdict(probe) for probe in probes]})
@@ -151,24 +154,46 @@ def tune(
     return Tuned(probes, suggestion, done, best, [out / name for name in ("probe.json", "trials.jsonl", "best.yaml")])
 
 
-def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
-    """``{name: (low, high)}``: a factor of 16 around the learning rate, of 4 around the strength; both by log.
+def tuned_names(config: RunConfig) -> list[str]:
+    """What there is to tune: ``learning_rate``, and the method's strength where it has one above 0.
 
     Raises:
         ConfigError: If the method has neither.
     """
     settings = config.unlearning
     method, options = get_method(settings.method), settings.method_options()
-    space = {}
-    if settings.method != "fisher":
-        rate = settings.learning_rate
-        space["learning_rate"] = (rate / RATE_SPAN, rate * RATE_SPAN)
-    name = next((name for name in STRENGTHS if name in method.options), None)
-    if name is not None and options[name] > 0:
-        space[name] = (options[name] / STRENGTH_SPAN, options[name] * STRENGTH_SPAN)
-    if not space:
+    names = ["learning_rate"] if settings.method != "fisher" else []
+    strength = next((name for name in STRENGTHS if name in method.options), None)
+    names += [strength] if strength is not None and options[strength] > 0 else []
+    if not names:
         raise ConfigError(f"method {settings.method!r} has nothing to tune.")
-    return space
+    return names
+
+
+def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
+    """``{name: (low, high)}``: a factor of 16 around the learning rate, of 4 around the strength; both by log.
+
+    Raises:
+        ConfigError: If the method has neither.
+    """
+    middle = {**config.unlearning.method_options(), "learning_rate": config.unlearning.learning_rate}
+    spans = {name: RATE_SPAN if name == "learning_rate" else STRENGTH_SPAN for name in tuned_names(config)}
+    return {name: (middle[name] / span, middle[name] * span) for name, span in spans.items()}
+
+
+def _with_rate(context: _Context) -> RunConfig:
+    """The configuration with a number for its learning rate: the middle of what is searched."""
+    config, subject = context.config, context.subject
+    if config.unlearning.learning_rate != "auto" or "learning_rate" not in tuned_names(config):
+        return config
+    held = subject.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
+    model = attach_lora(subject.loaded.model, **config.lora.model_dump(), seed=config.seed)
+    try:
+        rate, reason = derived_rate(model, held, subject.loaded.pad_token_id, subject.loaded.device)
+    finally:
+        model.unload()
+    context.reporter.note(reason)
+    return with_values(config, {"learning_rate": rate})
 
 
 def with_values(config: RunConfig, values: Mapping[str, float]) -> RunConfig:
@@ -203,7 +228,7 @@ def around(suggestion: Mapping[str, float], space: Mapping[str, tuple[float, flo
 
 
 def _pieces(
-    space: Mapping[str, tuple[float, float]],
+    names: Sequence[str],
     steps: int,
     trials: int,
     config: RunConfig,
@@ -212,7 +237,7 @@ def _pieces(
     bench: Bench,
 ) -> list[Piece]:
     """Weights once, the probes, and trials that are each a training and a measurement."""
-    probes = len(PROBE_FACTORS) * ("learning_rate" in space) + len(PROBE_STRENGTHS) * (len(space) > 1)
+    probes = len(PROBE_FACTORS) * ("learning_rate" in names) + len(PROBE_STRENGTHS) * (len(names) > 1)
     short = config.model_copy(update={"unlearning": config.unlearning.model_copy(update={"steps": steps})})
     found = [*weighing(subject, groups, config), repeated(training(subject, groups, short), probes, "probing")]
     if trials:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_c
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.guards import RetainBudget, adapter_state, mean_loss, require_change
 from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.rate import derived_rate
 from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.registry import Method
 from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
@@ -40,6 +41,7 @@ class Fit:
     adapter_change: float
     held_before: float
     held_after: float
+    learning_rate: float
 
 
 def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnResult:
@@ -51,8 +53,9 @@ def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnR
     fit = fit_adapter(job, method, options, job.rows, job.loaded, budget=job.settings.retain_budget)
     fit.model.eval()
     return UnlearnResult(
-        fit.model, fit.steps, fit.stopped, fit.adapter_change, fit.held_before, fit.held_after, undo=fit.model.unload
-    )
+        fit.model, fit.steps, fit.stopped, fit.adapter_change, fit.held_before, fit.held_after,
+        learning_rate=fit.learning_rate, undo=fit.model.unload,
+    )  # fmt: skip
 
 
 def fit_adapter(
@@ -94,13 +97,25 @@ def _fit(
     held_loss = partial(mean_loss, model, job.held, loaded.pad_token_id, loaded.device)
     with adapter_disabled(model):
         start = held_loss()
+    job, rate = with_rate(job, model, rows, loaded)
     initial = adapter_state(model)
     guard = RetainBudget(model, held_loss, budget=budget, every=settings.check_every, start=start, record=job.record)
     trainer = _trainer(job, loaded, model, rows, method, settled_options(model, options))
     trainer.add_callback(guard)
     run_trainer(trainer, job)
     _keep_last_good(model, guard)
-    return Fit(model, guard.good_step, guard.stopped, require_change(initial, model), start, guard.good_loss)
+    change = require_change(initial, model)
+    return Fit(model, guard.good_step, guard.stopped, change, start, guard.good_loss, rate)
+
+
+def with_rate(job: Job, model: torch.nn.Module, rows: WeightedRows, loaded: LoadedModel) -> tuple[Job, float]:
+    """The job with its learning rate as a number: the one set, or one derived from the rows that are to be kept."""
+    rate = job.settings.learning_rate
+    if rate == "auto":
+        kept = job.held or rows.retain or rows.forget
+        rate, reason = derived_rate(model, kept, loaded.pad_token_id, loaded.device)
+        job.note(reason)
+    return replace(job, settings=job.settings.model_copy(update={"learning_rate": rate})), rate
 
 
 def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:

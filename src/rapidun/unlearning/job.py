@@ -37,6 +37,7 @@ class Job:
     record: Record = lambda line: None
     progress: Callable[[int, int], None] | None = None
     reweighing: Reweighing | None = None
+    note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class UnlearnResult:
         held_loss_after: The same with what was kept.
         forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
         forget_loss_after: The same with what was kept; infinite or no number where training diverged.
+        learning_rate: The peak, as set or derived; None for a method that trains nothing.
         saved: What has to be saved: the adapter alone, or the whole model.
         undo: Gives the loaded model its own weights again; ``model`` is of no use afterwards.
     """
@@ -63,6 +65,7 @@ class UnlearnResult:
     adapter_change: float
     held_loss_before: float
     held_loss_after: float
+    learning_rate: float | None = None
     saved: Saved = "adapter"
     undo: Callable[[], Any] = lambda: None
     forget_loss_before: float = math.nan

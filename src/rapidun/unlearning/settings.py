@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from rapidun.errors import ConfigError
 from rapidun.unlearning.catalogue import get_method
@@ -24,6 +25,19 @@ class LoraSettings(BaseModel):
     )
 
 
+def _rate(value: Any) -> float | str:
+    """A learning rate from a number, a text of one, or ``auto``."""
+    if value == "auto":
+        return "auto"
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 < rate <= 10:
+        raise ValueError(f"{value!r} is neither auto nor a number above 0 and at most 10")
+    return rate
+
+
 class UnlearnSettings(BaseModel):
     """The update. Defaults are RapidUn's for a 7-8 billion parameter model; small models want a higher rate."""
 
@@ -41,7 +55,10 @@ class UnlearnSettings(BaseModel):
         4, ge=1, le=2**16, description="Rows a step, forget and retain together. Lower it to save memory."
     )
     forget_share: float = Field(0.25, gt=0, le=1, description="Share of forget rows in the rows sampled (3:1 = 0.25).")
-    learning_rate: float = Field(6e-5, gt=0, le=10, description="Peak learning rate of AdamW; cosine down to 0.")
+    learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_rate)] = Field(
+        "auto",
+        description="Peak learning rate of AdamW, cosine down to 0; auto derives one from the gradient of retain rows.",
+    )
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up steps.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which updates are clipped.")
     retain_budget: float = Field(

@@ -36,6 +36,7 @@ def unlearn(
     record: Record = lambda line: None,
     progress: Callable[[int, int], None] | None = None,
     reweighing: Reweighing | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> UnlearnResult:
     """Make a model forget the forget rows and hold the retain rows, by any registered method.
 
@@ -52,6 +53,7 @@ def unlearn(
         record: Receives each log line as a dict.
         progress: Called with (step, steps).
         reweighing: Weights that follow the model; without it those of ``rows`` stay.
+        note: Receives sentences about what was chosen: a derived learning rate.
 
     Raises:
         TrainingError: If there is nothing to train on, nothing trained, or memory ran out.
@@ -60,7 +62,7 @@ def unlearn(
     method = get_method(settings.method)
     _check(rows, method)
     job = Job(
-        loaded, rows, settings, lora, held, checkpoints, seed, resume, record, progress, reweighing
+        loaded, rows, settings, lora, held, checkpoints, seed, resume, record, progress, reweighing, note
     )  # fmt: skip
     before = _forget_loss(job, loaded.model)
     if isinstance(method, Procedure):

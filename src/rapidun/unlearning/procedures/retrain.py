@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from rapidun.errors import ConfigError, FingerprintError, TrainingError
 from rapidun.models import LoadedModel, load_model, merge_adapter, tokenizer_fingerprint
-from rapidun.unlearning.fitting import fit_adapter, run_trainer, training_arguments
+from rapidun.unlearning.fitting import fit_adapter, run_trainer, training_arguments, with_rate
 from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.job import Job, UnlearnResult
 from rapidun.unlearning.procedures.finetune import FINETUNE, only
@@ -60,10 +60,12 @@ def _base(job: Job, base: str) -> LoadedModel:
 
 def _fit_all(job: Job, origin: LoadedModel) -> tuple[torch.nn.Module, float]:
     """Every weight trained; returns the model and the largest change."""
-    model, settings = origin.model, job.settings
+    model = origin.model
     model.requires_grad_(True)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     rows = only(job.rows.retain, job.rows.retain_weights)
+    job, _ = with_rate(job, model, rows, origin)
+    settings = job.settings
     plan = sampling_plan(
         [len(example) for example in rows.forget], [], steps=settings.steps, batch_size=settings.batch_size,
         forget_share=1.0, seed=job.seed,
