@@ -29,7 +29,7 @@ NUMBERS = {
     f"{UNLEARN} --learning-rate inf": "unlearning.learning_rate: 'inf'",
     f"{UNLEARN} --learning-rate nan": "unlearning.learning_rate: 'nan'",
     f"{UNLEARN} --learning-rate -1": "unlearning.learning_rate: '-1'",
-    f"{UNLEARN} --learning-rate 1e9": "unlearning.learning_rate = 1000000000.0",
+    f"{UNLEARN} --learning-rate 1e9": "unlearning.learning_rate: '1e9'",
     f"{UNLEARN} --steps -3": "unlearning.steps = -3",
     f"{UNLEARN} --steps 99999999999": "unlearning.steps = 99999999999",
     f"{UNLEARN} --batch-size 0": "unlearning.batch_size = 0",
