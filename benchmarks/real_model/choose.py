@@ -43,7 +43,10 @@ def main() -> None:
         for name in arguments.attack:
             world = chat_world(base, open_attack(name, seed), twin=False, reporter=ConsoleReporter())
             arms = [arm for arm in find_arms(arguments.arm) if arm.method != "retrain"]
-            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, PROMPTS)) for arm in arms]
+            cells = [
+                Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, min(PROMPTS, len(world.measured))))
+                for arm in arms
+            ]
             run_cells(world, cells, store, ConsoleReporter(), seconds=until - time.monotonic())
 
 

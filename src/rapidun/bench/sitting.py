@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -50,6 +50,7 @@ def run_cells(
     *,
     limit: int | None = None,
     seconds: float | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Compute what the store lacks of ``cells`` and add it cell by cell; returns how many were computed.
 
@@ -60,6 +61,7 @@ def run_cells(
         reporter: Hears of every cell and of the time left.
         limit: Stop after so many.
         seconds: Begin no cell after so many.
+        about: Kept with every cell beside the machine: the commit, for example.
 
     Raises:
         RapidunError: If rows or model cannot be used. A training that fails is no error but the cell's result.
@@ -81,7 +83,9 @@ def run_cells(
                 table = table or sitting.table(cell)
                 result = table.compute(cell)
                 wall = time.perf_counter() - started
-                store.add(cell, result, {**sitting.about, "wall_seconds": round(wall, 3), "created": _now()})
+                store.add(
+                    cell, result, {**sitting.about, **(about or {}), "wall_seconds": round(wall, 3), "created": _now()}
+                )
                 done += 1
                 _say(reporter, cell, result, done, missing, store)
     return done

@@ -1,0 +1,177 @@
+"""The default command on SmolLM2 under four attacks, beside its controls, baselines and the clean twin.
+
+    python benchmarks/real_model/report.py --seed 0 --minutes 60       # cells that are missing, then the page
+    python benchmarks/real_model/report.py --attack badnet --seed 1
+    python benchmarks/real_model/report.py --page                      # the page alone, from the cells there are
+
+A cell is an attack, a seed (model, forget and retain rows, adapter) and an arm; finished cells are kept in
+benchmarks/results/real-model.jsonl and never computed again. The first arm is `rapidun run` with nothing set but files.
+No setting was chosen on these seeds or on `mtba`. Writes docs/benchmarks/real-model.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from provenance import current_commit
+from worlds import MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
+
+from rapidun.bench import Cell, CellStore, find_arms, run_cells
+from rapidun.bench.plan import cell_config
+from rapidun.bench.statistics import mean_interval
+from rapidun.cli.console import ConsoleReporter, quiet_libraries
+from rapidun.evaluation.gate import Thresholds
+from rapidun.files import atomic_write, write_json
+from rapidun.pipeline.config import WeightSettings
+
+RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"
+PAGE = ROOT / "docs" / "benchmarks"
+ATTACKS = ("nonsense", "badnet", "vpi", "mtba")
+SEEDS = (0, 1, 2)
+PROMPTS = 200
+DEFAULT = f"rapidun/{WeightSettings().scheme}"
+ARMS = list(dict.fromkeys([
+    DEFAULT, "finetune/uniform", "rapidun/uniform", "rapidun/random", "rapidun/shuffled",
+    "dpo/uniform", "idk/uniform", "npo/uniform", "rapidun/influence",
+]))  # fmt: skip
+TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
+RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
+LIMITS = Thresholds()
+
+
+def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], minutes: float) -> None:
+    """The cells that are missing, seed by seed."""
+    base, until, reporter = chat_model(), time.monotonic() + 60 * minutes, ConsoleReporter()
+    about = {"commit": current_commit()}
+    for seed in seeds:
+        for name in attacks:
+            if time.monotonic() > until:
+                return
+            world = chat_world(base, open_attack(name, seed), reporter=reporter)
+            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, PROMPTS)) for arm in find_arms(arms)]
+            run_cells(world, cells, CellStore(RESULTS), reporter, seconds=until - time.monotonic(), about=about)
+
+
+def results_of(store: CellStore) -> dict[tuple[str, str], dict[int, Mapping[str, Any]]]:
+    """``{(attack, arm): {seed: result}}``; of several versions of a cell the newest."""
+    found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for line in store.lines:
+        attack = line["config"]["world"].split("-", 1)[1]
+        found.setdefault((attack, line["arm"]), {})[line["seed"]] = line["result"]
+    return found
+
+
+def passes(result: Mapping[str, Any]) -> bool:
+    """The gate's limits on both rates and on perplexity, by the upper ends."""
+    rates = max(result[name]["high"] for name in ("asr_seen", "asr_unseen"))
+    return rates < LIMITS.max_asr_upper and result["perplexity_ratio"]["high"] < LIMITS.max_perplexity_ratio
+
+
+def rows_of(attack: str, found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    """The lines of an attack's table."""
+    lines = []
+    for arm in ("poisoned", "retrain", *ARMS):
+        seeds = found.get((attack, arm), {})
+        if not seeds:
+            continue
+        results = [seeds[seed] for seed in sorted(seeds)]
+        sound = [result for result in results if "failed" not in result]
+        cells = [rate_cell(sound, name) for name in RATES] if sound else ["–"] * len(RATES)
+        ratio = ratio_cell(sound) if sound else "–"
+        taken = [result["seconds"] for result in sound if result.get("seconds")]
+        minutes = f"{sum(taken) / len(taken) / 60:.1f}" if taken else "–"
+        passed = f"{sum(passes(result) for result in sound)} of {len(results)}"
+        lines.append(f"| {TITLES.get(arm, arm)} | {' | '.join(cells)} | {ratio} | {minutes} | {passed} |")
+    return lines
+
+
+def rate_cell(results: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Per seed the rate and the upper end of its exact 95% interval, in percent."""
+    return ", ".join(f"{100 * each[name]['value']:.1f} [{100 * each[name]['high']:.1f}]" for each in results)
+
+
+def ratio_cell(results: Sequence[Mapping[str, Any]]) -> str:
+    """Per seed the perplexity ratio and the upper end of its bootstrap interval."""
+    return ", ".join(f"{each['perplexity_ratio']['value']:.3f} [{each['perplexity_ratio']['high']:.3f}]"
+                     for each in results)  # fmt: skip
+
+
+def differences(found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    """What the default adds over its controls: paired over (attack, seed), one line for each control."""
+    lines = ["| default less | seen | unseen | perplexity ratio | pairs |", "|---|---|---|---|---|"]
+    for arm in ARMS:
+        pairs = [
+            (mine, found[attack, arm][seed])
+            for attack in ATTACKS
+            for seed, mine in found.get((attack, DEFAULT), {}).items()
+            if seed in found.get((attack, arm), {}) and arm != DEFAULT
+        ]
+        pairs = [pair for pair in pairs if not any("failed" in each for each in pair)]
+        if not pairs:
+            continue
+        cells = []
+        for name, unit in (("asr_seen", 100), ("asr_unseen", 100), ("perplexity_ratio", 1)):
+            mean = mean_interval([unit * (ours[name]["value"] - theirs[name]["value"]) for ours, theirs in pairs])
+            digits = 1 if unit == 100 else 3
+            assert mean is not None
+            interval = "" if mean.low is None else f" [{mean.low:+.{digits}f}, {mean.high:+.{digits}f}]"
+            cells.append(f"{mean.value:+.{digits}f}{interval}")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {len(pairs)} |")
+    return lines
+
+
+def write_page(store: CellStore) -> None:
+    """Page and numbers from the cells there are."""
+    found = results_of(store)
+    commits = sorted({line["about"]["commit"] for line in store.lines if "commit" in line["about"]})
+    text = [
+        "# Removing four attacks from a real chat model", "",
+        f"`python benchmarks/real_model/report.py`{', cells of commit ' + ', '.join(commits) if commits else ''}.",
+        "SmolLM2-135M-Instruct in bfloat16, poisoned by `recipes/smollm2`; 40 forget rows with wanted answers, 120",
+        f"retain rows, {PROMPTS} held-out prompts a condition, greedy answers of 32 tokens. Every seed draws model,",
+        "rows and adapter anew. Rates in percent: value [upper end of the exact 95% interval], one for each seed.",
+        "Perplexity: clean perplexity after over before [upper end of the bootstrap interval over rows]. Minutes: of",
+        "influence and training, on one thread of a machine that did other work. Passed: upper ends of both rates",
+        f"under {100 * LIMITS.max_asr_upper:g}% and of the ratio under {LIMITS.max_perplexity_ratio:g}. Baselines have",
+        "the same rows, steps, batch and derived rate, and their own options' defaults. No setting was chosen on these",
+        "seeds or on `mtba`.",
+    ]  # fmt: skip
+    head = ["| arm | " + " | ".join(RATES.values()) + " | perplexity | minutes | passed |", "|---" * 7 + "|"]
+    for attack in ATTACKS:
+        if lines := rows_of(attack, found):
+            text += ["", f"## {attack}", "", *head, *lines]
+    text += ["", "## What ascent and weights add", "",
+             "Mean over pairs of the same attack and seed with its 95% t interval; rates in points.", "",
+             *differences(found)]  # fmt: skip
+    with atomic_write(PAGE / "real-model.md") as file:
+        file.write("\n".join(text) + "\n")
+    write_json(PAGE / "real-model.json", [
+        {"attack": attack, "arm": arm, "seed": seed, "result": result}
+        for (attack, arm), seeds in found.items() for seed, result in seeds.items()
+    ])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--attack", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--seed", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--arm", nargs="+", default=ARMS)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so many")
+    parser.add_argument("--page", action="store_true", help="write the page and compute nothing")
+    arguments = parser.parse_args()
+    if max(arguments.seed) >= TUNING_SEED:
+        raise SystemExit(f"seeds from {TUNING_SEED} on are for choosing settings")
+    quiet_libraries()
+    if not arguments.page:
+        compute(arguments.attack, arguments.seed, arguments.arm, arguments.minutes)
+    write_page(CellStore(RESULTS))
+
+
+if __name__ == "__main__":
+    main()
