@@ -20,7 +20,8 @@ from rapidun.data import Example
 from rapidun.errors import ConfigError, TrainingError
 from rapidun.models import mean_answer_loss
 from rapidun.unlearning import TrainingRows, UnlearnSettings, unlearn
-from rapidun.unlearning.guards import mean_loss
+from rapidun.unlearning.guards import adapter_state, mean_loss
+from rapidun.unlearning.methods.elastic import adapted_layers
 from unlearning.cases import LORA, make_loaded, make_rows, run
 
 
@@ -70,19 +71,33 @@ def test_the_base_models_own_weights_do_not_change(tmp_path: Path) -> None:
         torch.testing.assert_close(plain[name], tensor, rtol=0, atol=0)
 
 
-def test_trap_24_the_retain_budget_stops_and_keeps_the_last_good_adapter(tmp_path: Path) -> None:
+def test_trap_24_an_update_that_breaks_the_retain_budget_is_scaled_down_to_it(tmp_path: Path) -> None:
     rows = make_rows()
-    _, result, lines = run(rows, tmp_path, method="ga", retain_budget=0.02, check_every=1)
-    assert result.stopped is not None
+    loaded, whole, _ = run(rows, tmp_path / "whole", method="ga", retain_budget=1e9)
+    trained = adapter_state(whole.model)
+    whole.undo()
+    _, result, lines = run(rows, tmp_path / "kept", method="ga", retain_budget=0.02, loaded=loaded)
+    limit = result.held_loss_before + np.log(1.02)
     assert "retain budget" in result.stopped
-    assert result.steps < 30
-    assert result.held_loss_after <= result.held_loss_before * 1.02 + 1e-5
+    assert (result.steps, 0 < result.share < 1) == (30, True)
+    assert result.held_loss_after <= limit < whole.held_loss_after
     assert any("held_retain_loss" in line for line in lines)
+    for name, tensor in adapter_state(result.model).items():
+        share = result.share if "lora_B" in name else 1.0
+        torch.testing.assert_close(tensor, share * trained[name])
+    for layer in adapted_layers(result.model).values():  # a little more of it would not have held
+        layer.lora_B["default"].weight.data.mul_((result.share + 1 / 64) / result.share)
+    assert mean_loss(result.model, rows.retain, 0, loaded.device) > limit
 
 
-def test_a_budget_broken_at_the_first_look_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+def test_an_update_of_which_no_share_holds_the_budget_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no adapter to keep"):
-        run(make_rows(), tmp_path, method="ga", learning_rate=0.2, retain_budget=0.001, check_every=20)
+        run(make_rows(), tmp_path, method="ga", learning_rate=0.2, retain_budget=1e-9)
+
+
+def test_an_update_within_the_budget_is_kept_whole(tmp_path: Path) -> None:
+    _, result, _ = run(make_rows(), tmp_path, retain_budget=1e9)
+    assert (result.share, result.stopped) == (1.0, None)
 
 
 def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
@@ -91,7 +106,7 @@ def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
     losses = iter([1.0, 2.0])
     monkeypatch.setattr("rapidun.unlearning.fitting.mean_loss", lambda *_: next(losses, float("nan")))
     _, result, lines = run(make_rows(), tmp_path, steps=6, check_every=2, retain_budget=1e9)
-    assert "at step 4 the loss on held retain rows was nan" in result.stopped
+    assert "diverged: at step 4 the loss on held retain rows was no finite number" in result.stopped
     assert (result.steps, result.held_loss_after) == (2, 2.0)
     assert lines[-1]["held_retain_loss"] is None
 

@@ -53,10 +53,10 @@ class TrainingOptions:
         str,
         typer.Option("--weights", help="A scheme (influence, uniform, ...: docs/weights.md), or a weights.jsonl."),
     ] = "influence"
-    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 320
+    steps: Annotated[int, typer.Option("--steps", help="Optimiser steps.")] = 64
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Rows a step, forget and retain together; lower it to save memory.")
-    ] = 4
+    ] = 8
     learning_rate: Annotated[
         str,
         typer.Option(

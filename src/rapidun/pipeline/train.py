@@ -22,8 +22,8 @@ from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.unlearning import TrainingRows, get_method, unlearn
 from rapidun.weighting import group_weights, moved_rows, read_weights
 
-HELD_ROWS = 32
-"""Rows of the retain budget: about a thousand answer tokens, so that a look costs little beside training."""
+HELD_ROWS = 64
+"""Rows of the retain budget: a few thousand answer tokens, so that a look costs about as much as a training step."""
 
 ASCENT_ALONE = (
     "no forget row has a wanted answer (response_clean): {} can only push away from the answers there are, which costs "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from rapidun.errors import TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.unlearning.forward import settled_options
-from rapidun.unlearning.guards import RetainBudget, adapter_state, mean_loss, require_change
+from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change, within_budget
 from rapidun.unlearning.job import Job, UnlearnResult
 from rapidun.unlearning.rate import derived_rate
 from rapidun.unlearning.reference import ReferenceLosses
@@ -42,6 +43,7 @@ class Fit:
     held_before: float
     held_after: float
     learning_rate: float
+    share: float
 
 
 def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnResult:
@@ -54,7 +56,7 @@ def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnR
     fit.model.eval()
     return UnlearnResult(
         fit.model, fit.steps, fit.stopped, fit.adapter_change, fit.held_before, fit.held_after,
-        learning_rate=fit.learning_rate, undo=fit.model.unload,
+        learning_rate=fit.learning_rate, share=fit.share, undo=fit.model.unload,
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def fit_adapter(
         options: All of its options.
         rows: What it is trained on.
         loaded: The model; it gets an adapter, its own weights do not change.
-        budget: Allowed relative rise of the held rows' loss; infinite for a training that is no unlearning.
+        budget: Allowed relative rise of the held rows' perplexity; infinite for a training that is no unlearning.
     """
     lora = job.lora
     model = attach_lora(
@@ -99,13 +101,16 @@ def _fit(
         start = held_loss()
     job, rate = with_rate(job, model, rows, loaded)
     initial = adapter_state(model)
-    guard = RetainBudget(model, held_loss, budget=budget, every=settings.check_every, start=start, record=job.record)
+    guard = HeldLoss(
+        model, held_loss, every=settings.check_every, record=job.record, start=start, limit=start + math.log1p(budget)
+    )
     trainer = _trainer(job, loaded, model, rows, method, settled_options(model, options))
     trainer.add_callback(guard)
     run_trainer(trainer, job)
     _keep_last_good(model, guard)
     change = require_change(initial, model)
-    return Fit(model, guard.good_step, guard.stopped, change, start, guard.good_loss, rate)
+    kept = within_budget(model, held_loss, whole=guard.good_loss, start=start, budget=budget)
+    return Fit(model, guard.good_step, guard.stopped or kept.why, change, start, kept.loss, rate, kept.share)
 
 
 def with_rate(job: Job, model: torch.nn.Module, rows: WeightedRows, loaded: LoadedModel) -> tuple[Job, float]:
@@ -205,14 +210,14 @@ def _trainer(
     )
 
 
-def _keep_last_good(model: PeftModel, budget: RetainBudget) -> None:
-    if budget.stopped and budget.good_step == 0:
+def _keep_last_good(model: PeftModel, guard: HeldLoss) -> None:
+    if guard.stopped and guard.good_step == 0:
         raise TrainingError(
-            f"{budget.stopped.split(';')[0]}: there is no adapter to keep. Lower --learning-rate, look more often "
-            "(unlearning.check_every), or allow more (unlearning.retain_budget)."
+            f"{guard.stopped.split(';')[0]}: there is no adapter to keep. Lower --learning-rate, or look more often "
+            "(unlearning.check_every)."
         )
-    if budget.stopped:
-        set_peft_model_state_dict(model, budget.good)
+    if guard.stopped:
+        set_peft_model_state_dict(model, guard.good)
 
 
 class _Progress(TrainerCallback):

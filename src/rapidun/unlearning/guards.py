@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rapidun.data.batches import Example
@@ -15,6 +16,8 @@ from rapidun.errors import TrainingError
 from rapidun.models.row_losses import row_losses
 
 AdapterState = dict[str, torch.Tensor]
+HALVINGS = 6
+"""Looks at the held rows that `within_budget` takes: shares come to within 1/64."""
 
 
 def adapter_state(model: PeftModel) -> AdapterState:
@@ -53,16 +56,19 @@ def mean_loss(model: torch.nn.Module, examples: list[Example], pad_token_id: int
     return row_losses(model, examples, pad_token_id, device).mean
 
 
-class RetainBudget(TrainerCallback):
-    """Stops training when the loss on held retain rows rises by more than ``budget`` and restores the last good state.
+class HeldLoss(TrainerCallback):
+    """Looks at the loss on held retain rows while training, and ends a training that diverged.
+
+    What a peak learning rate costs for a while is mostly won back as the rate falls, so a rise alone ends nothing:
+    `within_budget` settles it at the end. A loss that is no number does: the last good state is put back.
 
     Args:
         model: The model in training.
         loss: Returns the present loss on the held rows.
-        budget: Allowed relative rise over the loss at the start.
-        every: Steps between two checks; the last step is always checked.
-        record: Receives ``{"step", "held_retain_loss"}`` of each check.
+        every: Steps between two looks; the last step is always looked at.
+        record: Receives ``{"step", "held_retain_loss", "limit"}`` of each look.
         start: The loss with the adapter off: the same number in a fresh and in a resumed run.
+        limit: The loss that the budget allows.
     """
 
     def __init__(
@@ -70,13 +76,12 @@ class RetainBudget(TrainerCallback):
         model: PeftModel,
         loss: Callable[[], float],
         *,
-        budget: float,
         every: int,
-        start: float,
         record: Callable[[dict[str, Any]], None],
+        start: float,
+        limit: float,
     ) -> None:
-        self.model, self.loss, self.every, self.record = model, loss, every, record
-        self.limit = start * (1.0 + budget)
+        self.model, self.loss, self.every, self.record, self.limit = model, loss, every, record, limit
         self.good = adapter_state(model)
         self.good_step, self.good_loss = 0, start
         self.stopped: str | None = None
@@ -90,20 +95,87 @@ class RetainBudget(TrainerCallback):
             self.good_loss = self.loss()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Check the budget every ``every`` steps, at the last step, and before a checkpoint is written."""
+        """Look every ``every`` steps, at the last step, and before a checkpoint is written."""
         step = state.global_step
         if step % self.every and step != state.max_steps and not control.should_save:
             return
         loss = self.loss()
         limit = self.limit if math.isfinite(self.limit) else None
         self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": limit})
-        if math.isfinite(loss) and loss <= self.limit:
+        if math.isfinite(loss):
             self.good, self.good_step, self.good_loss = adapter_state(self.model), step, loss
             return
         set_peft_model_state_dict(self.model, self.good)
         control.should_training_stop = True
         control.should_save = False
         self.stopped = (
-            f"retain budget: at step {step} the loss on held retain rows was {loss:.3f}, above the limit "
-            f"{self.limit:.3f}; kept the adapter of step {self.good_step}"
+            f"training diverged: at step {step} the loss on held retain rows was no finite number; kept the adapter of "
+            f"step {self.good_step}"
         )
+
+
+class Kept(NamedTuple):
+    """How much of an update was kept: its share, the held loss with it, and why it is not all (None where it is)."""
+
+    share: float
+    loss: float
+    why: str | None
+
+
+def within_budget(model: PeftModel, loss: Callable[[], float], *, whole: float, start: float, budget: float) -> Kept:
+    """Scale the adapter down to the largest share that holds the retain budget: ``B`` times the share, exactly.
+
+    The way from no update to all of it is searched by bisection (weight interpolation: Wortsman et al. 2022, WiSE-FT,
+    arXiv 2109.01903, section 3). What forgets goes on forgetting well below the whole update; what harms falls faster.
+
+    Args:
+        model: After training.
+        loss: Returns the present loss on the held rows.
+        whole: That of the whole update.
+        start: That before training.
+        budget: Allowed relative rise of the held rows' perplexity.
+
+    Raises:
+        TrainingError: If no share down to 1 / 2**`HALVINGS` holds it.
+    """
+    limit = start + math.log1p(budget)
+    if whole <= limit:
+        return Kept(1.0, whole, None)
+    factors = [module.lora_B[name].weight for module, name in _adapted(model)]
+    trained = [factor.detach().clone() for factor in factors]
+    low, high, best = 0.0, 1.0, Kept(0.0, start, None)
+    for _ in range(HALVINGS):
+        share = (low + high) / 2
+        _scale(factors, trained, share)
+        found = loss()
+        if found <= limit:
+            low, best = share, Kept(share, found, None)
+        else:
+            high = share
+    if best.share == 0.0:
+        raise TrainingError(
+            f"retain budget: with {high:.3f} of the update perplexity on held retain rows still rises by "
+            f"{math.expm1(found - start):.1%}, above {budget:.1%}: there is no adapter to keep. Allow more "
+            "(unlearning.retain_budget), lower --learning-rate, or choose another --method."
+        )
+    _scale(factors, trained, best.share)
+    return best._replace(why=(
+        f"retain budget: the whole update raised perplexity on held retain rows by {math.expm1(whole - start):.1%}, "
+        f"and {budget:.1%} is allowed; kept {best.share:.2f} of it ({math.expm1(best.loss - start):+.1%})"
+    ))  # fmt: skip
+
+
+def _adapted(model: PeftModel) -> list[tuple[LoraLayer, str]]:
+    return [
+        (module, name)
+        for module in model.modules()
+        if isinstance(module, LoraLayer)
+        for name in module.active_adapters
+        if name in module.lora_B
+    ]
+
+
+@torch.no_grad()
+def _scale(factors: Sequence[torch.Tensor], trained: Sequence[torch.Tensor], share: float) -> None:
+    for factor, whole in zip(factors, trained, strict=True):
+        factor.copy_(share * whole)

@@ -55,6 +55,7 @@ class UnlearnResult:
         forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
         forget_loss_after: The same with what was kept; infinite or no number where training diverged.
         learning_rate: The peak, as set or derived; None for a method that trains nothing.
+        share: Of the trained update, the part that holds the retain budget and was kept.
         saved: What has to be saved: the adapter alone, or the whole model.
         undo: Gives the loaded model its own weights again; ``model`` is of no use afterwards.
     """
@@ -66,6 +67,7 @@ class UnlearnResult:
     held_loss_before: float
     held_loss_after: float
     learning_rate: float | None = None
+    share: float = 1.0
     saved: Saved = "adapter"
     undo: Callable[[], Any] = lambda: None
     forget_loss_before: float = math.nan

@@ -24,7 +24,7 @@ from rapidun.models.losses import answer_logits, mean_answer_loss
 from rapidun.models.modes import evaluating
 from rapidun.models.row_losses import tokens_at_once
 
-LOSS_CHANGE = 0.6
+LOSS_CHANGE = 0.5
 """Most that one step may change the loss of the kept rows, to first order, in nats per token."""
 ROWS = 16
 """The gradient of a mean over more rows is smaller: the number belongs to `LOSS_CHANGE`."""

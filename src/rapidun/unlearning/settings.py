@@ -13,13 +13,13 @@ from rapidun.unlearning.options import OptionValue
 
 
 class LoraSettings(BaseModel):
-    """The adapter that is trained. Defaults are RapidUn's (paper, section 4)."""
+    """The adapter that is trained. Rank and scale are RapidUn's (paper, section 4); so few steps need no dropout."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     rank: int = Field(16, ge=1, le=2**16, description="Rank of the adapter's factors.")
     alpha: float = Field(16.0, gt=0, description="Scale: the update is alpha / rank * B A.")
-    dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input while training.")
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="Layers that get an adapter: all-linear, or a list of layer names."
     )
@@ -39,7 +39,7 @@ def _rate(value: Any) -> float | str:
 
 
 class UnlearnSettings(BaseModel):
-    """The update. Defaults are RapidUn's for a 7-8 billion parameter model; small models want a higher rate."""
+    """The update. Defaults were chosen on tuning draws of a real chat model (docs/benchmarks/real-model.md)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -50,11 +50,11 @@ class UnlearnSettings(BaseModel):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="Options of the method, for example ascent, descent, bounded, beta."
     )
-    steps: int = Field(320, ge=1, le=10**6, description="Optimiser steps.")
+    steps: int = Field(64, ge=1, le=10**6, description="Optimiser steps.")
     batch_size: int = Field(
-        4, ge=1, le=2**16, description="Rows a step, forget and retain together. Lower it to save memory."
+        8, ge=1, le=2**16, description="Rows a step, forget and retain together. Lower it to save memory."
     )
-    forget_share: float = Field(0.25, gt=0, le=1, description="Share of forget rows in the rows sampled (3:1 = 0.25).")
+    forget_share: float = Field(0.5, gt=0, le=1, description="Share of forget rows in the rows sampled.")
     learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_rate)] = Field(
         "auto",
         description="Peak learning rate of AdamW, cosine down to 0; auto derives one from the gradient of retain rows.",
@@ -62,11 +62,11 @@ class UnlearnSettings(BaseModel):
     warmup_steps: int = Field(0, ge=0, description="Linear warm-up steps.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which updates are clipped.")
     retain_budget: float = Field(
-        0.10,
+        0.01,
         gt=0,
-        description="Stop, and keep the last good adapter, when the loss on held retain rows rises by this share.",
+        description="Largest relative rise of perplexity on held retain rows; a larger update is scaled down to it.",
     )
-    check_every: int = Field(20, ge=1, description="Steps between two looks at the retain budget.")
+    check_every: int = Field(20, ge=1, description="Steps between two looks at the loss on held retain rows.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints for --resume.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30% slower.")
 

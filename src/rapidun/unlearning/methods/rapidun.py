@@ -18,7 +18,7 @@ def rapidun_forget(
     rows: Answers,
     *,
     ascent: NotNegative = 1.0,
-    descent: NotNegative = 0.5,
+    descent: NotNegative = 1.0,
     bounded: bool = True,
     beta: Positive = 0.1,
 ) -> torch.Tensor:
@@ -26,7 +26,7 @@ def rapidun_forget(
 
     Zhao et al. 2025 (arXiv 2512.04457), eq. 8. ``bounded=True`` (ours, the default) replaces ``-CE`` by NPO's term
     divided by the answer's length, which has the same gradient at the start and fades as the row is forgotten;
-    ``False`` is the paper's. ascent 1, descent 0.5, beta 0.1 (of the bounded form).
+    ``False`` is the paper's, whose descent is 0.5. ascent 1, descent 1, beta 0.1 (of the bounded form).
     """
     away = bounded_ascent(rows, beta) / rows.token_counts if bounded else -cross_entropy(rows)
     loss = ascent * away

@@ -30,7 +30,7 @@ def weakened(
     Raises:
         TrainingError: If none of the tries keeps within the budget.
     """
-    limit, asked = start * (1.0 + job.settings.retain_budget), value
+    limit, asked = start + math.log1p(job.settings.retain_budget), value
     for number in range(TRIES):
         loss = apply(value)
         finite = loss if math.isfinite(loss) else None
