@@ -44,10 +44,10 @@ def log_with(key: str, values: list[float | None]) -> list[dict[str, Any]]:
 
 CASES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "perplexity up": ("over-forgetting", {"perplexity_ratio": rate(1.2)}, "1.200 times", "learning_rate"),
-    "budget stopped": (
+    "little of the update is within the budget": (
         "over-forgetting",
-        {"perplexity_ratio": None, "outcome": {"stopped": "retain budget: at step 20 the loss was 3.1"}},
-        "at step 20",
+        {"perplexity_ratio": None, "outcome": {"stopped": "retain budget: kept 0.20 of it", "share": 0.2}},
+        "kept 0.20",
         "forget_share",
     ),
     "seen triggers still work": (

@@ -161,7 +161,8 @@ def rapidun(rows: Rows, row: int, *, ascent: float, descent: float, bounded: boo
     tokens = len(token_losses(rows, row))
     away = npo(rows, row, beta=beta) / tokens if bounded else -ce(rows, row)
     at = place_in_wanted(rows, row)
-    return ascent * away + (0.0 if at is None else descent * ce(rows["alternative"], at))
+    fade = 2 / (1 + np.exp(beta * risen(rows, row))) if bounded else 1.0
+    return ascent * away + (0.0 if at is None else float(descent * fade * ce(rows["alternative"], at)))
 
 
 def finetune(rows: Rows, row: int, **_: Any) -> float:

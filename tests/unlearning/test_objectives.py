@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rapidun.errors import ConfigError
+from rapidun.models import sum_answer_loss
 from rapidun.unlearning import METHODS, Answers, Reads, Term, get_method, method_names
 from unlearning.cases import BATCH, LENGTH, make_answers, select
 from unlearning.formulas import FORGET, PLAIN_RETAIN, RETAIN, as_numpy
@@ -191,6 +192,20 @@ def test_bounded_ascent_starts_with_the_gradient_of_plain_ascent_and_fades() -> 
             if rows.labels[row, place] != -100:
                 forgotten[row, place - 1, rows.labels[row, place]] -= 60
     assert gradient(forgotten, bounded=True).norm() < 0.01 * gradient(forgotten, bounded=False).norm()
+
+
+def test_the_descent_fades_with_the_row_and_the_fade_carries_no_gradient() -> None:
+    rows = make_answers(alternatives=True)
+    logits = rows.logits.clone().requires_grad_()
+    alternative = replace(rows.alternative, logits=rows.alternative.logits.clone().requires_grad_())
+    given = replace(rows, logits=logits, alternative=alternative)
+    plain = loss_of("rapidun", given, ascent=0.0, descent=1.0, bounded=False)
+    faded = loss_of("rapidun", given, ascent=0.0, descent=1.0, beta=0.3)
+    risen = sum_answer_loss(rows.logits, rows.labels) - sum_answer_loss(rows.reference_logits, rows.labels)
+    torch.testing.assert_close(faded, plain * 2 * torch.sigmoid(-0.3 * risen))
+    faded.sum().backward()
+    assert logits.grad is None or not logits.grad.any()
+    assert alternative.logits.grad.any()
 
 
 def test_dpo_without_a_wanted_answer_is_npo() -> None:

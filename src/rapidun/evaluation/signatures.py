@@ -1,6 +1,6 @@
 """The four ways in which unlearning goes wrong, found in a run's own numbers, each with the knob to turn.
 
-over-forgetting   the model lost what it should keep: clean perplexity up, or the retain budget stopped training
+over-forgetting   the model lost what it should keep: clean perplexity up, or little of the update within the budget
 under-forgetting  the behaviour is still there: attack success above its limit, or forget rows as likely as before
 weight collapse   the weights say nothing: nearly equal, or more than half of a group piled on one of its bounds
 instability       training swung or blew up: losses not finite, the held loss back and forth, gradients exploding
@@ -21,6 +21,8 @@ from rapidun.evaluation.gate import Thresholds
 
 NEARLY_EQUAL = 1.05
 PILED = 0.5
+LITTLE = 0.25
+"""Share of the update that the retain budget left."""
 SWING = 0.05
 """Back-and-forth of the held retain loss beyond its net change, as a share of the loss at the start."""
 EXPLOSION = 10.0
@@ -85,12 +87,12 @@ def diagnose(numbers: RunNumbers) -> list[Signature]:
 
 
 def over_forgetting(numbers: RunNumbers) -> Signature | None:
-    """Clean perplexity above the gate's limit, or a training that the retain budget ended."""
+    """Clean perplexity above the gate's limit, or an update of which the retain budget left little."""
     limit = (numbers.thresholds or Thresholds()).max_perplexity_ratio
     ratio, outcome = numbers.perplexity_ratio, numbers.outcome or {}
     if ratio is not None and ratio["value"] > limit:
         evidence = f"clean perplexity is {ratio['value']:.3f} times what it was (limit {limit:g})."
-    elif "retain budget" in (outcome.get("stopped") or ""):
+    elif outcome.get("share", 1.0) < LITTLE:
         evidence = f"{outcome['stopped']}."
     else:
         return None
@@ -105,10 +107,9 @@ def over_forgetting(numbers: RunNumbers) -> Signature | None:
 def under_forgetting(numbers: RunNumbers) -> Signature | None:
     """Attack success above the gate's limit; without rates, forget rows about as likely as before."""
     limits, after = numbers.thresholds or Thresholds(), numbers.after or {}
-    more = (
-        "Raise unlearning.learning_rate or unlearning.steps, or unlearning.forget_share; where the budget stopped "
-        "training, see over-forgetting first."
-    )
+    more = "Raise unlearning.learning_rate or unlearning.steps, or unlearning.forget_share."
+    if (numbers.outcome or {}).get("share", 1.0) < 1.0:
+        more = "The retain budget held the update back: give more retain rows, or raise unlearning.retain_budget."
     for name, title in (("asr_seen", "seen triggers"), ("asr_unseen", "unseen variants")):
         rate = after.get(name)
         floor = (after.get("asr_floor") or {}).get("value", 0.0)

@@ -1,11 +1,11 @@
-"""RapidUn's own objective: away from the unwanted answer, towards the wanted one where there is one."""
+"""RapidUn's own objective: away from the unwanted answer, towards the wanted one where there is one, until it is gone."""
 
 from __future__ import annotations
 
 import torch
 
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.methods.terms import RETAIN_LOSS, bounded_ascent, cross_entropy
+from rapidun.unlearning.methods.terms import RETAIN_LOSS, bounded_ascent, cross_entropy, rise
 from rapidun.unlearning.options import NotNegative, Positive
 from rapidun.unlearning.registry import Reads, register_method
 
@@ -20,18 +20,21 @@ def rapidun_forget(
     ascent: NotNegative = 1.0,
     descent: NotNegative = 1.0,
     bounded: bool = True,
-    beta: Positive = 0.1,
+    beta: Positive = 0.2,
 ) -> torch.Tensor:
     """``descent * CE(y_clean|x) - ascent * CE(y_bad|x)``; without a clean answer the first term is absent. (batch,).
 
     Zhao et al. 2025 (arXiv 2512.04457), eq. 8. ``bounded=True`` (ours, the default) replaces ``-CE`` by NPO's term
-    divided by the answer's length, which has the same gradient at the start and fades as the row is forgotten;
-    ``False`` is the paper's, whose descent is 0.5. ascent 1, descent 1, beta 0.1 (of the bounded form).
+    divided by the answer's length, which has the same gradient at the start and fades with the row's rise S - S_0 as
+    ``2 sigmoid(-beta (S - S_0))``, and lets the descent fade alike: what a forgotten row still learns from its clean
+    answer is that answer by heart, and the rest of the model pays for it. ``False`` is the paper's, whose descent is
+    0.5. ascent 1, descent 1, beta 0.2 (of the bounded form).
     """
     away = bounded_ascent(rows, beta) / rows.token_counts if bounded else -cross_entropy(rows)
     loss = ascent * away
     if rows.alternative is not None and rows.has_alternative is not None:
         wanted = torch.zeros_like(loss)
         wanted[rows.has_alternative] = cross_entropy(rows.alternative)
-        loss = loss + descent * wanted
+        fade = 2.0 * torch.sigmoid(-beta * rise(rows)).detach() if bounded else 1.0
+        loss = loss + descent * fade * wanted
     return loss
