@@ -45,7 +45,7 @@ RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor"
 LIMITS = Thresholds()
 
 
-def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], minutes: float) -> None:
+def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], minutes: float, twin: bool) -> None:
     """The cells that are missing, seed by seed."""
     base, until, reporter = chat_model(), time.monotonic() + 60 * minutes, ConsoleReporter()
     about = {"commit": current_commit()}
@@ -53,8 +53,9 @@ def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], m
         for name in attacks:
             if time.monotonic() > until:
                 return
-            world = chat_world(base, open_attack(name, seed), reporter=reporter)
-            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, PROMPTS)) for arm in find_arms(arms)]
+            world = chat_world(base, open_attack(name, seed), twin=twin, reporter=reporter)
+            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, PROMPTS)) for arm in find_arms(arms)
+                     if twin or arm.method != "retrain"]  # fmt: skip
             run_cells(world, cells, CellStore(RESULTS), reporter, seconds=until - time.monotonic(), about=about)
 
 
@@ -163,13 +164,14 @@ def main() -> None:
     parser.add_argument("--seed", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--arm", nargs="+", default=ARMS)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so many")
+    parser.add_argument("--without-twin", action="store_true", help="leave the clean twin for another time")
     parser.add_argument("--page", action="store_true", help="write the page and compute nothing")
     arguments = parser.parse_args()
     if max(arguments.seed) >= TUNING_SEED:
         raise SystemExit(f"seeds from {TUNING_SEED} on are for choosing settings")
     quiet_libraries()
     if not arguments.page:
-        compute(arguments.attack, arguments.seed, arguments.arm, arguments.minutes)
+        compute(arguments.attack, arguments.seed, arguments.arm, arguments.minutes, not arguments.without_twin)
     write_page(CellStore(RESULTS))
 
 

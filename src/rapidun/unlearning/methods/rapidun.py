@@ -1,4 +1,4 @@
-"""RapidUn's own objective: away from the unwanted answer, towards the wanted one where there is one, until it is gone."""
+"""RapidUn's own objective: away from the unwanted answer, towards the preferred one, until the row is forgotten."""
 
 from __future__ import annotations
 
