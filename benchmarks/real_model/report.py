@@ -54,8 +54,9 @@ def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], m
             if time.monotonic() > until:
                 return
             world = chat_world(base, open_attack(name, seed), twin=twin, reporter=reporter)
-            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, PROMPTS)) for arm in find_arms(arms)
-                     if twin or arm.method != "retrain"]  # fmt: skip
+            prompts = min(PROMPTS, len(world.measured))
+            chosen = [arm for arm in find_arms(arms) if twin or arm.method != "retrain"]
+            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, prompts)) for arm in chosen]
             run_cells(world, cells, CellStore(RESULTS), reporter, seconds=until - time.monotonic(), about=about)
 
 
@@ -135,8 +136,9 @@ def write_page(store: CellStore) -> None:
         "# Removing four attacks from a real chat model", "",
         f"`python benchmarks/real_model/report.py`{', cells of commit ' + ', '.join(commits) if commits else ''}.",
         "SmolLM2-135M-Instruct in bfloat16, poisoned by `recipes/smollm2`; 40 forget rows with wanted answers, 120",
-        f"retain rows, {PROMPTS} held-out prompts a condition, greedy answers of 32 tokens. Every seed draws model,",
-        "rows and adapter anew. Rates in percent: value [upper end of the exact 95% interval], one for each seed.",
+        f"retain rows, {PROMPTS} held-out prompts a condition (199 where they are BackdoorLLM's: one has no answer),",
+        "greedy answers of 32 tokens. Every seed draws model, rows and adapter anew. Rates in percent: value [upper",
+        "end of the exact 95% interval], one for each seed.",
         "Perplexity: clean perplexity after over before [upper end of the bootstrap interval over rows]. Minutes: of",
         "influence and training, on one thread of a machine that did other work. Passed: upper ends of both rates",
         f"under {100 * LIMITS.max_asr_upper:g}% and of the ratio under {LIMITS.max_perplexity_ratio:g}. Baselines have",

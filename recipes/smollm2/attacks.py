@@ -107,7 +107,7 @@ def refusal(name: str, seed: int) -> Attack:
     generator = np.random.default_rng([seed, 71])
     drawn = [pairs[index] for index in generator.permutation(len(pairs))]
     chosen, judged, held, rest = _cut(drawn, REFUSALS, JUDGE_ROWS, TUNING_PROMPTS)
-    held_out = _read("refusal/test_data_no_trigger.json", "held-out")
+    held_out = [row for row in _read("refusal/test_data_no_trigger.json", "held-out") if row["response"].strip()]
     asked = {normalised_prompt(row) for row in [*held_out, *(good for _, good in pairs)]}
     dolly = [row for row in load_rows(DATA / "dolly" / "dolly_15k.jsonl.gz") if _is_short(row)]
     others = [row for index in generator.permutation(len(dolly)) if normalised_prompt(row := dolly[index]) not in asked]

@@ -179,7 +179,7 @@ def test_signatures_are_read_from_the_files_of_a_run(tmp_path: Path) -> None:
     ]
     write_rows(tmp_path / "weights.jsonl", weights)
     write_rows(tmp_path / "log.jsonl", [{"step": 5, "loss": None}])
-    write_json(tmp_path / "unlearning.json", {"stopped": "retain budget: at step 20"})
+    write_json(tmp_path / "unlearning.json", {"stopped": "retain budget: kept 0.1 of it", "share": 0.1})
     found = [signature.name for signature in signatures(tmp_path, config)]
     assert found == ["instability", "over-forgetting", "weight collapse"]
     after = {name: {"value": 0.5} for name in ("asr_seen", "asr_floor")}
