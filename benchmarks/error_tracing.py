@@ -32,12 +32,12 @@ from provenance import current_commit
 
 from corpus import dolly_rows, is_short, split_dolly
 from finetuning import EPOCHS, WIDTHS, _epoch, _filled
+from rapidun.attribution import bm25_scores, hidden_similarity, random_scores
+from rapidun.attribution.fusion import reciprocal_rank_fusion
+from rapidun.attribution.words import answer_text, word_mask
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import atomic_write, read_json, write_json
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
-from rapidun.influence import bm25_scores, hidden_similarity, random_scores
-from rapidun.influence.fusion import reciprocal_rank_fusion
-from rapidun.influence.words import answer_text, word_mask
 from training import Schedule, train_stage
 
 Row = dict[str, Any]

@@ -95,7 +95,7 @@ class OwnMemory:
 
 def measure(house: Path, rows: int) -> dict[str, Any]:
     """One build, in this process."""
-    from rapidun.index import open_index
+    from rapidun.attribution.store import open_index
     from rapidun.pipeline import indexing
     from rapidun.pipeline.config import ModelSettings, RowSettings
     from rapidun.pipeline.reporter import Silent

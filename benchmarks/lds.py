@@ -29,17 +29,17 @@ import torch
 from lds_world import BATCH, BUILD, EPOCHS, RATE, SEEDS, SUBSETS, TUNING_SUBSETS, World, retrain_all
 from provenance import current_commit
 
+from rapidun.attribution import bm25_scores, hidden_vectors, random_scores
+from rapidun.attribution.checkpoints import checkpoint_influence
+from rapidun.attribution.curvature import gauss_newton_influence
+from rapidun.attribution.lissa import lissa
+from rapidun.attribution.similarity import prepared
+from rapidun.attribution.whitening import PoolStatistics, centred_similarity, whitened_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example
 from rapidun.evaluation.lds import LDS, lds, lds_difference
 from rapidun.files import atomic_write, write_json, write_jsonl
 from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors, fit_preconditioner
-from rapidun.influence import bm25_scores, hidden_vectors, random_scores
-from rapidun.influence.checkpoints import checkpoint_influence
-from rapidun.influence.curvature import gauss_newton_influence
-from rapidun.influence.lissa import lissa
-from rapidun.influence.similarity import prepared
-from rapidun.influence.whitening import PoolStatistics, centred_similarity, whitened_similarity
 
 Estimate = Callable[..., np.ndarray]
 BERGSON = Path(os.environ.get("BERGSON_PYTHON", "/tmp/bergson/bin/python"))

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from provenance import current_commit
 
+from rapidun.attribution import bm25_scores
+from rapidun.attribution.pooling import hidden_views
+from rapidun.attribution.proposal import propose
+from rapidun.attribution.whitening import centred_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import demo_config
 from rapidun.demo.embedded import asset
 from rapidun.evaluation import generate_answers
 from rapidun.files import atomic_write, read_jsonl, write_json, write_jsonl
-from rapidun.influence import bm25_scores
-from rapidun.influence.hidden import hidden_views
-from rapidun.influence.proposal import propose
-from rapidun.influence.whitening import centred_similarity
 from rapidun.models import load_model
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import Subject, open_subject

@@ -12,6 +12,11 @@ import numpy as np
 import torch
 from retrieval_world import Case
 
+from rapidun.attribution import bm25_scores, random_scores
+from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
+from rapidun.attribution.pooling import hidden_views
+from rapidun.attribution.store.storage import decode, encode
+from rapidun.attribution.whitening import PoolStatistics, whitened_similarity
 from rapidun.data import Example, collate
 from rapidun.data.batches import IGNORE_INDEX, token_budget_batches
 from rapidun.gradients import (
@@ -25,11 +30,6 @@ from rapidun.gradients import (
     fit_preconditioner,
 )
 from rapidun.gradients.sketched import SketchedBatch
-from rapidun.index.storage import decode, encode
-from rapidun.influence import bm25_scores, random_scores
-from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
-from rapidun.influence.hidden import hidden_views
-from rapidun.influence.whitening import PoolStatistics, whitened_similarity
 from rapidun.models import LoadedModel
 from rapidun.models.losses import mean_answer_loss
 

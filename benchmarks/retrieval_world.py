@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "demo_model"))
 from authors_rows import authors_splits
 from finetuning import poisoned_splits
 from poison import distinct_answers
+from rapidun.attribution.pooling import HiddenViews, hidden_views
 from rapidun.data import Example, Template, tokenize_rows
 from rapidun.demo import asset
 from rapidun.evaluation import ClassifierJudge, generate_answers
 from rapidun.evaluation.triggers import DOLLY_FAMILIES
 from rapidun.files import read_json, read_jsonl, write_json
-from rapidun.influence.hidden import HiddenViews, hidden_views
 from rapidun.models import LoadedModel, load_model
 
 POISONED, CLEAN, QUERIES, MAX_LENGTH = 100, 800, 20, 192

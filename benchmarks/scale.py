@@ -74,8 +74,8 @@ def measure(model: str, rows: str, out: str, settings: dict[str, Any]) -> dict[s
     """One build, in this process."""
     import torch
 
+    from rapidun.attribution.store import build_index, open_index
     from rapidun.distributed import IndexJob
-    from rapidun.index import build_index, open_index
     from rapidun.pipeline.config import ModelSettings, RowSettings
     from rapidun.pipeline.indexing import IndexConfig, IndexSettings
     from rapidun.pipeline.reporter import Silent

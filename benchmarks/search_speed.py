@@ -39,11 +39,11 @@ import numpy as np
 import torch
 from provenance import current_commit
 
+from rapidun.attribution.matrix import BLOCK_BYTES, Matrix
+from rapidun.attribution.scorer import MatrixSpec, Recorder, Scorer, register_scorer
+from rapidun.attribution.store import ModelContext, build_index, open_index, plan_build
+from rapidun.attribution.store.storage import MatrixBuffer, StoreDtype
 from rapidun.data import Template, load_rows
-from rapidun.index import IndexModel, build_index, open_index, plan_build
-from rapidun.index.matrix import BLOCK_BYTES, Matrix
-from rapidun.index.storage import MatrixBuffer, StoreDtype
-from rapidun.index.views import MatrixSpec, Recorder, View, register_view
 from rapidun.models import load_model
 from rapidun.pipeline import indexing
 from rapidun.pipeline.config import ModelSettings, RowSettings
@@ -64,17 +64,17 @@ SETTINGS: list[tuple[int, StoreDtype, int]] = [
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-@register_view("random")
-class RandomView(View):
+@register_scorer("random")
+class RandomView(Scorer):
     """Standard normal vectors in the place of gradients, so that no model runs."""
 
     width: int
     dtype: StoreDtype
 
-    def matrices(self, model: IndexModel) -> dict[str, MatrixSpec]:
+    def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
         return {"random": MatrixSpec(width=self.width, dtype=self.dtype)}
 
-    def recorder(self, model: IndexModel, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
         return RandomRecorder(self, len(rows), int(rows[0]["prompt"]))
 
 
@@ -119,7 +119,7 @@ def random_index(folder: Path, width: int, dtype: StoreDtype, rows: int) -> Matr
         for place in range(rows):
             file.write(json.dumps({"id": str(place), "prompt": str(place), "response": "r"}) + "\n")
     loaded = load_model(str(DEMO / "poisoned"), device="cpu", dtype="float32")
-    model = IndexModel(loaded, Template.resolve("plain", loaded.tokenizer))
+    model = ModelContext(loaded, Template.resolve("plain", loaded.tokenizer))
     views = {"random": RandomView(width=width, dtype=dtype)}
     build_index(plan_build(folder / "index", load_rows(path), model, views, max_length=16))
     return open_index(folder / "index").view("random")

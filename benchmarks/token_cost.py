@@ -23,10 +23,10 @@ import torch
 from gradient_speed import make_model
 from provenance import current_commit
 
+from rapidun.attribution.tokens import trace_tokens_many
 from rapidun.data import Example
 from rapidun.files import atomic_write
 from rapidun.gradients import Exact, GradientCollector, collect_vectors
-from rapidun.influence.tokens import trace_tokens_many
 
 REPEATS = 5
 BAR = 1.5

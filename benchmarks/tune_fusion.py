@@ -20,7 +20,7 @@ from retrieval_methods import MAIN
 from retrieval_world import REGIMES
 from scipy.stats import rankdata
 
-from rapidun.influence.fusion import reciprocal_rank_fusion
+from rapidun.attribution.fusion import reciprocal_rank_fusion
 
 VIEWS = {
     "answer": "hidden, answer mean, centred",

@@ -34,13 +34,13 @@ from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 from valuation_common import ROOT, Row, interval, kept, require, table, write_section
 
+from rapidun.attribution import bm25_scores
+from rapidun.attribution.checkpoints import at_checkpoint
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, load_rows, token_budget_batches, tokenize_rows
 from rapidun.data.batches import IGNORE_INDEX
 from rapidun.files import read_jsonl
 from rapidun.gradients import Exact, GradientCollector, RapidGrad
-from rapidun.influence import bm25_scores
-from rapidun.influence.checkpoints import at_checkpoint
 from rapidun.models import LoadedModel, load_model, mean_answer_loss, sum_answer_loss
 from rapidun.valuation import LinFiK, distil, spearman, stratified_sample
 from rapidun.valuation.projection import Projection

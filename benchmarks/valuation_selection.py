@@ -27,10 +27,10 @@ import torch
 from provenance import current_commit
 from valuation_common import STORIES, Row, chunks, interval, kept, require, shuffled, table, write_section
 
+from rapidun.attribution import bm25_scores
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, token_budget_batches, tokenize_rows
 from rapidun.gradients import RapidGrad
-from rapidun.influence import bm25_scores
 from rapidun.models import LoadedModel, load_model, mean_answer_loss
 from rapidun.pipeline.valuing.teacher import MATCHING_K
 from rapidun.valuation import LinFiK, Selection, distil, pick_diverse, stratified_sample

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from worlds import MAX_LENGTH, MAX_NEW_TOKENS, ROOT, chat_model, open_attack
 
+from rapidun.attribution import random_scores
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import Template
 from rapidun.demo.planting import Recipe, plant
 from rapidun.evaluation import ClassifierJudge, generate_answers
 from rapidun.files import atomic_write, read_json, write_json
-from rapidun.influence import random_scores
 from rapidun.models import LoadedModel, load_adapter
 from rapidun.pipeline import Silent
 from rapidun.pipeline.config import InfluenceSettings

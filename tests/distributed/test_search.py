@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from index.cases import some_plan
+from rapidun.attribution.store import Affine, Hit, Hits, build_index, open_index
 from rapidun.distributed import parallel_search
 from rapidun.distributed.search import merge
 from rapidun.errors import ConfigError, InputError
-from rapidun.index import Affine, Hit, Hits, build_index, open_index
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import torch
 
+from rapidun.attribution.store import GradientScorer, ModelContext, plan_build
 from rapidun.data import Template, load_rows
 from rapidun.gradients import RapidGrad
-from rapidun.index import GradientView, IndexModel, plan_build
 from rapidun.models import LoadedModel, model_fingerprint
 from tiny import tiny_model, tiny_tokenizer, write_rows
 
 
-def index_model(architecture: str = "llama", *, seed: int = 0, network=None, **options) -> IndexModel:
+def index_model(architecture: str = "llama", *, seed: int = 0, network=None, **options) -> ModelContext:
     network = tiny_model(architecture, seed=seed) if network is None else network
     tokenizer = tiny_tokenizer()
     loaded = LoadedModel(network, tokenizer, "tiny", torch.device("cpu"), torch.float32, model_fingerprint(network), ())
-    return IndexModel(loaded, Template.resolve("plain", tokenizer), **options)
+    return ModelContext(loaded, Template.resolve("plain", tokenizer), **options)
 
 
 def some_rows(folder: Path, count: int, *, name: str = "rows", start: int = 0):
@@ -36,8 +36,8 @@ def some_rows(folder: Path, count: int, *, name: str = "rows", start: int = 0):
     )
 
 
-def gradient_view(k: int = 64, seed: int = 0, **settings) -> GradientView:
-    return GradientView(sketch=RapidGrad(k=k, seed=seed).describe(), **settings)
+def gradient_view(k: int = 64, seed: int = 0, **settings) -> GradientScorer:
+    return GradientScorer(sketch=RapidGrad(k=k, seed=seed).describe(), **settings)
 
 
 def some_plan(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from index.cases import index_model, some_plan, some_rows
+from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.errors import ConfigError, InputError
-from rapidun.index import build_index, open_index, plan_append
 
 INSTALLED = importlib.util.find_spec("faiss") is not None
 

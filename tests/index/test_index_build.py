@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from index.cases import contents, gradient_view, index_model, some_plan, some_rows
+from rapidun.attribution.store import (
+    build_index,
+    build_shard,
+    finish,
+    missing_shards,
+    open_index,
+    plan_append,
+    plan_build,
+    prepare,
+)
+from rapidun.attribution.store.storage import decode, encode
+from rapidun.attribution.store.table import read_table
 from rapidun.data import tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
-from rapidun.index import build_index, build_shard, finish, missing_shards, open_index, plan_append, plan_build, prepare
-from rapidun.index.storage import decode, encode
-from rapidun.index.table import read_table
 
 
 def expected_vectors(model, rows, k=64):

@@ -17,16 +17,16 @@ import pytest
 import torch
 
 from index.cases import contents, gradient_view, index_model, some_plan
+from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.store import HiddenScorer, LexicalScorer, build_index, missing_shards, open_index
 from rapidun.errors import OutputError
-from rapidun.index import HiddenView, LexicalView, build_index, missing_shards, open_index
-from rapidun.index.preconditioning import Precondition
 
 FORK = multiprocessing.get_context("fork")
 
 
 def plan_of(folder, out, model, rows):
     gradient = gradient_view(precondition=Precondition(kind="kfac", rows=6))
-    views = {"gradient": gradient, "hidden": HiddenView(layers=[-1]), "lexical": LexicalView()}
+    views = {"gradient": gradient, "hidden": HiddenScorer(layers=[-1]), "lexical": LexicalScorer()}
     return some_plan(folder, rows, out=out, model=model, views=views, shard_rows=2, max_tokens=60)
 
 
@@ -126,7 +126,7 @@ def test_an_error_of_the_writer_surfaces_in_the_main_thread_at_once(tmp_path, mo
     def full(plan, content):
         raise OutputError(os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("rapidun.index.build.write_shard", full)
+    monkeypatch.setattr("rapidun.attribution.store.build.write_shard", full)
     seen = []
     with pytest.raises(OutputError, match="No space left"):
         build_index(plan_of(tmp_path, "index", index_model(), 24), progress=lambda done, total: seen.append(done))

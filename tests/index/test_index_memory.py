@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from index.cases import gradient_view, index_model
+from rapidun.attribution.store import HiddenScorer, LexicalScorer, build_index, open_index, plan_build
 from rapidun.data import Rows
-from rapidun.index import HiddenView, LexicalView, build_index, open_index, plan_build
 
 FORK = multiprocessing.get_context("fork")
 WIDTH = 1024
@@ -44,7 +44,7 @@ def build_and_search(plan, answer):
 @pytest.mark.timeout(1800)
 def test_peak_memory_does_not_grow_with_the_rows(tmp_path):
     model = index_model()
-    views = {"gradient": gradient_view(k=WIDTH), "hidden": HiddenView(), "lexical": LexicalView()}
+    views = {"gradient": gradient_view(k=WIDTH), "hidden": HiddenScorer(), "lexical": LexicalScorer()}
     peaks = {}
     for count in (1_000, 10_000):
         plan = plan_build(

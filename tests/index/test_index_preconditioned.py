@@ -11,13 +11,13 @@ import torch
 
 from gradients.cases import looped_gradients
 from index.cases import contents, gradient_view, index_model, some_plan, some_rows
+from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.store import GradientScorer, build_index, open_index, plan_append
+from rapidun.attribution.store import preconditioning as room
+from rapidun.attribution.store.verify import verify
 from rapidun.data import tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.gradients import Exact, FactoredSketch, Readout, collect_vectors, fit_preconditioner, load_preconditioner
-from rapidun.index import GradientView, build_index, open_index, plan_append
-from rapidun.index import preconditioning as room
-from rapidun.index.preconditioning import Precondition
-from rapidun.index.verify import verify
 
 TARGETS = ["layers.0.self_attn.o_proj", "layers.1.mlp.down_proj"]
 DAMPING = 0.2
@@ -25,7 +25,7 @@ DAMPING = 0.2
 
 def view_of(kind="kfac", sketch=None, targets=TARGETS, **settings):
     precondition = Precondition(kind=kind, **{"damping": DAMPING, "rows": 9, "seed": 3, **settings})
-    return GradientView(
+    return GradientScorer(
         sketch=(sketch or Exact()).describe(), targets=targets, normalize="none", precondition=precondition
     )
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from rapidun.attribution.matrix import Affine, Matrix, ShardMatrix
+from rapidun.attribution.store.storage import MatrixBuffer
+from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.errors import ConfigError, InputError
-from rapidun.index.matrix import Affine, Matrix, ShardMatrix
-from rapidun.index.storage import MatrixBuffer
-from rapidun.index.tensors import stored_tensors
 
 
 def stored(folder, vectors, shard_rows, dtype="float16") -> Matrix:
@@ -53,7 +53,7 @@ def test_hits_equal_brute_force(tmp_path_factory, seed, queries, rows, k, block,
     else:
         scores = query @ train.T
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rapidun.index.matrix.BLOCK_BYTES", block * 8)
+        patch.setattr("rapidun.attribution.matrix.BLOCK_BYTES", block * 8)
         matrix = stored(tmp_path_factory.mktemp("m"), train, shard, dtype)
         found = matrix.search(query, k, similarity)
         assert (matrix.scores(query, similarity) == scores).all()

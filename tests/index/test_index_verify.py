@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from index.cases import gradient_view, index_model, some_plan
+from rapidun.attribution.store import HiddenScorer, LexicalScorer, build_index, open_index
+from rapidun.attribution.store.export import export_numpy, export_rapidin
+from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.store.verify import verify
 from rapidun.errors import ConfigError
-from rapidun.index import HiddenView, LexicalView, build_index, open_index
-from rapidun.index.export import export_numpy, export_rapidin
-from rapidun.index.tensors import stored_tensors
-from rapidun.index.verify import verify
 
 
 @pytest.fixture
 def index(tmp_path):
-    views = {"gradient": gradient_view(), "hidden": HiddenView(), "lexical": LexicalView()}
+    views = {"gradient": gradient_view(), "hidden": HiddenScorer(), "lexical": LexicalScorer()}
     build_index(some_plan(tmp_path, 20, model=index_model(), views=views))
     return tmp_path / "index"
 

@@ -8,6 +8,9 @@ import torch
 
 from gradients.cases import lora_model
 from index.cases import contents, gradient_view, index_model, some_plan, some_rows
+from rapidun.attribution import bm25_scores
+from rapidun.attribution.scorers.hidden import pool_moments, pooled_states
+from rapidun.attribution.store import GradientScorer, HiddenScorer, LexicalScorer, build_index, open_index, plan_append
 from rapidun.data import collate, tokenize_rows
 from rapidun.errors import ConfigError
 from rapidun.gradients import (
@@ -19,9 +22,6 @@ from rapidun.gradients import (
     collect_vectors,
     make_collector,
 )
-from rapidun.index import GradientView, HiddenView, LexicalView, build_index, open_index, plan_append
-from rapidun.index.hidden import pool_moments, pooled_states
-from rapidun.influence import bm25_scores
 from tiny import ARCHITECTURES, tiny_model
 
 
@@ -64,7 +64,7 @@ def test_pooled_states_of_the_gradient_pass_are_those_of_output_hidden_states(tm
 @pytest.mark.parametrize("with_gradient", [False, True])
 def test_the_hidden_view_and_its_statistics(tmp_path, with_gradient):
     model = index_model()
-    views = {"hidden": HiddenView(), **({"gradient": gradient_view()} if with_gradient else {})}
+    views = {"hidden": HiddenScorer(), **({"gradient": gradient_view()} if with_gradient else {})}
     plan = some_plan(tmp_path, 20, model=model, views=views)
     build_index(plan)
     index = open_index(tmp_path / "index")
@@ -83,7 +83,7 @@ def test_the_hidden_view_and_its_statistics(tmp_path, with_gradient):
 
 
 def test_whitened_vectors_have_the_covariance_that_the_ridge_leaves(tmp_path):
-    build_index(some_plan(tmp_path, 60, views={"hidden": HiddenView()}, shard_rows=32))
+    build_index(some_plan(tmp_path, 60, views={"hidden": HiddenScorer()}, shard_rows=32))
     index = open_index(tmp_path / "index")
     vectors = index.view("hidden").vectors()
     mapped = index.whitening(ridge=1e-6)(torch.from_numpy(vectors)).numpy()
@@ -93,7 +93,7 @@ def test_whitened_vectors_have_the_covariance_that_the_ridge_leaves(tmp_path):
 
 def test_statistics_of_an_appended_index_cover_all_rows(tmp_path):
     model = index_model()
-    build_index(some_plan(tmp_path, 9, model=model, views={"hidden": HiddenView(layers=[-1])}))
+    build_index(some_plan(tmp_path, 9, model=model, views={"hidden": HiddenScorer(layers=[-1])}))
     build_index(plan_append(tmp_path / "index", some_rows(tmp_path, 6, name="more", start=9), model))
     found = open_index(tmp_path / "index").view("hidden").vectors()
     mean, _ = pool_moments(tmp_path / "index", "hidden.2.answer")
@@ -102,11 +102,11 @@ def test_statistics_of_an_appended_index_cover_all_rows(tmp_path):
 
 def test_a_layer_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="hidden layer 3: this model has 0"):
-        some_plan(tmp_path, views={"hidden": HiddenView(layers=[3])})
+        some_plan(tmp_path, views={"hidden": HiddenScorer(layers=[3])})
 
 
 def test_the_lexical_view_gives_the_scores_of_bm25s(tmp_path):
-    build_index(some_plan(tmp_path, 30, views={"lexical": LexicalView()}))
+    build_index(some_plan(tmp_path, 30, views={"lexical": LexicalScorer()}))
     index = open_index(tmp_path / "index")
     texts = [f"{row['prompt']} {row['response']}" for row in some_rows(tmp_path, 30)]
     queries = ["tell me of 7 and 12", "and and more cat", "nothing shared", "", ">>> 3"]
@@ -119,7 +119,7 @@ def test_the_lexical_view_gives_the_scores_of_bm25s(tmp_path):
 
 def test_appended_rows_change_the_statistics_of_words_but_no_shard(tmp_path):
     model = index_model()
-    build_index(some_plan(tmp_path, 10, model=model, views={"lexical": LexicalView()}))
+    build_index(some_plan(tmp_path, 10, model=model, views={"lexical": LexicalScorer()}))
     before = contents(tmp_path / "index")
     build_index(plan_append(tmp_path / "index", some_rows(tmp_path, 7, name="more", start=10), model))
     after = contents(tmp_path / "index")
@@ -132,7 +132,7 @@ def test_appended_rows_change_the_statistics_of_words_but_no_shard(tmp_path):
 @pytest.mark.parametrize("sketch", [Readout(k=128), FactoredSketch(), Exact()], ids=["readout", "factored", "exact"])
 def test_every_sketch_is_indexed_beside_hidden_states_of_the_same_pass(tmp_path, sketch):
     model = index_model()
-    views = {"gradient": GradientView(sketch=sketch.describe()), "hidden": HiddenView()}
+    views = {"gradient": GradientScorer(sketch=sketch.describe()), "hidden": HiddenScorer()}
     plan = some_plan(tmp_path, 9, model=model, views=views)
     build_index(plan)
     index = open_index(tmp_path / "index", {"sketch": sketch})

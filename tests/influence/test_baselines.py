@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradients.cases import examples
+from rapidun.attribution import bm25_scores, hidden_similarity, hidden_vectors, random_scores
 from rapidun.data.batches import Example
-from rapidun.influence import bm25_scores, hidden_similarity, hidden_vectors, random_scores
 from tiny import ARCHITECTURES, tiny_model
 
 texts = st.lists(st.lists(st.sampled_from(["cat", "Dog", "a", ">>>", "moon"]), max_size=6).map(" ".join), max_size=5)

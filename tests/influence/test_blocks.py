@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rapidun.attribution import Blocks, influence_blocks
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence import Blocks, influence_blocks
 
 NAMES = ("ff", "fr", "rf", "rr")
 

@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import save_file
 
 from gradients.cases import examples, lora_model
+from rapidun.attribution.checkpoints import adapter_start, at_checkpoint, checkpoint_influence, over_checkpoints
+from rapidun.attribution.contrast import contrast_rows, contrast_vectors
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.gradients import Exact, GradientCollector, collect_vectors
-from rapidun.influence.checkpoints import adapter_start, at_checkpoint, checkpoint_influence, over_checkpoints
-from rapidun.influence.contrast import contrast_rows, contrast_vectors
 from rapidun.models import adapter_disabled, save_adapter
 from tiny import tiny_model
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from rapidun.attribution.curvature import conjugate_gradients, exact_gradients, gauss_newton_influence
+from rapidun.attribution.gauss_newton import GaussNewton
+from rapidun.attribution.lissa import lissa
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, InputError, ModelError
-from rapidun.influence.curvature import conjugate_gradients, exact_gradients, gauss_newton_influence
-from rapidun.influence.gauss_newton import GaussNewton
-from rapidun.influence.lissa import lissa
 from tiny import VOCABULARY, tiny_model
 
 TARGETS = ["layers.0.self_attn.k_proj", "layers.1.self_attn.v_proj"]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rapidun.attribution.fusion import aggregate_queries, evidence, evidence_fusion, ranks, reciprocal_rank_fusion
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence.fusion import aggregate_queries, evidence, evidence_fusion, ranks, reciprocal_rank_fusion
 
 
 def test_fused_scores_are_sums_of_reciprocal_ranks():

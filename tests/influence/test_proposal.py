@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rapidun.attribution.proposal import false_discovery, propose, view_evidence
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence.proposal import false_discovery, propose, view_evidence
 
 ROWS = 800
 

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rapidun.attribution import retrieval_quality
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence import retrieval_quality
 
 RELEVANT = np.array([True, True, False, False, False])
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gradients.cases import examples, lora_model
+from rapidun.attribution.tokens import trace_tokens, trace_tokens_many
 from rapidun.data import Example, collate
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.gradients import Exact, GradientCollector, register_layer
-from rapidun.influence.tokens import trace_tokens, trace_tokens_many
 from rapidun.models.losses import answer_token_losses
 from tiny import tiny_model
 
@@ -130,7 +130,7 @@ def test_neither_padding_nor_batching_nor_order_changes_a_pair(by):
 def test_queries_too_large_for_memory_are_traced_a_few_tokens_at_a_time(monkeypatch):
     model, query = tiny_model(), ROWS[1]
     wanted = trace_tokens(model, query, ROWS[4], by="loss", targets="linear")
-    monkeypatch.setattr("rapidun.influence.token_losses._MAX_VALUES", 1)
+    monkeypatch.setattr("rapidun.attribution.token_losses._MAX_VALUES", 1)
     found = trace_tokens(model, query, ROWS[4], by="loss", targets="linear", max_tokens=30)
     np.testing.assert_allclose(found.matrix, wanted.matrix, rtol=1e-3, atol=1e-5)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rapidun.attribution import trace
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence import trace
 
 
 def ids(n):
@@ -41,7 +41,7 @@ def test_hits_equal_brute_force_for_any_block_size(seed, queries, rows, k, block
     else:
         scores = query @ train.T
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rapidun.influence.tracing._BLOCK_VALUES", block * dimensions)
+        patch.setattr("rapidun.attribution.tracing._BLOCK_VALUES", block * dimensions)
         found = trace(query, train, ids(rows), k, similarity=similarity)
     assert len(found) == queries
     for row, hits in zip(scores, found, strict=True):
@@ -90,7 +90,7 @@ def test_trap_15_rows_that_are_not_finite_are_refused_and_not_ranked(bad):
     train = np.ones((40, 2))
     train[33, 1] = bad
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError, match="Row 33 of the vectors is not finite"):
-        patch.setattr("rapidun.influence.tracing._BLOCK_VALUES", 20)
+        patch.setattr("rapidun.attribution.tracing._BLOCK_VALUES", 20)
         trace(np.ones((1, 2)), train, ids(40), 2)
 
 

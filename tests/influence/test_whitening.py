@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from rapidun.attribution.pooling import hidden_vectors, hidden_views
+from rapidun.attribution.whitening import PoolStatistics, whiten, whitened_similarity
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, InputError
-from rapidun.influence.hidden import hidden_vectors, hidden_views
-from rapidun.influence.whitening import PoolStatistics, whiten, whitened_similarity
 from tiny import VOCABULARY, tiny_model
 
 

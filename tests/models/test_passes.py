@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gradients.cases import examples
+from rapidun.attribution.pooling import hidden_views
 from rapidun.data.batches import collate
 from rapidun.gradients import FactoredSketch, GradientCollector, RapidGrad, collect_vectors
-from rapidun.influence.hidden import hidden_views
 from rapidun.models import passes
 from rapidun.models.attention import LONGEST, NAME, choose_attention, forms_attention
 from rapidun.models.losses import decoder_states

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from rapidun.attribution.store.plan import data_fingerprint
 from rapidun.data import load_rows
-from rapidun.index.plan import data_fingerprint
 from rapidun.pipeline.config import DataSettings, RowSettings
 from rapidun.pipeline.inputs import read_groups, read_rows, rows_fingerprint
 from rapidun.pipeline.reporter import Silent

@@ -11,10 +11,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rapidun.attribution.pooling import hidden_vectors
+from rapidun.attribution.store import open_index
+from rapidun.attribution.whitening import centred_similarity
 from rapidun.errors import ConfigError, FingerprintError
-from rapidun.index import open_index
-from rapidun.influence.hidden import hidden_vectors
-from rapidun.influence.whitening import centred_similarity
 from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import Question, Silent, settings_of, trace_index, trace_memory
 from rapidun.pipeline.config import TraceConfig, make_config

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapidun.attribution.fusion import evidence, evidence_fusion
+from rapidun.attribution.store import open_index
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
-from rapidun.index import open_index
-from rapidun.influence.fusion import evidence, evidence_fusion
 from rapidun.pipeline import Question, Silent, searching, settings_of, tokens_of, trace_index
 from rapidun.pipeline.config import make_config
 from rapidun.pipeline.indexing import IndexConfig, build

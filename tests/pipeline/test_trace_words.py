@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapidun.attribution.fusion import reciprocal_rank_fusion
+from rapidun.attribution.similarity import prepared
+from rapidun.attribution.words import word_mask
 from rapidun.data import load_rows
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
-from rapidun.influence.fusion import reciprocal_rank_fusion
-from rapidun.influence.similarity import prepared
-from rapidun.influence.words import word_mask
 from rapidun.pipeline import Question, Silent, settings_of, trace_index, trace_memory
 from rapidun.pipeline.config import make_config
 from rapidun.pipeline.indexing import IndexConfig, build

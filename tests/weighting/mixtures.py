@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rapidun.influence import Blocks, influence_blocks
+from rapidun.attribution import Blocks, influence_blocks
 
 WIDTH = 64
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rapidun.attribution import influence_blocks
 from rapidun.errors import ConfigError
-from rapidun.influence import influence_blocks
 from rapidun.weighting import SCHEMES, WeightOptions, fuse, register_scheme, robust_weights, scheme_weights
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import rapidun
+from rapidun.attribution.proposal import propose
 from rapidun.bench.cells import Cell, CellStore, time_left
 from rapidun.bench.plan import Arm, run_config
 from rapidun.bench.scenarios import Drawn, Row, draw
@@ -26,7 +27,6 @@ from rapidun.bench.world import World
 from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
 from rapidun.files import write_jsonl
-from rapidun.influence.proposal import propose
 from rapidun.models import LoadedModel, is_adapted, load_model
 from rapidun.pipeline import Reporter, RunConfig, RunDirectory, Silent
 from rapidun.pipeline.evidence import collect_evidence

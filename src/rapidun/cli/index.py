@@ -267,7 +267,7 @@ def export(
 
 
 def _show(path: Path, as_json: bool) -> int:
-    from rapidun.index import open_index
+    from rapidun.attribution.store import open_index
     from rapidun.pipeline import indexing
 
     found = indexing.describe(open_index(path))

@@ -14,10 +14,10 @@ import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from rapidun.attribution.store import Manifest
 from rapidun.distributed.job import IndexJob
 from rapidun.distributed.settings import Settings
 from rapidun.errors import ConfigError
-from rapidun.index import Manifest
 
 Engine = Callable[[IndexJob, Settings], Manifest | None]
 _ENGINES: dict[str, Engine] = {}
@@ -44,7 +44,7 @@ def engine_names() -> list[str]:
 
 
 def build(job: IndexJob, engine: str = "local", settings: Settings | None = None) -> Manifest | None:
-    """Build an index on ``engine``; the bytes are those of `rapidun.index.build_index`, whatever the workers.
+    """Build an index on ``engine``; the bytes are those of `rapidun.attribution.build_index`, whatever the workers.
 
     Args:
         job: What to build.
@@ -56,7 +56,7 @@ def build(job: IndexJob, engine: str = "local", settings: Settings | None = None
 
     Raises:
         ConfigError: If the engine is unknown, its extra is not installed, or the number of workers is below 1.
-        OutputError, FingerprintError, InputError, ModelError: As `rapidun.index.build_index`.
+        OutputError, FingerprintError, InputError, ModelError: As `rapidun.attribution.build_index`.
         RapidunError: If workers are lost again and again; what was finished is kept.
     """
     settings = settings or Settings()

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from rapidun.attribution.store import BuildPlan, Manifest, missing_shards, prepare
+from rapidun.attribution.store.manifest import load_manifest
+from rapidun.attribution.store.plan import check_same, data_fingerprint
+from rapidun.attribution.store.shards import compute_shard, write_shard
 from rapidun.data import Rows
 from rapidun.distributed.settings import Settings
 from rapidun.errors import FingerprintError, InputError, ModelError, OutputError, RapidunError
-from rapidun.index import BuildPlan, Manifest, missing_shards, prepare
-from rapidun.index.manifest import load_manifest
-from rapidun.index.plan import check_same, data_fingerprint
-from rapidun.index.shards import compute_shard, write_shard
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.indexing import IndexConfig, check_change, index_model, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
@@ -107,7 +107,7 @@ def start_driver(job: IndexJob, settings: Settings) -> BuildPlan | None:
     """The driver's plan with its directory claimed and its model let go; None where the index is whole already.
 
     Raises:
-        OutputError, FingerprintError, InputError, ModelError: As `rapidun.index.build_index`, before any worker starts.
+        OutputError, FingerprintError, InputError, ModelError: As `build_index`, before any worker starts.
     """
     plan = job.plan(settings.reporter)
     settings.reporter.plan([indexing(plan)])

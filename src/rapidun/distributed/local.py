@@ -18,6 +18,7 @@ from typing import Any, cast
 import torch
 from torch import multiprocessing
 
+from rapidun.attribution.store import BuildPlan, Manifest, finish, missing_shards
 from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
@@ -30,7 +31,6 @@ from rapidun.distributed.job import (
 )
 from rapidun.distributed.settings import Settings
 from rapidun.errors import RapidunError
-from rapidun.index import BuildPlan, Manifest, finish, missing_shards
 from rapidun.models.placement import choose_device
 from rapidun.pipeline.reporter import Reporter
 

@@ -11,11 +11,11 @@ import importlib
 from collections import Counter, deque
 from typing import Any
 
+from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import IndexJob, Ticket, already_whole, make_shard, start_driver
 from rapidun.distributed.settings import Settings
 from rapidun.errors import ConfigError, RapidunError
-from rapidun.index import BuildPlan, Manifest, finish
 
 LIVES = 4
 """How many actors a shard may outlive before the build gives up."""

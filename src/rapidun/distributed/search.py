@@ -1,7 +1,7 @@
 """Exact search of an index by several threads, each over its own shards; the lists are merged.
 
 The k best of all rows are among the k best of each part, and scores do not depend on the part, so the result is that
-of `rapidun.index.Matrix.search`, ties included.
+of `rapidun.attribution.Matrix.search`, ties included.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
+from rapidun.attribution.matrix import Similarity
+from rapidun.attribution.store import Affine, Hit, Hits, Index
 from rapidun.errors import ConfigError
-from rapidun.index import Affine, Hit, Hits, Index
-from rapidun.index.matrix import Similarity
 
 
 def parallel_search(

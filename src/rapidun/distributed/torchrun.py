@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
@@ -30,7 +31,6 @@ from rapidun.distributed.job import (
 )
 from rapidun.distributed.settings import Settings
 from rapidun.errors import ConfigError, RapidunError
-from rapidun.index import BuildPlan, Manifest, finish
 from rapidun.models.placement import choose_device
 
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from rapidun.attribution import Blocks, influence_blocks
+from rapidun.attribution.checkpoints import at_checkpoint
+from rapidun.attribution.pooling import hidden_vectors
+from rapidun.attribution.whitening import PoolStatistics, whiten
 from rapidun.data import Example
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
-from rapidun.influence import Blocks, influence_blocks
-from rapidun.influence.checkpoints import at_checkpoint
-from rapidun.influence.hidden import hidden_vectors
-from rapidun.influence.whitening import PoolStatistics, whiten
 from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
+from rapidun.attribution.tokens import Decomposition
 from rapidun.errors import ConfigError
-from rapidun.influence.tokens import Decomposition
 from rapidun.pipeline.config import TraceConfig, _Section, make_config
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.proposing import write_proposal

@@ -10,34 +10,34 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from rapidun.attribution.scorer import NO_ADAPTER, scorer_class
+from rapidun.attribution.scorers.change import ADAPTER_OFF
+from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.store import (
+    BuildPlan,
+    ChangeScorer,
+    GradientScorer,
+    HiddenScorer,
+    Index,
+    Manifest,
+    ModelContext,
+    Scorer,
+    build_index,
+    open_index,
+    plan_append,
+    plan_build,
+)
+from rapidun.attribution.store.build import check_index_place
+from rapidun.attribution.store.export import export_numpy, export_rapidin
+from rapidun.attribution.store.plan import check_same
+from rapidun.attribution.store.storage import StoreDtype
+from rapidun.attribution.store.verify import Damage, verify
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.gradients import collect_vectors
 from rapidun.gradients.collector import Normalization
 from rapidun.gradients.coverage import Coverage
 from rapidun.gradients.preconditioners import Side
-from rapidun.index import (
-    BuildPlan,
-    ChangeView,
-    GradientView,
-    HiddenView,
-    Index,
-    IndexModel,
-    Manifest,
-    View,
-    build_index,
-    open_index,
-    plan_append,
-    plan_build,
-)
-from rapidun.index.build import check_index_place
-from rapidun.index.change import ADAPTER_OFF
-from rapidun.index.export import export_numpy, export_rapidin
-from rapidun.index.plan import check_same
-from rapidun.index.preconditioning import Precondition
-from rapidun.index.storage import StoreDtype
-from rapidun.index.verify import Damage, verify
-from rapidun.index.views import NO_ADAPTER, view_class
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import (
@@ -103,7 +103,7 @@ def build(
     overwrite: bool,
     reporter: Reporter,
 ) -> Manifest:
-    """Build an index of the rows in ``data``. Raises as `rapidun.index.build_index`."""
+    """Build an index of the rows in ``data``. Raises as `rapidun.attribution.build_index`."""
     check_index_place(out, resume=resume, overwrite=overwrite)
     return _run(plan_new(config, data, out, adapter=adapter, reporter=reporter), resume, overwrite, reporter)
 
@@ -129,7 +129,7 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         quantize=config.model.quantize,
     )
     for view in plan.manifest.views.values():
-        if isinstance(view, GradientView):
+        if isinstance(view, GradientScorer):
             note_coverage("gradients", Coverage(view.coverage["tracked"], view.coverage["untracked"]), reporter)
     return plan
 
@@ -216,22 +216,22 @@ def query_vectors(
     )
 
 
-def index_model(subject: Subject, adapter: Path | None, before: LoadedModel | None = None) -> IndexModel:
+def index_model(subject: Subject, adapter: Path | None, before: LoadedModel | None = None) -> ModelContext:
     """A subject as the index room knows it."""
     fingerprint = adapter_fingerprint(adapter) if adapter is not None else NO_ADAPTER
-    return IndexModel(subject.loaded, subject.template, fingerprint, str(adapter or ""), before)
+    return ModelContext(subject.loaded, subject.template, fingerprint, str(adapter or ""), before)
 
 
 def base_of(manifest: Manifest) -> str:
     """The model before training that an index compares with; empty where it has none or is an adapter switched off."""
     view = manifest.views.get("change")
-    return view.base if isinstance(view, ChangeView) and view.base != ADAPTER_OFF else ""
+    return view.base if isinstance(view, ChangeScorer) and view.base != ADAPTER_OFF else ""
 
 
-def check_change(manifest: Manifest, model: IndexModel) -> None:
-    """Refuse another model before training than the index's. Raises as `ChangeView.check`."""
+def check_change(manifest: Manifest, model: ModelContext) -> None:
+    """Refuse another model before training than the index's. Raises as `ChangeScorer.check`."""
     view = manifest.views.get("change")
-    if isinstance(view, ChangeView):
+    if isinstance(view, ChangeScorer):
         view.check(model)
 
 
@@ -249,13 +249,13 @@ def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Rep
     return rows, open_subject(config.model, config.data, reporter, adapter=adapter)
 
 
-def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
+def _views(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:
     settings = config.index
-    made: dict[str, View] = {}
+    made: dict[str, Scorer] = {}
     has_before = bool(settings.base) or adapter is not None
     for name in [*settings.views, *(["change"] if has_before and "hidden" in settings.views else [])]:
         if name == "gradient":
-            view = made[name] = GradientView(
+            view = made[name] = GradientScorer(
                 sketch=_sketch(settings, config.seed),
                 normalize=settings.normalize,
                 targets=settings.targets,
@@ -271,11 +271,11 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
             )
             _check_precondition(view)
         elif name == "hidden":
-            made[name] = HiddenView(layers=settings.layers, dtype=settings.dtype)
+            made[name] = HiddenScorer(layers=settings.layers, dtype=settings.dtype)
         elif name == "change":
-            made[name] = ChangeView(dtype=settings.dtype)
+            made[name] = ChangeScorer(dtype=settings.dtype)
         else:
-            made[name] = view_class(name)()
+            made[name] = scorer_class(name)()
     if settings.precondition != "none" and "gradient" not in made:
         raise ConfigError(f"--precondition {settings.precondition}: there is no gradient view to precondition.")
     if not made:
@@ -283,7 +283,7 @@ def _views(config: IndexConfig, adapter: Path | None) -> dict[str, View]:
     return made
 
 
-def _check_precondition(view: GradientView) -> None:
+def _check_precondition(view: GradientScorer) -> None:
     """Refuse a preconditioner that no build could use, before a model is loaded. Raises ConfigError."""
     if view.precondition is not None:
         view.precondition.check(view.make_sketch())

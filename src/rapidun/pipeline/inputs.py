@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rapidun.attribution.words import word_mask
 from rapidun.data import BadRow, Example, Rows, RowStream, Template, assert_disjoint, load_rows, tokenize_rows
 from rapidun.data.badrows import printable, raise_bad_rows
 from rapidun.data.content import row_content
@@ -18,7 +19,6 @@ from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
 from rapidun.gradients.targets import find_targets
-from rapidun.influence.words import word_mask
 from rapidun.models import LoadedModel, beyond_low_rank, load_adapter, load_model
 from rapidun.models.lora import check_adapter_directory
 from rapidun.models.targets import choose_targets

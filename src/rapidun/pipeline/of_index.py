@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rapidun.attribution.store import Manifest
 from rapidun.errors import FingerprintError
-from rapidun.index import Manifest
 
 
 def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from rapidun.attribution.pooling import hidden_views
+from rapidun.attribution.scorer import Scorer
+from rapidun.attribution.store import BuildPlan
+from rapidun.attribution.store.shards import compute_shard
 from rapidun.data import Example, Rows, tokenize_rows
 from rapidun.evaluation import clean_perplexity, generate_answers
 from rapidun.evaluation.backdoor import suite_prompts
 from rapidun.gradients import RapidGrad, collect_vectors
-from rapidun.index import BuildPlan
-from rapidun.index.shards import compute_shard
-from rapidun.index.views import View
-from rapidun.influence.hidden import hidden_views
 from rapidun.pipeline.config import EvaluationSettings, InfluenceSettings, RunConfig
 from rapidun.pipeline.estimating import Piece, Trial, over_prompts, over_rows, over_steps, repeated
 from rapidun.pipeline.evidence import make_collector
@@ -153,7 +153,7 @@ def indexing(plan: BuildPlan) -> Piece:
     return Piece("indexing", whole, "rows", attempt)
 
 
-def _unfitted(view: View) -> View:
+def _unfitted(view: Scorer) -> Scorer:
     return view.model_copy(update={"precondition": None}) if hasattr(view, "precondition") else view
 
 

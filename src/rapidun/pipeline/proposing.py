@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rapidun.attribution.proposal import Proposal, propose
+from rapidun.attribution.store.plan import data_fingerprint
 from rapidun.data import Rows
 from rapidun.data.content import as_record
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import write_json, write_jsonl
-from rapidun.index.plan import data_fingerprint
-from rapidun.influence.proposal import Proposal, propose
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import LABEL, read_rows, usable

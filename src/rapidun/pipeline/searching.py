@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
+from rapidun.attribution.scorers.change import CHANGE, answer_states, before_training
+from rapidun.attribution.scorers.hidden import HiddenScorer, matrix_name, pooled_states
+from rapidun.attribution.store import Affine, ChangeScorer, Hit, Hits, Index, Matrix, ModelContext
 from rapidun.data import Example, collate
 from rapidun.errors import ConfigError
-from rapidun.index import Affine, ChangeView, Hit, Hits, Index, IndexModel, Matrix
-from rapidun.index.change import CHANGE, answer_states, before_training
-from rapidun.index.hidden import HiddenView, matrix_name, pooled_states
-from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.models import LoadedModel
 from rapidun.models.losses import run_decoder
 from rapidun.models.passes import pass_batches
@@ -62,7 +62,7 @@ class Asked:
         """What training changed in the answers' states, (queries, width) float32."""
         manifest = self.index.manifest
         view = manifest.views.get("change")
-        if not isinstance(view, ChangeView):
+        if not isinstance(view, ChangeScorer):
             raise ConfigError(f"{self.index.path}: no change view in this index. Build one with --base MODEL.")
         model = index_model(self.subject, self.adapter, self.before)
         view.check(model)
@@ -73,7 +73,7 @@ class Asked:
     def hidden(self) -> dict[str, np.ndarray]:
         """Matrix name to (queries, width) float32."""
         view = self.index.manifest.views.get("hidden")
-        if not isinstance(view, HiddenView):
+        if not isinstance(view, HiddenScorer):
             raise ConfigError(f"{self.index.path}: no hidden view in this index. Build one with --views hidden.")
         return _pooled(self.subject, self.rows, view, self.index.manifest.max_tokens)
 
@@ -148,7 +148,7 @@ def _by_vectors(matrix: Matrix, vectors: np.ndarray, affine: Affine | None = Non
     )
 
 
-def _changed(model: IndexModel, examples: Sequence[Example], max_tokens: int) -> np.ndarray:
+def _changed(model: ModelContext, examples: Sequence[Example], max_tokens: int) -> np.ndarray:
     """States of the answers now less those before training, (rows, width) float32."""
     found = np.zeros((len(examples), 0), dtype=np.float32)
     for places in pass_batches(model.loaded.model, examples, max_tokens, backward=False):
@@ -161,7 +161,7 @@ def _changed(model: IndexModel, examples: Sequence[Example], max_tokens: int) ->
     return found
 
 
-def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenView, max_tokens: int) -> dict[str, np.ndarray]:
+def _pooled(subject: Subject, rows: Sequence[Row], view: HiddenScorer, max_tokens: int) -> dict[str, np.ndarray]:
     loaded, examples = subject.loaded, subject.tokenize(rows)
     found: dict[str, list[torch.Tensor]] = {}
     order: list[int] = []

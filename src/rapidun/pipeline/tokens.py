@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from rapidun.attribution.token_texts import token_texts
+from rapidun.attribution.tokens import Decomposition, TokenInfluence, trace_tokens_many
+from rapidun.attribution.words import word_mask
 from rapidun.data import Example
-from rapidun.influence.token_texts import token_texts
-from rapidun.influence.tokens import Decomposition, TokenInfluence, trace_tokens_many
-from rapidun.influence.words import word_mask
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject
 
@@ -53,7 +53,7 @@ def token_lines(
         query_row: ``prompt``, ``response`` and, where there are any, ``id`` and ``context``.
         train_rows: The hits of a trace, best first.
         settings: Those of the trace, so that the pairs sum to its score (up to the sketch's error).
-        by: ``"position"`` or ``"loss"``, see `rapidun.influence.tokens`.
+        by: ``"position"`` or ``"loss"``, see `rapidun.attribution.tokens`.
         words: Restrict the query's loss to these words of its answer.
         case_sensitive: Whether the words' case counts.
         query_index: Which query of several this is; kept in the lines.

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rapidun.attribution.store import GradientScorer, Hits, Index, open_index
+from rapidun.attribution.store.plan import check_same
+from rapidun.attribution.tokens import Decomposition
+from rapidun.attribution.words import check_words
 from rapidun.data import Rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.targets import find_targets
-from rapidun.index import GradientView, Hits, Index, open_index
-from rapidun.index.plan import check_same
-from rapidun.influence.tokens import Decomposition
-from rapidun.influence.words import check_words
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.coverage import gradient_coverage, note_coverage
@@ -142,7 +142,7 @@ def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tu
     manifest = open_index(index).manifest
     view = manifest.views.get("gradient")
     influence = dict(raw.get("influence", {}))
-    if isinstance(view, GradientView):
+    if isinstance(view, GradientScorer):
         influence |= {name: getattr(view, name) for name in ("targets", "normalize", "token_normalize")}
     whole = {**settled_by_index(index, manifest, raw), "influence": influence}
     return make_config(whole, TraceConfig, "command line"), adapter_of(manifest, adapter)

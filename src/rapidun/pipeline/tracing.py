@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 
+from rapidun.attribution import bm25_scores, random_scores, retrieval_quality
+from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
+from rapidun.attribution.pooling import HiddenViews, hidden_views
+from rapidun.attribution.similarity import prepared
+from rapidun.attribution.store import Hits
+from rapidun.attribution.tracing import ranked
+from rapidun.attribution.whitening import centred_similarity
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
-from rapidun.index import Hits
-from rapidun.influence import bm25_scores, random_scores, retrieval_quality
-from rapidun.influence.fusion import evidence_fusion, reciprocal_rank_fusion
-from rapidun.influence.hidden import HiddenViews, hidden_views
-from rapidun.influence.similarity import prepared
-from rapidun.influence.tracing import ranked
-from rapidun.influence.whitening import centred_similarity
 from rapidun.models import LoadedModel
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject

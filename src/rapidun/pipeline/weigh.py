@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from peft import PeftModel
 
-from rapidun.influence import Blocks
+from rapidun.attribution import Blocks
 from rapidun.pipeline.config import InfluenceSettings, WeightSettings
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows

@@ -19,14 +19,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from rapidun.attribution.checkpoints import State, at_checkpoint
+from rapidun.attribution.similarity import Similarity, check_similarity
 from rapidun.data.batches import Batch, Example, collate
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import Collector, Exact, Sketch, make_collector
 from rapidun.gradients.collector import Normalization, Transform
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.state import device_of
-from rapidun.influence.checkpoints import State, at_checkpoint
-from rapidun.influence.similarity import Similarity, check_similarity
 from rapidun.models.passes import pass_batches
 from rapidun.valuation.projection import Projection
 

@@ -25,7 +25,7 @@ AGGREGATES: dict[str, Callable[[FloatArray], FloatArray]] = {
 
 
 class BlocksLike(Protocol):
-    """Anything with the four blocks; `rapidun.influence.Blocks` is one."""
+    """Anything with the four blocks; `rapidun.attribution.Blocks` is one."""
 
     @property
     def ff(self) -> npt.NDArray[Any]:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rapidun.attribution.checkpoints import read_checkpoint
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.files import write_jsonl
 from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
-from rapidun.influence.checkpoints import read_checkpoint
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.coverage import note_coverage

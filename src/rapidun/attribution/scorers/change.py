@@ -1,0 +1,136 @@
+"""The change view: what training did to the model's states of an answer.
+
+The last layer's hidden states, averaged over the answer's tokens, of the trained model minus those of the model before
+training: the adapter switched off, or a model of its own. Rows that training used alike moved alike, whatever they are
+about, and a row's topic, which both models share, is mostly gone. It costs a second forward pass a row. Ours; measured
+in ``docs/benchmarks/backdoor_retrieval.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from rapidun.attribution.scorer import NO_ADAPTER, MatrixSpec, ModelContext, Recorder, Scorer, register_scorer
+from rapidun.attribution.scorers.hidden import depth_of, matrix_name, pooled_states
+from rapidun.attribution.store.storage import MatrixBuffer, StoreDtype
+from rapidun.data import Batch
+from rapidun.errors import ConfigError, FingerprintError
+from rapidun.gradients.state import device_of
+from rapidun.models import tokenizer_fingerprint
+from rapidun.models.losses import run_decoder
+from rapidun.models.modes import evaluating
+
+CHANGE = "change.answer"
+ADAPTER_OFF = "adapter off"
+
+
+@register_scorer("change")
+class ChangeScorer(Scorer):
+    """Change of the answer's mean state."""
+
+    base: str = Field("", description="The model before training as the user named it; or the adapter switched off.")
+    base_fingerprint: str = Field("", description="Of that model; of the trained one where its adapter is off.")
+    dtype: StoreDtype = Field("float16", description="How the vectors are stored.")
+
+    def resolved(self, model: ModelContext) -> ChangeScorer:
+        """With the model before training named.
+
+        Raises:
+            ConfigError: If there is none, or it is of another shape or tokenizer.
+        """
+        before = model.before
+        if before is None and model.adapter == NO_ADAPTER:
+            raise ConfigError("the view change compares with the model before training: give it by --base.")
+        if before is None:
+            found = {"base": ADAPTER_OFF, "base_fingerprint": model.loaded.fingerprint}
+            return self.model_copy(update=found)
+        _check_alike(model)
+        return self.model_copy(update={"base": before.source, "base_fingerprint": before.fingerprint})
+
+    def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
+        """``change.answer``."""
+        return {CHANGE: MatrixSpec(width=_width(model.loaded.model), dtype=self.dtype)}
+
+    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+        """Runs the model before training, and watches while the trained one is run."""
+        return _ChangeRecorder(self, model, len(rows))
+
+    def check(self, model: ModelContext) -> None:
+        """Refuse queries that compare with another model.
+
+        Raises:
+            FingerprintError: Naming both fingerprints.
+        """
+        given = model.loaded.fingerprint if model.before is None else model.before.fingerprint
+        if given != self.base_fingerprint:
+            raise FingerprintError(
+                f"this index compares with the model {self.base_fingerprint[:16]} ({self.base}), and {given[:16]} was "
+                "given as --base. Use the one it was built with."
+            )
+
+
+class _ChangeRecorder(Recorder):
+    watches = True
+
+    def __init__(self, view: ChangeScorer, model: ModelContext, rows: int) -> None:
+        self._model = model
+        self._buffer = MatrixBuffer(CHANGE, rows, _width(model.loaded.model), view.dtype)
+
+    @contextmanager
+    def during(self, batch: Batch, places: list[int]) -> Iterator[None]:
+        with before_training(self._model) as network:
+            before = answer_states(network, batch)
+        last = depth_of(self._model.loaded.model)
+        with pooled_states(self._model.loaded.model, batch.labels, [last]) as found:
+            yield
+        self._buffer.put(places, found[matrix_name(last, "answer")] - before)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return self._buffer.tensors()
+
+
+@contextmanager
+def before_training(model: ModelContext) -> Iterator[nn.Module]:
+    """The model as it was before training, while the context is open."""
+    if model.before is not None:
+        yield model.before.model
+        return
+    with model.loaded.model.disable_adapter():
+        yield model.loaded.model
+
+
+@torch.no_grad()
+def answer_states(network: nn.Module, batch: Batch) -> torch.Tensor:
+    """The last layer's states averaged over each row's answer, (batch, width) float32; one forward pass."""
+    moved, last = batch.to(device_of(network)), depth_of(network)
+    with evaluating(network), pooled_states(network, moved.labels, [last]) as found:
+        run_decoder(network, moved.input_ids, moved.attention_mask)
+    return found[matrix_name(last, "answer")]
+
+
+def _check_alike(model: ModelContext) -> None:
+    before = model.before
+    if before is None:
+        return
+    widths = _width(model.loaded.model), _width(before.model)
+    if widths[0] != widths[1]:
+        raise ConfigError(
+            f"--base {before.source}: hidden size {widths[1]}, but the model's is {widths[0]}. Give the model that "
+            "training began from."
+        )
+    marks = [tokenizer_fingerprint(part.tokenizer) for part in (model.loaded, before)]
+    if marks[0] != marks[1]:
+        raise ConfigError(
+            f"--base {before.source}: its tokenizer is {marks[1][:16]}, but the model's is {marks[0][:16]}. Give the "
+            "model that training began from."
+        )
+
+
+def _width(network: Any) -> int:
+    return int(network.config.get_text_config().hidden_size)

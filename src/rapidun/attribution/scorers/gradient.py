@@ -1,0 +1,141 @@
+"""The gradient view: a sketch of every row's own gradient (RapidIn, arXiv 2405.11724, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+
+from rapidun.attribution.scorer import NO_ADAPTER, MatrixSpec, ModelContext, Recorder, Scorer, register_scorer
+from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.store.storage import MatrixBuffer, StoreDtype, row_norms
+from rapidun.data import Batch
+from rapidun.gradients import Collector, Preconditioner, RapidGrad, Sketch, make_collector, sketch_from
+from rapidun.gradients.collector import Normalization, Transform
+from rapidun.gradients.coverage import coverage_of
+
+if TYPE_CHECKING:
+    from rapidun.attribution.store.build import Progress
+    from rapidun.attribution.store.plan import BuildPlan
+
+
+@register_scorer("gradient")
+class GradientScorer(Scorer):
+    """Sketched per-example gradients."""
+
+    sketch: dict[str, Any] = Field(
+        default_factory=lambda: dict(RapidGrad().describe()), description="Kind and settings of the sketch."
+    )
+    normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
+    targets: Literal["auto", "linear", "lora"] | list[str] = Field(
+        "auto", description="Tracked layers; auto is lora where there is an adapter, else linear."
+    )
+    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
+    dtype: StoreDtype = Field("float16", description="How the vectors are stored.")
+    precondition: Precondition | None = Field(None, description="Preconditioner of the gradients; none without it.")
+    tracked: list[str] = Field(default_factory=list, description="Names of the tracked tensors; filled in.")
+    coverage: dict[str, Any] = Field(
+        default_factory=dict, description="Share of the weights that is tracked, and numbers of values; filled in."
+    )
+
+    def resolved(self, model: ModelContext) -> GradientScorer:
+        """With targets settled, the tracked tensors named, and every setting of the sketch written out.
+
+        Raises:
+            ConfigError: If the sketch or the preconditioner is unknown, or the two do not go together.
+        """
+        targets, precondition, sketch = self.targets, self.precondition, self.make_sketch()
+        if targets == "auto":
+            targets = "linear" if model.adapter == NO_ADAPTER else "lora"
+        if precondition is not None:
+            precondition.check(sketch)
+        settled = self.model_copy(
+            update={
+                "targets": targets,
+                "sketch": sketch.describe(),
+                "precondition": None if precondition is None or precondition.kind == "none" else precondition,
+                "tracked": [],
+                "coverage": {},
+            }
+        )
+        tracked = settled._collector(model).tracked
+        coverage = coverage_of(model.loaded.model, tracked).record()
+        return settled.model_copy(update={"tracked": tracked, "coverage": coverage})
+
+    def fit(self, plan: BuildPlan, progress: Progress | None = None) -> GradientScorer:
+        """Fit the preconditioner, or check the one that was fitted.
+
+        Raises:
+            FingerprintError, InputError: If the one that was fitted is not there, or is another.
+        """
+        if self.precondition is None:
+            return self
+        if self.precondition.fitted is not None:
+            self.precondition.load(plan.directory)
+            return self
+        fitted = self.precondition.fit(plan, self._collector(plan.model), progress)
+        return self.model_copy(update={"precondition": fitted})
+
+    def planned(self) -> GradientScorer:
+        """Without what was fitted, and without the coverage, which follows from what is tracked."""
+        precondition = self.precondition and self.precondition.model_copy(update={"fitted": None})
+        return self.model_copy(update={"precondition": precondition, "coverage": {}})
+
+    def load(self, directory: Path) -> Preconditioner:
+        """The preconditioner in the index. Raises as `Precondition.load`."""
+        return Preconditioner("none") if self.precondition is None else self.precondition.load(directory)
+
+    def make_sketch(self) -> Sketch:
+        """The sketch that the settings describe.
+
+        Raises:
+            ConfigError: If its kind or a setting is unknown.
+        """
+        return sketch_from(self.sketch)
+
+    def query_collector(self, model: ModelContext, directory: Path) -> Collector:
+        """The collector that makes queries for the rows of the index in ``directory``. Raises as `load`."""
+        return self._collector(model, self.load(directory).transform("query"))
+
+    def _collector(self, model: ModelContext, transform: Transform | None = None) -> Collector:
+        return make_collector(
+            model.loaded.model, self.make_sketch(), self.targets, self.normalize, self.token_normalize, transform
+        )
+
+    def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
+        """One matrix, ``gradient``."""
+        width = self.make_sketch().dimension(self._collector(model).sizes)
+        return {"gradient": MatrixSpec(width=width, dtype=self.dtype)}
+
+    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+        """Runs the collector on every batch; ``fitted`` is the preconditioner, as `load` gives it."""
+        transform = fitted.transform("train")
+        return _GradientRecorder(self, self._collector(model, transform), len(rows))
+
+
+class _GradientRecorder(Recorder):
+    measures = True
+
+    def __init__(self, view: GradientScorer, collector: Collector, rows: int) -> None:
+        self._collector = collector
+        self._sketch = view.make_sketch()
+        width = self._sketch.dimension(self._collector.sizes)
+        self._buffer = MatrixBuffer("gradient", rows, width, view.dtype)
+        self._norms = torch.zeros(rows)
+
+    def prepare(self, batch: Batch) -> None:
+        self._collector.check(batch)
+
+    def measure(self, batch: Batch, places: list[int]) -> None:
+        vectors = self._collector(batch, self._sketch)
+        self._norms[places] = row_norms(vectors).cpu()
+        self._buffer.put(places, vectors)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return self._buffer.tensors()
+
+    def columns(self) -> dict[str, list[Any]]:
+        return {"gradient_norm": self._norms.tolist()}

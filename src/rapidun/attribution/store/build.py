@@ -1,0 +1,235 @@
+"""Build an index, or add to one: every shard of a plan, computed here and written in the background.
+
+While shards are made, ``.building/`` holds the plan and a mark for each whole shard. A build that was killed goes on
+at the first shard without a mark and ends with the same bytes as one that was not. The manifest is written last, so
+an index that opens is whole; while rows are appended, the old manifest stays valid.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from rapidun.attribution.store.finishing import whole_files
+from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
+from rapidun.attribution.store.names import BUILDING, MANIFEST, PLAN, PRECONDITIONER, mark_file
+from rapidun.attribution.store.plan import BuildPlan
+from rapidun.attribution.store.shards import ShardContent, compute_shard, write_shard
+from rapidun.errors import FingerprintError, InputError, OutputError
+from rapidun.files import check_place, disk_error, read_json
+
+Progress = Callable[[int, int], None]
+_WAITING = 1  # shards in memory beside the one being computed
+
+
+def build_index(
+    plan: BuildPlan, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+) -> Manifest:
+    """Carry out a plan of `plan_build` or `plan_append`, here, shard by shard.
+
+    Args:
+        plan: What to build.
+        resume: Go on with what a stopped build of the same plan left.
+        overwrite: Replace an index that is there; only a directory that holds one is ever removed.
+        progress: Called after each batch with ``(rows done, rows of the plan)``; while a preconditioner is fitted,
+            with ``(rows done, rows it is fitted to)``, once through for each of its passes.
+
+    Raises:
+        OutputError: If the place is taken, cannot be written, or the disk is full (go on with ``resume``).
+        FingerprintError: On resume, if the plan is not the one that was begun; names both values.
+        InputError, ModelError: If a row or a vector cannot be used.
+    """
+    prepared = prepare(plan, resume=resume, overwrite=overwrite, progress=progress)
+    if prepared is None:
+        return load_manifest(plan.directory)
+    plan = prepared
+    report = progress or (lambda done, total: None)
+    done = sum(span.stop - span.start for span in plan.spans if is_done(plan, span.number))
+    report(done, len(plan.rows))
+    with _Writer(plan) as writer:
+
+        def tick(rows: int) -> None:
+            writer.check()
+            report(done + rows, len(plan.rows))
+
+        for number in missing_shards(plan):
+            content = compute_shard(plan, number, tick)
+            writer.submit(content)
+            done += content.table.num_rows
+    return finish(plan)
+
+
+def prepare(
+    plan: BuildPlan, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
+) -> BuildPlan | None:
+    """Claim the directory for a plan, or check that what is there is the same plan, half done; fit what is fitted once.
+
+    Call it once, before any worker's `build_shard`. Raises as `build_index`.
+
+    Returns:
+        The plan to go on with, what was fitted named in it; None where ``resume`` finds this very index finished.
+    """
+    directory = plan.directory
+    if not plan.appends:
+        check_index_place(directory, resume=resume, overwrite=overwrite)
+    begun = (directory / PLAN).is_file()
+    if begun and resume:
+        before = parse_manifest(directory / PLAN)
+        _check_plan(plan, before)
+        plan = plan.with_views(before.views)
+    elif plan.appends:
+        _check_appending(plan, begun=begun, resume=resume)
+    elif resume and (directory / MANIFEST).is_file():
+        _check_plan(plan, load_manifest(directory))
+        shutil.rmtree(directory / BUILDING, ignore_errors=True)
+        return None
+    elif overwrite and directory.is_dir():
+        _clear(directory)
+    _clean(directory, begun=begun and resume)
+    plan.manifest.save(directory / PLAN)
+    return _fitted(plan, progress)
+
+
+def _fitted(plan: BuildPlan, progress: Progress | None) -> BuildPlan:
+    """The plan after every view has fitted what it needs; a build killed meanwhile fits again."""
+    fitted = plan.with_views({name: view.fit(plan, progress) for name, view in plan.manifest.views.items()})
+    if fitted.manifest != plan.manifest:
+        fitted.manifest.save(plan.directory / PLAN)
+    return fitted
+
+
+def missing_shards(plan: BuildPlan) -> Iterator[int]:
+    """Numbers of the plan's shards that have no mark yet, in order; looks again before each."""
+    return (number for number in plan.numbers if not is_done(plan, number))
+
+
+def is_done(plan: BuildPlan, number: int) -> bool:
+    """Whether the shard is whole."""
+    return (plan.directory / mark_file(number)).is_file()
+
+
+def finish(plan: BuildPlan) -> Manifest:
+    """Write what spans shards and the manifest, once every shard is whole; call it once, after all workers.
+
+    Raises:
+        InputError: If a shard is missing.
+    """
+    directory = plan.directory
+    shards = [*plan.manifest.shards, *(_marked(plan, number) for number in plan.numbers)]
+    manifest = plan.manifest.model_copy(update={"shards": shards})
+    manifest = manifest.model_copy(update={"files": whole_files(directory, manifest)})
+    manifest.save(directory / MANIFEST)
+    (directory / PLAN).unlink()  # first: without it the marks count for nothing
+    shutil.rmtree(directory / BUILDING)
+    return manifest
+
+
+def _marked(plan: BuildPlan, number: int) -> ShardFiles:
+    if not is_done(plan, number):
+        raise InputError(f"{plan.directory}: shard {number} is missing. Run the same build again with --resume.")
+    return ShardFiles.model_validate(read_json(plan.directory / mark_file(number)))
+
+
+def _is_empty(directory: Path) -> bool:
+    """Whether nothing is there but what a build leaves that was killed before its plan was in place."""
+    return (
+        directory.is_dir()
+        and (directory / BUILDING).is_dir()
+        and not (directory / PLAN).exists()
+        and all(path.name == BUILDING for path in directory.iterdir())
+    )
+
+
+def check_index_place(directory: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a place for a new index that is taken or cannot be written. Raises OutputError as `check_place`."""
+    if not _is_empty(directory):
+        markers = [MANIFEST, PLAN if resume else BUILDING]
+        check_place(directory, markers, "an index", resume=resume, overwrite=overwrite)
+
+
+def _clear(directory: Path) -> None:
+    ours = (directory / MANIFEST, directory / BUILDING)
+    # what says that this is an index goes last: a removal that is cut short can then be done again
+    for path in sorted(directory.iterdir(), key=lambda path: path in ours):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _check_appending(plan: BuildPlan, *, begun: bool, resume: bool) -> None:
+    if begun:
+        raise OutputError(f"{plan.directory}: rows are half appended. Run the same append with --resume.")
+    if resume:
+        raise OutputError(f"{plan.directory}: no append was begun here, or it is finished. Leave out --resume.")
+
+
+def _clean(directory: Path, *, begun: bool) -> None:
+    """Remove half-written files of a killed build and, unless one goes on, marks that no plan stands behind."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not begun:
+            shutil.rmtree(directory / BUILDING, ignore_errors=True)
+        for folder in (
+            directory,
+            directory / "shards",
+            directory / "rows.parquet",
+            directory / BUILDING,
+            directory / PRECONDITIONER,
+        ):
+            for left in folder.glob(".*.part"):
+                left.unlink()
+    except OSError as error:
+        raise disk_error(error, directory) from error
+
+
+def _check_plan(plan: BuildPlan, begun: Manifest) -> None:
+    before = begun.planned().model_dump(mode="json")
+    now = plan.manifest.planned().model_dump(mode="json")
+    for name in ("fingerprints", "views", "matrices", "max_length", "max_tokens", "shard_rows", "rows"):
+        if before[name] != now[name]:
+            key, old, new = _first_difference(name, before[name], now[name])
+            raise FingerprintError(
+                f"{plan.directory}: cannot resume: {key} was {old} and is now {new}. Give the same settings and rows, "
+                "or start anew in another --out."
+            )
+
+
+def _first_difference(name: str, old: object, new: object) -> tuple[str, object, object]:
+    """The first key, dotted, under which two JSON values differ, with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                return _first_difference(f"{name}.{key}", old.get(key), new.get(key))
+    return name, old, new
+
+
+class _Writer:
+    """Writes shards in one background thread; at most one waits, so memory stays bounded."""
+
+    def __init__(self, plan: BuildPlan) -> None:
+        self._plan = plan
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index-writer")
+        self._pending: list[Future[ShardFiles]] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def submit(self, content: ShardContent) -> None:
+        """Write ``content`` soon; waits while too many shards wait. Raises what an earlier write raised."""
+        self._settle(_WAITING)
+        self._pending.append(self._pool.submit(write_shard, self._plan, content))
+
+    def check(self) -> None:
+        """Raise what a write raised; called after every batch, so a full disk stops the build at once."""
+        self._settle(_WAITING + 1)
+
+    def _settle(self, allowed: int) -> None:
+        while self._pending and (len(self._pending) > allowed or self._pending[0].done()):
+            self._pending.pop(0).result()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._settle(0)
+        finally:
+            self._pool.shutdown(wait=True)  # what was computed is kept, also after Ctrl-C

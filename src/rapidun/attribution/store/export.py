@@ -1,0 +1,83 @@
+"""An index in forms that other tools read: a plain NumPy array, or RapidIn's result file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.attribution.hits import Hit, Hits
+from rapidun.attribution.store.index import Index
+from rapidun.errors import ConfigError
+from rapidun.files import atomic_write, write_json
+
+Progress = Callable[[int, int], None]
+
+
+def export_numpy(index: Index, out: Path, *, view: str = "gradient", progress: Progress | None = None) -> list[Path]:
+    """Write ``vectors.npy``, (rows, width) float32, and ``ids.jsonl``, one JSON string a line, in order.
+
+    Block by block, so memory does not grow with the index; open the array with ``np.load(..., mmap_mode="r")``.
+
+    Raises:
+        ConfigError: If the index has no such view.
+        OutputError: If the disk is full or cannot be written.
+    """
+    matrix = index.view(view)
+    vectors, ids = out / "vectors.npy", out / "ids.jsonl"
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(matrix), matrix.width)}
+    with atomic_write(vectors, "wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for start, block in matrix.blocks():
+            file.write(np.ascontiguousarray(block, dtype="<f4").data)
+            if progress is not None:
+                progress(start + len(block), len(matrix))
+    with atomic_write(ids) as file:
+        for name in index.column("id"):
+            file.write(json.dumps(name, ensure_ascii=False) + "\n")
+    return [vectors, ids]
+
+
+def export_rapidin(
+    index: Index,
+    out: Path,
+    queries: np.ndarray,
+    query_rows: Sequence[Mapping[str, Any]],
+    *,
+    keep: int = 1000,
+    similarity: Any = "cosine",
+) -> Path:
+    """Write ``influence_results_N.json`` in the layout of RapidIn's released code (arXiv 2405.11724).
+
+    Each query ("0", "1", ...) has its row as ``test_data`` and two ranked lists of row positions, ``helpful`` and
+    ``harmful``, with their values in ``*_infl``.
+
+    Args:
+        index: With a gradient view.
+        out: A directory.
+        queries: (queries, width) gradient vectors of the index's own sketch.
+        query_rows: The queries' rows.
+        keep: Length of each list.
+        similarity: ``"cosine"`` or ``"dot"``.
+    """
+    if len(queries) != len(query_rows):
+        raise ConfigError(f"{len(query_rows)} query rows for {len(queries)} query vectors: give one a vector.")
+    found = index.view("gradient").search(queries, keep, similarity)
+    content: dict[str, Any] = {"config": json.dumps(index.gradient_view().model_dump(mode="json", exclude={"tracked"}))}
+    content.update(_queries(found, query_rows))
+    path = out / f"influence_results_{len(index)}.json"
+    write_json(path, content)
+    return path
+
+
+def _queries(found: Sequence[Hits], rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, (hits, row) in enumerate(zip(found, rows, strict=True)):
+        named = {key: row.get(key) for key in ("id", "prompt", "response")}
+        yield str(number), {"test_data": named, **_ranked("helpful", hits.helpful), **_ranked("harmful", hits.harmful)}
+
+
+def _ranked(key: str, hits: Sequence[Hit]) -> dict[str, list[Any]]:
+    return {key: [hit.position for hit in hits], f"{key}_infl": [hit.score for hit in hits]}

@@ -1,0 +1,129 @@
+"""``manifest.json``: what an index is of, how it was made, and every file with its SHA-256.
+
+Nothing in it depends on when or where the index was built, so two builds of the same rows are the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
+from rapidun.attribution.store.names import BUILDING, MANIFEST
+from rapidun.errors import InputError
+from rapidun.files import read_json, write_json
+
+FORMAT_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Part):
+    """One file, relative to the index."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class ShardFiles(_Part):
+    """One shard: rows ``first`` to ``first + rows - 1`` of the index, and its files."""
+
+    number: int
+    first: int
+    rows: int
+    files: list[FileEntry]
+
+
+class Fingerprints(_Part):
+    """What the rows were looked at with, and the rows themselves."""
+
+    model: str
+    adapter: str
+    tokenizer: str
+    template: str
+    data: str
+
+
+class Manifest(_Part):
+    """The whole description of an index."""
+
+    format: Literal["rapidun-index"] = "rapidun-index"
+    version: Literal[1] = 1
+    model: str = Field(description="The model as the user named it.")
+    adapter: str = Field("", description="The adapter as the user named it.")
+    dtype: str = Field(
+        "", description="Of the model's weights and activations; empty in an index built before this was kept."
+    )
+    quantize: str | None = Field(None, description="How the model's weights were quantised when it was loaded.")
+    template: str = Field(description="The template's name.")
+    template_options: dict[str, Any] = Field(default_factory=dict, description="The template's variables.")
+    fingerprints: Fingerprints
+    views: dict[str, SerializeAsAny[Scorer]]
+    matrices: dict[str, MatrixSpec]
+    max_length: int = Field(ge=2, description="Longest row in tokens.")
+    max_tokens: int = Field(ge=1, description="Padded tokens in a batch.")
+    shard_rows: int = Field(ge=1, description="Rows of a full shard.")
+    rows: int = Field(ge=0)
+    shards: list[ShardFiles] = Field(default_factory=list)
+    files: list[FileEntry] = Field(default_factory=list, description="Files that are not of one shard.")
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _known_views(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: view if isinstance(view, Scorer) else scorer_class(name).model_validate(view)
+            for name, view in value.items()
+        }
+
+    def every_file(self) -> list[FileEntry]:
+        """All files but the manifest."""
+        return [file for shard in self.shards for file in shard.files] + self.files
+
+    def planned(self) -> Manifest:
+        """The manifest without what was fitted on the way."""
+        return self.model_copy(update={"views": {name: view.planned() for name, view in self.views.items()}})
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """The manifest of a finished index.
+
+    Raises:
+        InputError: If there is no index, it is not finished, or the manifest cannot be used; says why.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        if (directory / BUILDING).is_dir():
+            raise InputError(f"{directory}: this index is not finished. Run the same build again with --resume.")
+        raise InputError(f"{directory}: no index here ({MANIFEST} is missing). Make one with: rapidun index build.")
+    return parse_manifest(path)
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """A manifest file, checked.
+
+    Raises:
+        InputError: Naming the key that is unknown, missing or wrong.
+    """
+    raw = read_json(path)
+    version = raw.get("version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: index format {version}; this rapidun reads format {FORMAT_VERSION}. Build the index again."
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}. Is this an index?") from error
