@@ -23,8 +23,7 @@ import numpy as np
 import torch
 from provenance import current_commit
 
-from rapidun.attribution import bm25_scores
-from rapidun.attribution.pooling import hidden_views
+from rapidun.attribution import bm25_scores, hidden_features
 from rapidun.attribution.proposal import propose
 from rapidun.attribution.whitening import centred_similarity
 from rapidun.cli.console import quiet_libraries
@@ -98,7 +97,7 @@ def vectors(subject: Subject, rows: list[dict[str, Any]], place: Path) -> dict[s
     if not place.exists():
         examples, pad = subject.tokenize(rows), subject.loaded.pad_token_id
         networks = (subject.loaded.model, load_model(BEFORE, dtype="float32").model)
-        after, before = (hidden_views(network, examples, pad, max_tokens=2048) for network in networks)
+        after, before = (hidden_features(network, examples, pad, max_tokens=2048) for network in networks)
         place.parent.mkdir(parents=True, exist_ok=True)
         change = after.answer_mean - before.answer_mean
         np.savez(place, answer=after.answer_mean, prompt=after.last_prompt, change=change)

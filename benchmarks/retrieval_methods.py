@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from retrieval_world import Case
 
-from rapidun.attribution import bm25_scores, random_scores
+from rapidun.attribution import bm25_scores, hidden_features, random_scores
 from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
-from rapidun.attribution.pooling import hidden_views
-from rapidun.attribution.store.storage import decode, encode
+from rapidun.attribution.storage import decode, encode
 from rapidun.attribution.whitening import PoolStatistics, whitened_similarity
 from rapidun.data import Example, collate
 from rapidun.data.batches import IGNORE_INDEX, token_budget_batches
@@ -137,7 +136,7 @@ def _change(case: Case) -> Scores:
     """What training changed in the states of the answer: centred difference of the two models' means."""
     parts = []
     for after, rows in zip(case.hidden, (case.asked, case.pool), strict=True):
-        before = hidden_views(case.before.model, case.tokens(rows), case.before.pad_token_id)
+        before = hidden_features(case.before.model, case.tokens(rows), case.before.pad_token_id)
         parts.append(after.answer_mean - before.answer_mean)
     return {"hidden, change of the answer mean, centred": centred(*parts)}
 

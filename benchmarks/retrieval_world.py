@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "demo_model"))
 from authors_rows import authors_splits
 from finetuning import poisoned_splits
 from poison import distinct_answers
-from rapidun.attribution.pooling import HiddenViews, hidden_views
+from rapidun.attribution import hidden_features
+from rapidun.attribution.scorers.hidden import HiddenFeatures
 from rapidun.data import Example, Template, tokenize_rows
 from rapidun.demo import asset
 from rapidun.evaluation import ClassifierJudge, generate_answers
@@ -116,10 +117,10 @@ class Case:
         return found
 
     @cached_property
-    def hidden(self) -> tuple[HiddenViews, HiddenViews]:
+    def hidden(self) -> tuple[HiddenFeatures, HiddenFeatures]:
         """Hidden states of queries and pool."""
         pad = self.loaded.pad_token_id
-        asked, pool = (hidden_views(self.loaded.model, self.tokens(rows), pad) for rows in (self.asked, self.pool))
+        asked, pool = (hidden_features(self.loaded.model, self.tokens(rows), pad) for rows in (self.asked, self.pool))
         return asked, pool
 
 

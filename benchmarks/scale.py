@@ -129,9 +129,9 @@ def search_seconds(index: Any) -> float | None:
         return None
     name = max(index.names, key=lambda name: index.manifest.matrices[name].width)
     queries = np.random.default_rng(0).normal(size=(QUERIES, index.manifest.matrices[name].width))
-    index.view(name).search(queries[:1], 20)
+    index.features(name).search(queries[:1], 20)
     began = time.process_time()
-    index.view(name).search(queries, 20)
+    index.features(name).search(queries, 20)
     return time.process_time() - began
 
 

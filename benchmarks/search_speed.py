@@ -38,18 +38,18 @@ from typing import Any
 import numpy as np
 import torch
 from provenance import current_commit
+from rapidun.pipeline.searching import Asked
 
+from rapidun.attribution import MatrixSpec, ModelContext, Recorder, Scorer, register_scorer
 from rapidun.attribution.matrix import BLOCK_BYTES, Matrix
-from rapidun.attribution.scorer import MatrixSpec, Recorder, Scorer, register_scorer
-from rapidun.attribution.store import ModelContext, build_index, open_index, plan_build
-from rapidun.attribution.store.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.store import build_index, open_index, plan_build
 from rapidun.data import Template, load_rows
 from rapidun.models import load_model
 from rapidun.pipeline import indexing
 from rapidun.pipeline.config import ModelSettings, RowSettings
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.reporter import Silent
-from rapidun.pipeline.searching import Asked
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "src" / "rapidun" / "demo" / "assets"
@@ -122,7 +122,7 @@ def random_index(folder: Path, width: int, dtype: StoreDtype, rows: int) -> Matr
     model = ModelContext(loaded, Template.resolve("plain", loaded.tokenizer))
     views = {"random": RandomView(width=width, dtype=dtype)}
     build_index(plan_build(folder / "index", load_rows(path), model, views, max_length=16))
-    return open_index(folder / "index").view("random")
+    return open_index(folder / "index").features("random")
 
 
 def mapped(matrix: Matrix) -> list[np.ndarray]:
@@ -194,7 +194,7 @@ def demo_index(folder: Path, rows: int, source: Path) -> tuple[Any, dict[str, np
     index = open_index(folder / "index")
     subject = open_subject(config.model, config.data, Silent(), adapter=None)
     asked = Asked(index, subject, list(read_rows(folder / "queries.jsonl", "queries", config.data, Silent())))
-    name = index.view("hidden").name
+    name = index.features("hidden").name
     return index, {"gradient": asked.gradients, name: asked.hidden[name]}
 
 
@@ -216,7 +216,7 @@ def approximate(rows: int, source: Path) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         index, queries = demo_index(Path(folder), rows, source)
         for name, vectors in queries.items():
-            matrix = index.view(name)
+            matrix = index.features(name)
             exact = matrix.search(vectors, 100)
             exact_seconds = statistics.median(seconds(lambda m=matrix, v=vectors: m.search(v, 100)) for _ in range(3))
             root = round(math.sqrt(len(matrix)))

@@ -21,7 +21,7 @@ from provenance import current_commit
 from retrieval_methods import EXPONENTS, FACTORS
 from retrieval_world import REGIMES
 
-from rapidun.attribution.store.storage import BYTES
+from rapidun.attribution.storage import BYTES
 from rapidun.files import atomic_write, write_json
 from rapidun.gradients import GradientCollector
 from rapidun.models import load_model

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from index.cases import some_plan
-from rapidun.attribution.store import Affine, Hit, Hits, build_index, open_index
+from rapidun.attribution.store import build_index, open_index
+from rapidun.attribution.whitening import Affine
 from rapidun.distributed import parallel_search
-from rapidun.distributed.search import merge
 from rapidun.errors import ConfigError, InputError
 
 
@@ -25,26 +25,18 @@ def test_parts_merged_are_the_whole(index, workers, k):
     queries = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
     queries[3] = 0  # every row scores the same: order of position decides
     for similarity in ("cosine", "dot"):
-        alone = index.view().search(queries, k, similarity)
+        alone = index.features().search(queries, k, similarity)
         assert parallel_search(index, queries, k, workers, similarity=similarity) == alone
-    affine = Affine(index.view().mean())
-    alone = index.view().search(queries, k, affine=affine)
+    affine = Affine(index.features().mean())
+    alone = index.features().search(queries, k, affine=affine)
     assert parallel_search(index, queries, k, workers, affine=affine) == alone
 
 
 def test_parts_cover_every_row_once(index):
-    parts = index.view().parts(3)
+    parts = index.features().parts(3)
     assert [len(part) for part in parts] == [12, 18, 10]
     starts = [start for part in parts for start, _ in part.blocks()]
-    assert starts == [start for start, _ in index.view().blocks()]
-
-
-def test_ties_between_parts_go_to_the_earlier_row():
-    first = Hits([Hit("a", 0, 1.0), Hit("b", 1, 0.5)], [Hit("b", 1, 0.5), Hit("a", 0, 1.0)])
-    second = Hits([Hit("c", 2, 1.0), Hit("d", 3, 0.5)], [Hit("d", 3, 0.5), Hit("c", 2, 1.0)])
-    merged = merge([first, second], 3)
-    assert [hit.id for hit in merged.helpful] == ["a", "c", "b"]
-    assert [hit.id for hit in merged.harmful] == ["b", "d", "a"]
+    assert starts == [start for start, _ in index.features().blocks()]
 
 
 def test_bad_arguments_are_named(index):

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from rapidun.attribution.store import GradientScorer, ModelContext, plan_build
+from rapidun.attribution import GradientScorer, ModelContext
+from rapidun.attribution.store import plan_build
 from rapidun.data import Template, load_rows
 from rapidun.gradients import RapidGrad
 from rapidun.models import LoadedModel, model_fingerprint
 from tiny import tiny_model, tiny_tokenizer, write_rows
 
 
-def index_model(architecture: str = "llama", *, seed: int = 0, network=None, **options) -> ModelContext:
+def model_context(architecture: str = "llama", *, seed: int = 0, network=None, **options) -> ModelContext:
     network = tiny_model(architecture, seed=seed) if network is None else network
     tokenizer = tiny_tokenizer()
     loaded = LoadedModel(network, tokenizer, "tiny", torch.device("cpu"), torch.float32, model_fingerprint(network), ())
@@ -36,7 +37,7 @@ def some_rows(folder: Path, count: int, *, name: str = "rows", start: int = 0):
     )
 
 
-def gradient_view(k: int = 64, seed: int = 0, **settings) -> GradientScorer:
+def gradient_scorer(k: int = 64, seed: int = 0, **settings) -> GradientScorer:
     return GradientScorer(sketch=RapidGrad(k=k, seed=seed).describe(), **settings)
 
 
@@ -47,8 +48,8 @@ def some_plan(
     return plan_build(
         folder / out,
         some_rows(folder, count),
-        model or index_model(),
-        views or {"gradient": gradient_view()},
+        model or model_context(),
+        views or {"gradient": gradient_scorer()},
         shard_rows=shard_rows,
         **settings,
     )

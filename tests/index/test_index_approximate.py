@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from index.cases import index_model, some_plan, some_rows
+from index.cases import model_context, some_plan, some_rows
 from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.errors import ConfigError, InputError
 
@@ -23,24 +23,26 @@ def test_without_faiss_the_extra_is_named(tmp_path):
 
 def test_looking_into_every_cell_gives_the_exact_hits(tmp_path):
     pytest.importorskip("faiss")
-    model = index_model()
+    model = model_context()
     build_index(some_plan(tmp_path, 120, model=model, shard_rows=50))
     index = open_index(tmp_path / "index")
-    queries = index.view().vectors([3, 77]) + 0.01
+    queries = index.features().vectors([3, 77]) + 0.01
     with pytest.raises(InputError, match="no approximate index"):
-        index.view().search(queries, 5, approximate=True)
+        index.search_approximate(queries, 5)
     index.build_faiss(cells=4)
     for found, exact in zip(
-        index.view().search(queries, 5, approximate=True, share=1.0), index.view().search(queries, 5), strict=True
+        index.search_approximate(queries, 5, share=1.0),
+        index.features().search(queries, 5),
+        strict=True,
     ):
         for end in ("helpful", "harmful"):
             ours, theirs = getattr(found, end), getattr(exact, end)
             np.testing.assert_allclose([hit.score for hit in ours], [hit.score for hit in theirs], atol=1e-6)
-    few = index.view().search(queries, 100, approximate=True, share=0.01)
+    few = index.search_approximate(queries, 100, share=0.01)
     assert all(0 < len(hits.helpful) < 100 for hits in few)
     assert few[0].helpful[0].id == "r3"
-    with pytest.raises(ConfigError, match="cosine"):
-        index.view().search(queries, 5, "dot", approximate=True)
+    with pytest.raises(ConfigError, match="share=0"):
+        index.search_approximate(queries, 5, share=0)
     build_index(plan_append(tmp_path / "index", some_rows(tmp_path, 2, name="more", start=120), model))
     with pytest.raises(InputError, match="holds 120 rows of 122"):
-        open_index(tmp_path / "index").view().search(queries, 5, approximate=True)
+        open_index(tmp_path / "index").search_approximate(queries, 5)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from index.cases import contents, gradient_view, index_model, some_plan, some_rows
+from index.cases import contents, gradient_scorer, model_context, some_plan, some_rows
+from rapidun.attribution.storage import decode, encode
 from rapidun.attribution.store import (
     build_index,
     build_shard,
@@ -19,7 +20,6 @@ from rapidun.attribution.store import (
     plan_build,
     prepare,
 )
-from rapidun.attribution.store.storage import decode, encode
 from rapidun.attribution.store.table import read_table
 from rapidun.data import tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
@@ -34,10 +34,10 @@ def expected_vectors(model, rows, k=64):
 
 @pytest.mark.parametrize(("dtype", "error"), [("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 0.5 / 127)])
 def test_an_index_holds_the_rows_gradients_within_the_precision_of_its_dtype(tmp_path, dtype, error):
-    model = index_model()
-    plan = some_plan(tmp_path, model=model, views={"gradient": gradient_view(dtype=dtype)})
+    model = model_context()
+    plan = some_plan(tmp_path, model=model, views={"gradient": gradient_scorer(dtype=dtype)})
     build_index(plan)
-    found = open_index(tmp_path / "index").view("gradient").vectors()
+    found = open_index(tmp_path / "index").features("gradient").vectors()
     expected = expected_vectors(model, plan.rows)
     largest = np.abs(expected).max(axis=1, keepdims=True)
     assert np.abs(found - expected).max() > 0
@@ -69,7 +69,7 @@ def test_the_table_says_who_the_rows_are(tmp_path):
 def test_other_batch_sizes_give_the_same_vectors(tmp_path):
     for name, tokens in (("a", 30), ("b", 4000)):
         build_index(some_plan(tmp_path, out=name, max_tokens=tokens))
-    first, second = (open_index(tmp_path / name).view().vectors() for name in "ab")
+    first, second = (open_index(tmp_path / name).features().vectors() for name in "ab")
     np.testing.assert_allclose(first, second, atol=2e-3 * np.abs(first).max())
 
 
@@ -143,7 +143,7 @@ def test_a_build_killed_before_its_plan_was_in_place_starts_anew(tmp_path):
 def test_resume_with_other_settings_is_refused_and_names_both(tmp_path):
     plan = some_plan(tmp_path)
     prepare(plan)
-    other = some_plan(tmp_path, views={"gradient": gradient_view(seed=5)})
+    other = some_plan(tmp_path, views={"gradient": gradient_scorer(seed=5)})
     with pytest.raises(FingerprintError, match=r"views\.gradient\.sketch\.seed was 0 and is now 5"):
         build_index(other, resume=True)
     fewer = some_plan(tmp_path, 24)
@@ -169,7 +169,7 @@ def test_what_is_there_is_kept_unless_overwriting_an_index_is_asked_for(tmp_path
 
 
 def test_append_leaves_old_shards_as_they_are_and_chains_the_data(tmp_path):
-    model = index_model()
+    model = model_context()
     build_index(some_plan(tmp_path, 11, model=model))
     before = contents(tmp_path / "index")
     plan = plan_append(tmp_path / "index", some_rows(tmp_path, 10, name="more", start=11), model)
@@ -182,12 +182,12 @@ def test_append_leaves_old_shards_as_they_are_and_chains_the_data(tmp_path):
     assert [shard.first for shard in index.manifest.shards] == [0, 8, 11, 19]
     assert list(index.column("position")) == list(range(21))
     rows = some_rows(tmp_path, 21, name="all")
-    largest = 5e-3 * np.abs(index.view().vectors()).max()
-    np.testing.assert_allclose(index.view().vectors(), expected_vectors(model, rows), atol=largest)
+    largest = 5e-3 * np.abs(index.features().vectors()).max()
+    np.testing.assert_allclose(index.features().vectors(), expected_vectors(model, rows), atol=largest)
 
 
 def test_a_stopped_append_leaves_the_old_index_whole_and_goes_on_to_the_same_bytes(tmp_path):
-    model = index_model()
+    model = model_context()
     more = some_rows(tmp_path, 20, name="more", start=11)
     for name in ("whole", "stopped"):
         build_index(some_plan(tmp_path, 11, out=name, model=model))
@@ -205,21 +205,21 @@ def test_a_stopped_append_leaves_the_old_index_whole_and_goes_on_to_the_same_byt
 
 
 def test_append_with_another_model_template_or_adapter_is_refused_and_names_both(tmp_path):
-    model = index_model()
+    model = model_context()
     build_index(some_plan(tmp_path, 5, model=model))
     rows = some_rows(tmp_path, 3, name="more", start=5)
-    other = index_model(seed=1)
+    other = model_context(seed=1)
     with pytest.raises(FingerprintError) as caught:
         plan_append(tmp_path / "index", rows, other)
     assert model.loaded.fingerprint[:16] in str(caught.value)
     assert other.loaded.fingerprint[:16] in str(caught.value)
     with pytest.raises(FingerprintError, match=r"adapter none.*adapter abcdef"):
-        plan_append(tmp_path / "index", rows, index_model(adapter="abcdef"))
+        plan_append(tmp_path / "index", rows, model_context(adapter="abcdef"))
 
 
 def test_opening_with_another_sketch_tokenizer_or_template_is_refused_and_names_both(tmp_path):
     build_index(some_plan(tmp_path, 5))
-    index = open_index(tmp_path / "index", {"sketch": RapidGrad(k=64), **index_model().fingerprints()})
+    index = open_index(tmp_path / "index", {"sketch": RapidGrad(k=64), **model_context().fingerprints()})
     with pytest.raises(FingerprintError, match=r"k=64, seed=0.*k=64, seed=3"):
         index.check(sketch=RapidGrad(k=64, seed=3))
     for name in ("model", "adapter", "tokenizer", "template", "data"):
@@ -246,5 +246,5 @@ def test_bad_settings_are_errors_before_any_work(tmp_path):
     with pytest.raises(ConfigError, match="shard_rows=0"):
         some_plan(tmp_path, shard_rows=0)
     with pytest.raises(ConfigError, match="at least one view"):
-        plan_build(tmp_path / "x", some_rows(tmp_path, 2), index_model(), {}, max_length=50)
+        plan_build(tmp_path / "x", some_rows(tmp_path, 2), model_context(), {}, max_length=50)
     assert not (tmp_path / "index").exists()

@@ -16,16 +16,17 @@ import traceback
 import pytest
 import torch
 
-from index.cases import contents, gradient_view, index_model, some_plan
+from index.cases import contents, gradient_scorer, model_context, some_plan
+from rapidun.attribution import HiddenScorer, LexicalScorer
 from rapidun.attribution.scorers.preconditioning import Precondition
-from rapidun.attribution.store import HiddenScorer, LexicalScorer, build_index, missing_shards, open_index
+from rapidun.attribution.store import build_index, missing_shards, open_index
 from rapidun.errors import OutputError
 
 FORK = multiprocessing.get_context("fork")
 
 
 def plan_of(folder, out, model, rows):
-    gradient = gradient_view(precondition=Precondition(kind="kfac", rows=6))
+    gradient = gradient_scorer(precondition=Precondition(kind="kfac", rows=6))
     views = {"gradient": gradient, "hidden": HiddenScorer(layers=[-1]), "lexical": LexicalScorer()}
     return some_plan(folder, rows, out=out, model=model, views=views, shard_rows=2, max_tokens=60)
 
@@ -65,7 +66,7 @@ def kill_and_resume(folder, kills, rows, seed):
     The moments are drawn so that all kills fall into one build; where the machine has become faster and it ends
     before the last, the rest fall into the next.
     """
-    model = index_model()
+    model = model_context()
     started = time.monotonic()
     assert run(plan_of(folder, "whole", model, rows)) == 0
     longest = 1.2 * (time.monotonic() - started) / kills
@@ -93,7 +94,7 @@ def test_killed_twenty_times_a_build_ends_with_the_bytes_of_an_unbroken_one(tmp_
 
 
 def test_a_file_that_cannot_be_written_stops_the_build_and_leaves_it_resumable(tmp_path):
-    model = index_model()
+    model = model_context()
     assert run(plan_of(tmp_path, "whole", model, 12)) == 0
     plan = plan_of(tmp_path, "full", model, 12)
     smallest = (tmp_path / "whole" / "shards" / "00000.safetensors").stat().st_size
@@ -111,7 +112,7 @@ def test_a_full_disk_says_so_and_the_build_goes_on_when_there_is_space(tmp_path)
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount a small tmpfs")
     try:
-        plan = plan_of(tmp_path, "disk/index", index_model(), 24)
+        plan = plan_of(tmp_path, "disk/index", model_context(), 24)
         with pytest.raises(OutputError, match=r"the disk is full.*--resume"):
             build_index(plan)
         assert 0 < len(list(missing_shards(plan))) < 12
@@ -129,5 +130,5 @@ def test_an_error_of_the_writer_surfaces_in_the_main_thread_at_once(tmp_path, mo
     monkeypatch.setattr("rapidun.attribution.store.build.write_shard", full)
     seen = []
     with pytest.raises(OutputError, match="No space left"):
-        build_index(plan_of(tmp_path, "index", index_model(), 24), progress=lambda done, total: seen.append(done))
+        build_index(plan_of(tmp_path, "index", model_context(), 24), progress=lambda done, total: seen.append(done))
     assert max(seen) <= 8  # two shards in flight, one being computed

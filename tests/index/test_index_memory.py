@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from index.cases import gradient_view, index_model
-from rapidun.attribution.store import HiddenScorer, LexicalScorer, build_index, open_index, plan_build
+from index.cases import gradient_scorer, model_context
+from rapidun.attribution import HiddenScorer, LexicalScorer
+from rapidun.attribution.scorers.lexical import postings_of
+from rapidun.attribution.store import build_index, open_index, plan_build
 from rapidun.data import Rows
 
 FORK = multiprocessing.get_context("fork")
@@ -35,16 +37,16 @@ def build_and_search(plan, answer):
     build_index(plan)
     built = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     index = open_index(plan.directory)
-    index.view().search(np.random.default_rng(0).normal(size=(100, WIDTH)), 20)
-    index.lexical().search(["tell of 7"], 20)
+    index.features().search(np.random.default_rng(0).normal(size=(100, WIDTH)), 20)
+    LexicalScorer().compare("lexical", postings_of(["tell of 7"]), index, "cosine").hits(20, index.ids_of)
     answer.put((built, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_peak_memory_does_not_grow_with_the_rows(tmp_path):
-    model = index_model()
-    views = {"gradient": gradient_view(k=WIDTH), "hidden": HiddenScorer(), "lexical": LexicalScorer()}
+    model = model_context()
+    views = {"gradient": gradient_scorer(k=WIDTH), "hidden": HiddenScorer(), "lexical": LexicalScorer()}
     peaks = {}
     for count in (1_000, 10_000):
         plan = plan_build(

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from gradients.cases import looped_gradients
-from index.cases import contents, gradient_view, index_model, some_plan, some_rows
+from index.cases import contents, gradient_scorer, model_context, some_plan, some_rows
+from rapidun.attribution import GradientScorer, TraceQuery
+from rapidun.attribution.scorers import preconditioning
 from rapidun.attribution.scorers.preconditioning import Precondition
-from rapidun.attribution.store import GradientScorer, build_index, open_index, plan_append
-from rapidun.attribution.store import preconditioning as room
+from rapidun.attribution.search import query_features
+from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.attribution.store.verify import verify
 from rapidun.data import tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
-from rapidun.gradients import Exact, FactoredSketch, Readout, collect_vectors, fit_preconditioner, load_preconditioner
+from rapidun.gradients import Exact, FactoredSketch, Readout, fit_preconditioner, load_preconditioner
 
 TARGETS = ["layers.0.self_attn.o_proj", "layers.1.mlp.down_proj"]
 DAMPING = 0.2
@@ -32,7 +34,7 @@ def view_of(kind="kfac", sketch=None, targets=TARGETS, **settings):
 
 def plan_of(folder, out="index", *, model=None, count=20, **settings):
     views = {"gradient": view_of(**settings)}
-    return some_plan(folder, count, out=out, model=model or index_model(), views=views)
+    return some_plan(folder, count, out=out, model=model or model_context(), views=views)
 
 
 def tokenised(model, rows):
@@ -75,30 +77,29 @@ def by_hand(kind, model, rows, saved, power):
     ],
 )
 def test_search_gives_the_scores_of_gradients_preconditioned_by_hand(tmp_path, kind, side, powers):
-    model = index_model()
+    model = model_context()
     plan = plan_of(tmp_path, model=model, kind=kind, side=side)
     build_index(plan)
     index = open_index(tmp_path / "index")
     saved = load_preconditioner(tmp_path / "index" / "preconditioner")
     asked = some_rows(tmp_path, 4, name="asked", start=50)
-    view = index.gradient_view()
-    collector = view.query_collector(model, index.path)
-    queries = collect_vectors(collector, Exact(), tokenised(model, asked), 0, max_tokens=300)
+    query = TraceQuery(list(asked), tokenised(model, asked))
+    queries = query_features(index, model, query, ["gradient"])["gradient"].numpy()
     train = by_hand(kind, model, plan.rows, saved, powers[0])
     wanted = by_hand(kind, model, asked, saved, powers[1])
     np.testing.assert_allclose(queries, wanted, atol=1e-4 * np.abs(wanted).max())
     train, wanted = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (train, wanted))
     scores = wanted @ train.T
-    np.testing.assert_allclose(index.view().scores(queries), scores, atol=2e-3)
+    np.testing.assert_allclose(index.features().scores(queries), scores, atol=2e-3)
     plain = by_hand(kind, model, plan.rows, saved, 0), by_hand(kind, model, asked, saved, 0)
     plain = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in plain]
     assert np.abs(scores - plain[1] @ plain[0].T).max() > 0.05
-    for row, hits in zip(index.view().scores(queries), index.view().search(queries, 3), strict=True):
+    for row, hits in zip(index.features().scores(queries), index.features().search(queries, 3), strict=True):
         assert [hit.position for hit in hits.helpful] == np.argsort(-row, kind="stable")[:3].tolist()
 
 
 def test_it_is_fitted_to_a_seeded_sample_of_the_rows_and_named_in_the_manifest(tmp_path):
-    model = index_model()
+    model = model_context()
     plan = plan_of(tmp_path, model=model)
     build_index(plan)
     found = json.loads((tmp_path / "index" / "manifest.json").read_text())["views"]["gradient"]["precondition"]
@@ -131,7 +132,7 @@ def test_a_resumed_build_uses_what_was_fitted_and_ends_with_the_same_bytes(tmp_p
     build_index(plan_of(tmp_path, "whole"))
     plan = plan_of(tmp_path, "stopped")
     stopped(plan, 8)
-    monkeypatch.setattr(room, "fit_preconditioner", None)
+    monkeypatch.setattr(preconditioning, "fit_preconditioner", None)
     build_index(plan, resume=True)
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
     build_index(plan, resume=True)  # finished: nothing to do
@@ -146,7 +147,7 @@ def test_a_build_killed_while_it_fits_starts_the_fit_again(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(room, "fit_preconditioner", killed)
+        patched.setattr(preconditioning, "fit_preconditioner", killed)
         build_index(plan)
     (tmp_path / "killed" / "preconditioner").mkdir()
     (tmp_path / "killed" / "preconditioner" / ".preconditioner.json.7.part").write_bytes(b"half")
@@ -170,10 +171,10 @@ def test_other_settings_do_not_resume(tmp_path, other, message):
 
 
 def test_appended_rows_are_multiplied_by_what_was_fitted_first(tmp_path, monkeypatch):
-    model = index_model()
+    model = model_context()
     build_index(plan_of(tmp_path, model=model))
     before = contents(tmp_path / "index")
-    monkeypatch.setattr(room, "fit_preconditioner", None)
+    monkeypatch.setattr(preconditioning, "fit_preconditioner", None)
     more = some_rows(tmp_path, 5, name="more", start=70)
     build_index(plan_append(tmp_path / "index", more, model))
     after = contents(tmp_path / "index")
@@ -182,23 +183,23 @@ def test_appended_rows_are_multiplied_by_what_was_fitted_first(tmp_path, monkeyp
     }
     saved = load_preconditioner(tmp_path / "index" / "preconditioner")
     wanted = by_hand("kfac", model, more, saved, -0.5)
-    found = open_index(tmp_path / "index").view().vectors(list(range(20, 25)))
+    found = open_index(tmp_path / "index").features().vectors(list(range(20, 25)))
     np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
 
 
 def test_another_preconditioner_in_its_place_is_refused_with_both_fingerprints(tmp_path):
-    model = index_model()
+    model = model_context()
     for out, seed in (("index", 3), ("other", 4)):
         build_index(plan_of(tmp_path, out, model=model, seed=seed))
     own, other = (load_preconditioner(tmp_path / out / "preconditioner").fingerprint for out in ("index", "other"))
     shutil.rmtree(tmp_path / "index" / "preconditioner")
     index = open_index(tmp_path / "index")
     with pytest.raises(InputError, match=r"preconditioner\.json: no such file"):
-        index.gradient_view().query_collector(model, index.path)
+        index.fitted("gradient")
     shutil.copytree(tmp_path / "other" / "preconditioner", tmp_path / "index" / "preconditioner")
     message = rf"fingerprint {other[:16]}, and the index was built with {own[:16]}"
     with pytest.raises(FingerprintError, match=message):
-        index.gradient_view().query_collector(model, index.path)
+        index.fitted("gradient")
     with pytest.raises(FingerprintError, match=message):
         build_index(plan_append(tmp_path / "index", some_rows(tmp_path, 3, name="more", start=70), model))
     assert {damage.file.partition("/")[0] for damage in verify(tmp_path / "index")} == {"preconditioner"}
@@ -218,7 +219,7 @@ def test_verify_checks_its_bytes(tmp_path):
 
 def test_none_is_the_index_without_one(tmp_path):
     for out, precondition in (("a", None), ("b", Precondition(kind="none"))):
-        build_index(some_plan(tmp_path, 9, out=out, views={"gradient": gradient_view(precondition=precondition)}))
+        build_index(some_plan(tmp_path, 9, out=out, views={"gradient": gradient_scorer(precondition=precondition)}))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -240,10 +241,10 @@ def test_what_no_build_could_use_is_refused_before_it_starts(tmp_path, settings,
 @pytest.mark.parametrize("kind", ["kfac", "ekfac"])
 @pytest.mark.parametrize("sketch", [FactoredSketch(), Readout(k=32)], ids=["factored", "readout"])
 def test_sketches_of_factors_are_preconditioned_too(tmp_path, kind, sketch):
-    model = index_model()
+    model = model_context()
     found = []
     for out, chosen in (("with", kind), ("without", "none")):
         build_index(plan_of(tmp_path, out, model=model, kind=chosen, sketch=sketch, count=9))
-        found.append(open_index(tmp_path / out).view().vectors())
+        found.append(open_index(tmp_path / out).features().vectors())
     similar = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in found]
     assert np.abs(similar[0] - similar[1]).max() > 0.05

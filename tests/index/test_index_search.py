@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from rapidun.attribution.matrix import Affine, Matrix, ShardMatrix
-from rapidun.attribution.store.storage import MatrixBuffer
+from rapidun.attribution.matrix import Matrix, Shard
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.whitening import Affine
 from rapidun.errors import ConfigError, InputError
 
 
@@ -23,7 +24,7 @@ def stored(folder, vectors, shard_rows, dtype="float16") -> Matrix:
         buffer.put(list(range(len(rows))), rows)
         save_file(buffer.tensors(), folder / f"{number}.safetensors")
         found = stored_tensors(folder / f"{number}.safetensors")
-        shards.append(ShardMatrix(first, found["m"], found["m.scale"], found["m.norm"]))
+        shards.append(Shard(first, len(rows), found))
     return Matrix("m", vectors.shape[1], shards, lambda wanted: {position: f"row-{position}" for position in wanted})
 
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from index.cases import gradient_view, index_model, some_plan
-from rapidun.attribution.store import HiddenScorer, LexicalScorer, build_index, open_index
+from index.cases import gradient_scorer, model_context, some_plan
+from rapidun.attribution import HiddenScorer, LexicalScorer
+from rapidun.attribution.store import build_index, open_index
 from rapidun.attribution.store.export import export_numpy, export_rapidin
 from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.attribution.store.verify import verify
@@ -17,8 +18,8 @@ from rapidun.errors import ConfigError
 
 @pytest.fixture
 def index(tmp_path):
-    views = {"gradient": gradient_view(), "hidden": HiddenScorer(), "lexical": LexicalScorer()}
-    build_index(some_plan(tmp_path, 20, model=index_model(), views=views))
+    views = {"gradient": gradient_scorer(), "hidden": HiddenScorer(), "lexical": LexicalScorer()}
+    build_index(some_plan(tmp_path, 20, model=model_context(), views=views))
     return tmp_path / "index"
 
 
@@ -58,23 +59,23 @@ def test_every_file_is_checked(index):
 def test_exported_as_numpy_it_is_a_plain_array_with_ids(index, tmp_path):
     vectors, ids = export_numpy(open_index(index), tmp_path / "out")
     found = np.load(vectors, mmap_mode="r")
-    np.testing.assert_array_equal(found, open_index(index).view().vectors())
+    np.testing.assert_array_equal(found, open_index(index).features().vectors())
     assert [json.loads(line) for line in ids.read_text().splitlines()] == [f"r{i}" for i in range(20)]
 
 
 def test_exported_as_rapidin_it_lists_both_ends(index, tmp_path):
     opened = open_index(index)
-    queries = opened.view().vectors([4, 11])
+    ranking = opened.features().ranking(opened.features().vectors([4, 11]))
     rows = [{"id": "a", "prompt": "p", "response": "r", "extra": 1}, {"id": "b", "prompt": "p", "response": "r"}]
-    path = export_rapidin(opened, tmp_path, queries, rows, keep=6)
+    path = export_rapidin(opened, tmp_path, ranking, rows, keep=6)
     content = json.loads(path.read_text())
     assert path.name == "influence_results_20.json"
     assert content["0"]["test_data"] == {"id": "a", "prompt": "p", "response": "r"}
     assert content["0"]["helpful"][0] == 4
     assert content["1"]["helpful"][0] == 11
-    scores = opened.view().scores(queries)[1]
+    scores = ranking.scores()[1]
     assert content["1"]["harmful"][0] == scores.argmin()
     assert len(content["1"]["harmful"]) == len(content["1"]["harmful_infl"]) == 6
     assert content["1"]["harmful_infl"] == sorted(content["1"]["harmful_infl"])
     with pytest.raises(ConfigError, match="1 query rows for 2"):
-        export_rapidin(opened, tmp_path, queries, rows[:1])
+        export_rapidin(opened, tmp_path, ranking, rows[:1])

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradients.cases import examples
-from rapidun.attribution import bm25_scores, hidden_similarity, hidden_vectors, random_scores
+from rapidun.attribution import bm25_scores, hidden_features, random_scores
+from rapidun.attribution.whitening import centred_similarity
 from rapidun.data.batches import Example
 from tiny import ARCHITECTURES, tiny_model
 
@@ -53,9 +54,9 @@ def test_random_scores_are_the_same_for_the_same_seed():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_hidden_vectors_are_means_over_answer_tokens_of_the_last_layer(architecture):
+def test_hidden_features_are_means_over_answer_tokens_of_the_last_layer(architecture):
     model, rows = tiny_model(architecture).train(), examples()
-    found = hidden_vectors(model, rows, 0, max_tokens=30)
+    found = hidden_features(model, rows, 0, max_tokens=30).answer_mean
     assert all(module.training for module in model.modules())
     model.eval()
     for row, vector in zip(rows, found, strict=True):
@@ -64,19 +65,8 @@ def test_hidden_vectors_are_means_over_answer_tokens_of_the_last_layer(architect
         np.testing.assert_allclose(vector, wanted, atol=1e-5)
 
 
-def test_hidden_similarity_is_the_cosine_after_centring_on_the_pool():
+def test_a_row_without_answer_tokens_is_zero_and_one_row_is_its_own_mean():
     model, rows = tiny_model(), examples()
-    vectors = hidden_vectors(model, rows, 0, max_tokens=100)
-    centred = vectors - vectors.mean(axis=0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    found = hidden_similarity(model, rows[:2], rows, 0, max_tokens=30)
-    np.testing.assert_allclose(found, centred[:2] @ centred.T, atol=1e-4)
-
-
-def test_trap_16_hidden_similarity_of_nothing_and_of_one_row():
-    model, rows = tiny_model(), examples()
-    assert hidden_similarity(model, [], rows, 0, max_tokens=30).shape == (0, 5)
-    assert hidden_similarity(model, rows, [], 0, max_tokens=30).shape == (5, 0)
-    assert not hidden_similarity(model, rows, rows[:1], 0, max_tokens=300).any()
-    no_answer = Example("x", [5, 6, 7], 3)
-    assert not hidden_vectors(model, [no_answer], 0, max_tokens=30).any()
+    assert not hidden_features(model, [Example("x", [5, 6, 7], 3)], 0, max_tokens=30).answer_mean.any()
+    asked, pool = (hidden_features(model, part, 0, max_tokens=300).answer_mean for part in (rows, rows[:1]))
+    assert not centred_similarity(asked, pool).any()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gradients.cases import examples
-from rapidun.attribution.pooling import hidden_views
+from rapidun.attribution import hidden_features
 from rapidun.data.batches import collate
 from rapidun.gradients import FactoredSketch, GradientCollector, RapidGrad, collect_vectors
 from rapidun.models import passes
@@ -58,14 +58,14 @@ def test_words_layers_and_attention_weights_cost_and_a_forward_pass_alone_costs_
 def test_vectors_do_not_depend_on_the_budget(monkeypatch, sketch):
     model = tiny_model()
     collector = GradientCollector(model, "linear")
-    wanted, states = collect_vectors(collector, sketch, ROWS, 0, max_tokens=10_000), hidden_views(model, ROWS, 0)
+    wanted, states = collect_vectors(collector, sketch, ROWS, 0, max_tokens=10_000), hidden_features(model, ROWS, 0)
     monkeypatch.setattr(passes, "PASS_BYTES", 3 * needed(model, [6]))
     seen = []
     found = collect_vectors(collector, sketch, ROWS, 0, max_tokens=10_000, progress=lambda done, all: seen.append(done))
     assert len(seen) > 5
     assert seen[-1] == len(ROWS)
     torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(wanted), atol=1e-5, rtol=1e-4)
-    for one, other in zip(hidden_views(model, ROWS, 0), states, strict=True):
+    for one, other in zip(hidden_features(model, ROWS, 0), states, strict=True):
         torch.testing.assert_close(torch.from_numpy(one), torch.from_numpy(other), atol=1e-5, rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""The look at what training changed: its numbers, with a base model and with an adapter, and what is refused."""
+"""Scoring by what training changed: its numbers, with a base model and with an adapter, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rapidun.attribution.pooling import hidden_vectors
+from rapidun.attribution import hidden_features
+from rapidun.attribution.search import chosen_scorers
 from rapidun.attribution.store import open_index
 from rapidun.attribution.whitening import centred_similarity
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.models import load_adapter, load_model
-from rapidun.pipeline import Question, Silent, settings_of, trace_index, trace_memory
+from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.indexing import IndexConfig, append, build
 from rapidun.pipeline.inputs import open_subject
-from rapidun.pipeline.searching import looks_of
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 ROWS = [*tiny_rows("forget", 5), *tiny_rows("retain", 11)]
@@ -61,11 +61,11 @@ def index(place: Path) -> Path:
 
 
 def scores(index: Path, base: str = "") -> np.ndarray:
-    """(queries, rows) by the look ``change``."""
+    """(queries, rows) by ``change``."""
     raw = {"model": {"source": ""}, "data": {"template": "auto"}, "seed": 0, "base": base}
     settings, adapter = settings_of(index, raw, None)
     found = trace_index(
-        settings, index, Question(index.parent / "query.jsonl"), adapter=adapter, looks=["change"], k=len(ROWS),
+        settings, index, TraceRequest(index.parent / "query.jsonl"), adapter=adapter, scorers=["change"], k=len(ROWS),
         together=False, reporter=Silent(),
     )  # fmt: skip
     table = np.full((2, len(ROWS)), np.nan)
@@ -78,14 +78,16 @@ def by_hand(place: Path, after: Any, before: Any) -> np.ndarray:
     settings = config(place)
     subject = open_subject(settings.model, settings.data, Silent())
     examples = [subject.tokenize(rows) for rows in ([ROWS[2], ROWS[9]], ROWS)]
-    asked, pool = (hidden_vectors(after, part, 0) - hidden_vectors(before, part, 0) for part in examples)
+    asked, pool = (
+        hidden_features(after, part, 0).answer_mean - hidden_features(before, part, 0).answer_mean for part in examples
+    )
     return centred_similarity(asked, pool)
 
 
 def test_with_a_base_model_the_index_holds_the_difference(place: Path, index: Path) -> None:
     after, before = (load_model(str(place / name)).model for name in ("model", "base"))
     np.testing.assert_allclose(scores(index), by_hand(place, after, before), atol=3e-3)
-    assert looks_of(open_index(index)) == ["change", "lexical"]
+    assert chosen_scorers(open_index(index).scorers, where="") == ["change", "lexical"]
 
 
 def test_with_an_adapter_the_model_before_is_the_adapter_switched_off(place: Path) -> None:
@@ -95,10 +97,10 @@ def test_with_an_adapter_the_model_before_is_the_adapter_switched_off(place: Pat
     np.testing.assert_allclose(scores(adapted), by_hand(place, after, before), atol=3e-3)
 
 
-def test_the_other_views_are_as_without_it(place: Path, index: Path) -> None:
+def test_the_other_features_are_as_without_it(place: Path, index: Path) -> None:
     plain = open_index(made(place, "plain", config(place)))
     for name in plain.names:
-        np.testing.assert_array_equal(plain.view(name).vectors(), open_index(index).view(name).vectors())
+        np.testing.assert_array_equal(plain.features(name).vectors(), open_index(index).features(name).vectors())
 
 
 def test_rows_in_memory_give_the_same(place: Path, index: Path) -> None:
@@ -108,8 +110,8 @@ def test_rows_in_memory_give_the_same(place: Path, index: Path) -> None:
         "base": str(place / "base"),
     }
     found = trace_memory(
-        make_config(raw, TraceConfig), place / "rows.jsonl", Question(place / "query.jsonl"), adapter=None,
-        looks=["change"], k=len(ROWS), reporter=Silent(),
+        make_config(raw, TraceConfig), place / "rows.jsonl", TraceRequest(place / "query.jsonl"), adapter=None,
+        scorers=["change"], k=len(ROWS), reporter=Silent(),
     )  # fmt: skip
     np.testing.assert_allclose(
         [line["score"] for line in found.lines if line["query_index"] == 1], -np.sort(-scores(index)[1]), atol=3e-3
@@ -128,10 +130,10 @@ def test_appended_rows_are_compared_with_the_same_base(place: Path, index: Path)
     part = made(place, "part", config(place, base=str(place / "base")), rows="first.jsonl")
     raw = config(place).model_dump(mode="json")
     append(raw, place / "rest.jsonl", part, adapter=None, resume=False, reporter=Silent())
-    np.testing.assert_array_equal(*(open_index(path).view("change.answer").vectors() for path in (index, part)))
+    np.testing.assert_array_equal(*(open_index(path).features("change.answer").vectors() for path in (index, part)))
 
 
-def test_without_a_model_before_training_the_view_is_refused(place: Path) -> None:
+def test_without_a_model_before_training_it_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match="--base"):
         made(place, "none", config(place, views=["change"]))
     assert not (place / "none").exists()

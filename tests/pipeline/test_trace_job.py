@@ -1,4 +1,4 @@
-"""Tracing through an index: the looks, their fusion, and what is refused."""
+"""Tracing through an index: the scorers, their fusion, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapidun.attribution import search
 from rapidun.attribution.fusion import evidence, evidence_fusion
-from rapidun.attribution.store import open_index
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
-from rapidun.pipeline import Question, Silent, searching, settings_of, tokens_of, trace_index
+from rapidun.pipeline import Silent, TraceRequest, settings_of, tokens_of, trace_index
 from rapidun.pipeline.config import make_config
 from rapidun.pipeline.indexing import IndexConfig, build
-from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.proposing import write_proposal
-from rapidun.pipeline.searching import LOOKS, Asked, looks_of, search
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]
@@ -25,7 +23,7 @@ ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``model/``, ``rows.jsonl``, ``query.jsonl`` and ``index/`` with every view."""
+    """``model/``, ``rows.jsonl``, ``query.jsonl`` and ``index/`` with the features of every scorer."""
     place = tmp_path_factory.mktemp("trace")
     save_tiny(place / "model")
     write_rows(place / "rows.jsonl", ROWS)
@@ -47,14 +45,14 @@ def raw_settings(**model: str) -> dict[str, Any]:
 
 def traced(place: Path, **options: Any) -> Any:
     settings, adapter = settings_of(place / "index", raw_settings(), None)
-    chosen = {"looks": [], "k": 4, "together": False, "question": Question(place / "query.jsonl"), **options}
+    chosen = {"scorers": [], "k": 4, "together": False, "question": TraceRequest(place / "query.jsonl"), **options}
     question = chosen.pop("question")
     return trace_index(settings, place / "index", question, adapter=adapter, reporter=Silent(), **chosen)
 
 
-@pytest.mark.parametrize("look", ["gradient", "answer", "prompt", "lexical"])
-def test_every_look_finds_the_query_itself_first(place: Path, look: str) -> None:
-    answer = traced(place, looks=[look])
+@pytest.mark.parametrize("scorer", ["gradient", "answer", "prompt", "lexical"])
+def test_every_scorer_finds_the_query_itself_first(place: Path, scorer: str) -> None:
+    answer = traced(place, scorers=[scorer])
     assert [line["position"] for line in answer.lines if line["rank"] == 1] == [3, 10]
     assert len(answer.lines) == 8
     assert answer.lines[0]["prompt"] == ROWS[3]["prompt"]
@@ -75,37 +73,28 @@ def test_the_templates_variables_are_the_indexs_unless_set(tmp_path: Path) -> No
     raw = {"model": {"source": str(tmp_path / "model")}, "data": data, "index": {"k": 256, "views": ["gradient"]}}
     rows, index = tmp_path / "rows.jsonl", tmp_path / "index"
     build(make_config(raw, IndexConfig), rows, index, adapter=None, resume=False, overwrite=False, reporter=Silent())
-    options = {"adapter": None, "looks": ["gradient"], "k": 3, "together": False, "reporter": Silent()}
+    options = {"adapter": None, "scorers": ["gradient"], "k": 3, "together": False, "reporter": Silent()}
     settings, _ = settings_of(index, raw_settings(), None)
     assert settings.data.template_options == {"tone": "!"}
-    assert trace_index(settings, index, Question(rows), **options).lines[0]["position"] == 0
+    assert trace_index(settings, index, TraceRequest(rows), **options).lines[0]["position"] == 0
     settings.data.template_options = {"tone": "?"}
     with pytest.raises(FingerprintError, match="template"):
-        trace_index(settings, index, Question(rows), **options)
+        trace_index(settings, index, TraceRequest(rows), **options)
 
 
 @pytest.mark.parametrize("whole", [2**26, 0])
 def test_the_default_fuses_hidden_states_and_words_by_evidence(
     place: Path, whole: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "WHOLE", whole)
-    monkeypatch.setattr(searching, "SAMPLED", len(ROWS))
-    index = open_index(place / "index")
-    settings, _ = settings_of(place / "index", raw_settings(), None)
-    subject = open_subject(settings.model, settings.data, Silent())
-    asked = Asked(index, subject, [ROWS[3], ROWS[10]])
-    looks = looks_of(index)
-    assert looks == ["answer", "prompt", "lexical"]
-    scores = []
-    for look in looks:
-        found = np.empty((2, len(ROWS)))
-        for number, hits in enumerate(LOOKS[look](asked).search(len(ROWS))):
-            found[number, [hit.position for hit in hits.helpful]] = [hit.score for hit in hits.helpful]
-        scores.append(found)
-    exact = evidence_fusion(scores)
-    for number, hits in enumerate(search(asked, looks, 5)):
+    monkeypatch.setattr(search, "WHOLE", whole)
+    monkeypatch.setattr(search, "SAMPLED", len(ROWS))
+    alone = [traced(place, scorers=[name]).rankings[name] for name in ("answer", "prompt", "lexical")]
+    exact = evidence_fusion([ranking.scores() for ranking in alone])
+    answer = traced(place, k=5)
+    assert list(answer.rankings) == ["answer", "prompt", "lexical"]
+    for number, hits in enumerate(answer.hits):
         np.testing.assert_allclose(
-            [hit.score for hit in hits.helpful], [exact[number, hit.position] for hit in hits.helpful], rtol=1e-6
+            [hit.score for hit in hits.helpful], [exact[number, hit.position] for hit in hits.helpful], rtol=1e-5
         )
         assert hits.helpful[0].score == pytest.approx(exact[number].max())
 
@@ -120,22 +109,22 @@ def test_queries_together_average_their_evidence(place: Path) -> None:
     np.testing.assert_allclose([line["score"] for line in together.lines], -np.sort(-summed), rtol=1e-5, atol=1e-6)
 
 
-def test_queries_together_by_one_look_are_comparable_first(place: Path) -> None:
-    raw = {line["position"]: line["score"] for line in traced(place, looks=["lexical"], k=len(ROWS)).lines[: len(ROWS)]}
-    alone = traced(place, looks=["lexical"], k=len(ROWS), together=True, question=Question(place / "one.jsonl"))
-    expected = evidence(np.array([[raw[position] for position in range(len(ROWS))]]))[0]
+def test_queries_together_by_one_scorer_are_comparable_first(place: Path) -> None:
+    one = TraceRequest(place / "one.jsonl")
+    alone = traced(place, scorers=["lexical"], k=len(ROWS), together=True, question=one)
+    expected = evidence(traced(place, scorers=["lexical"], question=one).rankings["lexical"].scores())[0]
     found = {line["position"]: line["score"] for line in alone.lines}
     np.testing.assert_allclose([found[position] for position in range(len(ROWS))], expected, atol=1e-5)
 
 
 def test_the_models_own_answer_is_traced_where_none_is_given(place: Path) -> None:
-    answer = traced(place, question=Question(prompt="retain: tell me of 2"))
+    answer = traced(place, question=TraceRequest(prompt="retain: tell me of 2"))
     assert answer.queries[0]["response"].strip()
     assert len(answer.lines) == 4
 
 
 def test_tokens_of_the_first_hits(place: Path) -> None:
-    answer = traced(place, looks=["gradient"])
+    answer = traced(place, scorers=["gradient"])
     settings, _ = settings_of(place / "index", raw_settings(), None)
     rows = place / "rows.jsonl"
     lines = tokens_of(answer, settings, rows, by="position", words=[], rows=2, reporter=Silent())
@@ -144,7 +133,7 @@ def test_tokens_of_the_first_hits(place: Path) -> None:
 
 
 def test_rows_that_were_not_indexed_are_refused_for_tokens(place: Path) -> None:
-    answer = traced(place, looks=["gradient"])
+    answer = traced(place, scorers=["gradient"])
     settings, _ = settings_of(place / "index", raw_settings(), None)
     with pytest.raises(InputError, match="no row"):
         tokens_of(answer, settings, place / "query.jsonl", by="position", words=[], rows=4, reporter=Silent())
@@ -155,20 +144,20 @@ def test_another_model_is_refused_with_both_fingerprints(place: Path) -> None:
     settings, _ = settings_of(place / "index", raw_settings(source=str(other)), None)
     fingerprint = json.loads((place / "index" / "manifest.json").read_text())["fingerprints"]["model"]
     with pytest.raises(FingerprintError, match=fingerprint[:8]):
+        request = TraceRequest(place / "query.jsonl")
         trace_index(
-            settings, place / "index", Question(place / "query.jsonl"), adapter=None, looks=[], k=3, together=False,
-            reporter=Silent(),
-        )  # fmt: skip
+            settings, place / "index", request, adapter=None, scorers=[], k=3, together=False, reporter=Silent()
+        )
 
 
-def test_an_unknown_look_is_refused(place: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown look 'gradients'"):
-        traced(place, looks=["gradients"])
+def test_an_unknown_scorer_is_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown scorer 'gradients'"):
+        traced(place, scorers=["gradients"])
 
 
 def proposal(place: Path, out: Path, data: Path, **options: Any) -> dict[str, Any]:
     settings, _ = settings_of(place / "index", raw_settings(), None)
-    answer = traced(place, looks=["answer", "lexical"])
+    answer = traced(place, scorers=["answer", "lexical"])
     given = {"fdr": 0.3, "retain": None, "overwrite": False, **options}
     return write_proposal(answer, settings, data, out, reporter=Silent(), **given)
 

@@ -14,7 +14,7 @@ from rapidun.attribution.words import word_mask
 from rapidun.data import load_rows
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
-from rapidun.pipeline import Question, Silent, settings_of, trace_index, trace_memory
+from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.config import make_config
 from rapidun.pipeline.indexing import IndexConfig, build
 from rapidun.pipeline.inputs import open_subject
@@ -53,11 +53,11 @@ def settings(index: Path) -> Any:
     return settings_of(index, raw, None)[0]
 
 
-def traced(index: Path, *words: str, looks: tuple[str, ...] = ()) -> dict[str, float]:
+def traced(index: Path, *words: str, scorers: tuple[str, ...] = ()) -> dict[str, float]:
     """Row id to score."""
-    question = Question(index.parent / "query.jsonl", words=words)
+    question = TraceRequest(index.parent / "query.jsonl", words=words)
     found = trace_index(
-        settings(index), index, question, adapter=None, looks=looks, k=len(ROWS), together=False, reporter=Silent()
+        settings(index), index, question, adapter=None, scorers=scorers, k=len(ROWS), together=False, reporter=Silent()
     )
     return {line["id"]: line["score"] for line in found.lines}
 
@@ -72,15 +72,15 @@ def test_only_the_words_carry_loss(place: Path) -> None:
         prepared(collect_vectors(collector, RapidGrad(K), part, 0, max_tokens=512), "cosine")
         for part in ([query], examples)
     )
-    found = traced(index, "robot", looks=("gradient",))
+    found = traced(index, "robot", scorers=("gradient",))
     np.testing.assert_allclose([found[row.id] for row in examples], (one @ rows.T)[0], atol=2e-3)
-    whole = traced(index, looks=("gradient",))
+    whole = traced(index, scorers=("gradient",))
     assert max(abs(whole[row] - found[row]) for row in found) > 0.05
 
 
 def test_by_default_the_words_gradient_and_the_words_themselves_are_fused_by_ranks(place: Path) -> None:
     index = place / "index-gradient-lexical"
-    parts = [traced(index, "robot", looks=(look,)) for look in ("gradient", "lexical")]
+    parts = [traced(index, "robot", scorers=(name,)) for name in ("gradient", "lexical")]
     ids = sorted(parts[0])
     expected = reciprocal_rank_fusion([np.array([[part[row] for row in ids]]) for part in parts])[0]
     found = traced(index, "robot")
@@ -89,23 +89,23 @@ def test_by_default_the_words_gradient_and_the_words_themselves_are_fused_by_ran
 
 def test_rows_in_memory_are_ranked_as_in_the_index(place: Path) -> None:
     index = place / "index-gradient-lexical"
-    question = Question(place / "query.jsonl", words=("robot",))
+    question = TraceRequest(place / "query.jsonl", words=("robot",))
     found = trace_memory(
-        settings(index), place / "rows.jsonl", question, adapter=None, looks=(), k=len(ROWS), reporter=Silent()
+        settings(index), place / "rows.jsonl", question, adapter=None, scorers=(), k=len(ROWS), reporter=Silent()
     )
     expected = traced(index, "robot")
     assert {line["id"]: line["score"] for line in found.lines} == pytest.approx(expected, abs=2e-3)
 
 
-def test_by_words_the_lexical_look_takes_the_words_alone(place: Path) -> None:
-    found = traced(place / "index-gradient-lexical", "robot", looks=("lexical",))
+def test_by_words_the_lexical_scorer_takes_the_words_alone(place: Path) -> None:
+    found = traced(place / "index-gradient-lexical", "robot", scorers=("lexical",))
     assert [value > 0 for value in found.values()] == [True] * 4 + [False] * 8
 
 
 def test_an_index_without_gradients_is_refused(place: Path) -> None:
-    with pytest.raises(ConfigError, match="no gradient view"):
+    with pytest.raises(ConfigError, match="no gradient features"):
         traced(place / "index-hidden-lexical", "robot")
-    assert traced(place / "index-hidden-lexical", "robot", looks=("answer",))
+    assert traced(place / "index-hidden-lexical", "robot", scorers=("answer",))
 
 
 def test_a_word_that_is_not_in_the_answer_is_refused(place: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.test_reveal_run import TASK
 from rapidun.errors import InputError
 from rapidun.files import read_jsonl
-from rapidun.pipeline import Question, RevealConfig, RunConfig, Silent, make_config, read_task, reveal, run
+from rapidun.pipeline import RevealConfig, RunConfig, Silent, TraceRequest, make_config, read_task, reveal, run
 from rapidun.pipeline.config import MeasureConfig, TraceConfig
 from rapidun.pipeline.indexing import IndexConfig, build
 from rapidun.pipeline.proposing import write_proposal
@@ -117,8 +117,8 @@ def indexed(house: Path, on_bad_row: str) -> Path:
 
 def tracing(house: Path, on_bad_row: str) -> Path:
     given = config(house, TraceConfig, on_bad_row, influence={"sketch_size": 256})
-    options = {"adapter": None, "looks": ("gradient",), "k": 3, "reporter": Silent()}
-    trace_memory(given, house / "pool.jsonl", Question(house / "queries.jsonl"), **options)
+    options = {"adapter": None, "scorers": ("gradient",), "k": 3, "reporter": Silent()}
+    trace_memory(given, house / "pool.jsonl", TraceRequest(house / "queries.jsonl"), **options)
     return house
 
 
@@ -126,8 +126,8 @@ def proposing(house: Path, on_bad_row: str) -> Path:
     index = indexed(house, "skip")
     raw = {"model": {"source": ""}, "data": {"template": "auto", "on_bad_row": on_bad_row}, "seed": 0}
     settings, _ = settings_of(index, raw, None)
-    options = {"adapter": None, "looks": ["gradient"], "k": 3, "together": True, "reporter": Silent()}
-    answer = trace_index(settings, index, Question(house / "queries.jsonl"), **options)
+    options = {"adapter": None, "scorers": ["gradient"], "k": 3, "together": True, "reporter": Silent()}
+    answer = trace_index(settings, index, TraceRequest(house / "queries.jsonl"), **options)
     options = {"fdr": 0.9, "retain": 1, "overwrite": False, "reporter": Silent()}
     try:
         write_proposal(answer, settings, house / "pool.jsonl", house / "out", **options)

@@ -1,23 +1,44 @@
-"""Influence: trace a generation to rows, four-direction blocks, baselines, and how well a ranking does."""
+"""Attribution: which training rows led to an answer, by registered scorers, in an index or in memory."""
 
-from rapidun.attribution.baselines import bm25_scores, random_scores
 from rapidun.attribution.blocks import Blocks, influence_blocks
-from rapidun.attribution.hits import Hit, Hits
-from rapidun.attribution.pooling import hidden_similarity, hidden_vectors
-from rapidun.attribution.quality import Interval, RetrievalQuality, retrieval_quality
-from rapidun.attribution.tracing import trace
+from rapidun.attribution.context import ModelContext
+from rapidun.attribution.quality import Interval, RetrievalQuality, random_scores, retrieval_quality
+from rapidun.attribution.ranking import Hit, Hits, Ranking
+from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Scorer, register_scorer
+from rapidun.attribution.scorers import ChangeScorer, GradientScorer, HiddenScorer, LexicalScorer
+from rapidun.attribution.scorers.hidden import hidden_features
+from rapidun.attribution.scorers.lexical import bm25_scores
+from rapidun.attribution.search import TraceQuery, fused_hits, rankings
+from rapidun.attribution.store import MemoryStore, build_index, open_index, plan_append, plan_build
 
 __all__ = [
     "Blocks",
+    "ChangeScorer",
+    "FeatureStore",
+    "GradientScorer",
+    "HiddenScorer",
     "Hit",
     "Hits",
     "Interval",
+    "LexicalScorer",
+    "MatrixSpec",
+    "MemoryStore",
+    "ModelContext",
+    "Ranking",
+    "Recorder",
     "RetrievalQuality",
+    "Scorer",
+    "TraceQuery",
     "bm25_scores",
-    "hidden_similarity",
-    "hidden_vectors",
+    "build_index",
+    "fused_hits",
+    "hidden_features",
     "influence_blocks",
+    "open_index",
+    "plan_append",
+    "plan_build",
     "random_scores",
+    "rankings",
+    "register_scorer",
     "retrieval_quality",
-    "trace",
 ]

@@ -1,4 +1,4 @@
-"""One matrix of an index, shard by shard on disk: exact search, all scores, single vectors.
+"""One matrix of features, a vector a row, in shards on disk or in memory: all scores, single vectors.
 
 ``score = <query, row>`` or, for ``"cosine"``, that over both norms (RapidIn, arXiv 2405.11724, eq. 5; in sketch space).
 Rows are read in blocks of about 4 MiB, widened to float32 and multiplied with all queries at once; a row's scale and
@@ -8,80 +8,108 @@ norm, which are stored, are applied to the product and not to the row.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal, get_args
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from rapidun.attribution.hits import Hit, Hits
-from rapidun.attribution.ranking import TopScores, both_ends
-from rapidun.attribution.store.approximate import approximate_ends
-from rapidun.attribution.store.storage import decode, divisors, row_norms
-from rapidun.attribution.store.tensors import StoredTensor
-from rapidun.errors import ConfigError, InputError
+from rapidun.attribution.ranking import Hits, IdsOf, Ranking
+from rapidun.attribution.similarity import Array, Similarity, check_similarity, unit
+from rapidun.attribution.storage import decode
+from rapidun.attribution.whitening import Affine
+from rapidun.errors import InputError
+from rapidun.gradients.norms import divisors, row_norms
 
-Similarity = Literal["cosine", "dot"]
-Array = npt.NDArray[np.float32]
-IdsOf = Callable[[list[int]], dict[int, str]]
 BLOCK_BYTES = 4 * 2**20
 
 
-@dataclass(frozen=True)
-class ShardMatrix:
-    """One shard's share of a matrix: where its values, scales and norms lie, and the position of its first row."""
-
-    first: int
-    values: StoredTensor
-    scale: StoredTensor
-    norm: StoredTensor
+class RowTensor(Protocol):
+    """A tensor whose first dimension is rows, wherever it lies: `StoredTensor` on disk, `MemoryTensor` here."""
 
     @property
-    def rows(self) -> int:
-        """Rows of the shard."""
-        return self.values.shape[0]
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the stored values."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+
+    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows ``start`` to ``stop``."""
+
+    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Some rows, in the order asked for."""
+
+    def read_into(self, rows: torch.Tensor, start: int) -> None:
+        """Fill the contiguous ``rows`` with those from ``start`` on."""
 
 
 @dataclass(frozen=True)
-class Affine:
-    """A map of vectors before they are compared: ``(x - mean) @ matrix``; no matrix, only centred.
+class MemoryTensor:
+    """A `RowTensor` in memory."""
 
-    Args:
-        mean: (width,) float32.
-        matrix: (width, any) float32, or None.
-    """
+    values: torch.Tensor
 
-    mean: Array
-    matrix: Array | None = None
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        return tuple(self.values.shape)
 
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The mapped vectors, float32."""
-        centred = vectors - torch.from_numpy(self.mean)
-        return centred if self.matrix is None else centred @ torch.from_numpy(self.matrix)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.values[:1].nbytes
+
+    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows ``start`` to ``stop``."""
+        return self.values[start:stop]
+
+    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Some rows, in the order asked for."""
+        return self.values[list(rows)]
+
+    def read_into(self, rows: torch.Tensor, start: int) -> None:
+        """Fill ``rows`` with those from ``start`` on."""
+        rows.copy_(self.values[start : start + len(rows)])
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive rows of a store: the position of the first, how many, and their tensors by name."""
+
+    first: int
+    rows: int
+    tensors: Mapping[str, RowTensor]
 
 
 class Matrix:
-    """Vectors of all rows under one name.
+    """Vectors of all rows under one name: the tensors ``name``, ``name.scale`` and ``name.norm`` of every shard.
 
     Args:
         name: As in the manifest.
         width: Length of a vector.
         shards: In order of position.
         ids_of: Row ids of positions.
-        directory: The index, where its approximate form is kept.
     """
 
-    def __init__(
-        self, name: str, width: int, shards: Sequence[ShardMatrix], ids_of: IdsOf, directory: Path | None = None
-    ) -> None:
+    def __init__(self, name: str, width: int, shards: Sequence[Shard], ids_of: IdsOf) -> None:
         self.name, self.width = name, width
         self._shards = shards
         self._ids_of = ids_of
-        self._directory = directory
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self._shards)
@@ -91,6 +119,28 @@ class Matrix:
         cuts = sorted({round(place * len(self._shards) / count) for place in range(count + 1)})
         return [Matrix(self.name, self.width, self._shards[start:stop], self._ids_of) for start, stop in pairwise(cuts)]
 
+    def ranking(
+        self, queries: npt.NDArray[np.generic], similarity: Similarity = "cosine", affine: Affine | None = None
+    ) -> Ranking:
+        """The rows by their similarity to each query; rows with equal scores stand in order of position.
+
+        Args:
+            queries: (queries, width).
+            similarity: ``"cosine"`` or ``"dot"``; a zero vector has similarity 0 to everything.
+            affine: Map queries and rows before comparing; norms are then taken anew, row by row.
+
+        Raises:
+            ConfigError: If ``similarity`` is unknown.
+            InputError: If the queries are not (queries, width) or a value is not finite.
+        """
+        asked = self.prepared(queries, similarity, affine)
+        return Ranking(
+            len(asked),
+            len(self),
+            partial(self._score_blocks, asked, similarity, affine),
+            partial(self._scores_at, asked, similarity, affine),
+        )
+
     def search(
         self,
         queries: npt.NDArray[np.generic],
@@ -98,64 +148,15 @@ class Matrix:
         similarity: Similarity = "cosine",
         *,
         affine: Affine | None = None,
-        approximate: bool = False,
-        share: float = 0.1,
     ) -> list[Hits]:
-        """The k rows of highest and of lowest score for each query; all rows where k exceeds their number.
-
-        Rows with equal scores stand in order of position.
-
-        Args:
-            queries: (queries, width).
-            k: Length of each list, at least 1.
-            similarity: ``"cosine"`` or ``"dot"``; a zero vector has similarity 0 to everything.
-            affine: Map queries and rows before comparing; norms are then taken anew, row by row.
-            approximate: Look into a part of the rows only, through `Index.build_faiss`; cosine without ``affine``.
-            share: Of the cells to look into, where approximate.
-
-        Raises:
-            ConfigError: If ``similarity`` is unknown, ``k`` is below 1, or FAISS is asked for and not installed.
-            InputError: If the queries are not (queries, width) or a value is not finite.
-        """
-        if k < 1:
-            raise ConfigError(f"k={k}: ask for at least one row.")
-        asked = self._prepared(queries, similarity, affine)
-        if approximate:
-            if similarity != "cosine" or affine is not None or self._directory is None:
-                raise ConfigError("approximate search is by cosine, in an index on disk, without an affine map.")
-            return ids_and_hits(*approximate_ends(self._directory, self, asked, k, share), self._ids_of)
-        best, worst = both_ends(self._score_blocks(asked, similarity, affine), len(asked), k)
-        return ids_and_hits(best, worst, self._ids_of)
+        """The k rows of highest and of lowest score for each query. Raises as `ranking` and `Ranking.hits`."""
+        return self.ranking(queries, similarity, affine).hits(k, self._ids_of)
 
     def scores(
-        self,
-        queries: npt.NDArray[np.generic],
-        similarity: Similarity = "cosine",
-        *,
-        affine: Affine | None = None,
+        self, queries: npt.NDArray[np.generic], similarity: Similarity = "cosine", *, affine: Affine | None = None
     ) -> Array:
-        """Every score, (queries, rows) float32; for indexes whose scores fit in memory. Raises as `search`."""
-        asked = self._prepared(queries, similarity, affine)
-        found = np.empty((len(asked), len(self)), dtype=np.float32)
-        for start, scores in self._score_blocks(asked, similarity, affine):
-            found[:, start : start + scores.shape[1]] = scores.numpy()
-        return found
-
-    def scores_at(
-        self,
-        queries: npt.NDArray[np.generic],
-        positions: Sequence[int],
-        similarity: Similarity = "cosine",
-        *,
-        affine: Affine | None = None,
-    ) -> Array:
-        """Scores of some rows, (queries, positions) float32. Raises as `search` and `vectors`."""
-        asked = self._prepared(queries, similarity, affine)
-        rows = torch.from_numpy(self.vectors(positions))
-        rows = rows if affine is None else affine(rows)
-        if similarity == "cosine":
-            rows = rows / divisors(row_norms(rows)).unsqueeze(1)
-        return (asked @ rows.T).numpy()
+        """Every score, (queries, rows) float32; for as many rows as fit in memory. Raises as `ranking`."""
+        return self.ranking(queries, similarity, affine).scores()
 
     def vectors(self, positions: Sequence[int] | None = None) -> Array:
         """Stored vectors as float32, (positions, width); all of them without ``positions``.
@@ -164,12 +165,13 @@ class Matrix:
             InputError: If a position is not in the index.
         """
         if positions is None:
-            blocks = [decode(stored, scale).numpy() for _, stored, scale, _ in self._blocks()]
+            blocks = [block for _, block in self.blocks()]
             return np.concatenate([np.empty((0, self.width), dtype=np.float32), *blocks])
         found = np.empty((len(positions), self.width), dtype=np.float32)
         for shard, places in self._by_shard(positions):
             rows = [int(positions[place]) - shard.first for place in places]
-            found[places] = decode(shard.values.read_rows(rows), shard.scale.read()[rows]).numpy()
+            values, scale, _ = self._of(shard)
+            found[places] = decode(values.read_rows(rows), scale.read()[rows]).numpy()
         return found
 
     def blocks(self) -> Iterator[tuple[int, Array]]:
@@ -184,9 +186,11 @@ class Matrix:
             total += block.sum(axis=0, dtype=np.float64)
         return (total / max(1, len(self))).astype(np.float32)
 
-    def _prepared(self, queries: npt.NDArray[np.generic], similarity: str, affine: Affine | None) -> torch.Tensor:
-        if similarity not in get_args(Similarity):
-            raise ConfigError(f"similarity={similarity!r}: use one of {', '.join(get_args(Similarity))}.")
+    def prepared(
+        self, queries: npt.NDArray[np.generic], similarity: Similarity = "cosine", affine: Affine | None = None
+    ) -> torch.Tensor:
+        """Queries ready for a product with the rows, (queries, width or the map's) float32. Raises as `ranking`."""
+        check_similarity(similarity)
         if queries.ndim != 2 or queries.shape[1] != self.width:
             raise InputError(
                 f"{self.name}: queries of shape {tuple(queries.shape)} for vectors of length {self.width}. Make them "
@@ -197,39 +201,52 @@ class Matrix:
         finite = asked.isfinite().all(dim=1)
         if not bool(finite.all()):
             raise InputError(f"Query {int((~finite).nonzero()[0, 0])} is not finite.")
-        return asked if similarity == "dot" else asked / divisors(row_norms(asked)).unsqueeze(1)
+        return asked if similarity == "dot" else unit(asked)
 
     def _score_blocks(
-        self, queries: torch.Tensor, similarity: str, affine: Affine | None
+        self, queries: torch.Tensor, similarity: Similarity, affine: Affine | None
     ) -> Iterator[tuple[int, torch.Tensor]]:
         wide = torch.empty(0, self.width)
         for start, stored, scale, norm in self._blocks():
             if affine is None:
                 wide = wide if len(wide) >= len(stored) else torch.empty(len(stored), self.width)
                 scores = queries @ wide[: len(stored)].copy_(stored).T
-                scores *= scale / divisors(norm) if similarity == "cosine" else scale
+                scores *= scale / divisors(norm).squeeze(1) if similarity == "cosine" else scale
             else:
                 mapped = affine(decode(stored, scale))
                 scores = queries @ mapped.T
                 if similarity == "cosine":
-                    scores /= divisors(row_norms(mapped))
+                    scores /= divisors(row_norms(mapped)).T
             yield start, scores
+
+    def _scores_at(
+        self, queries: torch.Tensor, similarity: Similarity, affine: Affine | None, positions: Sequence[int]
+    ) -> Array:
+        rows = torch.from_numpy(self.vectors(positions))
+        rows = rows if affine is None else affine(rows)
+        found: Array = (queries @ (unit(rows) if similarity == "cosine" else rows).T).numpy()
+        return found
 
     def _blocks(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """``(start, stored, scale, norm)`` in order; the memory of ``stored`` is used again for the next block."""
         reused: torch.Tensor | None = None
         for shard in self._shards:
-            step = max(1, BLOCK_BYTES // max(1, shard.values.row_bytes))
+            values, scale, norm = self._of(shard)
+            step = max(1, BLOCK_BYTES // max(1, values.row_bytes))
             if reused is None or reused.shape[0] < min(step, shard.rows):
-                reused = torch.empty(min(step, shard.rows), self.width, dtype=shard.values.dtype)
-            scales, norms = shard.scale.read(), shard.norm.read()
+                reused = torch.empty(min(step, shard.rows), self.width, dtype=values.dtype)
+            scales, norms = scale.read(), norm.read()
             for start in range(0, shard.rows, step):
                 stop = min(start + step, shard.rows)
                 stored = reused[: stop - start]
-                shard.values.read_into(stored, start)
+                values.read_into(stored, start)
                 yield shard.first + start, stored, scales[start:stop], norms[start:stop]
 
-    def _by_shard(self, positions: Sequence[int]) -> list[tuple[ShardMatrix, list[int]]]:
+    def _of(self, shard: Shard) -> tuple[RowTensor, RowTensor, RowTensor]:
+        """Values, scales and norms of a shard's rows."""
+        return tuple(shard.tensors[self.name + part] for part in ("", ".scale", ".norm"))  # type: ignore[return-value]
+
+    def _by_shard(self, positions: Sequence[int]) -> list[tuple[Shard, list[int]]]:
         """Each shard that holds some of ``positions``, with their places in that list."""
         starts = [shard.first for shard in self._shards]
         groups: dict[int, list[int]] = {}
@@ -239,22 +256,3 @@ class Matrix:
                 raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
             groups.setdefault(number, []).append(place)
         return [(self._shards[number], places) for number, places in sorted(groups.items())]
-
-
-def ids_and_hits(best: TopScores, worst: TopScores, ids_of: IdsOf) -> list[Hits]:
-    """Both ends of every query's ranking, with row ids; ``worst`` holds negated scores."""
-    positions = torch.cat([best.positions, worst.positions], dim=1).unique()
-    ids = ids_of(positions[positions >= 0].tolist())
-    return [
-        Hits(
-            _hits(best.positions[row].tolist(), best.scores[row].tolist(), ids),
-            _hits(worst.positions[row].tolist(), (0.0 - worst.scores[row]).tolist(), ids),
-        )
-        for row in range(len(best.positions))
-    ]
-
-
-def _hits(positions: list[int], scores: list[float], ids: dict[int, str]) -> list[Hit]:
-    # an approximate search may find fewer than k rows; the places that are left have no position
-    pairs = zip(positions, scores, strict=True)
-    return [Hit(ids[position], position, score) for position, score in pairs if position >= 0]

@@ -1,105 +1,109 @@
-"""Similarity of the model's own hidden states: the strongest of the cheap baselines on small models."""
+"""Hidden states of a forward pass, pooled while it runs: the mean over the answer, and the state that decides on it.
+
+Layers count as in ``output_hidden_states``: 0 is the embeddings, n the last layer after the final norm.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from rapidun.attribution.similarity import Array, prepared
-from rapidun.data.batches import IGNORE_INDEX, Example, collate
+from rapidun.data import IGNORE_INDEX
 from rapidun.errors import ModelError
-from rapidun.gradients.state import device_of
-from rapidun.models.losses import decoder_states
-from rapidun.models.modes import evaluating
-from rapidun.models.passes import pass_batches
 
 
-def hidden_similarity(
-    model: nn.Module, queries: Sequence[Example], pool: Sequence[Example], pad_token_id: int, *, max_tokens: int = 8192
-) -> Array:
-    """Cosine of hidden vectors after subtracting the pool's mean, (queries, pool) float32.
+@contextmanager
+def pooled_states(model: nn.Module, labels: torch.Tensor, layers: Sequence[int]) -> Iterator[dict[str, torch.Tensor]]:
+    """Hooks that pool the hidden states of the forward pass run inside; nothing but the pooled vectors is kept.
 
-    Centred, because the hidden states of a language model share a large common part that hides their
-    differences. A pool of one row is its own mean: its similarities are 0.
+    Of each layer the mean over the tokens that carry loss, and the state before the first of them, where the model
+    decides what to say: the last prompt token's, or of a query about words the token's before the first word.
 
     Args:
         model: A Hugging Face causal LM or a PEFT model around one.
-        queries: Tokenised rows to find neighbours of.
-        pool: Tokenised rows to be ranked.
-        pad_token_id: Any token id.
-        max_tokens: Padded size of a batch, in tokens.
+        labels: (batch, length), -100 on prompt and padding.
+        layers: Numbers as in ``output_hidden_states``.
+
+    Yields:
+        Filled by the pass: matrix name to (batch, width) float32.
     """
-    if not queries or not pool:
-        return np.zeros((len(queries), len(pool)), dtype=np.float32)
-    vectors = hidden_vectors(model, pool, pad_token_id, max_tokens=max_tokens)
-    asked = hidden_vectors(model, queries, pad_token_id, max_tokens=max_tokens)
-    centre = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    similarities: Array = prepared(asked - centre, "cosine") @ prepared(vectors - centre, "cosine").T
-    return similarities
+    decoder, blocks = decoder_of(model)
+    found: dict[str, torch.Tensor] = {}
+    handles = []
+    try:
+        for layer in layers:
+            if layer == len(blocks):  # the decoder's own output is the last layer's after the final norm
+                handles.append(decoder.register_forward_hook(partial(_after, layer, labels, found)))
+            else:
+                before = partial(_before, layer, labels, found)
+                handles.append(blocks[layer].register_forward_pre_hook(before, with_kwargs=True))
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def hidden_vectors(
-    model: nn.Module,
-    examples: Sequence[Example],
-    pad_token_id: int,
-    *,
-    max_tokens: int = 8192,
-    progress: Callable[[int, int], None] | None = None,
-) -> Array:
-    """Last layer's hidden states averaged over each row's answer tokens, (n, hidden size) float32.
+def decoder_of(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
+    """The module that ends with the final norm, and its layers; inside a PEFT wrapper too.
 
-    A row without answer tokens is zero. The model is in evaluation mode meanwhile, and as before afterwards.
+    Raises:
+        ModelError: If no list of layers is found.
     """
-    return hidden_views(model, examples, pad_token_id, max_tokens=max_tokens, progress=progress).answer_mean
+    depth = depth_of(model)
+    for module in model.modules():
+        for child in module.children():
+            if isinstance(child, nn.ModuleList) and len(child) == depth:
+                return module, child
+    raise ModelError(f"{type(model).__name__}: no list of {depth} layers was found, so hidden states cannot be taken.")
 
 
-class HiddenViews(NamedTuple):
-    """Two looks at each row, both (n, hidden size) float32 of the last layer.
-
-    Args:
-        answer_mean: Mean over the row's answer tokens: what the answer is about.
-        last_prompt: At the prompt's last token, where the model decides how to answer.
-    """
-
-    answer_mean: Array
-    last_prompt: Array
+def matrix_name(layer: int, place: str) -> str:
+    """Name of one layer's vectors: ``hidden.LAYER.answer`` or ``hidden.LAYER.prompt``."""
+    return f"hidden.{layer}.{place}"
 
 
-def hidden_views(
-    model: nn.Module,
-    examples: Sequence[Example],
-    pad_token_id: int,
-    *,
-    max_tokens: int = 8192,
-    progress: Callable[[int, int], None] | None = None,
-) -> HiddenViews:
-    """Both views from one forward pass; rows in the order of ``examples``; ``progress`` hears (rows done, all)."""
-    device = device_of(model)
-    found: dict[int, torch.Tensor] = {}
-    with evaluating(model), torch.no_grad():
-        for indices in pass_batches(model, examples, max_tokens, backward=False):
-            rows = [examples[index] for index in indices]
-            batch = collate(rows, pad_token_id).to(device)
-            states = decoder_states(model, batch.input_ids, batch.attention_mask)[-1].float()
-            answers = (batch.labels != IGNORE_INDEX).to(states.device)
-            if states.ndim != 3:
-                raise ModelError(
-                    f"{type(model).__name__}: its hidden states are of shape {tuple(states.shape)}, not (rows, tokens, "
-                    "width), so rows cannot be compared by them. Compare by gradient or words."
-                )
-            # b t h, b t -> b h
-            sums = torch.einsum("bth,bt->bh", states, answers.float())
-            means = sums / answers.sum(dim=1, keepdim=True).clamp_min(1)
-            ends = torch.tensor([row.answer_start - 1 for row in rows], device=states.device)
-            decides = states[torch.arange(len(rows), device=states.device), ends]
-            found.update(zip(indices, torch.stack([means, decides], dim=1).cpu(), strict=True))
-            if progress is not None:
-                progress(len(found), len(examples))
-    if not found:
-        return HiddenViews(*np.zeros((2, 0, 0), dtype=np.float32))
-    stacked = torch.stack([found[index] for index in range(len(examples))]).numpy()
-    return HiddenViews(np.ascontiguousarray(stacked[:, 0]), np.ascontiguousarray(stacked[:, 1]))
+def depth_of(model: Any) -> int:
+    """Number of the last layer."""
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def width_of(model: Any) -> int:
+    """Length of a hidden state."""
+    return int(model.config.get_text_config().hidden_size)
+
+
+def _before(
+    layer: int,
+    labels: torch.Tensor,
+    found: dict[str, torch.Tensor],
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> None:
+    _pool(layer, args[0] if args else kwargs["hidden_states"], labels, found)
+
+
+def _after(
+    layer: int, labels: torch.Tensor, found: dict[str, torch.Tensor], module: nn.Module, args: Any, output: Any
+) -> None:
+    _pool(layer, output[0], labels, found)
+
+
+@torch.no_grad()
+def _pool(layer: int, states: torch.Tensor, labels: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
+    states = states.detach()
+    if states.shape[:2] != labels.shape or states.ndim != 3:
+        raise ModelError(
+            f"hidden states of layer {layer} are of shape {tuple(states.shape)}, not (rows, tokens, width), so rows "
+            "cannot be compared by them. Leave them out: --views gradient,lexical, or --by gradient,lexical."
+        )
+    answers = (labels != IGNORE_INDEX).to(states.device)
+    sums = torch.einsum("bth,bt->bh", states.float(), answers.float())
+    found[matrix_name(layer, "answer")] = sums / answers.sum(dim=1, keepdim=True).clamp_min(1)
+    last = (answers.int().argmax(dim=1) - 1).clamp_min(0)
+    found[matrix_name(layer, "prompt")] = states[torch.arange(len(states), device=states.device), last].float()

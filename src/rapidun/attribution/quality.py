@@ -75,6 +75,11 @@ def retrieval_quality(
     )
 
 
+def random_scores(queries: int, documents: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Standard normal scores, (queries, documents) float32: what no scorer may be worse than."""
+    return np.random.default_rng(seed).standard_normal((queries, documents), dtype=np.float32)
+
+
 def _check(scores: _Floats, relevant: npt.NDArray[np.bool_], k: int) -> None:
     if k < 1:
         raise ConfigError(f"k={k}: precision needs at least one row.")

@@ -1,67 +1,40 @@
-"""A view: one way to look at every row. Each kind is one registered class in a file of its own.
+"""A scorer: one way to score training rows for an answer. Each is one registered class in a file of its own.
 
-The class holds the view's settings (a pydantic model: they stand in the manifest as they are) and makes a recorder
-for every shard. A recorder takes part in the one pass over the shard's batches and gives the shard's tensors::
+The class says how a row's features come from a model and a batch (its recorder takes part in the one pass over the
+batches), what is fitted beforehand, and how the features of a query and of a row compare. It also holds the settings,
+as a pydantic model: they stand in an index's manifest as they are. An index, rows in memory and queries all call it::
 
     @register_scorer("gradient")
     class GradientScorer(Scorer): ...
+
+A scorer's matrices are called after it, ``NAME`` or ``NAME.anything``.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from rapidun.attribution.store.storage import StoreDtype
-from rapidun.data import Batch, Template
+from rapidun.attribution.context import ModelContext
+from rapidun.attribution.matrix import Matrix, Shard
+from rapidun.attribution.ranking import Ranking
+from rapidun.attribution.similarity import Similarity
+from rapidun.attribution.storage import StoreDtype
+from rapidun.attribution.whitening import PoolStatistics
+from rapidun.data import Batch, Example
 from rapidun.errors import ConfigError
-from rapidun.models import LoadedModel, tokenizer_fingerprint
 
-if TYPE_CHECKING:
-    from rapidun.attribution.store.build import Progress
-    from rapidun.attribution.store.plan import BuildPlan
-
-NO_ADAPTER = "none"
-
-
-@dataclass(frozen=True)
-class ModelContext:
-    """The model that rows are looked at with, and what tells it from others.
-
-    Args:
-        loaded: Model and tokenizer, the adapter already on it.
-        template: The one template.
-        adapter: The adapter's fingerprint; ``"none"`` without one.
-        adapter_name: The adapter as the user named it.
-        before: The model before training, where it is a model of its own.
-    """
-
-    loaded: LoadedModel
-    template: Template
-    adapter: str = NO_ADAPTER
-    adapter_name: str = ""
-    before: LoadedModel | None = None
-
-    def fingerprints(self) -> dict[str, str]:
-        """Fingerprints of model, adapter, tokenizer and template."""
-        return {
-            "model": self.loaded.fingerprint,
-            "adapter": self.adapter,
-            "tokenizer": tokenizer_fingerprint(self.loaded.tokenizer),
-            "template": self.template.fingerprint,
-        }
-
-    def origins(self) -> dict[str, str]:
-        """Where each of them came from, as the user named it."""
-        source = self.loaded.source
-        return {"model": source, "adapter": self.adapter_name, "tokenizer": source, "template": self.template.name}
+Row = Mapping[str, Any]
+Features = Mapping[str, torch.Tensor]
+"""Tensors by name, as a recorder leaves them: rows first, but for postings."""
+Progress = Callable[[int, int], None]
+Role = Literal["train", "query"]
 
 
 class MatrixSpec(BaseModel):
@@ -74,25 +47,25 @@ class MatrixSpec(BaseModel):
 
 
 class Recorder:
-    """One view of one shard while its batches pass by; a view overrides what it needs."""
+    """One scorer's features of some rows while their batches pass by; a scorer overrides what it needs."""
 
     measures = False
     """Whether `measure` runs the model itself, forward and backward."""
     watches = False
-    """Whether the view needs the model to run."""
+    """Whether the scorer needs the model to run."""
 
     def prepare(self, batch: Batch) -> None:
         """Called before the model's pass over ``batch`` and outside of `during`: passes in here are not recorded."""
 
     def during(self, batch: Batch, places: list[int]) -> AbstractContextManager[None]:
-        """Open around the model's pass over ``batch``, the shard's rows ``places``."""
+        """Open around the model's pass over ``batch``, the rows ``places``."""
         return nullcontext()
 
     def measure(self, batch: Batch, places: list[int]) -> None:
         """Run the model on ``batch``."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The shard's tensors, after all batches; those with as many rows as the shard are checked row by row."""
+        """The features, after all batches; those with as many rows as there are rows are checked row by row."""
         return {}
 
     def columns(self) -> dict[str, list[Any]]:
@@ -100,10 +73,95 @@ class Recorder:
         return {}
 
 
+class Sample(Protocol):
+    """What a scorer is fitted to: rows that are to be indexed, and where what was fitted is kept."""
+
+    @property
+    def directory(self) -> Path:
+        """The index."""
+
+    @property
+    def model(self) -> ModelContext:
+        """What rows are looked at with."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Padded tokens in a batch."""
+
+    def sample(self, count: int, seed: int) -> list[Example]:
+        """``count`` rows drawn by ``seed``, or all, tokenised."""
+
+
+class FeatureStore(ABC):
+    """The features of a pool of rows: an index on disk, or the same in memory.
+
+    Args:
+        name: What the pool is called in errors.
+        scorers: Those whose features are there, by name.
+        max_tokens: Padded tokens in a batch of rows or queries.
+    """
+
+    name: str
+    scorers: Mapping[str, Scorer]
+    max_tokens: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def shards(self) -> list[Shard]:
+        """The rows' tensors, in order of position."""
+
+    @abstractmethod
+    def features(self, name: str = "gradient") -> Matrix:
+        """The matrix called ``name``. Raises ConfigError if there is none; lists those there are."""
+
+    @abstractmethod
+    def statistics(self, name: str) -> PoolStatistics:
+        """Mean and covariance of a matrix over all rows."""
+
+    @abstractmethod
+    def fitted(self, scorer: str) -> Any:
+        """What the scorer fitted, as its `Scorer.load` gives it."""
+
+    @abstractmethod
+    def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """The rows at ``positions``, in their order, with ``id``, ``prompt`` and ``response``, long ones cut."""
+
+    def ids_of(self, positions: list[int]) -> dict[int, str]:
+        """Row ids by position."""
+        return {position: row["id"] for position, row in zip(positions, self.rows(positions), strict=True)}
+
+
 class Scorer(BaseModel):
-    """Settings of a view, and how its recorders are made."""
+    """Settings of a scorer, how its features are made, and how they compare."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    titles: ClassVar[Mapping[str, str]] = {}
+    """The names that a trace asks for it by, each with a title for tables; see `register_scorer`."""
+    missing: ClassVar[str] = ""
+    """What to do where a store lacks its features."""
+    centred: ClassVar[bool] = False
+    """Whether its vectors are compared by their pool's statistics, which an index then keeps."""
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any]) -> Scorer:
+        """The scorer with those of the settings that it knows.
+
+        Raises:
+            ConfigError: If they do not go together.
+        """
+        return cls(**{name: value for name, value in settings.items() if name in cls.model_fields})
+
+    @classmethod
+    def fits(cls, model: ModelContext) -> bool:
+        """Whether this model alone gives the features."""
+        return True
+
+    def exact(self) -> Scorer:
+        """The same with vectors kept as float32."""
+        return self.model_copy(update={"dtype": "float32"}) if "dtype" in type(self).model_fields else self
 
     def resolved(self, model: ModelContext) -> Scorer:
         """The same with every default settled for this model, as it goes into the manifest.
@@ -113,15 +171,22 @@ class Scorer(BaseModel):
         """
         return self
 
+    def check(self, model: ModelContext) -> None:
+        """Refuse queries by another model than this (resolved) scorer's, beyond the fingerprints of an index.
+
+        Raises:
+            FingerprintError: Naming both.
+        """
+
     def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
-        """The matrices that the view (resolved) stores, by name."""
+        """The matrices that the scorer (resolved) stores, by name."""
         return {}
 
-    def fit(self, plan: BuildPlan, progress: Progress | None = None) -> Scorer:
+    def fit(self, sample: Sample, progress: Progress | None = None) -> Scorer:
         """Fit what is fitted once for the whole index, before its first shard, and write it into the directory.
 
         Returns:
-            The settings with what was fitted named; a view that was fitted before checks that it is still there.
+            The settings with what was fitted named; a scorer that was fitted before checks that it is still there.
         """
         return self
 
@@ -133,31 +198,79 @@ class Scorer(BaseModel):
         """What `fit` wrote, for `recorder`; None where nothing is fitted."""
         return None
 
+    def files(self, directory: Path) -> list[Path]:
+        """The files that `fit` wrote."""
+        return []
+
     @abstractmethod
-    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
-        """A recorder for a shard with these rows; ``fitted`` is what `load` gave."""
+    def recorder(self, model: ModelContext, rows: Sequence[Row], fitted: Any, role: Role = "train") -> Recorder:
+        """A recorder of the features of ``rows``, which are trained on or asked about; ``fitted`` is from `load`."""
+
+    def compare(self, by: str, asked: Features, store: FeatureStore, similarity: Similarity) -> Ranking:
+        """How the store's rows score for the queries; by default, the similarity of the vectors called ``by``.
+
+        Args:
+            by: The name that was asked for, of `titles`.
+            asked: The queries' features, exact.
+            store: The rows'.
+            similarity: How gradients compare.
+        """
+        return store.features(by).ranking(asked[by].numpy(), similarity)
 
 
-_VIEWS: dict[str, type[Scorer]] = {}
-_ViewType = TypeVar("_ViewType", bound=type[Scorer])
+_SCORERS: dict[str, type[Scorer]] = {}
+_ScorerType = TypeVar("_ScorerType", bound=type[Scorer])
 
 
-def register_scorer(name: str) -> Callable[[_ViewType], _ViewType]:
-    """Support a kind of view under ``name``."""
+def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Callable[[_ScorerType], _ScorerType]:
+    """Support a scorer.
 
-    def register(view: _ViewType) -> _ViewType:
-        _VIEWS[name] = view
-        return view
+    Args:
+        name: What its features are called in an index.
+        titles: Names that a trace asks for it by, with titles for tables; by default its name.
+    """
+
+    def register(scorer: _ScorerType) -> _ScorerType:
+        _SCORERS[name] = scorer
+        scorer.titles = titles or {name: name}
+        return scorer
 
     return register
 
 
 def scorer_class(name: str) -> type[Scorer]:
-    """The class of the view called ``name``.
+    """The class of the scorer called ``name`` in an index.
 
     Raises:
         ConfigError: If there is none; lists those there are.
     """
-    if name not in _VIEWS:
-        raise ConfigError(f"view {name!r} is unknown. Known: {', '.join(sorted(_VIEWS))}.")
-    return _VIEWS[name]
+    if name not in _SCORERS:
+        raise ConfigError(f"features {name!r} are unknown. Known: {', '.join(sorted(_SCORERS))}.")
+    return _SCORERS[name]
+
+
+def known_scorers() -> dict[str, type[Scorer]]:
+    """Every registered scorer, by the name of its features."""
+    return dict(_SCORERS)
+
+
+def scorer_titles() -> dict[str, str]:
+    """Every name that a trace can ask by, with its title."""
+    return {by: title for scorer in _SCORERS.values() for by, title in scorer.titles.items()}
+
+
+def owner_of(by: str) -> str:
+    """The scorer that is asked for by ``by``: ``"hidden"`` of ``"answer"``.
+
+    Raises:
+        ConfigError: If there is none; lists those there are.
+    """
+    found = next((name for name, scorer in _SCORERS.items() if by in scorer.titles), None)
+    if found is None:
+        raise ConfigError(f"unknown scorer {by!r}: choose from {', '.join(scorer_titles())}.")
+    return found
+
+
+def configured_scorers(names: Iterable[str], settings: Mapping[str, Any]) -> dict[str, Scorer]:
+    """Scorers by name, each with those of the settings that it knows. Raises as `scorer_class`, `Scorer.configured`."""
+    return {name: scorer_class(name).configured(settings) for name in names}

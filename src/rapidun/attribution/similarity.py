@@ -10,8 +10,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from rapidun.errors import ConfigError, InputError
+from rapidun.gradients.norms import divisors, row_norms
 
 Similarity = Literal["cosine", "dot"]
 Array = npt.NDArray[np.float32]
@@ -40,38 +42,20 @@ def check_vectors(**vectors: npt.NDArray[np.generic]) -> None:
         raise InputError(f"Vectors of different sketches cannot be compared: {shapes}. Collect them with one k.")
 
 
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Rows of norm 1, (rows, width) float32; zero rows stay zero."""
+    return vectors / divisors(row_norms(vectors))
+
+
 def prepared(vectors: npt.NDArray[np.generic], similarity: Similarity) -> Array:
-    """(rows, k) float32, ready for a matrix product: unit rows for ``"cosine"``, zero rows left zero (trap 16).
+    """(rows, k) float32, ready for a matrix product: unit rows for ``"cosine"``, zero rows left zero.
 
     Raises:
         InputError: If a value is not finite; names the first such row.
     """
-    values = np.asarray(vectors, dtype=np.float32)
-    norms = row_norms(values)
-    check_finite(norms)
-    return values if similarity == "dot" else values / divisors(norms)[:, None]
-
-
-def row_norms(values: Array) -> Array:
-    """Euclidean norm of each row, (rows,) float32; in float64 only where a square would leave float32's range."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        norms: Array = np.sqrt(np.einsum("ij,ij->i", values, values))
-        outside = ~((norms > 1e-12) & (norms < 1e18))
-        norms[outside] = np.linalg.norm(values[outside].astype(np.float64), axis=1)
-    return norms
-
-
-def divisors(norms: Array) -> Array:
-    """The norms, and 1 where a norm is 0: zero vectors stay zero."""
-    return np.where(norms > 0, norms, np.float32(1))
-
-
-def check_finite(norms: Array, first_row: int = 0) -> None:
-    """Refuse vectors whose norms are not finite: a row that was never finished must not be ranked (trap 15).
-
-    Raises:
-        InputError: Naming the first such row, counted from ``first_row``.
-    """
-    finite = np.isfinite(norms)
-    if not finite.all():
-        raise InputError(f"Row {first_row + int(np.argmin(finite))} of the vectors is not finite. Collect it again.")
+    values = torch.from_numpy(np.require(vectors, dtype=np.float32, requirements="W"))
+    finite = values.isfinite().all(dim=1)
+    if not bool(finite.all()):
+        raise InputError(f"Row {int(finite.int().argmin())} of the vectors is not finite. Collect it again.")
+    found: Array = (values if similarity == "dot" else unit(values)).numpy()
+    return found

@@ -1,11 +1,12 @@
-"""Hidden vectors made comparable: the pool's mean taken away, its few loud directions quietened.
+"""Vectors made comparable by their pool: its mean taken away, its few loud directions quietened.
 
-    w(h) = (C + ridge * m * I)^(-1/2) (h - mean),     m = trace(C) / dimension
+    w(h) = (C / m + ridge I)^(-1/2) (h - mean),     m = trace(C) / dimension
 
-with mean and covariance C of the pool, so ``ridge`` is in units of the mean eigenvalue and means the same for any
+with mean and covariance C of the pool, so ``ridge`` is in units of the mean eigenvalue m and means the same for any
 layer and model: at 1, directions of above-average variance are shrunk to about equal size and those below it are
-left nearly as they are; at infinity only the centring remains. The inner product of two whitened vectors is
-Mahalanobis'. The statistics are all that is needed, so an index stores them and not the whitened vectors.
+left nearly as they are; at infinity only the centring remains. Dividing by m keeps the scale of the vectors. The inner
+product of two whitened vectors is Mahalanobis'. The pool's moments are all that is needed, so an index stores them and
+not the whitened vectors.
 """
 
 from __future__ import annotations
@@ -15,17 +16,62 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from rapidun.attribution.inverse_root import inverse_root
 from rapidun.attribution.similarity import Array, prepared
 from rapidun.errors import ConfigError, InputError
 
 _Floats = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Affine:
+    """A map of vectors before they are compared: ``(x - mean) @ matrix``; no matrix, only centred.
+
+    Args:
+        mean: (width,) float32.
+        matrix: (width, any) float32, or None.
+    """
+
+    mean: Array
+    matrix: Array | None = None
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """The mapped vectors, float32."""
+        centred = vectors - torch.from_numpy(self.mean)
+        return centred if self.matrix is None else centred @ torch.from_numpy(self.matrix)
+
+
+@dataclass
+class Moments:
+    """Sum (width,) and second moment (width, width) of ``rows`` vectors, float64, as they are added up."""
+
+    rows: int
+    total: torch.Tensor
+    second: torch.Tensor
+
+    @classmethod
+    def zero(cls, width: int) -> Moments:
+        """Of no vectors."""
+        return cls(0, torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64))
+
+    def add(self, vectors: torch.Tensor) -> None:
+        """Count (rows, width) vectors in."""
+        values = vectors.double()
+        self.rows += len(values)
+        self.total += values.sum(dim=0)
+        self.second += values.T @ values
+
+    def statistics(self) -> PoolStatistics:
+        """Mean and covariance."""
+        rows = max(1, self.rows)
+        mean = self.total.numpy() / rows
+        return PoolStatistics(mean, self.second.numpy() / rows - np.outer(mean, mean), self.rows)
+
+
 @dataclass(frozen=True, eq=False)
 class PoolStatistics:
-    """Mean (dimension,) and covariance (dimension, dimension) of ``rows`` vectors, float64."""
+    """Mean (width,) and covariance (width, width) of ``rows`` vectors, float64."""
 
     mean: _Floats
     covariance: _Floats
@@ -33,65 +79,57 @@ class PoolStatistics:
 
     @classmethod
     def of(cls, blocks: Iterable[npt.NDArray[np.generic]]) -> PoolStatistics:
-        """Statistics of all rows of ``blocks``, each (rows, dimension), read once; nothing is kept of them.
-
-        Blocks are merged by their means and scatter (Chan, Golub and LeVeque, 1983), so large means cost no digits.
+        """Statistics of all rows of ``blocks``, each (rows, width), read once; nothing is kept of them.
 
         Raises:
             InputError: If there are no rows, or widths differ, or a value is not finite.
         """
-        rows, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
+        moments: Moments | None = None
         for block in blocks:
-            values = _matrix(block)
-            if not len(values):
-                continue
-            if not rows:
-                mean, scatter = np.zeros(values.shape[1]), np.zeros((values.shape[1],) * 2)
-            if values.shape[1] != len(mean):
-                raise InputError(
-                    f"Vectors of {values.shape[1]} values after vectors of {len(mean)}: one pool, one width"
-                )
-            own = values.mean(axis=0)
-            apart, centred = own - mean, values - own
-            scatter += centred.T @ centred + np.outer(apart, apart) * (rows * len(values) / (rows + len(values)))
-            mean = mean + apart * (len(values) / (rows + len(values)))
-            rows += len(values)
-        if not rows:
+            values = _checked(block)
+            moments = moments or Moments.zero(values.shape[1])
+            if values.shape[1] != len(moments.total):
+                raise InputError(f"Vectors of {values.shape[1]} values after {len(moments.total)}: one pool, one width")
+            moments.add(torch.from_numpy(values))
+        if moments is None or not moments.rows:
             raise InputError("The statistics of no vectors: the pool is empty.")
-        return cls(mean, scatter / rows, rows)
+        return moments.statistics()
+
+    def whitening(self, ridge: float = 1.0) -> Affine:
+        """The map ``w`` above.
+
+        Args:
+            ridge: In units of the mean eigenvalue, positive; ``inf`` centres only.
+
+        Raises:
+            ConfigError: If ``ridge`` is not positive.
+        """
+        if not ridge > 0:
+            raise ConfigError(f"ridge={ridge}: must be positive; 1 is the mean eigenvalue of the pool's covariance.")
+        mean = self.mean.astype(np.float32)
+        scale = float(np.trace(self.covariance)) / len(mean)
+        if not np.isfinite(ridge) or not scale > 0:  # a pool that does not vary is only centred
+            return Affine(mean)
+        values, directions = np.linalg.eigh(self.covariance / scale)
+        roots = np.sqrt(np.maximum(values, 0.0) + ridge)
+        return Affine(mean, np.asarray((directions / roots) @ directions.T, dtype=np.float32))
 
 
-def whiten(
-    vectors: npt.NDArray[np.generic],
-    mean: npt.NDArray[np.generic],
-    covariance: npt.NDArray[np.generic],
-    ridge: float = 1.0,
-) -> Array:
-    """``(C + ridge * m * I)^(-1/2) (h - mean) * sqrt(m)`` of each row, (rows, dimension) float32.
-
-    The factor ``sqrt(m)`` keeps the scale of the vectors; where the pool does not vary at all, they are only centred.
-
-    Args:
-        vectors: (rows, dimension).
-        mean: (dimension,) of the pool.
-        covariance: (dimension, dimension) of the pool.
-        ridge: In units of the mean eigenvalue, positive; ``inf`` centres only.
+def whiten(vectors: npt.NDArray[np.generic], statistics: PoolStatistics, ridge: float = 1.0) -> Array:
+    """``w(h)`` of each row, (rows, width) float32.
 
     Raises:
         ConfigError: If ``ridge`` is not positive.
         InputError: If the shapes do not fit, or a value is not finite.
     """
-    if not ridge > 0:
-        raise ConfigError(f"ridge={ridge}: must be positive; 1 is the mean eigenvalue of the pool's covariance.")
-    values, centre, spread = _matrix(vectors), np.asarray(mean, dtype=np.float64), _matrix(covariance)
-    if values.shape[1:] != centre.shape or spread.shape != (len(centre), len(centre)):
+    values = _checked(vectors)
+    if values.shape[1:] != statistics.mean.shape:
         raise InputError(
-            f"vectors {values.shape}, mean {centre.shape} and covariance {spread.shape} do not fit: "
-            "expected (rows, d), (d,) and (d, d) of one model's hidden states."
+            f"vectors {values.shape} and a pool of width {len(statistics.mean)} do not fit: expected hidden states of "
+            "one model."
         )
-    if not np.isfinite(centre).all():
-        raise InputError("The pool's mean is not finite. Collect the hidden states again.")
-    return np.asarray((values - centre) @ inverse_root(spread, ridge), dtype=np.float32)
+    found: Array = statistics.whitening(ridge)(torch.from_numpy(values)).numpy()
+    return found
 
 
 def whitened_similarity(
@@ -103,7 +141,7 @@ def whitened_similarity(
         ConfigError: If ``ridge`` is not positive.
         InputError: If the shapes do not fit, or a value is not finite.
     """
-    left, right = (whiten(part, statistics.mean, statistics.covariance, ridge) for part in (queries, pool))
+    left, right = (whiten(part, statistics, ridge) for part in (queries, pool))
     similarities: Array = prepared(left, "cosine") @ prepared(right, "cosine").T
     return similarities
 
@@ -113,10 +151,10 @@ def centred_similarity(queries: npt.NDArray[np.generic], pool: npt.NDArray[np.ge
     return whitened_similarity(queries, pool, PoolStatistics.of([pool]), float("inf"))
 
 
-def _matrix(values: npt.NDArray[np.generic]) -> _Floats:
-    found = np.asarray(values, dtype=np.float64)
+def _checked(values: npt.NDArray[np.generic]) -> Array:
+    found = np.require(values, dtype=np.float32, requirements="W")
     if found.ndim != 2:
-        raise InputError(f"Expected an array of shape (rows, dimension), got {found.shape}.")
+        raise InputError(f"Expected an array of shape (rows, width), got {found.shape}.")
     finite = np.isfinite(found).all(axis=1)
     if not finite.all():
         raise InputError(f"Row {int(np.argmin(finite))} of the vectors is not finite. Collect it again.")

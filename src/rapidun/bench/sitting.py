@@ -20,6 +20,7 @@ import numpy as np
 
 import rapidun
 from rapidun.attribution.proposal import propose
+from rapidun.attribution.search import SHARES, WITH_BASE, WITHOUT_BASE
 from rapidun.bench.cells import Cell, CellStore, time_left
 from rapidun.bench.plan import Arm, run_config
 from rapidun.bench.scenarios import Drawn, Row, draw
@@ -33,7 +34,7 @@ from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, usable_groups
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.meter import Meter, hardware
-from rapidun.pipeline.tracing import LOOKS, SHARES, WITH_BASE, WITHOUT_BASE, Compared
+from rapidun.pipeline.tracing import score_rows
 from rapidun.pipeline.train import train, unlearned_subject
 from rapidun.pipeline.weigh import weights_from
 from rapidun.weighting import Evidence, Needs, Weights, get_scheme, write_weights
@@ -209,9 +210,9 @@ class Sitting:
                 repetition_penalty=settings.repetition_penalty,
             )
             bad = [{**row, "response": answer or row["response"]} for row, answer in zip(asked, answers, strict=True)]
-            pair = Compared(subject, subject, bad, pool, config.influence, seed, Silent(), before)
-            looks = WITH_BASE if pair.has_before else WITHOUT_BASE
-            found = propose({name: LOOKS[name](pair) for name in looks}, weights=SHARES, fdr=FDR, retain=retain)
+            names = WITH_BASE if before is not None else WITHOUT_BASE
+            scores = score_rows(subject, bad, pool, names, config.influence, seed=seed, before=before)
+            found = propose(scores, weights=SHARES, fdr=FDR, retain=retain)
             return found.forget, found.retain
 
         return proposer

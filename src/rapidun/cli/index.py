@@ -258,7 +258,7 @@ def export(
             raw = shared.raw(model or "")
             paths = indexing.export_results(raw, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
         else:
-            paths = indexing.export_vectors(index, out, view=view, reporter=reporter)
+            paths = indexing.export_vectors(index, out, name=view, reporter=reporter)
     if shared.as_json:
         print_json({"files": [str(path) for path in paths]})
     else:

@@ -14,7 +14,7 @@ from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.shared import Shared, with_shared
 
 if TYPE_CHECKING:
-    from rapidun.pipeline import Question
+    from rapidun.pipeline import TraceRequest
     from rapidun.pipeline.explaining import Explained, Wanted
 
 _ANSWERS = "Answers to explain"
@@ -56,11 +56,11 @@ class AskedOptions:
         ),
     ] = ""
 
-    def question(self) -> Question:
+    def request(self) -> TraceRequest:
         """As the pipeline takes it."""
-        from rapidun.pipeline import Question
+        from rapidun.pipeline import TraceRequest
 
-        return Question(self.query, self.prompt, self.response, tuple(o.listed(self.words)))
+        return TraceRequest(self.query, self.prompt, self.response, tuple(o.listed(self.words)))
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class RankingOptions:
             "there is.",
         ),
     ] = ""
-    together: Annotated[
-        bool, o.flag("--together", help="With --index: all queries are one symptom, ranked together.")
-    ] = False
+    together: Annotated[bool, o.flag("--together", help="All queries are one symptom, ranked together.")] = False
     tokens: Annotated[
         int, typer.Option("--tokens", min=0, help="Show the tokens behind the first so many rows; needs --data.")
     ] = 0
@@ -90,7 +88,7 @@ class RankingOptions:
     ] = "position"
     propose: Annotated[
         Path | None,
-        typer.Option("--propose", help="New directory for rows to forget and to retain; needs --index and --data."),
+        typer.Option("--propose", help="New directory for rows to forget and to retain; needs --data."),
     ] = None
     fdr: Annotated[
         float, typer.Option("--fdr", help="Share (0 to 1) of clean rows that the proposed forget rows may hold.")
@@ -103,7 +101,7 @@ class RankingOptions:
         from rapidun.pipeline.explaining import Wanted
 
         same = {name: value for name, value in vars(self).items() if name != "by"}
-        return make_config({**same, "looks": tuple(o.listed(self.by))}, Wanted, "command line")
+        return make_config({**same, "scorers": tuple(o.listed(self.by))}, Wanted, "command line")
 
 
 @with_shared
@@ -154,7 +152,7 @@ def trace(
 
     raw = with_overrides({**shared.raw(model), "base": base}, shared.overrides)
     with ConsoleReporter() as reporter:
-        found = explain(raw, asked.question(), Places(index, data, adapter), ranking.wanted(), reporter)
+        found = explain(raw, asked.request(), Places(index, data, adapter), ranking.wanted(), reporter)
     if html is not None:
         typer.echo(str(_write_page(found.lines, found.tokens, html)), err=shared.as_json)
     if shared.as_json:

@@ -22,7 +22,7 @@ from rapidun.data import Rows
 from rapidun.distributed.settings import Settings
 from rapidun.errors import FingerprintError, InputError, ModelError, OutputError, RapidunError
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.indexing import IndexConfig, check_change, index_model, plan_new
+from rapidun.pipeline.indexing import IndexConfig, check_scorers, model_context, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, Silent, counting
@@ -85,10 +85,10 @@ class IndexJob:
         rows = read_rows(self.data, "rows", self.config.data, Silent())
         subject = open_subject(self.config.model, self.config.data, Silent(), adapter=self.adapter)
         before = open_before(self.config.index.base, self.config.model, Silent())
-        model = index_model(subject, self.adapter, before)
+        model = model_context(subject, self.adapter, before)
         manifest = Manifest.model_validate(ticket.manifest)
         check_same(manifest, self.out, model.origins(), **model.fingerprints())
-        check_change(manifest, model)
+        check_scorers(manifest, model)
         rows = _without(rows, set(ticket.left_out))
         if len(rows) != manifest.rows or _sample(rows) != ticket.sample:
             raise FingerprintError(

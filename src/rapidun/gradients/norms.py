@@ -16,15 +16,16 @@ def row_norms(values: torch.Tensor) -> torch.Tensor:
     first. On a CPU that slower way is taken only where a row needs it, and for that row alone.
     """
     if values.device.type != "cpu":
-        return _scaled_norms(values)
+        return scaled_norms(values)
     norms: torch.Tensor = torch.linalg.vector_norm(values, dim=1)
     smallest, largest = _SAFE_NORMS
     if all(smallest < norm < largest for norm in norms.tolist()):
         return norms
-    return torch.where((norms > smallest) & (norms < largest), norms, _scaled_norms(values))
+    return torch.where((norms > smallest) & (norms < largest), norms, scaled_norms(values))
 
 
-def _scaled_norms(values: torch.Tensor) -> torch.Tensor:
+def scaled_norms(values: torch.Tensor) -> torch.Tensor:
+    """As `row_norms`, every row divided by its largest value first; the same bits whatever rows stand beside it."""
     largest: torch.Tensor = torch.linalg.vector_norm(values, ord=math.inf, dim=1)
     scaled: torch.Tensor = torch.linalg.vector_norm(values / divisors(largest), dim=1)
     return largest * scaled

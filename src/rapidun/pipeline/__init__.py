@@ -6,13 +6,11 @@ from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.revealing import RevealConfig, RevealResult, read_task, reveal, undo
 from rapidun.pipeline.run import PHASES, RunResult, run
 from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
-from rapidun.pipeline.trace_job import Answer, Question, settings_of, tokens_of, trace_index, trace_memory
+from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
 
 __all__ = [
     "PHASES",
-    "Answer",
     "MeasureConfig",
-    "Question",
     "Reporter",
     "RevealConfig",
     "RevealResult",
@@ -21,6 +19,8 @@ __all__ = [
     "RunResult",
     "Silent",
     "TraceConfig",
+    "TraceRequest",
+    "TraceResult",
     "evaluate_only",
     "load_config",
     "make_config",

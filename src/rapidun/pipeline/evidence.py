@@ -13,7 +13,7 @@ import numpy as np
 
 from rapidun.attribution import Blocks, influence_blocks
 from rapidun.attribution.checkpoints import at_checkpoint
-from rapidun.attribution.pooling import hidden_vectors
+from rapidun.attribution.scorers.hidden import hidden_features
 from rapidun.attribution.whitening import PoolStatistics, whiten
 from rapidun.data import Example
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
@@ -107,9 +107,9 @@ def hidden_blocks(
     """Cosines of the answers' mean hidden states in four directions, centred and whitened on both groups together."""
     pad, model = subject.loaded.pad_token_id, subject.loaded.model
     rows = [*forget, *retain]
-    vectors = hidden_vectors(model, rows, pad, max_tokens=max_tokens, progress=counting(reporter, "rows"))
-    statistics = PoolStatistics.of([vectors])
-    white = whiten(vectors, statistics.mean, statistics.covariance, HIDDEN_RIDGE)
+    told = counting(reporter, "rows")
+    vectors = hidden_features(model, rows, pad, max_tokens=max_tokens, progress=told).answer_mean
+    white = whiten(vectors, PoolStatistics.of([vectors]), HIDDEN_RIDGE)
     return influence_blocks(white[: len(forget)], white[len(forget) :])
 
 

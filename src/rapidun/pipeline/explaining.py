@@ -15,7 +15,7 @@ from rapidun.pipeline.config import TraceConfig, _Section, make_config
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.trace_job import Answer, Question, settings_of, tokens_of, trace_index, trace_memory
+from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,17 @@ class Wanted(_Section):
 
     Args:
         k: Rows of each ranking.
-        looks: Ways to rank, fused where there are several; empty is the default.
-        together: One ranking for all queries; with an index.
+        scorers: Names to ask by, fused where there are several; empty is the default.
+        together: One ranking for all queries.
         tokens: Rows of each ranking whose tokens are traced.
         token_by: ``"position"`` or ``"loss"``.
-        propose: Directory for the rows to forget and to retain; with an index.
+        propose: Directory for the rows to forget and to retain; needs the rows in ``data``.
         fdr: Share of clean rows that the proposed forget rows may hold.
         overwrite: Replace ``propose``.
     """
 
     k: int = Field(20, ge=1)
-    looks: tuple[str, ...] = ()
+    scorers: tuple[str, ...] = ()
     together: bool = False
     tokens: int = Field(0, ge=0)
     token_by: Decomposition = "position"
@@ -67,13 +67,13 @@ class Explained:
 
 
 def explain(
-    raw: Mapping[str, Any], question: Question, places: Places, wanted: Wanted, reporter: Reporter
+    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: Wanted, reporter: Reporter
 ) -> Explained:
-    """Trace the answers of ``question`` to training rows.
+    """Trace the answers of ``request`` to training rows.
 
     Args:
         raw: Plain configuration; what is not given in it is taken from the index.
-        question: The answers.
+        request: The answers.
         places: Index or rows.
         wanted: What is asked.
         reporter: Where progress goes.
@@ -82,49 +82,43 @@ def explain(
         ConfigError: If two of these do not go together; before anything is loaded.
         OutputError: If the place for a proposal is taken.
     """
-    check(str(raw["model"]["source"]), question, places, wanted)
-    answer, settings = _answer(raw, question, places, wanted, reporter)
+    check(str(raw["model"]["source"]), request, places, wanted)
+    traced, settings = _trace(raw, request, places, wanted, reporter)
     if places.data is None:
-        return Explained(answer.lines, [], None)
+        return Explained(traced.lines, [], None)
     tokens = []
     if wanted.tokens:
         tokens = tokens_of(
-            answer, settings, places.data, by=wanted.token_by, words=question.words, rows=wanted.tokens,
+            traced, settings, places.data, by=wanted.token_by, words=request.words, rows=wanted.tokens,
             reporter=reporter,
         )  # fmt: skip
     proposed = None
     if wanted.propose is not None:
         proposed = write_proposal(
-            answer, settings, places.data, wanted.propose, fdr=wanted.fdr, retain=None, overwrite=wanted.overwrite,
+            traced, settings, places.data, wanted.propose, fdr=wanted.fdr, retain=None, overwrite=wanted.overwrite,
             reporter=reporter,
         )  # fmt: skip
-    return Explained(answer.lines, tokens, proposed)
+    return Explained(traced.lines, tokens, proposed)
 
 
-def _answer(
-    raw: Mapping[str, Any], question: Question, places: Places, wanted: Wanted, reporter: Reporter
-) -> tuple[Answer, TraceConfig]:
+def _trace(
+    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: Wanted, reporter: Reporter
+) -> tuple[TraceResult, TraceConfig]:
+    asked: dict[str, Any] = {"scorers": wanted.scorers, "k": wanted.k, "together": wanted.together}
     if places.index is None:
-        settings = make_config(dict(raw), TraceConfig, "command line")
-        data = places.data or Path()
-        return trace_memory(
-            settings, data, question, adapter=places.adapter, looks=wanted.looks, k=wanted.k, reporter=reporter
-        ), settings
+        settings, data = make_config(dict(raw), TraceConfig, "command line"), places.data or Path()
+        return trace_memory(settings, data, request, adapter=places.adapter, reporter=reporter, **asked), settings
     settings, adapter = settings_of(places.index, raw, places.adapter)
-    answer = trace_index(
-        settings, places.index, question, adapter=adapter, looks=wanted.looks, k=wanted.k, together=wanted.together,
-        reporter=reporter,
-    )  # fmt: skip
-    return answer, settings
+    return trace_index(settings, places.index, request, adapter=adapter, reporter=reporter, **asked), settings
 
 
-def check(model: str, question: Question, places: Places, wanted: Wanted) -> None:
+def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> None:
     """Refuse what cannot work. Raises as `explain`."""
-    if (question.path is None) == (question.prompt is None):
+    if (request.path is None) == (request.prompt is None):
         raise ConfigError("give either --query FILE or --prompt TEXT.")
-    if question.path is not None and question.response is not None:
+    if request.path is not None and request.response is not None:
         raise ConfigError("--response belongs to --prompt: the rows of --query have answers of their own.")
-    for name, text in (("prompt", question.prompt), ("response", question.response)):
+    for name, text in (("prompt", request.prompt), ("response", request.response)):
         if text is not None and not text.strip():
             raise ConfigError(f"--{name} is empty: there is nothing to trace.")
     if places.index is None and places.data is None:
@@ -135,9 +129,7 @@ def check(model: str, question: Question, places: Places, wanted: Wanted) -> Non
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
     if wanted.together and wanted.tokens:
         raise ConfigError("--tokens explains the ranking of one answer: leave out --together, or --tokens.")
-    if places.index is None and wanted.together:
-        raise ConfigError("--together needs --index: in memory every query has a ranking of its own.")
-    if wanted.propose is not None and (places.index is None or places.data is None):
-        raise ConfigError("--propose needs --index and --data: the rows that were indexed.")
+    if wanted.propose is not None and places.data is None:
+        raise ConfigError("--propose with --index needs --data: the rows that were indexed.")
     if wanted.propose is not None:
         RunDirectory.check(wanted.propose, resume=False, overwrite=wanted.overwrite)

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from rapidun.attribution.scorer import NO_ADAPTER, scorer_class
+from rapidun.attribution import ChangeScorer, GradientScorer, ModelContext, Scorer, TraceQuery, rankings
+from rapidun.attribution.context import NO_ADAPTER
+from rapidun.attribution.scorer import configured_scorers
 from rapidun.attribution.scorers.change import ADAPTER_OFF
 from rapidun.attribution.scorers.preconditioning import Precondition
-from rapidun.attribution.store import (
-    BuildPlan,
-    ChangeScorer,
-    GradientScorer,
-    HiddenScorer,
-    Index,
-    Manifest,
-    ModelContext,
-    Scorer,
-    build_index,
-    open_index,
-    plan_append,
-    plan_build,
-)
+from rapidun.attribution.storage import StoreDtype
+from rapidun.attribution.store import BuildPlan, Index, Manifest, build_index, open_index, plan_append, plan_build
 from rapidun.attribution.store.build import check_index_place
 from rapidun.attribution.store.export import export_numpy, export_rapidin
 from rapidun.attribution.store.plan import check_same
-from rapidun.attribution.store.storage import StoreDtype
 from rapidun.attribution.store.verify import Damage, verify
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
-from rapidun.gradients import collect_vectors
 from rapidun.gradients.collector import Normalization
 from rapidun.gradients.coverage import Coverage
 from rapidun.gradients.preconditioners import Side
@@ -50,7 +37,7 @@ from rapidun.pipeline.config import (
     make_config,
 )
 from rapidun.pipeline.coverage import note_coverage
-from rapidun.pipeline.inputs import Row, Subject, open_subject, read_rows, usable
+from rapidun.pipeline.inputs import Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, counting
@@ -115,22 +102,22 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         InputError: If a row cannot be read or tokenised, before any long work.
         ConfigError, ModelError: If the settings do not fit the model.
     """
-    views = _views(config, adapter)
+    scorers = _scorers(config, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     settings = config.index
     plan = plan_build(
         out,
         usable(rows, subject, config.data, reporter),
-        index_model(subject, adapter, open_before(settings.base, config.model, reporter)),
-        views,
+        model_context(subject, adapter, open_before(settings.base, config.model, reporter)),
+        scorers,
         max_length=subject.max_length,
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
         quantize=config.model.quantize,
     )
-    for view in plan.manifest.views.values():
-        if isinstance(view, GradientScorer):
-            note_coverage("gradients", Coverage(view.coverage["tracked"], view.coverage["untracked"]), reporter)
+    gradient = plan.manifest.views.get("gradient")
+    if isinstance(gradient, GradientScorer):
+        note_coverage("gradients", Coverage(gradient.coverage["tracked"], gradient.coverage["untracked"]), reporter)
     return plan
 
 
@@ -156,8 +143,8 @@ def append(
     rows, subject = _inputs(config, data, adapter, reporter)
     subject = replace(subject, max_length=opened.manifest.max_length)
     before = open_before(base_of(opened.manifest), config.model, reporter)
-    model = index_model(subject, adapter, before)
-    check_change(opened.manifest, model)
+    model = model_context(subject, adapter, before)
+    check_scorers(opened.manifest, model)
     plan = plan_append(index, usable(rows, subject, config.data, reporter), model)
     return _run(plan, resume, False, reporter)
 
@@ -168,10 +155,10 @@ def check_index(index: Path, reporter: Reporter) -> list[Damage]:
     return verify(index, counting(reporter, "files"))
 
 
-def export_vectors(index: Path, out: Path, *, view: str, reporter: Reporter) -> list[Path]:
-    """One view as a plain NumPy array with ids."""
+def export_vectors(index: Path, out: Path, *, name: str, reporter: Reporter) -> list[Path]:
+    """One matrix as a plain NumPy array with ids."""
     reporter.phase("export", "Writing vectors")
-    return export_numpy(open_index(index), out, view=view, progress=counting(reporter, "rows"))
+    return export_numpy(open_index(index), out, name=name, progress=counting(reporter, "rows"))
 
 
 def export_results(
@@ -190,49 +177,32 @@ def export_results(
     adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, queries, adapter, reporter)
     reporter.phase("export", "Taking the queries' gradients")
-    asked = list(rows)
-    vectors = query_vectors(opened, subject, asked, adapter, reporter)
-    return [export_rapidin(opened, out, vectors, asked, keep=keep)]
+    model = model_context(subject, adapter)
+    check_same(opened.manifest, index, model.origins(), **model.fingerprints())
+    asked, told = list(rows), counting(reporter, "rows")
+    subject = replace(subject, max_length=opened.manifest.max_length)
+    query = TraceQuery(asked, subject.tokenize(asked))
+    opened.gradient_scorer()
+    found = rankings(opened, model, query, ["gradient"], tick=lambda done: told(done, len(asked)))
+    return [export_rapidin(opened, out, found["gradient"], asked, keep=keep)]
 
 
-def query_vectors(
-    index: Index, subject: Subject, rows: Sequence[Row], adapter: Path | None, reporter: Reporter
-) -> np.ndarray:
-    """Gradient sketches of query rows, made exactly as the index's own, (rows, k) float32.
-
-    Raises:
-        FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
-    """
-    model = index_model(subject, adapter)
-    check_same(index.manifest, index.path, model.origins(), **model.fingerprints())
-    view = index.gradient_view()
-    return collect_vectors(
-        view.query_collector(model, index.path),
-        view.make_sketch(),
-        replace(subject, max_length=index.manifest.max_length).tokenize(rows),
-        subject.loaded.pad_token_id,
-        max_tokens=index.manifest.max_tokens,
-        progress=counting(reporter, "rows"),
-    )
-
-
-def index_model(subject: Subject, adapter: Path | None, before: LoadedModel | None = None) -> ModelContext:
-    """A subject as the index room knows it."""
+def model_context(subject: Subject, adapter: Path | None, before: LoadedModel | None = None) -> ModelContext:
+    """A subject as attribution knows it."""
     fingerprint = adapter_fingerprint(adapter) if adapter is not None else NO_ADAPTER
     return ModelContext(subject.loaded, subject.template, fingerprint, str(adapter or ""), before)
 
 
 def base_of(manifest: Manifest) -> str:
     """The model before training that an index compares with; empty where it has none or is an adapter switched off."""
-    view = manifest.views.get("change")
-    return view.base if isinstance(view, ChangeScorer) and view.base != ADAPTER_OFF else ""
+    change = manifest.views.get("change")
+    return change.base if isinstance(change, ChangeScorer) and change.base != ADAPTER_OFF else ""
 
 
-def check_change(manifest: Manifest, model: ModelContext) -> None:
-    """Refuse another model before training than the index's. Raises as `ChangeScorer.check`."""
-    view = manifest.views.get("change")
-    if isinstance(view, ChangeScorer):
-        view.check(model)
+def check_scorers(manifest: Manifest, model: ModelContext) -> None:
+    """Refuse another model than a scorer's, as another before training. Raises as `Scorer.check`."""
+    for scorer in manifest.views.values():
+        scorer.check(model)
 
 
 def describe(index: Index) -> dict[str, Any]:
@@ -249,44 +219,27 @@ def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Rep
     return rows, open_subject(config.model, config.data, reporter, adapter=adapter)
 
 
-def _views(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:
+def _scorers(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:
+    """The scorers whose features are kept, by name. Raises ConfigError if settings do not go together."""
     settings = config.index
-    made: dict[str, Scorer] = {}
-    has_before = bool(settings.base) or adapter is not None
-    for name in [*settings.views, *(["change"] if has_before and "hidden" in settings.views else [])]:
-        if name == "gradient":
-            view = made[name] = GradientScorer(
-                sketch=_sketch(settings, config.seed),
-                normalize=settings.normalize,
-                targets=settings.targets,
-                token_normalize=settings.token_normalize,
-                dtype=settings.dtype,
-                precondition=Precondition(
-                    kind=settings.precondition,
-                    damping=settings.damping,
-                    side=settings.precondition_side,
-                    rows=settings.precondition_rows,
-                    seed=config.seed,
-                ),
-            )
-            _check_precondition(view)
-        elif name == "hidden":
-            made[name] = HiddenScorer(layers=settings.layers, dtype=settings.dtype)
-        elif name == "change":
-            made[name] = ChangeScorer(dtype=settings.dtype)
-        else:
-            made[name] = scorer_class(name)()
-    if settings.precondition != "none" and "gradient" not in made:
-        raise ConfigError(f"--precondition {settings.precondition}: there is no gradient view to precondition.")
-    if not made:
+    names = list(settings.views)
+    if (settings.base or adapter is not None) and "hidden" in names:
+        names.append("change")
+    if not names:
         raise ConfigError("--views: name at least one of gradient, hidden, lexical.")
-    return made
-
-
-def _check_precondition(view: GradientScorer) -> None:
-    """Refuse a preconditioner that no build could use, before a model is loaded. Raises ConfigError."""
-    if view.precondition is not None:
-        view.precondition.check(view.make_sketch())
+    if settings.precondition != "none" and "gradient" not in names:
+        raise ConfigError(f"--precondition {settings.precondition}: there is no gradient to precondition.")
+    made = {
+        "sketch": _sketch(settings, config.seed) if "gradient" in names else {},
+        "precondition": Precondition(
+            kind=settings.precondition,
+            damping=settings.damping,
+            side=settings.precondition_side,
+            rows=settings.precondition_rows,
+            seed=config.seed,
+        ),
+    }
+    return configured_scorers(names, {**settings.model_dump(exclude={"base"}), **made})
 
 
 def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:

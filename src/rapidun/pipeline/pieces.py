@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.attribution.pooling import hidden_views
 from rapidun.attribution.scorer import Scorer
+from rapidun.attribution.scorers.hidden import hidden_features
 from rapidun.attribution.store import BuildPlan
 from rapidun.attribution.store.shards import compute_shard
 from rapidun.data import Example, Rows, tokenize_rows
@@ -52,7 +52,7 @@ def weighing(subject: Subject, groups: RowGroups, config: RunConfig) -> list[Pie
 
 
 def tracing(subject: Subject, pool: Rows | None, config: RunConfig) -> list[Piece]:
-    """Hidden states of the pool, and gradients where its rows are labelled and every look is measured."""
+    """Hidden states of the pool, and gradients where its rows are labelled and every scorer is measured."""
     if pool is None or not config.evaluation.trace_queries:
         return []
     examples = subject.tokenize(pool)
@@ -127,13 +127,13 @@ def gradients(
 def forward(subject: Subject, examples: Sequence[Example], max_tokens: int, title: str) -> Piece:
     """Hidden states of rows."""
     loaded = subject.loaded
-    work = partial(hidden_views, loaded.model, pad_token_id=loaded.pad_token_id)
+    work = partial(hidden_features, loaded.model, pad_token_id=loaded.pad_token_id)
     return Piece(title, len(examples), "rows", partial(over_rows, examples, max_tokens, work))
 
 
 def indexing(plan: BuildPlan) -> Piece:
-    """Rows through every view of an index; a preconditioner, which is fitted once, is left out."""
-    views = {name: _unfitted(view) for name, view in plan.manifest.views.items()}
+    """Rows through every scorer of an index; a preconditioner, which is fitted once, is left out."""
+    views = {name: _unfitted(scorer) for name, scorer in plan.manifest.views.items()}
     whole = len(plan.rows)
     drawn = np.sort(np.random.default_rng(0).choice(whole, min(SAMPLED, whole), replace=False)).tolist()
     model = plan.model
@@ -153,8 +153,8 @@ def indexing(plan: BuildPlan) -> Piece:
     return Piece("indexing", whole, "rows", attempt)
 
 
-def _unfitted(view: Scorer) -> Scorer:
-    return view.model_copy(update={"precondition": None}) if hasattr(view, "precondition") else view
+def _unfitted(scorer: Scorer) -> Scorer:
+    return scorer.model_copy(update={"precondition": None}) if hasattr(scorer, "precondition") else scorer
 
 
 def _some(rows: Rows, places: Sequence[int]) -> Rows:

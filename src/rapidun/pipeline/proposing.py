@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.attribution.proposal import Proposal, propose
+from rapidun.attribution.search import SHARES
+from rapidun.attribution.store import Index
 from rapidun.attribution.store.plan import data_fingerprint
 from rapidun.data import Rows
 from rapidun.data.content import as_record
-from rapidun.errors import ConfigError, InputError
+from rapidun.errors import InputError
 from rapidun.files import write_json, write_jsonl
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import LABEL, read_rows, usable
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.searching import LOOKS
-from rapidun.pipeline.trace_job import Answer
-from rapidun.pipeline.tracing import SHARES
+from rapidun.pipeline.trace_job import TraceResult
 
 
 def write_proposal(
-    answer: Answer,
+    traced: TraceResult,
     config: TraceConfig,
     data: Path,
     out: Path,
@@ -37,37 +37,40 @@ def write_proposal(
     ``reason`` added. All queries count as one symptom.
 
     Args:
-        answer: Of `trace_index`.
-        data: The rows that were indexed.
+        traced: Of `trace_index` or `trace_memory`.
+        data: The rows that were searched.
         out: New directory.
         fdr: Share of clean rows that the forget set may hold.
         retain: Number of retain rows; by default twice the forget rows.
 
     Raises:
-        ConfigError: If the trace was not of an index, or ``fdr`` is out of range.
-        InputError: If ``data`` is not what was indexed, or no row stands out enough to be proposed.
+        ConfigError: If ``fdr`` is out of range.
+        FingerprintError: If ``data`` is not what was indexed.
+        InputError: If no row stands out enough to be proposed.
     """
-    if answer.asked is None:
-        raise ConfigError("--propose needs --index.")
     rows = read_rows(data, "training rows", config.data, reporter, (LABEL,))
-    rows = usable(rows, answer.subject, config.data, reporter, name="training rows")
-    index = answer.asked.index
-    index.check(data=data_fingerprint(rows))
+    rows = usable(rows, traced.subject, config.data, reporter, name="training rows")
+    fingerprint = data_fingerprint(rows)
+    if isinstance(traced.store, Index):
+        traced.store.check(data=fingerprint)
     reporter.phase("propose", "Choosing the cut")
-    views = {name: LOOKS[name](answer.asked).scores() for name in answer.looks}
-    found = propose(views, weights=SHARES, fdr=fdr, retain=retain)
+    found = propose(
+        {name: ranking.scores() for name, ranking in traced.rankings.items()}, weights=SHARES, fdr=fdr, retain=retain
+    )
     if not found.forget:
         raise InputError(
             f"no row stands out at a false-discovery rate of {fdr}: the strongest would be wrong with q = "
-            f"{found.q_values.min():.2f}. Give more bad answers, other looks (--by), or a higher --fdr."
+            f"{found.q_values.min():.2f}. Give more bad answers, other scorers (--by), or a higher --fdr."
         )
-    place = RunDirectory.claim(out, index.manifest.fingerprints.model_dump(), resume=False, overwrite=overwrite)
+    place = RunDirectory.claim(
+        out, {**traced.model.fingerprints(), "data": data_fingerprint(rows)}, resume=False, overwrite=overwrite
+    )
     for name, positions in (("forget", found.forget), ("retain", found.retain)):
         write_jsonl(place / f"{name}.jsonl", _lines(rows, positions, found))
     summary = {
-        "queries": len(answer.queries),
-        "looks": list(answer.looks),
-        "rows": len(index),
+        "queries": len(traced.queries),
+        "scorers": list(traced.rankings),
+        "rows": len(rows),
         "fdr": fdr,
         "forget": len(found.forget),
         "retain": len(found.retain),

@@ -7,7 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rapidun.attribution.store import GradientScorer, Hits, Index, open_index
+from rapidun.attribution import FeatureStore, Hits, ModelContext, Ranking, fused_hits, open_index, rankings
+from rapidun.attribution.scorer import owner_of
+from rapidun.attribution.scorers.gradient import GradientScorer
+from rapidun.attribution.search import chosen_scorers
+from rapidun.attribution.similarity import Similarity
 from rapidun.attribution.store.plan import check_same
 from rapidun.attribution.tokens import Decomposition
 from rapidun.attribution.words import check_words
@@ -19,19 +23,18 @@ from rapidun.gradients.targets import find_targets
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.coverage import gradient_coverage, note_coverage
-from rapidun.pipeline.indexing import base_of, index_model
+from rapidun.pipeline.indexing import base_of, model_context
 from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
-from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.searching import Asked, looks_of, search
+from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.tokens import token_lines
-from rapidun.pipeline.tracing import LOOKS, PREVIEW, checked_looks, trace_rows
+from rapidun.pipeline.tracing import available, memory_store, trace_lines, trace_query
 
 ANSWER_TOKENS = 64
 
 
 @dataclass(frozen=True)
-class Question:
+class TraceRequest:
     """The answers to explain: a row file, or one prompt whose answer is given or generated.
 
     Args:
@@ -85,47 +88,77 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a trace found: one line for each hit, and what later steps need to go on from it."""
+class TraceResult:
+    """What a trace found: one line for each hit, and what later steps need to go on from it.
+
+    Args:
+        rankings: By scorer; the hits are theirs, fused.
+    """
 
     subject: Subject
+    model: ModelContext
     queries: list[Row]
     hits: list[Hits]
     lines: list[dict[str, Any]]
-    asked: Asked | None = None
-    looks: tuple[str, ...] = ()
+    store: FeatureStore
+    rankings: Mapping[str, Ranking]
 
 
 def trace_memory(
     config: TraceConfig,
     data: Path,
-    question: Question,
+    request: TraceRequest,
     *,
     adapter: Path | None,
-    looks: Sequence[str],
+    scorers: Sequence[str],
     k: int,
+    together: bool = False,
     reporter: Reporter,
-) -> Answer:
-    """Rank the rows of ``data``, which are looked at now, for each query.
+) -> TraceResult:
+    """Rank the rows of ``data``, which are looked at now, for each query, or for all queries as one symptom.
 
     Raises:
-        ConfigError: If a look is unknown.
+        ConfigError: If a scorer is unknown.
     """
-    checked_looks(looks, LOOKS)
+    for by in scorers:
+        owner_of(by)
     reporter.phase("check", "Reading rows and model")
     pool = read_rows(data, "training rows", config.data, reporter, (LABEL,))
-    given = question.given(config, reporter)
+    given = request.given(config, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
     pool = usable(pool, subject, config.data, reporter, name="training rows")
-    queries = question.asked(given, subject, config, reporter)
-    if "gradient" in looks:
+    queries = request.asked(given, subject, config, reporter)
+    model = model_context(subject, adapter, open_before(config.base, config.model, reporter))
+    chosen = chosen_scorers(available(model, scorers), scorers, words=bool(request.words), where=str(data))
+    if "gradient" in chosen:
         note_coverage("gradients", gradient_coverage(subject, config.influence), reporter)
-    reporter.phase("trace", f"Looking at {len(pool)} rows")
-    found = trace_rows(
-        subject, queries, pool, config.influence, k=k, seed=config.seed, reporter=reporter, looks=looks,
-        words=question.words, before=open_before(config.base, config.model, reporter), measure=False,
+    reporter.phase("trace", f"Looking at {len(pool)} rows by {', '.join(chosen)}")
+    store = memory_store(model, subject, list(pool), chosen, config.influence, seed=config.seed, reporter=reporter)
+    return _trace(
+        store, model, replace(subject, words=request.words), queries, chosen,
+        similarity=config.influence.similarity, k=k, together=together, reporter=reporter,
     )  # fmt: skip
-    return Answer(subject, queries, found.hits, found.lines)
+
+
+def _trace(
+    store: FeatureStore,
+    model: ModelContext,
+    subject: Subject,
+    queries: list[Row],
+    scorers: Sequence[str],
+    *,
+    similarity: Similarity,
+    k: int,
+    together: bool,
+    reporter: Reporter,
+) -> TraceResult:
+    """The same for an index and for rows in memory; the subject says what is asked about."""
+    told = counting(reporter, "rows")
+    query = trace_query(subject, queries, reporter)
+    found = rankings(store, model, query, scorers, similarity=similarity, tick=lambda done: told(done, len(queries)))
+    hits = fused_hits(store, found, k, by_ranks=bool(query.words), together=together)
+    lines = trace_lines(store, queries, hits, together=together)
+    return TraceResult(replace(subject, words=()), model, queries, hits, lines, store, found)
 
 
 def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tuple[TraceConfig, Path | None]:
@@ -151,59 +184,39 @@ def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tu
 def trace_index(
     config: TraceConfig,
     index: Path,
-    question: Question,
+    request: TraceRequest,
     *,
     adapter: Path | None,
-    looks: Sequence[str],
+    scorers: Sequence[str],
     k: int,
     together: bool,
     reporter: Reporter,
-) -> Answer:
+) -> TraceResult:
     """Rank the rows of an index for each query, or for all queries as one symptom.
 
     Raises:
         FingerprintError: If the index was built with another model, adapter, tokenizer or template; names both.
     """
     opened = open_index(index)
-    chosen = looks_of(opened, looks, words=bool(question.words))
+    chosen = chosen_scorers(opened.scorers, scorers, words=bool(request.words), where=str(index))
     reporter.phase("check", "Reading queries and model")
-    given = question.given(config, reporter)
+    given = request.given(config, reporter)
     subject = open_subject(config.model, config.data, reporter, adapter=adapter)
-    model = index_model(subject, adapter)
+    subject = replace(subject, max_length=opened.manifest.max_length)
+    base = config.base or base_of(opened.manifest) if "change" in chosen else ""
+    model = model_context(subject, adapter)
     check_same(opened.manifest, index, model.origins(), **model.fingerprints())
-    queries = question.asked(given, subject, config, reporter)
+    queries = request.asked(given, subject, config, reporter)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
-    before = (
-        open_before(config.base or base_of(opened.manifest), config.model, reporter) if "change" in chosen else None
-    )
-    asked = Asked(opened, replace(subject, words=question.words), queries, adapter, reporter, before)
-    hits = search(asked, chosen, k, together=together)
-    lines = [line for number, found in enumerate(hits) for line in _lines(opened, number, queries, found, together)]
-    return Answer(subject, queries, hits, lines, asked, tuple(chosen))
-
-
-def _lines(index: Index, number: int, queries: list[Row], hits: Hits, together: bool) -> list[dict[str, Any]]:
-    """The helpful hits of one ranking as lines."""
-    query = {"prompt": f"{len(queries)} queries together", "response": ""} if together else queries[number]
-    shown = index.rows([hit.position for hit in hits.helpful])
-    return [
-        {
-            "query_index": number,
-            "query": query["prompt"],
-            "response": query["response"],
-            "rank": rank,
-            "id": hit.id,
-            "position": hit.position,
-            "score": hit.score,
-            "prompt": row["prompt"][:PREVIEW],
-            "train_response": row["response"][:PREVIEW],
-        }
-        for rank, (hit, row) in enumerate(zip(hits.helpful, shown, strict=True), 1)
-    ]
+    model = replace(model, before=open_before(base, config.model, reporter))
+    return _trace(
+        opened, model, replace(subject, words=request.words), queries, chosen,
+        similarity=config.influence.similarity, k=k, together=together, reporter=reporter,
+    )  # fmt: skip
 
 
 def tokens_of(
-    answer: Answer,
+    traced: TraceResult,
     config: TraceConfig,
     data: Path,
     *,
@@ -219,16 +232,16 @@ def tokens_of(
     """
     of_id = {row["id"]: row for row in read_rows(data, "training rows", config.data, reporter)}
     reporter.phase("tokens", "Tracing tokens")
-    tracked = find_targets(answer.subject.loaded.model, config.influence.targets)
+    tracked = find_targets(traced.subject.loaded.model, config.influence.targets)
     if config.influence.targets == "linear" and any(isinstance(tensor, FusedTensor) for tensor in tracked):
         reporter.note("tokens: of the linear layers alone; what fused experts add to a row's score is not among them")
     found = []
-    for number, (query, hits) in enumerate(zip(answer.queries, answer.hits, strict=True)):
+    for number, (query, hits) in enumerate(zip(traced.queries, traced.hits, strict=True)):
         missing = [hit.id for hit in hits.helpful[:rows] if hit.id not in of_id]
         if missing:
             raise InputError(f"{data}: no row {missing[0]}, which the trace found. Give the rows that were indexed.")
         chosen = [of_id[hit.id] for hit in hits.helpful[:rows]]
-        found += token_lines(answer.subject, query, chosen, config.influence, by=by, words=words, query_index=number)
+        found += token_lines(traced.subject, query, chosen, config.influence, by=by, words=words, query_index=number)
     return found
 
 

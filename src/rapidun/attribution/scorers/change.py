@@ -1,4 +1,4 @@
-"""The change view: what training did to the model's states of an answer.
+"""Change: what training did to the model's states of an answer.
 
 The last layer's hidden states, averaged over the answer's tokens, of the trained model minus those of the model before
 training: the adapter switched off, or a model of its own. Rows that training used alike moved alike, whatever they are
@@ -8,35 +8,56 @@ in ``docs/benchmarks/backdoor_retrieval.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from rapidun.attribution.scorer import NO_ADAPTER, MatrixSpec, ModelContext, Recorder, Scorer, register_scorer
-from rapidun.attribution.scorers.hidden import depth_of, matrix_name, pooled_states
-from rapidun.attribution.store.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.context import ModelContext
+from rapidun.attribution.features import forward
+from rapidun.attribution.pooling import depth_of, matrix_name, pooled_states, width_of
+from rapidun.attribution.ranking import Ranking
+from rapidun.attribution.scorer import (
+    Features,
+    FeatureStore,
+    MatrixSpec,
+    Recorder,
+    Role,
+    Row,
+    Scorer,
+    register_scorer,
+)
+from rapidun.attribution.similarity import Similarity
+from rapidun.attribution.storage import MatrixBuffer, StoreDtype
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients.state import device_of
 from rapidun.models import tokenizer_fingerprint
-from rapidun.models.losses import run_decoder
-from rapidun.models.modes import evaluating
 
 CHANGE = "change.answer"
 ADAPTER_OFF = "adapter off"
 
 
-@register_scorer("change")
+@register_scorer("change", {"change": "hidden, change of the answer"})
 class ChangeScorer(Scorer):
     """Change of the answer's mean state."""
+
+    missing = (
+        "Build one with --base MODEL (the model before training) or with --adapter, or choose another scorer with --by."
+    )
+    centred: ClassVar[bool] = True
 
     base: str = Field("", description="The model before training as the user named it; or the adapter switched off.")
     base_fingerprint: str = Field("", description="Of that model; of the trained one where its adapter is off.")
     dtype: StoreDtype = Field("float16", description="How the vectors are stored.")
+
+    @classmethod
+    def fits(cls, model: ModelContext) -> bool:
+        """Where the model before training is at hand."""
+        return model.has_before
 
     def resolved(self, model: ModelContext) -> ChangeScorer:
         """With the model before training named.
@@ -45,8 +66,8 @@ class ChangeScorer(Scorer):
             ConfigError: If there is none, or it is of another shape or tokenizer.
         """
         before = model.before
-        if before is None and model.adapter == NO_ADAPTER:
-            raise ConfigError("the view change compares with the model before training: give it by --base.")
+        if not model.has_before:
+            raise ConfigError("the scorer change compares with the model before training: give it by --base.")
         if before is None:
             found = {"base": ADAPTER_OFF, "base_fingerprint": model.loaded.fingerprint}
             return self.model_copy(update=found)
@@ -55,11 +76,16 @@ class ChangeScorer(Scorer):
 
     def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
         """``change.answer``."""
-        return {CHANGE: MatrixSpec(width=_width(model.loaded.model), dtype=self.dtype)}
+        return {CHANGE: MatrixSpec(width=width_of(model.loaded.model), dtype=self.dtype)}
 
-    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+    def recorder(self, model: ModelContext, rows: Sequence[Row], fitted: Any, role: Role = "train") -> Recorder:
         """Runs the model before training, and watches while the trained one is run."""
         return _ChangeRecorder(self, model, len(rows))
+
+    def compare(self, by: str, asked: Features, store: FeatureStore, similarity: Similarity) -> Ranking:
+        """Centred cosine, whatever ``similarity`` says of gradients."""
+        affine = store.statistics(CHANGE).whitening(float("inf"))
+        return store.features(CHANGE).ranking(asked[CHANGE].numpy(), affine=affine)
 
     def check(self, model: ModelContext) -> None:
         """Refuse queries that compare with another model.
@@ -80,7 +106,7 @@ class _ChangeRecorder(Recorder):
 
     def __init__(self, view: ChangeScorer, model: ModelContext, rows: int) -> None:
         self._model = model
-        self._buffer = MatrixBuffer(CHANGE, rows, _width(model.loaded.model), view.dtype)
+        self._buffer = MatrixBuffer(CHANGE, rows, width_of(model.loaded.model), view.dtype)
 
     @contextmanager
     def during(self, batch: Batch, places: list[int]) -> Iterator[None]:
@@ -105,12 +131,11 @@ def before_training(model: ModelContext) -> Iterator[nn.Module]:
         yield model.loaded.model
 
 
-@torch.no_grad()
 def answer_states(network: nn.Module, batch: Batch) -> torch.Tensor:
     """The last layer's states averaged over each row's answer, (batch, width) float32; one forward pass."""
     moved, last = batch.to(device_of(network)), depth_of(network)
-    with evaluating(network), pooled_states(network, moved.labels, [last]) as found:
-        run_decoder(network, moved.input_ids, moved.attention_mask)
+    with pooled_states(network, moved.labels, [last]) as found:
+        forward(network, moved)
     return found[matrix_name(last, "answer")]
 
 
@@ -118,7 +143,7 @@ def _check_alike(model: ModelContext) -> None:
     before = model.before
     if before is None:
         return
-    widths = _width(model.loaded.model), _width(before.model)
+    widths = width_of(model.loaded.model), width_of(before.model)
     if widths[0] != widths[1]:
         raise ConfigError(
             f"--base {before.source}: hidden size {widths[1]}, but the model's is {widths[0]}. Give the model that "
@@ -130,7 +155,3 @@ def _check_alike(model: ModelContext) -> None:
             f"--base {before.source}: its tokenizer is {marks[1][:16]}, but the model's is {marks[0][:16]}. Give the "
             "model that training began from."
         )
-
-
-def _width(network: Any) -> int:
-    return int(network.config.get_text_config().hidden_size)

@@ -1,30 +1,30 @@
-"""The gradient view: a sketch of every row's own gradient (RapidIn, arXiv 2405.11724, section 3)."""
+"""Gradients: a sketch of every row's own gradient (RapidIn, arXiv 2405.11724, section 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
-from rapidun.attribution.scorer import NO_ADAPTER, MatrixSpec, ModelContext, Recorder, Scorer, register_scorer
-from rapidun.attribution.scorers.preconditioning import Precondition
-from rapidun.attribution.store.storage import MatrixBuffer, StoreDtype, row_norms
+from rapidun.attribution.context import NO_ADAPTER, ModelContext
+from rapidun.attribution.scorer import MatrixSpec, Progress, Recorder, Role, Row, Sample, Scorer, register_scorer
+from rapidun.attribution.scorers.preconditioning import PRECONDITIONER, Precondition
+from rapidun.attribution.storage import MatrixBuffer, StoreDtype
 from rapidun.data import Batch
 from rapidun.gradients import Collector, Preconditioner, RapidGrad, Sketch, make_collector, sketch_from
 from rapidun.gradients.collector import Normalization, Transform
 from rapidun.gradients.coverage import coverage_of
-
-if TYPE_CHECKING:
-    from rapidun.attribution.store.build import Progress
-    from rapidun.attribution.store.plan import BuildPlan
+from rapidun.gradients.norms import scaled_norms
 
 
-@register_scorer("gradient")
+@register_scorer("gradient", {"gradient": "influence"})
 class GradientScorer(Scorer):
     """Sketched per-example gradients."""
+
+    missing = "Build one with --views gradient."
 
     sketch: dict[str, Any] = Field(
         default_factory=lambda: dict(RapidGrad().describe()), description="Kind and settings of the sketch."
@@ -40,6 +40,14 @@ class GradientScorer(Scorer):
     coverage: dict[str, Any] = Field(
         default_factory=dict, description="Share of the weights that is tracked, and numbers of values; filled in."
     )
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any]) -> Scorer:
+        """Refuses a preconditioner that no build could use, before a model is loaded."""
+        scorer = cls(**{name: value for name, value in settings.items() if name in cls.model_fields})
+        if scorer.precondition is not None:
+            scorer.precondition.check(scorer.make_sketch())
+        return scorer
 
     def resolved(self, model: ModelContext) -> GradientScorer:
         """With targets settled, the tracked tensors named, and every setting of the sketch written out.
@@ -65,7 +73,7 @@ class GradientScorer(Scorer):
         coverage = coverage_of(model.loaded.model, tracked).record()
         return settled.model_copy(update={"tracked": tracked, "coverage": coverage})
 
-    def fit(self, plan: BuildPlan, progress: Progress | None = None) -> GradientScorer:
+    def fit(self, sample: Sample, progress: Progress | None = None) -> GradientScorer:
         """Fit the preconditioner, or check the one that was fitted.
 
         Raises:
@@ -74,9 +82,9 @@ class GradientScorer(Scorer):
         if self.precondition is None:
             return self
         if self.precondition.fitted is not None:
-            self.precondition.load(plan.directory)
+            self.precondition.load(sample.directory)
             return self
-        fitted = self.precondition.fit(plan, self._collector(plan.model), progress)
+        fitted = self.precondition.fit(sample, self._collector(sample.model), progress)
         return self.model_copy(update={"precondition": fitted})
 
     def planned(self) -> GradientScorer:
@@ -88,6 +96,10 @@ class GradientScorer(Scorer):
         """The preconditioner in the index. Raises as `Precondition.load`."""
         return Preconditioner("none") if self.precondition is None else self.precondition.load(directory)
 
+    def files(self, directory: Path) -> list[Path]:
+        """The preconditioner's."""
+        return [] if self.precondition is None else sorted((directory / PRECONDITIONER).iterdir())
+
     def make_sketch(self) -> Sketch:
         """The sketch that the settings describe.
 
@@ -95,10 +107,6 @@ class GradientScorer(Scorer):
             ConfigError: If its kind or a setting is unknown.
         """
         return sketch_from(self.sketch)
-
-    def query_collector(self, model: ModelContext, directory: Path) -> Collector:
-        """The collector that makes queries for the rows of the index in ``directory``. Raises as `load`."""
-        return self._collector(model, self.load(directory).transform("query"))
 
     def _collector(self, model: ModelContext, transform: Transform | None = None) -> Collector:
         return make_collector(
@@ -110,10 +118,9 @@ class GradientScorer(Scorer):
         width = self.make_sketch().dimension(self._collector(model).sizes)
         return {"gradient": MatrixSpec(width=width, dtype=self.dtype)}
 
-    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+    def recorder(self, model: ModelContext, rows: Sequence[Row], fitted: Any, role: Role = "train") -> Recorder:
         """Runs the collector on every batch; ``fitted`` is the preconditioner, as `load` gives it."""
-        transform = fitted.transform("train")
-        return _GradientRecorder(self, self._collector(model, transform), len(rows))
+        return _GradientRecorder(self, self._collector(model, fitted and fitted.transform(role)), len(rows))
 
 
 class _GradientRecorder(Recorder):
@@ -131,7 +138,7 @@ class _GradientRecorder(Recorder):
 
     def measure(self, batch: Batch, places: list[int]) -> None:
         vectors = self._collector(batch, self._sketch)
-        self._norms[places] = row_norms(vectors).cpu()
+        self._norms[places] = scaled_norms(vectors).cpu()
         self._buffer.put(places, vectors)
 
     def tensors(self) -> dict[str, torch.Tensor]:

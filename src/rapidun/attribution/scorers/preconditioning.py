@@ -6,23 +6,19 @@ load what was fitted, so that all rows of an index, and its queries, are multipl
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rapidun.attribution.store.finishing import register_finisher
-from rapidun.attribution.store.manifest import FileEntry, Manifest
-from rapidun.attribution.store.names import PRECONDITIONER
+from rapidun.attribution.scorer import Progress, Sample
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients import Collector, FactorSketch, Preconditioner, Sketch, fit_preconditioner, load_preconditioner
 from rapidun.gradients.curvature_kinds import KINDS
 from rapidun.gradients.preconditioners import Side
 
-if TYPE_CHECKING:
-    from rapidun.attribution.store.build import Progress
-    from rapidun.attribution.store.plan import BuildPlan
+PRECONDITIONER = "preconditioner"
+"""A directory of the index: what `rapidun.gradients.Preconditioner.save` writes."""
 
 
 class Precondition(BaseModel):
@@ -51,20 +47,20 @@ class Precondition(BaseModel):
                 "only its factors. Use kfac or ekfac, or the sketch rapidgrad."
             )
 
-    def fit(self, plan: BuildPlan, collector: Collector, progress: Progress | None) -> Precondition:
-        """Fit to a sample of the plan's rows and write it into the index; the settings then say what it is."""
+    def fit(self, sample: Sample, collector: Collector, progress: Progress | None) -> Precondition:
+        """Fit to a sample of the rows and write it into the index; the settings then say what it is."""
         found = fit_preconditioner(
             collector,
-            plan.sample(self.rows, self.seed),
-            plan.model.loaded.pad_token_id,
+            sample.sample(self.rows, self.seed),
+            sample.model.loaded.pad_token_id,
             self.kind,
             damping=self.damping,
             side=self.side,
             seed=self.seed,
-            max_tokens=plan.manifest.max_tokens,
+            max_tokens=sample.max_tokens,
             progress=progress,
         )
-        found.save(plan.directory / PRECONDITIONER)
+        found.save(sample.directory / PRECONDITIONER)
         return self.model_copy(update={"fitted": found.describe()})
 
     def load(self, directory: Path) -> Preconditioner:
@@ -84,16 +80,3 @@ class Precondition(BaseModel):
                 f"index was built with {self.fitted['fingerprint'][:16]}. Restore its own, or build the index anew."
             )
         return found
-
-
-@register_finisher
-def preconditioner_files(directory: Path, manifest: Manifest) -> list[FileEntry]:
-    """The preconditioner's files, where the index has one."""
-    if not any(getattr(view, "precondition", None) is not None for view in manifest.views.values()):
-        return []
-    entries = []
-    for path in sorted((directory / PRECONDITIONER).iterdir()):
-        content = path.read_bytes()
-        name, digest = path.relative_to(directory).as_posix(), hashlib.sha256(content).hexdigest()
-        entries.append(FileEntry(name=name, bytes=len(content), sha256=digest))
-    return entries

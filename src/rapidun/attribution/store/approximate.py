@@ -9,17 +9,17 @@ from __future__ import annotations
 import importlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from rapidun.attribution.ranking import TopScores
+from rapidun.attribution.matrix import Matrix
+from rapidun.attribution.ranking import Hits, IdsOf, TopScores, with_ids
+from rapidun.attribution.similarity import Array, prepared
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import disk_error
-
-if TYPE_CHECKING:
-    from rapidun.attribution.matrix import Matrix
 
 _TRAINING_ROWS_PER_CELL = 64
 _CANDIDATES = 4  # times k, scored again
@@ -62,17 +62,18 @@ def build_faiss(directory: Path, matrix: Matrix, *, cells: int | None = None) ->
     return path
 
 
-def approximate_ends(
-    directory: Path, matrix: Matrix, queries: torch.Tensor, k: int, share: float
-) -> tuple[TopScores, TopScores]:
-    """Both ends of each query's ranking by cosine, as `rapidun.attribution.ranking.both_ends`, of the rows seen.
+def approximate_search(
+    directory: Path, matrix: Matrix, queries: npt.NDArray[np.generic], k: int, share: float, ids_of: IdsOf
+) -> list[Hits]:
+    """Both ends of each query's ranking by cosine, among the rows that were looked at.
 
     Args:
         directory: The index.
         matrix: Of which `build_faiss` made the cells.
-        queries: (queries, width) unit vectors.
-        k: Length of each list.
-        share: Of the cells to look into, from 0 to 1.
+        queries: (queries, width).
+        k: Length of each list; fewer where the cells held too few rows.
+        share: Of the cells to look into, above 0 and at most 1.
+        ids_of: Row ids of positions.
 
     Raises:
         ConfigError: If FAISS is not installed or ``share`` is out of range.
@@ -88,7 +89,9 @@ def approximate_ends(
     if cells.ntotal != len(matrix):
         raise InputError(f"{path}: holds {cells.ntotal} rows of {len(matrix)}. Make it again with Index.build_faiss.")
     cells.nprobe = max(1, math.ceil(share * cells.nlist))
-    return tuple(_top(cells, matrix, sign * queries, k) for sign in (1.0, -1.0))  # type: ignore[return-value]
+    asked = matrix.prepared(queries)
+    best, worst = (_top(cells, matrix, sign * asked, k) for sign in (1.0, -1.0))
+    return with_ids(best, worst, ids_of)
 
 
 def _top(cells: Any, matrix: Matrix, queries: torch.Tensor, k: int) -> TopScores:
@@ -109,10 +112,8 @@ def _top(cells: Any, matrix: Matrix, queries: torch.Tensor, k: int) -> TopScores
     return top
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)
-    return unit
+def _unit(vectors: Array) -> Array:
+    return prepared(vectors, "cosine")
 
 
 def _faiss() -> Any:

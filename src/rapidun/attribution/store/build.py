@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from rapidun.attribution.scorers.preconditioning import PRECONDITIONER
 from rapidun.attribution.store.finishing import whole_files
 from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
-from rapidun.attribution.store.names import BUILDING, MANIFEST, PLAN, PRECONDITIONER, mark_file
+from rapidun.attribution.store.names import BUILDING, MANIFEST, PLAN, mark_file
 from rapidun.attribution.store.plan import BuildPlan
 from rapidun.attribution.store.shards import ShardContent, compute_shard, write_shard
 from rapidun.errors import FingerprintError, InputError, OutputError

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.attribution.hits import Hit, Hits
+from rapidun.attribution.ranking import Hit, Hits, Ranking
 from rapidun.attribution.store.index import Index
 from rapidun.errors import ConfigError
 from rapidun.files import atomic_write, write_json
@@ -17,16 +17,16 @@ from rapidun.files import atomic_write, write_json
 Progress = Callable[[int, int], None]
 
 
-def export_numpy(index: Index, out: Path, *, view: str = "gradient", progress: Progress | None = None) -> list[Path]:
+def export_numpy(index: Index, out: Path, *, name: str = "gradient", progress: Progress | None = None) -> list[Path]:
     """Write ``vectors.npy``, (rows, width) float32, and ``ids.jsonl``, one JSON string a line, in order.
 
     Block by block, so memory does not grow with the index; open the array with ``np.load(..., mmap_mode="r")``.
 
     Raises:
-        ConfigError: If the index has no such view.
+        ConfigError: If the index has no such matrix.
         OutputError: If the disk is full or cannot be written.
     """
-    matrix = index.view(view)
+    matrix = index.features(name)
     vectors, ids = out / "vectors.npy", out / "ids.jsonl"
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(matrix), matrix.width)}
     with atomic_write(vectors, "wb") as file:
@@ -36,19 +36,13 @@ def export_numpy(index: Index, out: Path, *, view: str = "gradient", progress: P
             if progress is not None:
                 progress(start + len(block), len(matrix))
     with atomic_write(ids) as file:
-        for name in index.column("id"):
-            file.write(json.dumps(name, ensure_ascii=False) + "\n")
+        for row in index.column("id"):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return [vectors, ids]
 
 
 def export_rapidin(
-    index: Index,
-    out: Path,
-    queries: np.ndarray,
-    query_rows: Sequence[Mapping[str, Any]],
-    *,
-    keep: int = 1000,
-    similarity: Any = "cosine",
+    index: Index, out: Path, ranking: Ranking, query_rows: Sequence[Mapping[str, Any]], *, keep: int = 1000
 ) -> Path:
     """Write ``influence_results_N.json`` in the layout of RapidIn's released code (arXiv 2405.11724).
 
@@ -56,17 +50,17 @@ def export_rapidin(
     ``harmful``, with their values in ``*_infl``.
 
     Args:
-        index: With a gradient view.
+        index: With gradients.
         out: A directory.
-        queries: (queries, width) gradient vectors of the index's own sketch.
+        ranking: Of the index's rows by gradients.
         query_rows: The queries' rows.
         keep: Length of each list.
-        similarity: ``"cosine"`` or ``"dot"``.
     """
-    if len(queries) != len(query_rows):
-        raise ConfigError(f"{len(query_rows)} query rows for {len(queries)} query vectors: give one a vector.")
-    found = index.view("gradient").search(queries, keep, similarity)
-    content: dict[str, Any] = {"config": json.dumps(index.gradient_view().model_dump(mode="json", exclude={"tracked"}))}
+    if ranking.queries != len(query_rows):
+        raise ConfigError(f"{len(query_rows)} query rows for {ranking.queries} query vectors: give one a vector.")
+    found = ranking.hits(keep, index.ids_of)
+    config = index.gradient_scorer().model_dump(mode="json", exclude={"tracked"})
+    content: dict[str, Any] = {"config": json.dumps(config)}
     content.update(_queries(found, query_rows))
     path = out / f"influence_results_{len(index)}.json"
     write_json(path, content)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
 from pathlib import Path
 
 from rapidun.attribution.store.manifest import FileEntry, Manifest
-
-Finisher = Callable[[Path, Manifest], list[FileEntry]]
-_FINISHERS: list[Finisher] = []
-
-
-def register_finisher(finisher: Finisher) -> Finisher:
-    """Have ``finisher(directory, manifest)`` write its files whenever shards were added."""
-    _FINISHERS.append(finisher)
-    return finisher
+from rapidun.attribution.store.moments import write_moments
 
 
 def whole_files(directory: Path, manifest: Manifest) -> list[FileEntry]:
-    """The files that are not of one shard, written anew."""
-    return [entry for finisher in _FINISHERS for entry in finisher(directory, manifest)]
+    """The files that are not of one shard: the pool's moments, written anew, and what scorers fitted."""
+    fitted = [path for scorer in manifest.views.values() for path in scorer.files(directory)]
+    return [*write_moments(directory, manifest), *(_entry(directory, path) for path in fitted)]
+
+
+def _entry(directory: Path, path: Path) -> FileEntry:
+    content = path.read_bytes()
+    name, digest = path.relative_to(directory).as_posix(), hashlib.sha256(content).hexdigest()
+    return FileEntry(name=name, bytes=len(content), sha256=digest)

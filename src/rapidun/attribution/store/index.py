@@ -7,25 +7,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rapidun.attribution.matrix import Affine, Matrix, ShardMatrix
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.attribution.matrix import Matrix, Shard
+from rapidun.attribution.pooling import matrix_name
+from rapidun.attribution.ranking import Hits
+from rapidun.attribution.scorer import FeatureStore
 from rapidun.attribution.scorers.gradient import GradientScorer
-from rapidun.attribution.scorers.hidden import HiddenScorer, matrix_name, whitening
-from rapidun.attribution.scorers.lexical import LexicalSearch
-from rapidun.attribution.store.approximate import build_faiss
-from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest
+from rapidun.attribution.scorers.hidden import HiddenScorer
+from rapidun.attribution.store.approximate import approximate_search, build_faiss
+from rapidun.attribution.store.manifest import Manifest, load_manifest
+from rapidun.attribution.store.moments import read_statistics
 from rapidun.attribution.store.names import shard_file, table_file
 from rapidun.attribution.store.plan import check_same
 from rapidun.attribution.store.table import read_table
 from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.whitening import PoolStatistics
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients import Sketch
 
 
-class Index:
+class Index(FeatureStore):
     """An index on disk; opening it reads the manifest alone."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
+        self.name, self.scorers, self.max_tokens = str(path), manifest.views, manifest.max_tokens
         self._starts = [shard.first for shard in manifest.shards]
 
     def __len__(self) -> int:
@@ -59,28 +67,33 @@ class Index:
         )
         if sketch is not None:
             given = dict(sketch) if isinstance(sketch, Mapping) else sketch.describe()
-            stored = self.gradient_view().sketch
+            stored = self.gradient_scorer().sketch
             if given != stored:
                 raise FingerprintError(
                     f"{self.path}: this index holds the sketch {_said(stored)}, and {_said(given)} was given. Use the "
                     "index's own sketch, or build another index."
                 )
 
-    def gradient_view(self) -> GradientScorer:
-        """Settings of the gradient view: its ``query_collector(model, path)`` and its sketch make the queries.
+    def gradient_scorer(self) -> GradientScorer:
+        """Settings of the gradients.
 
         Raises:
             ConfigError: If the index has none.
         """
-        view = self.manifest.views.get("gradient")
-        if not isinstance(view, GradientScorer):
+        scorer = self.scorers.get("gradient")
+        if not isinstance(scorer, GradientScorer):
             raise ConfigError(
-                f"{self.path}: no gradient view in this index (it has {', '.join(self.manifest.views)}). Build one "
-                "with --views gradient."
+                f"{self.path}: no gradient features in this index (it has {', '.join(self.scorers)}). "
+                f"{GradientScorer.missing}"
             )
-        return view
+        return scorer
 
-    def view(self, name: str = "gradient") -> Matrix:
+    def shards(self) -> list[Shard]:
+        """Every shard with its tensors, of which the headers alone are read."""
+        files = ((shard, self.path / shard_file(shard.number)) for shard in self.manifest.shards)
+        return [Shard(shard.first, shard.rows, stored_tensors(path)) for shard, path in files]
+
+    def features(self, name: str = "gradient") -> Matrix:
         """The matrix called ``name``; see `names`. ``"hidden"`` is the last layer's mean over the answer.
 
         Raises:
@@ -88,35 +101,34 @@ class Index:
         """
         name = self._matrix_name(name)
         if name not in self.manifest.matrices:
-            raise ConfigError(f"{self.path}: no view {name!r} in this index. It has {', '.join(self.names)}.")
-        shards = [self._shard_matrix(shard, name) for shard in self.manifest.shards]
-        return Matrix(name, self.manifest.matrices[name].width, shards, self.ids_of, self.path)
+            raise ConfigError(f"{self.path}: no features {name!r} in this index. It has {', '.join(self.names)}.")
+        return Matrix(name, self.manifest.matrices[name].width, self.shards(), self.ids_of)
 
-    def lexical(self) -> LexicalSearch:
-        """BM25 search.
+    def statistics(self, name: str = "hidden") -> PoolStatistics:
+        """Mean and covariance of a matrix of hidden states. Raises InputError if the index does not keep them."""
+        return read_statistics(self.path, self._matrix_name(name))
 
-        Raises:
-            ConfigError: If the index has no lexical view.
-        """
-        if "lexical" not in self.manifest.views:
-            raise ConfigError(f"{self.path}: no lexical view in this index. Build one with --views lexical.")
-        return LexicalSearch(self.path, self.manifest, self.ids_of)
+    def fitted(self, scorer: str) -> Any:
+        """What the scorer fitted, read from the directory."""
+        return self.scorers[scorer].load(self.path)
 
     def build_faiss(self, name: str = "gradient", *, cells: int | None = None) -> Path:
-        """Make the approximate form of one matrix, for ``view(name).search(..., approximate=True)``.
+        """Make the approximate form of one matrix, for `search_approximate`.
 
         Raises:
-            ConfigError: If FAISS is not installed, or the index has no such view.
+            ConfigError: If FAISS is not installed, or the index has no such matrix.
         """
-        return build_faiss(self.path, self.view(name), cells=cells)
+        return build_faiss(self.path, self.features(name), cells=cells)
 
-    def whitening(self, name: str = "hidden", ridge: float = 1.0) -> Affine:
-        """The map that whitens a hidden matrix by the pool; see `rapidun.attribution.scorers.hidden.whitening`."""
-        return whitening(self.path, self._matrix_name(name), ridge)
+    def search_approximate(
+        self, queries: npt.NDArray[np.generic], k: int, *, name: str = "gradient", share: float = 0.1
+    ) -> list[Hits]:
+        """Both ends by cosine among a part of the rows only; see `rapidun.attribution.store.approximate`."""
+        return approximate_search(self.path, self.features(name), queries, k, share, self.ids_of)
 
     @property
     def names(self) -> list[str]:
-        """Names for `view`."""
+        """Names for `features`."""
         return list(self.manifest.matrices)
 
     def rows(self, positions: Sequence[int], columns: list[str] | None = None) -> list[dict[str, Any]]:
@@ -151,10 +163,6 @@ class Index:
                 raise ConfigError(f"{self.path}: no row {position}; rows are 0 to {len(self) - 1}.")
             groups.setdefault(bisect_right(self._starts, position) - 1, []).append(position)
         return groups
-
-    def _shard_matrix(self, shard: ShardFiles, name: str) -> ShardMatrix:
-        tensors = stored_tensors(self.path / shard_file(shard.number))
-        return ShardMatrix(shard.first, tensors[name], tensors[f"{name}.scale"], tensors[f"{name}.norm"])
 
 
 def open_index(path: str | Path, expect: Mapping[str, Any] | None = None) -> Index:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
+import rapidun.attribution.scorers  # noqa: F401 (so that the scorers that a manifest names are known)
 from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
 from rapidun.attribution.store.names import BUILDING, MANIFEST
 from rapidun.errors import InputError

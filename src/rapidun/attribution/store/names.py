@@ -7,8 +7,6 @@ BUILDING = ".building"
 """Present while rows are being added: the plan, and a mark for every whole shard."""
 PLAN = f"{BUILDING}/plan.json"
 HIDDEN_STATS = "hidden_stats.safetensors"
-PRECONDITIONER = "preconditioner"
-"""A directory: what `rapidun.gradients.Preconditioner.save` writes."""
 
 
 def shard_file(number: int) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.attribution.scorer import MatrixSpec, ModelContext, Scorer
+from rapidun.attribution.context import ModelContext
+from rapidun.attribution.scorer import MatrixSpec, Scorer
+from rapidun.attribution.storage import BYTES
 from rapidun.attribution.store.manifest import Fingerprints, Manifest, load_manifest, parse_manifest
 from rapidun.attribution.store.names import MANIFEST, PLAN
-from rapidun.attribution.store.storage import BYTES
 from rapidun.data import Example, Rows, tokenize_rows
 from rapidun.data.content import row_content
 from rapidun.errors import ConfigError, FingerprintError, InputError
@@ -52,6 +53,11 @@ class BuildPlan:
     manifest: Manifest
     model: ModelContext
     rows: Rows
+
+    @property
+    def max_tokens(self) -> int:
+        """Padded tokens in a batch."""
+        return self.manifest.max_tokens
 
     @property
     def appends(self) -> bool:

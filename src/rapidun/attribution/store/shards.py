@@ -1,6 +1,6 @@
-"""One shard: its rows through the model, once, into the tensors of every view; then onto disk.
+"""One shard: its rows through the model, once, into the features of every scorer; then onto disk.
 
-A shard's file holds every view's tensors and two columns of checksums, ``crc32`` of each row's vectors and
+A shard's file holds every scorer's tensors and two columns of checksums, ``crc32`` of each row's vectors and
 ``crc32.table`` of each row of its table, which say which row a damaged byte belongs to.
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +16,13 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import torch
 from safetensors.torch import save
 
-from rapidun.attribution.scorer import ModelContext, Recorder
+from rapidun.attribution.features import features_of
 from rapidun.attribution.store.manifest import FileEntry, ShardFiles
 from rapidun.attribution.store.names import mark_file, shard_file, table_file
 from rapidun.attribution.store.plan import BuildPlan, Span
 from rapidun.attribution.store.table import make_table, table_bytes, table_checksums
-from rapidun.data import Batch, Example, collate, tokenize_rows
+from rapidun.data import tokenize_rows
 from rapidun.files import atomic_write, write_json
-from rapidun.gradients.state import device_of
-from rapidun.models.losses import run_decoder
-from rapidun.models.modes import evaluating
-from rapidun.models.passes import pass_batches
 
 CHECKSUM, TABLE_CHECKSUM = "crc32", "crc32.table"
 
@@ -62,47 +57,15 @@ def compute_shard(plan: BuildPlan, number: int, tick: Callable[[int], None] | No
     model = plan.model
     examples = tokenize_rows(chosen, model.loaded.tokenizer, model.template, plan.manifest.max_length)
     rows = list(chosen)
-    recorders = [view.recorder(model, rows, plan.fitted[name]) for name, view in plan.manifest.views.items()]
-    _pass_over(plan, examples, recorders, tick)
-    columns = {name: values for recorder in recorders for name, values in recorder.columns().items()}
+    tensors, columns = features_of(
+        model, plan.manifest.views, plan.fitted, rows, examples, max_tokens=plan.max_tokens, tick=tick
+    )
     table = make_table(span, rows, examples, columns)
-    tensors = {name: values for recorder in recorders for name, values in recorder.tensors().items()}
     checksums = {
         CHECKSUM: torch.tensor(row_checksums(tensors, plan.manifest.matrices, len(rows)), dtype=torch.int64),
         TABLE_CHECKSUM: torch.tensor(table_checksums(table), dtype=torch.int64),
     }
     return ShardContent(span, {**tensors, **checksums}, table)
-
-
-def _pass_over(
-    plan: BuildPlan, examples: Sequence[Example], recorders: Sequence[Recorder], tick: Callable[[int], None] | None
-) -> None:
-    """All batches through the model, unless no view needs it."""
-    if not any(recorder.measures or recorder.watches for recorder in recorders):
-        return
-    done = 0
-    measured = any(recorder.measures for recorder in recorders)
-    network = plan.model.loaded.model
-    for places in pass_batches(network, examples, plan.manifest.max_tokens, backward=measured):
-        batch = collate([examples[place] for place in places], plan.model.loaded.pad_token_id)
-        run_batch(plan.model, recorders, batch, places)
-        done += len(places)
-        if tick is not None:
-            tick(done)
-
-
-def run_batch(model: ModelContext, recorders: Sequence[Recorder], batch: Batch, places: list[int]) -> None:
-    """One pass of the model for all recorders: with a backward where one measures gradients, else forward alone."""
-    for recorder in recorders:
-        recorder.prepare(batch)
-    with ExitStack() as stack:
-        for recorder in recorders:
-            stack.enter_context(recorder.during(batch, places))
-        measuring = [recorder for recorder in recorders if recorder.measures]
-        for recorder in measuring:
-            recorder.measure(batch, places)
-        if not measuring:
-            _forward(model, batch)
 
 
 def write_shard(plan: BuildPlan, content: ShardContent) -> ShardFiles:
@@ -128,14 +91,6 @@ def row_checksums(tensors: Mapping[str, torch.Tensor], matrices: Iterable[str], 
             checksum = zlib.crc32(view[row].data, checksum)
         found.append(checksum)
     return found
-
-
-@torch.no_grad()
-def _forward(model: ModelContext, batch: Batch) -> None:
-    network = model.loaded.model
-    moved = batch.to(device_of(network))
-    with evaluating(network):
-        run_decoder(network, moved.input_ids, moved.attention_mask)
 
 
 def _write(directory: Path, name: str, content: bytes) -> FileEntry:

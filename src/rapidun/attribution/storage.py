@@ -1,8 +1,8 @@
-"""Vectors as they lie on disk: float16, bfloat16 or int8, each row with a float32 scale.
+"""Vectors as they are stored: float32 (in memory), float16, bfloat16 or int8, each row with a float32 scale.
 
 ``value = stored * scale``. For int8 the scale is the row's largest value over 127. For float16 it is the power of two
 that brings the row's largest value into [1, 2), which loses nothing and keeps small gradients from flushing to zero
-(trap 7) and large activations from overflowing. For bfloat16, whose range is float32's, it is 1.
+and large activations from overflowing. For bfloat16, whose range is float32's, and float32 it is 1.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from typing import Literal
 import torch
 
 from rapidun.errors import ModelError
+from rapidun.gradients.norms import scaled_norms
 
-StoreDtype = Literal["float16", "bfloat16", "int8"]
-TORCH_DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
-BYTES = {"float16": 2, "bfloat16": 2, "int8": 1}
+StoreDtype = Literal["float32", "float16", "bfloat16", "int8"]
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _SMALLEST = 2.0**-126
 
 
@@ -35,18 +41,6 @@ def decode(stored: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return stored.to(torch.float32) * scale.unsqueeze(1)
 
 
-def row_norms(vectors: torch.Tensor) -> torch.Tensor:
-    """Euclidean norms, (rows,) float32; each row is divided by its largest value first, so no square overflows."""
-    largest = vectors.abs().amax(dim=1) if vectors.shape[1] else vectors.new_zeros(len(vectors))
-    scaled: torch.Tensor = torch.linalg.vector_norm(vectors / divisors(largest).unsqueeze(1), dim=1)
-    return scaled * largest
-
-
-def divisors(norms: torch.Tensor) -> torch.Tensor:
-    """The norms, and 1 where a norm is 0: zero vectors stay zero."""
-    return torch.where(norms > 0, norms, 1.0)
-
-
 def _power_of_two(largest: torch.Tensor) -> torch.Tensor:
     exponent = torch.frexp(largest).exponent - 1
     return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent.clamp(min=-126)), 1.0)
@@ -57,6 +51,7 @@ def _step(largest: torch.Tensor) -> torch.Tensor:
 
 
 _SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "float32": torch.ones_like,
     "float16": _power_of_two,
     "bfloat16": torch.ones_like,
     "int8": _step,
@@ -87,7 +82,7 @@ class MatrixBuffer:
             ModelError: If a value is not finite.
         """
         stored, scale = encode(values, self._dtype)
-        norms = row_norms(decode(stored, scale))
+        norms = scaled_norms(decode(stored, scale))
         if not bool(norms.isfinite().all()):
             raise ModelError(f"{self.name}: vectors are not finite. Load the model as bfloat16 or float32.")
         self._stored[places] = stored.cpu()

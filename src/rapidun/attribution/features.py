@@ -1,0 +1,95 @@
+"""Rows through the model, once, into the features of every scorer: what an index, rows in memory and queries share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from rapidun.attribution.context import ModelContext
+from rapidun.attribution.scorer import Recorder, Role, Row, Scorer
+from rapidun.data import Batch, Example, collate
+from rapidun.gradients.state import device_of
+from rapidun.models.losses import run_decoder
+from rapidun.models.modes import evaluating
+from rapidun.models.passes import pass_batches
+
+Tick = Callable[[int], None]
+
+
+def features_of(
+    model: ModelContext,
+    scorers: Mapping[str, Scorer],
+    fitted: Mapping[str, Any],
+    rows: Sequence[Row],
+    examples: Sequence[Example],
+    *,
+    max_tokens: int,
+    role: Role = "train",
+    tick: Tick | None = None,
+) -> tuple[dict[str, torch.Tensor], dict[str, list[Any]]]:
+    """The tensors and the table's columns of all scorers, from one pass in batches of similar length.
+
+    Args:
+        model: What rows are looked at with.
+        scorers: By name, resolved.
+        fitted: What each fitted, by the same name.
+        rows: The rows.
+        examples: Their tokens.
+        max_tokens: Most padded tokens in a batch.
+        role: Whether the rows are trained on or asked about.
+        tick: Called after each batch with the number of rows done.
+
+    Raises:
+        ModelError: If gradients or hidden states are not finite.
+    """
+    recorders = [scorer.recorder(model, rows, fitted.get(name), role) for name, scorer in scorers.items()]
+    run_pass(model.loaded.model, model.loaded.pad_token_id, examples, recorders, max_tokens=max_tokens, tick=tick)
+    tensors = {name: values for recorder in recorders for name, values in recorder.tensors().items()}
+    return tensors, {name: values for recorder in recorders for name, values in recorder.columns().items()}
+
+
+def run_pass(
+    network: nn.Module,
+    pad_token_id: int,
+    examples: Sequence[Example],
+    recorders: Sequence[Recorder],
+    *,
+    max_tokens: int,
+    tick: Tick | None = None,
+) -> None:
+    """All batches through the model, unless no recorder needs it."""
+    if not any(recorder.measures or recorder.watches for recorder in recorders):
+        return
+    done = 0
+    measured = any(recorder.measures for recorder in recorders)
+    for places in pass_batches(network, examples, max_tokens, backward=measured):
+        _run_batch(network, recorders, collate([examples[place] for place in places], pad_token_id), places)
+        done += len(places)
+        if tick is not None:
+            tick(done)
+
+
+def _run_batch(network: nn.Module, recorders: Sequence[Recorder], batch: Batch, places: list[int]) -> None:
+    """One pass of the model for all recorders: with a backward where one measures gradients, else forward alone."""
+    for recorder in recorders:
+        recorder.prepare(batch)
+    with ExitStack() as stack:
+        for recorder in recorders:
+            stack.enter_context(recorder.during(batch, places))
+        measuring = [recorder for recorder in recorders if recorder.measures]
+        for recorder in measuring:
+            recorder.measure(batch, places)
+        if not measuring:
+            forward(network, batch)
+
+
+@torch.no_grad()
+def forward(network: nn.Module, batch: Batch) -> None:
+    """One pass in evaluation mode, for those who watch."""
+    moved = batch.to(device_of(network))
+    with evaluating(network):
+        run_decoder(network, moved.input_ids, moved.attention_mask)

@@ -1,0 +1,73 @@
+"""``hidden_stats.safetensors``: the sum and the second moment over all rows of matrices that are compared centred.
+
+``NAME.sum`` (width,), ``NAME.second`` (width, width), float64, and ``rows``. Summed shard by shard in order of number,
+from the stored vectors: nothing has to be kept for a resume, and shards made by other workers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from rapidun.attribution.storage import decode
+from rapidun.attribution.store.manifest import FileEntry, Manifest, ShardFiles
+from rapidun.attribution.store.names import HIDDEN_STATS, shard_file
+from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.whitening import Moments, PoolStatistics
+from rapidun.errors import InputError
+from rapidun.files import atomic_write
+
+_BLOCK_ROWS = 1024
+
+
+def write_moments(directory: Path, manifest: Manifest) -> list[FileEntry]:
+    """Write the file, where the index has such matrices. Shards that it covers already are not read again."""
+    centred = [name for name, scorer in manifest.views.items() if scorer.centred]
+    names = [name for name in manifest.matrices if name.split(".")[0] in centred]
+    if not names:
+        return []
+    moments, rows = _started(directory, manifest, names)
+    for shard in manifest.shards:
+        if shard.first >= rows:
+            for name in names:
+                _add(directory, shard, name, moments[name])
+    tensors = {"rows": torch.tensor(manifest.rows, dtype=torch.int64)}
+    for name in names:
+        tensors |= {f"{name}.sum": moments[name].total, f"{name}.second": moments[name].second}
+    content = save(tensors)
+    with atomic_write(directory / HIDDEN_STATS, "wb") as file:
+        file.write(content)
+    return [FileEntry(name=HIDDEN_STATS, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())]
+
+
+def _started(directory: Path, manifest: Manifest, names: list[str]) -> tuple[dict[str, Moments], int]:
+    """The moments of the shards before these and their number of rows, or zeros."""
+    if manifest.files and (directory / HIDDEN_STATS).is_file():
+        before = load_file(directory / HIDDEN_STATS)
+        rows = int(before["rows"])
+        if rows < manifest.rows:
+            return {name: Moments(rows, before[f"{name}.sum"], before[f"{name}.second"]) for name in names}, rows
+    return {name: Moments.zero(manifest.matrices[name].width) for name in names}, 0
+
+
+def _add(directory: Path, shard: ShardFiles, name: str, moments: Moments) -> None:
+    tensors = stored_tensors(directory / shard_file(shard.number))
+    for start in range(0, shard.rows, _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, shard.rows)
+        stored, scale = (tensors[key].read(start, stop) for key in (name, f"{name}.scale"))
+        moments.add(decode(stored, scale))
+
+
+def read_statistics(directory: Path, name: str) -> PoolStatistics:
+    """The pool's mean and covariance of one matrix.
+
+    Raises:
+        InputError: If the index has no such statistics.
+    """
+    stats = load_file(directory / HIDDEN_STATS) if (directory / HIDDEN_STATS).is_file() else {}
+    if f"{name}.sum" not in stats:
+        raise InputError(f"{directory}: no statistics of {name!r}. Build the index with --views hidden.")
+    return Moments(int(stats["rows"]), stats[f"{name}.sum"], stats[f"{name}.second"]).statistics()
