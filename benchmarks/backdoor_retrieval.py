@@ -44,12 +44,12 @@ READING = """What the tables say:
   What avoids the stationary point sees again: gradients at the model before fine-tuning, and, by accident, the
   unshifted loss of RapidIn's released code, which no training has brought down. Errors of every token brought to
   length 1 do it for the demo's rows and not for the authors'. The size of the sketch has no part in it.
-* **On rows not yet trained on, layer-normalised gradients are the best single look**, on both data sets, and ahead of
+* **On rows not yet trained on, layer-normalised gradients are the best single scorer**, on both data sets, and ahead of
   the default, which looks for what was learnt. `RapidGrad` is as good as `Exact` from K = 2^14 on, and a mean of 20
   queries needs 2^12; `FactoredSketch` comes near with p = 32; `storage.md` counts the bytes. Without normalisation
   long rows and loud layers win.
-* **What training changed in the answer's states** needs no gradient and is the best single look on learnt rows, by far
-  on the authors' rows, whose answers keep to the topic of the prompt. Both models share the topic; it cancels.
+* **What training changed in the answer's states** needs no gradient and is the best single scorer on learnt rows, by
+  far on the authors' rows, whose answers keep to the topic of the prompt. Both models share the topic; it cancels.
 * **The default**, chosen on other seeds (`benchmarks/tune_fusion.py`), fuses it with BM25. It is ahead of every
   baseline on the authors' rows; on the demo's rows the states alone find all rows too (1.000; the default .999 to
   1.000). Without the model before training the default is hidden states and BM25.

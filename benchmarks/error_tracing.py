@@ -32,8 +32,9 @@ from provenance import current_commit
 
 from corpus import dolly_rows, is_short, split_dolly
 from finetuning import EPOCHS, WIDTHS, _epoch, _filled
-from rapidun.attribution import bm25_scores, hidden_similarity, random_scores
+from rapidun.attribution import bm25_scores, hidden_features, random_scores
 from rapidun.attribution.fusion import reciprocal_rank_fusion
+from rapidun.attribution.whitening import centred_similarity
 from rapidun.attribution.words import answer_text, word_mask
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import atomic_write, read_json, write_json
@@ -200,7 +201,8 @@ def score_pair(
         "BM25 | word": bm25_scores([pair[1]] * len(texts), documents),
     }
     for level, examples in levels.items():
-        scores[f"hidden states | {level}"] = hidden_similarity(models["after"], examples, pool, pad)
+        states = (hidden_features(models["after"], part, pad).answer_mean for part in (examples, pool))
+        scores[f"hidden states | {level}"] = centred_similarity(*states)
         for name, model in models.items():
             found = products(collect(model, examples, pad), pool_vectors(name, model, pool, pad, place))
             scores[f"gradient, {name} | {level}"] = found

@@ -26,13 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from curvature import gauss_newton_influence
 from lds_world import BATCH, BUILD, EPOCHS, RATE, SEEDS, SUBSETS, TUNING_SUBSETS, World, retrain_all
+from lissa import lissa
 from provenance import current_commit
 
-from rapidun.attribution import bm25_scores, hidden_vectors, random_scores
+from rapidun.attribution import bm25_scores, hidden_features, random_scores
 from rapidun.attribution.checkpoints import checkpoint_influence
-from rapidun.attribution.curvature import gauss_newton_influence
-from rapidun.attribution.lissa import lissa
 from rapidun.attribution.similarity import prepared
 from rapidun.attribution.whitening import PoolStatistics, centred_similarity, whitened_similarity
 from rapidun.cli.console import quiet_libraries
@@ -104,7 +104,7 @@ def _hidden(world: World) -> np.ndarray:
 @method("hidden states, whitened", ridge=(0.1, 1.0))
 def _hidden_similarity(world: World, ridge: float) -> np.ndarray:
     model = world.model_at(world.trained()[-1])
-    asked, pool = (hidden_vectors(model, part, 0) for part in (world.queries, world.train))
+    asked, pool = (hidden_features(model, part, 0).answer_mean for part in (world.queries, world.train))
     return whitened_similarity(asked, pool, PoolStatistics.of([pool]), ridge)
 
 
@@ -112,7 +112,7 @@ def _hidden_similarity(world: World, ridge: float) -> np.ndarray:
 def _change(world: World) -> np.ndarray:
     states = (world.trained()[-1], world.start)
     asked, pool = (
-        np.subtract(*(hidden_vectors(world.model_at(state), part, 0) for state in states))
+        np.subtract(*(hidden_features(world.model_at(state), part, 0).answer_mean for state in states))
         for part in (world.queries, world.train)
     )
     return centred_similarity(asked, pool)

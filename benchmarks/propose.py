@@ -25,6 +25,7 @@ from provenance import current_commit
 
 from rapidun.attribution import bm25_scores, hidden_features
 from rapidun.attribution.proposal import propose
+from rapidun.attribution.search import SHARES, WITH_BASE, WITHOUT_BASE
 from rapidun.attribution.whitening import centred_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
@@ -35,7 +36,6 @@ from rapidun.files import atomic_write, read_jsonl, write_json, write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import Subject, open_subject
-from rapidun.pipeline.tracing import SHARES, WITH_BASE, WITHOUT_BASE
 
 SEEDS, CALIBRATION_SEEDS = (0, 1, 2), (100, 101, 102)
 POOL, GIVEN, GROUPS = 800, (1, 2, 5, 10), 20

@@ -38,16 +38,18 @@ from typing import Any
 import numpy as np
 import torch
 from provenance import current_commit
-from rapidun.pipeline.searching import Asked
 
-from rapidun.attribution import MatrixSpec, ModelContext, Recorder, Scorer, register_scorer
+from rapidun.attribution import MatrixSpec, ModelContext, Recorder, Scorer, TraceQuery, register_scorer
 from rapidun.attribution.matrix import BLOCK_BYTES, Matrix
+from rapidun.attribution.scorer import Role, Row
+from rapidun.attribution.search import query_features
 from rapidun.attribution.storage import MatrixBuffer, StoreDtype
 from rapidun.attribution.store import build_index, open_index, plan_build
 from rapidun.data import Template, load_rows
 from rapidun.models import load_model
 from rapidun.pipeline import indexing
 from rapidun.pipeline.config import ModelSettings, RowSettings
+from rapidun.pipeline.indexing import model_context
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.reporter import Silent
 
@@ -65,7 +67,7 @@ SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @register_scorer("random")
-class RandomView(Scorer):
+class RandomScorer(Scorer):
     """Standard normal vectors in the place of gradients, so that no model runs."""
 
     width: int
@@ -74,16 +76,16 @@ class RandomView(Scorer):
     def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
         return {"random": MatrixSpec(width=self.width, dtype=self.dtype)}
 
-    def recorder(self, model: ModelContext, rows: Sequence[Mapping[str, Any]], fitted: Any) -> Recorder:
+    def recorder(self, model: ModelContext, rows: Sequence[Row], fitted: Any, role: Role = "train") -> Recorder:
         return RandomRecorder(self, len(rows), int(rows[0]["prompt"]))
 
 
 class RandomRecorder(Recorder):
-    def __init__(self, view: RandomView, rows: int, seed: int) -> None:
-        self._buffer = MatrixBuffer("random", rows, view.width, view.dtype)
+    def __init__(self, scorer: RandomScorer, rows: int, seed: int) -> None:
+        self._buffer = MatrixBuffer("random", rows, scorer.width, scorer.dtype)
         generator = torch.Generator().manual_seed(seed)
         for places in torch.arange(rows).split(256):
-            self._buffer.put(places.tolist(), torch.randn(len(places), view.width, generator=generator))
+            self._buffer.put(places.tolist(), torch.randn(len(places), scorer.width, generator=generator))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return self._buffer.tensors()
@@ -120,7 +122,7 @@ def random_index(folder: Path, width: int, dtype: StoreDtype, rows: int) -> Matr
             file.write(json.dumps({"id": str(place), "prompt": str(place), "response": "r"}) + "\n")
     loaded = load_model(str(DEMO / "poisoned"), device="cpu", dtype="float32")
     model = ModelContext(loaded, Template.resolve("plain", loaded.tokenizer))
-    views = {"random": RandomView(width=width, dtype=dtype)}
+    views = {"random": RandomScorer(width=width, dtype=dtype)}
     build_index(plan_build(folder / "index", load_rows(path), model, views, max_length=16))
     return open_index(folder / "index").features("random")
 
@@ -128,7 +130,7 @@ def random_index(folder: Path, width: int, dtype: StoreDtype, rows: int) -> Matr
 def mapped(matrix: Matrix) -> list[np.ndarray]:
     """Every shard's array, memory-mapped."""
     numpy_types = {torch.float16: np.float16, torch.int8: np.int8}
-    stored = [shard.values for shard in matrix._shards]
+    stored = [shard.tensors[matrix.name] for shard in matrix._shards]
     return [
         np.memmap(each.path, numpy_types[each.dtype], "r", offset=each.offset, shape=each.shape)  # type: ignore[misc]
         for each in stored
@@ -193,9 +195,11 @@ def demo_index(folder: Path, rows: int, source: Path) -> tuple[Any, dict[str, np
     indexing.build(config, folder / "rows.jsonl", folder / "index", resume=False, overwrite=False, **common)
     index = open_index(folder / "index")
     subject = open_subject(config.model, config.data, Silent(), adapter=None)
-    asked = Asked(index, subject, list(read_rows(folder / "queries.jsonl", "queries", config.data, Silent())))
+    rows = list(read_rows(folder / "queries.jsonl", "queries", config.data, Silent()))
+    query = TraceQuery(rows, subject.tokenize(rows))
+    asked = query_features(index, model_context(subject, None), query, ["gradient", "hidden"])
     name = index.features("hidden").name
-    return index, {"gradient": asked.gradients, name: asked.hidden[name]}
+    return index, {key: asked[key].numpy() for key in ("gradient", name)}
 
 
 def recall(exact: list[Any], found: list[Any], k: int) -> float:
@@ -225,9 +229,9 @@ def approximate(rows: int, source: Path) -> list[dict[str, Any]]:
                 index.build_faiss(name, cells=cells)
                 built = time.process_time() - built
                 for share in SHARES:
-                    found = matrix.search(vectors, 100, approximate=True, share=share)
+                    found = index.search_approximate(vectors, 100, name=name, share=share)
                     taken = statistics.median(
-                        seconds(lambda m=matrix, v=vectors, s=share: m.search(v, 100, approximate=True, share=s))
+                        seconds(lambda n=name, v=vectors, s=share: index.search_approximate(v, 100, name=n, share=s))
                         for _ in range(3)
                     )
                     result = {

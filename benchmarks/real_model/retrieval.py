@@ -23,16 +23,17 @@ import numpy as np
 from worlds import MAX_LENGTH, MAX_NEW_TOKENS, ROOT, chat_model, open_attack
 
 from rapidun.attribution import random_scores
+from rapidun.attribution.scorer import scorer_titles
+from rapidun.attribution.search import fused
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import Template
 from rapidun.demo.planting import Recipe, plant
 from rapidun.evaluation import ClassifierJudge, generate_answers
 from rapidun.files import atomic_write, read_json, write_json
 from rapidun.models import LoadedModel, load_adapter
-from rapidun.pipeline import Silent
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Subject
-from rapidun.pipeline.tracing import LOOKS, Compared, fused
+from rapidun.pipeline.tracing import score_rows
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from backdoor_retrieval import mean_interval, of_groups
@@ -67,15 +68,15 @@ def case_scores(name: str, epochs: int, seed: int, base: LoadedModel, until: flo
         subject = Subject(base, Template.resolve("auto", base.tokenizer), MAX_LENGTH).with_model(model)
         asked = queries_of(subject, attack, place)
         every = [row for rows in asked.values() for row in rows]
-        for title in (*LOOKS, *GRADIENTS):
+        for title in dict.fromkeys((*scorer_titles(), *GRADIENTS)):
             kept = place / f"{title}.npy"
             if not kept.exists():
                 if time.monotonic() > until:
                     return None
                 began = time.monotonic()
                 settings = GRADIENTS.get(title, InfluenceSettings())
-                pair = Compared(subject, subject, every, pool, settings, seed, Silent())
-                values = LOOKS["gradient" if title in GRADIENTS else title](pair).astype(np.float32)
+                name = "gradient" if title in GRADIENTS else title
+                values = score_rows(subject, every, pool, [name], settings, seed=seed)[name]
                 with atomic_write(kept, "wb") as file:
                     np.save(file, values)
                 print(name, epochs, seed, title, f"{time.monotonic() - began:.0f} s", flush=True)
@@ -83,8 +84,8 @@ def case_scores(name: str, epochs: int, seed: int, base: LoadedModel, until: flo
     finally:
         model.unload()
     found["random"] = random_scores(len(every), len(pool), seed)
-    for looks in FUSIONS:
-        found[" + ".join(looks)] = fused(found, looks)
+    for names in FUSIONS:
+        found[" + ".join(names)] = fused({name: found[name] for name in names})
     start = 0
     kinds = {}
     for kind, rows in asked.items():

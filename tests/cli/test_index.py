@@ -86,13 +86,13 @@ def test_verify_says_which_file_is_damaged(verb: Verb, house: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--views", "smell"), r"view 'smell' is unknown\. Known: change, gradient, hidden, lexical"),
+        (("--views", "smell"), r"features 'smell' are unknown\. Known: change, gradient, hidden, lexical"),
         (("--store-dtype", "float8"), r"index\.dtype = 'float8'"),
         (("--targets", "q_pruj"), r"q_pruj.*q_proj"),
         (("--sketch", "napkin"), r"sketch kind 'napkin': use one of"),
         (("--set", "index.k=0"), r"index\.k = 0"),
         (("--precondition", "adamw"), r"preconditioner 'adamw': use one of none, adam, ekfac, kfac"),
-        (("--precondition", "kfac", "--views", "hidden"), r"no gradient view to precondition"),
+        (("--precondition", "kfac", "--views", "hidden"), r"no gradient to precondition"),
         (("--damping", "0"), r"index\.damping = 0"),
     ],
 )

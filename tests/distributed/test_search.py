@@ -27,7 +27,7 @@ def test_parts_merged_are_the_whole(index, workers, k):
     for similarity in ("cosine", "dot"):
         alone = index.features().search(queries, k, similarity)
         assert parallel_search(index, queries, k, workers, similarity=similarity) == alone
-    affine = Affine(index.features().mean())
+    affine = Affine(index.features().vectors().mean(axis=0))
     alone = index.features().search(queries, k, affine=affine)
     assert parallel_search(index, queries, k, workers, affine=affine) == alone
 

@@ -100,8 +100,7 @@ def test_an_affine_map_is_applied_to_both_sides(tmp_path):
     train, query = generator.normal(size=(40, 6)) + 3, generator.normal(size=(2, 6)) + 3
     matrix = stored(tmp_path, train, 16)
     vectors = matrix.vectors()
-    mean, project = matrix.mean(), generator.normal(size=(6, 4)).astype(np.float32)
-    np.testing.assert_allclose(mean, vectors.mean(axis=0), rtol=1e-6)
+    mean, project = vectors.mean(axis=0), generator.normal(size=(6, 4)).astype(np.float32)
     for affine, mapped in (
         (Affine(mean), lambda x: x - mean),
         (Affine(mean, project), lambda x: (x - mean) @ project),

@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 
 from gradients.cases import examples, lora_model
 from rapidun.attribution.checkpoints import adapter_start, at_checkpoint, checkpoint_influence, over_checkpoints
-from rapidun.attribution.contrast import contrast_rows, contrast_vectors
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.gradients import Exact, GradientCollector, collect_vectors
 from rapidun.models import adapter_disabled, save_adapter
@@ -106,34 +105,3 @@ def test_sums_that_do_not_fit_are_named():
         checkpoint_influence(queries, pools, (1, 2))
     with pytest.raises(InputError, match="checkpoint 1: 1 x 7"):
         checkpoint_influence([queries[0], queries[1][:1]], pools[:2])
-
-
-def test_a_contrast_drops_what_both_answers_share():
-    shared, bad = np.array([[9.0, 9.0, 0.0, 0.0]]), np.array([[0.0, 0.0, 1.0, 0.0]])
-    found = contrast_vectors(shared + bad, shared, unit=False)
-    np.testing.assert_allclose(found, bad)
-    unit = contrast_vectors(np.array([[0.0, 100.0]]), np.array([[1.0, 0.0]]))
-    np.testing.assert_allclose(unit, [[-1.0, 1.0]])
-
-
-def test_contrast_rows_keep_the_prompt_and_change_the_answer():
-    rows = [
-        {"id": "a", "prompt": "p", "response": "bad", "response_good": "good", "response_clean": "unused"},
-        {"id": "b", "prompt": "q", "response": "worse", "response_clean": "clean"},
-    ]
-    bad, good = contrast_rows(rows)
-    assert [row["response"] for row in bad] == ["bad", "worse"]
-    assert [(row["prompt"], row["response"]) for row in good] == [("p", "good"), ("q", "clean")]
-    assert [row["response"] for row in contrast_rows(rows, ["own", "words"])[1]] == ["own", "words"]
-    assert rows[0]["response"] == "bad"
-
-
-def test_rows_without_a_contrast_are_named():
-    with pytest.raises(InputError, match="row a: no good answer"):
-        contrast_rows([{"id": "a", "prompt": "p", "response": "bad"}])
-    with pytest.raises(InputError, match="row 0: its good answer is its bad one"):
-        contrast_rows([{"prompt": "p", "response": "bad"}], ["bad"])
-    with pytest.raises(InputError, match="2 good answers for 1"):
-        contrast_rows([{"prompt": "p", "response": "bad"}], ["a", "b"])
-    with pytest.raises(InputError, match="pairs"):
-        contrast_vectors(np.ones((2, 3)), np.ones((1, 3)))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from rapidun.attribution.curvature import conjugate_gradients, exact_gradients, gauss_newton_influence
-from rapidun.attribution.gauss_newton import GaussNewton
-from rapidun.attribution.lissa import lissa
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, InputError, ModelError
 from tiny import VOCABULARY, tiny_model
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from curvature import conjugate_gradients, exact_gradients, gauss_newton_influence
+from gauss_newton import GaussNewton
+from lissa import lissa
 
 TARGETS = ["layers.0.self_attn.k_proj", "layers.1.self_attn.v_proj"]
 NAMES = ["model.layers.0.self_attn.k_proj.weight", "model.layers.1.self_attn.v_proj.weight"]

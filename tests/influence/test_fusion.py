@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rapidun.attribution.fusion import aggregate_queries, evidence, evidence_fusion, ranks, reciprocal_rank_fusion
+from rapidun.attribution.fusion import evidence, evidence_fusion, ranks, reciprocal_rank_fusion
 from rapidun.errors import ConfigError, InputError
 
 
@@ -41,18 +41,6 @@ def test_a_row_good_in_every_view_beats_one_best_in_a_single_view():
     assert reciprocal_rank_fusion(views)[0].argmax() == 0
 
 
-@pytest.mark.parametrize(("how", "wanted"), [("mean", [2.0, 3.0]), ("median", [1.0, 4.0]), ("max", [5.0, 5.0])])
-def test_queries_are_aggregated(how, wanted):
-    scores = np.array([[0.0, 0.0], [1.0, 4.0], [5.0, 5.0]])
-    np.testing.assert_allclose(aggregate_queries(scores, how), wanted)
-
-
-def test_ranked_aggregation_lets_no_query_shout():
-    scores = np.array([[100.0, 0.0, -1.0], [0.0, 1.0, -1.0], [0.0, 1.0, -1.0]])
-    assert aggregate_queries(scores, "mean").argmax() == 0
-    assert aggregate_queries(scores, "rrf").argmax() == 1
-
-
 def test_no_rows_give_no_scores():
     assert reciprocal_rank_fusion([np.zeros((2, 0))]).shape == (2, 0)
 
@@ -71,10 +59,6 @@ def test_bad_input_is_named():
         reciprocal_rank_fusion([a], weights=[0])
     with pytest.raises(ConfigError, match="constant=-1"):
         reciprocal_rank_fusion([a], constant=-1)
-    with pytest.raises(ConfigError, match="rrf"):
-        aggregate_queries(a, "vote")
-    with pytest.raises(InputError, match="No queries"):
-        aggregate_queries(np.zeros((0, 3)))
 
 
 def test_evidence_counts_lower_spreads_above_the_middle() -> None:

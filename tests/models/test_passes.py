@@ -11,7 +11,7 @@ from rapidun.data.batches import collate
 from rapidun.gradients import FactoredSketch, GradientCollector, RapidGrad, collect_vectors
 from rapidun.models import passes
 from rapidun.models.attention import LONGEST, NAME, choose_attention, forms_attention
-from rapidun.models.losses import decoder_states
+from rapidun.models.losses import run_decoder
 from rapidun.models.passes import PassBytes, pass_batches
 from tiny import tiny_model
 
@@ -88,7 +88,7 @@ def test_hidden_states_are_those_of_a_whole_pass_though_one_position_has_logits(
     shapes = []
     handle = model.get_output_embeddings().register_forward_hook(lambda *call: shapes.append(call[2].shape[:2]))
     with torch.no_grad():
-        found = decoder_states(model, **inputs)
+        found = run_decoder(model, **inputs, output_hidden_states=True).hidden_states
         handle.remove()
         wanted = model(**inputs, output_hidden_states=True).hidden_states
     assert shapes == [(1, 1)]

@@ -96,7 +96,7 @@ def test_the_default_fuses_hidden_states_and_words_by_evidence(
         np.testing.assert_allclose(
             [hit.score for hit in hits.helpful], [exact[number, hit.position] for hit in hits.helpful], rtol=1e-5
         )
-        assert hits.helpful[0].score == pytest.approx(exact[number].max())
+        assert hits.helpful[0].score == pytest.approx(exact[number].max(), rel=1e-5)
 
 
 def test_queries_together_average_their_evidence(place: Path) -> None:

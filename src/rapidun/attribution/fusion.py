@@ -1,4 +1,4 @@
-"""Several rankings to one: views of a row fused by evidence or by ranks, and groups of queries to one ranking.
+"""Several rankings to one: views of a row fused by evidence or by ranks.
 
 *Evidence* (ours): each view's scores for a query in units of the pool's own spread, ``(score - median) / (median -
 15.9th percentile)``, averaged over views. Most of a pool has nothing to do with a query, so the lower half shows how
@@ -9,8 +9,7 @@ ranks from 1. Neither needs a common scale, which gradients, hidden states and B
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +17,8 @@ import numpy.typing as npt
 from rapidun.attribution.similarity import Array
 from rapidun.errors import ConfigError, InputError
 
-Aggregate = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-_Function = TypeVar("_Function", bound=Aggregate)
-_AGGREGATES: dict[str, Aggregate] = {}
 RRF_CONSTANT = 60.0
 ONE_SIGMA = 15.865525393145708  # percentile of a normal distribution one standard deviation below its middle
-
-
-def register_aggregate(name: str) -> Callable[[_Function], _Function]:
-    """Make the decorated function of (queries, rows) float64 to (rows,) available to `aggregate_queries`."""
-
-    def register(function: _Function) -> _Function:
-        _AGGREGATES[name] = function
-        return function
-
-    return register
 
 
 def evidence(scores: npt.NDArray[np.generic], sample: npt.NDArray[np.generic] | None = None) -> npt.NDArray[np.float64]:
@@ -118,50 +104,6 @@ def ranks(scores: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     if not values.size:
         return values
     found: npt.NDArray[np.float64] = rankdata(-values, method="average", axis=1)
-    return found
-
-
-def aggregate_queries(scores: npt.NDArray[np.generic], how: str = "mean") -> Array:
-    """One score a row from a group of queries, (rows,) float32.
-
-    Args:
-        scores: (queries, rows).
-        how: ``"mean"``, ``"median"``, ``"max"``, ``"rrf"`` (reciprocal ranks, so that no query speaks louder than
-            another), or a registered name.
-
-    Raises:
-        ConfigError: If ``how`` is unknown.
-        InputError: If there is no query, or a score is not finite.
-    """
-    values = _checked(scores, "the scores")
-    if how not in _AGGREGATES:
-        raise ConfigError(f"aggregate {how!r}: use one of {', '.join(sorted(_AGGREGATES))}.")
-    if not len(values):
-        raise InputError("No queries to aggregate: give at least one.")
-    return np.asarray(_AGGREGATES[how](values), dtype=np.float32)
-
-
-@register_aggregate("mean")
-def _mean(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = scores.mean(axis=0)
-    return found
-
-
-@register_aggregate("median")
-def _median(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = np.median(scores, axis=0)
-    return found
-
-
-@register_aggregate("max")
-def _max(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = scores.max(axis=0)
-    return found
-
-
-@register_aggregate("rrf")
-def _rrf(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = (1 / (RRF_CONSTANT + ranks(scores))).sum(axis=0)
     return found
 
 

@@ -179,13 +179,6 @@ class Matrix:
         for start, stored, scale, _ in self._blocks():
             yield start, decode(stored, scale).numpy()
 
-    def mean(self) -> Array:
-        """The mean vector, (width,) float32, summed in float64."""
-        total = np.zeros(self.width)
-        for _, block in self.blocks():
-            total += block.sum(axis=0, dtype=np.float64)
-        return (total / max(1, len(self))).astype(np.float32)
-
     def prepared(
         self, queries: npt.NDArray[np.generic], similarity: Similarity = "cosine", affine: Affine | None = None
     ) -> torch.Tensor:

@@ -184,7 +184,7 @@ def append(
 
 @verbs.command("info", epilog=o.examples("rapidun index info runs/index"))
 def info(index: Directory, as_json: o.Json = False) -> int:
-    """Say what an index is of: rows, views, model, settings, size."""
+    """Say what an index is of: rows, features, model, settings, size."""
     return _show(index, as_json)
 
 
@@ -225,7 +225,7 @@ def export(
     view: Annotated[
         str,
         typer.Option(
-            "--view", help="numpy: the view to write; `rapidun index info` lists them.", rich_help_panel=_INDEX
+            "--view", help="numpy: the features to write; `rapidun index info` lists them.", rich_help_panel=_INDEX
         ),
     ] = "gradient",
     query: Annotated[
@@ -298,7 +298,9 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append((name, f"{escape(found.get(name) or '')} {fingerprints[name][:16]}".strip()))
     for name, view in found["views"].items():
         settings = {key: value for key, value in view.items() if key not in _OWN_LINES}
-        lines.append((f"view {name}", escape(", ".join(f"{key}={_plain(value)}" for key, value in settings.items()))))
+        lines.append(
+            (f"features {name}", escape(", ".join(f"{key}={_plain(value)}" for key, value in settings.items())))
+        )
         if coverage := view.get("coverage"):
             lines.append(("  tracked", _coverage(coverage)))
         if (precondition := view.get("precondition")) is not None:

@@ -113,21 +113,11 @@ def logits_at(
     return logits.flatten(0, 1).index_select(0, places.to(logits.device)), output
 
 
-def decoder_states(
-    model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """Hidden states of every layer, each (batch, length, width): the embeddings, then every block's output.
-
-    The output layer sees one position alone: the logits of all are the largest tensor of a pass, and nobody looks.
-    """
-    states: tuple[torch.Tensor, ...] = run_decoder(
-        model, input_ids, attention_mask, output_hidden_states=True
-    ).hidden_states
-    return states
-
-
 def run_decoder(model: torch.nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
-    """The model's output without logits to speak of: its output layer sees one position alone."""
+    """The model's output without logits to speak of: its output layer sees one position alone.
+
+    The logits of all positions are the largest tensor of a pass, and nobody looks at them.
+    """
     with _output_layer_at(model, torch.zeros(1, dtype=torch.long), input_ids.shape):
         return model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **options)
 

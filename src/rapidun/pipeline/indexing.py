@@ -50,7 +50,7 @@ class IndexSettings(_Section):
     views: list[str] = Field(
         default_factory=lambda: ["gradient", "hidden", "lexical"], description="How each row is looked at."
     )
-    base: str = Field("", description="The model before training; adds the view change. An adapter is its own.")
+    base: str = Field("", description="The model before training; adds what training changed. An adapter is its own.")
     sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
     k: int = Field(65_536, ge=1, le=LARGEST_SKETCH, description="Length of a gradient sketch, for kinds that have one.")
     sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")

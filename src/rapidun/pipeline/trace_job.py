@@ -173,10 +173,10 @@ def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tu
         FingerprintError: If something that was given is not the index's.
     """
     manifest = open_index(index).manifest
-    view = manifest.views.get("gradient")
+    gradient = manifest.views.get("gradient")
     influence = dict(raw.get("influence", {}))
-    if isinstance(view, GradientScorer):
-        influence |= {name: getattr(view, name) for name in ("targets", "normalize", "token_normalize")}
+    if isinstance(gradient, GradientScorer):
+        influence |= {name: getattr(gradient, name) for name in ("targets", "normalize", "token_normalize")}
     whole = {**settled_by_index(index, manifest, raw), "influence": influence}
     return make_config(whole, TraceConfig, "command line"), adapter_of(manifest, adapter)
 

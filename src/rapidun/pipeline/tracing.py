@@ -136,7 +136,8 @@ def trace_rows(
     there = available(model)
     chosen = chosen_scorers(there, where="--data")
     relevant = _labels(rows)
-    names = chosen if relevant is None else [by for name in there for by in known_scorers()[name].titles]
+    every = [by for name in there for by in known_scorers()[name].titles] if relevant is not None else []
+    names = list(dict.fromkeys([*chosen, *every]))
     store = memory_store(model, subject, rows, names, settings, seed=seed, reporter=reporter)
     found = rankings(store, model, trace_query(subject, queries, reporter), names, similarity=settings.similarity)
     default = {name: found[name] for name in chosen}

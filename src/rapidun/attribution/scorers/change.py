@@ -104,9 +104,9 @@ class ChangeScorer(Scorer):
 class _ChangeRecorder(Recorder):
     watches = True
 
-    def __init__(self, view: ChangeScorer, model: ModelContext, rows: int) -> None:
+    def __init__(self, scorer: ChangeScorer, model: ModelContext, rows: int) -> None:
         self._model = model
-        self._buffer = MatrixBuffer(CHANGE, rows, width_of(model.loaded.model), view.dtype)
+        self._buffer = MatrixBuffer(CHANGE, rows, width_of(model.loaded.model), scorer.dtype)
 
     @contextmanager
     def during(self, batch: Batch, places: list[int]) -> Iterator[None]:

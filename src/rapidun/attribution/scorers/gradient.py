@@ -126,11 +126,11 @@ class GradientScorer(Scorer):
 class _GradientRecorder(Recorder):
     measures = True
 
-    def __init__(self, view: GradientScorer, collector: Collector, rows: int) -> None:
+    def __init__(self, scorer: GradientScorer, collector: Collector, rows: int) -> None:
         self._collector = collector
-        self._sketch = view.make_sketch()
+        self._sketch = scorer.make_sketch()
         width = self._sketch.dimension(self._collector.sizes)
-        self._buffer = MatrixBuffer("gradient", rows, width, view.dtype)
+        self._buffer = MatrixBuffer("gradient", rows, width, scorer.dtype)
         self._norms = torch.zeros(rows)
 
     def prepare(self, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""The preconditioner of a gradient view: fitted once, before the first shard, and kept in the index.
+"""The preconditioner of gradients: fitted once, before the first shard, and kept in the index.
 
 It is fitted to a sample of the first build's rows, drawn by a seed. Resumed and appended builds and other workers
 load what was fitted, so that all rows of an index, and its queries, are multiplied by one and the same matrix.

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from curvature import damping_of, exact_gradients, times_gradients
+from gauss_newton import GaussNewton
 from torch import nn
 
-from rapidun.attribution.curvature import damping_of, exact_gradients, times_gradients
-from rapidun.attribution.gauss_newton import GaussNewton
 from rapidun.attribution.similarity import Array
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, ModelError

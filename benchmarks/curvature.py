@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from gauss_newton import GaussNewton
 from torch import nn
 
-from rapidun.attribution.gauss_newton import GaussNewton
 from rapidun.attribution.similarity import Array
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, ModelError
