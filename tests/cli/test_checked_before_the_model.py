@@ -111,7 +111,7 @@ NAMES = {
     f"{TRACE} --query retain.jsonl --words Canada": "'Canada' is not in the answer",
     f"{TRACE} --query none.jsonl": "none.jsonl: no such file",
     f"{TRACE} --query retain.jsonl --response a": "--response belongs to --prompt",
-    f"{ASK} --by gradiant": "unknown look 'gradiant'",
+    f"{ASK} --by gradiant": "unknown scorer 'gradiant'",
     f"{ASK} --token-by place": "place",
     f"{ASK} --html empty": "empty: is a directory",
     f"{ASK} --html file/page.html": "is a file",
