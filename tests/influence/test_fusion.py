@@ -68,6 +68,12 @@ def test_evidence_counts_lower_spreads_above_the_middle() -> None:
     np.testing.assert_allclose(found, evidence(3 * scores - 7), rtol=1e-9)
 
 
+def test_one_row_far_away_does_not_make_the_others_look_flat() -> None:
+    scores = np.random.default_rng(3).normal(size=(1, 200))
+    far = np.append(scores, [[1e12]], axis=1)
+    np.testing.assert_allclose(evidence(far)[0, :200], evidence(scores)[0], rtol=0.1, atol=0.05)
+
+
 def test_evidence_of_flat_scores_is_finite() -> None:
     mostly_zero = np.zeros((1, 100))
     mostly_zero[0, :10] = 3.0

@@ -74,6 +74,32 @@ def test_trap_17_top_k_before_the_median_gives_scores_of_zero_and_a_warning() ->
     assert len(np.unique(weights)) > 80
 
 
+@pytest.mark.parametrize("outliers", [[5000.0], [-5000.0], [1e12], [5000.0, -1e15], [1e9] * 25])
+def test_outliers_leave_the_weights_of_the_other_rows_apart(outliers: list[float]) -> None:
+    scores = np.random.default_rng(0).normal(size=60)
+    alone, beside = robust_weights(scores, 0.7), robust_weights([*scores, *outliers], 0.7)[:60]
+    assert alone.max() / alone.min() == pytest.approx(15.0)
+    assert beside.max() / beside.min() == pytest.approx(15.0)
+
+
+def test_how_far_an_outlier_lies_changes_no_weight() -> None:
+    scores = np.random.default_rng(1).normal(size=60)
+    near, far = (robust_weights([*scores, at], 0.7) for at in (50.0, 5e15))
+    np.testing.assert_array_equal(near, far)
+
+
+@pytest.mark.filterwarnings("ignore::rapidun.weighting.WeightWarning")
+@pytest.mark.parametrize("equal", [0.45, 0.5, 0.55, 0.8, 0.95])
+@pytest.mark.parametrize("outlier", [None, 5000.0, 1e15])
+def test_scores_of_which_many_are_equal_still_order_the_others(equal: float, outlier: float | None) -> None:
+    others = np.random.default_rng(2).normal(size=round(200 * (1 - equal)))
+    tied = np.zeros(200 - len(others))
+    weights = robust_weights([*tied, *others, *([outlier] if outlier else [])], 5.0)
+    free = weights[len(tied) : 200]
+    assert len(np.unique(free)) >= 0.5 * len(free)
+    assert free.max() > 1.2 * free.min()
+
+
 def test_more_than_half_at_a_bound_is_said() -> None:
     with pytest.warns(WeightWarning, match="100% of the weights sit"):
         robust_weights([-1.0, -1, -1, 1, 1, 1], 0.01)

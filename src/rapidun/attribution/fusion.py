@@ -37,7 +37,8 @@ def evidence(scores: npt.NDArray[np.generic], sample: npt.NDArray[np.generic] | 
     pool = values if sample is None else _checked(sample, "the sample")
     low, middle = np.percentile(pool, [ONE_SIGMA, 50.0], axis=1, keepdims=True)
     spread = middle - low
-    flat = ~(spread > 1e-9 * np.abs(pool).max(axis=1, keepdims=True))
+    usual = np.median(np.abs(pool), axis=1, keepdims=True)  # not the largest: one far row would call all others flat
+    flat = ~(spread > 1e-9 * usual)
     spread = np.where(flat, pool.std(axis=1, keepdims=True), spread)
     found: npt.NDArray[np.float64] = np.divide(
         values - middle, spread, out=np.zeros_like(values), where=np.broadcast_to(spread > 0, values.shape)

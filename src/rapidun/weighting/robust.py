@@ -3,8 +3,10 @@
 ``z = (S - median S) / max(1.4826 * MAD, floor)``, ``w = exp(clip(z / tau, ln w_min, ln w_max))``, ``w / mean(w)``.
 
 1.4826 makes the median absolute deviation (MAD) agree with the standard deviation of a normal distribution.
-The floor is what divides when more than half of the scores are equal and the MAD is 0. The released code used
-1e-3 whatever the unit of the scores; ours follows them, so that weights do not depend on their unit.
+The floor is what divides when about half of the scores or more are equal, so that the MAD is 0 or next to it. The
+released code used 1e-3 whatever the unit of the scores; ours is a share of the MAD of the scores that *differ* from the
+median, so that weights depend neither on the unit nor on how far away an outlier is: up to half of the scores that
+differ may be arbitrarily wrong (Rousseeuw and Croux, JASA 1993, on what a scale survives).
 """
 
 from __future__ import annotations
@@ -21,14 +23,11 @@ from rapidun.weighting.scores import FloatArray
 MAD_TO_DEVIATION = 1.4826
 """MAD to standard deviation, as in the paper's code (1 / Phi^-1(3/4), four decimals)."""
 
-MEAN_TO_DEVIATION = math.sqrt(math.pi / 2)
-"""Mean absolute deviation to standard deviation, for a normal distribution."""
-
 RELATIVE_FLOOR = 0.1
-"""The relative floor is this share of the standard deviation estimated from the *mean* absolute deviation."""
+"""The relative floor is this share of the deviation of the scores that differ from the median."""
 
 ROUNDING_FLOOR = 1e-9
-"""Differences below this share of the largest score are rounding, not signal."""
+"""Differences below this share of a score's usual size (the median of absolute values) are rounding, not signal."""
 
 NEARLY_CONSTANT = 1.05
 """Weights whose largest and smallest differ by less than this factor weigh nothing."""
@@ -85,8 +84,10 @@ def robust_weights(
 
 def _floor(values: FloatArray, centred: FloatArray, floor: str | float) -> float:
     if floor == "relative":
-        deviation = MEAN_TO_DEVIATION * float(np.mean(np.abs(centred)))
-        return max(RELATIVE_FLOOR * deviation, ROUNDING_FLOOR * float(np.abs(values).max()))
+        rounding = ROUNDING_FLOOR * float(np.median(np.abs(values)))
+        differing = np.abs(centred)[np.abs(centred) > rounding]
+        deviation = MAD_TO_DEVIATION * float(np.median(differing)) if differing.size else 0.0
+        return max(RELATIVE_FLOOR * deviation, rounding)
     if isinstance(floor, str) or not 0 < floor < math.inf:
         raise ConfigError(f'floor is {floor!r}; it must be "relative" or a finite number above 0.')
     return float(floor)
