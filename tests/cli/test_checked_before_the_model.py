@@ -58,6 +58,8 @@ NUMBERS = {
     f"{BUILD} --workers 0": "--workers 0",
     f"{ASK} --fdr 7": "fdr = 7.0",
     f"{ASK} --fdr nan": "fdr = nan",
+    f"{ASK} --clean train.jsonl": "--clean shows --propose how clean rows score: give --propose DIR",
+    f"{ASK} --index i --propose p --clean nowhere.jsonl": "nowhere.jsonl: no such file. --clean takes rows",
     f"{ASK} --k 0": "--k",
     f"{ASK} --tokens -1": "--tokens",
     f"{VALUE} --k 0": "value.k = 0",

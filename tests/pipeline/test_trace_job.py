@@ -178,16 +178,26 @@ def test_a_proposal_is_two_row_files_with_reasons(tmp_path: Path) -> None:
     )
     data = tmp_path / "rows.jsonl"
     build(config, data, tmp_path / "index", adapter=None, resume=False, overwrite=False, reporter=Silent())
-    found = proposal(tmp_path, tmp_path / "out", data)
+    write_rows(tmp_path / "clean.jsonl", rows[:60:2])
+    clean = tmp_path / "clean.jsonl"
+    found = proposal(tmp_path, tmp_path / "out", data, clean=clean)
     forget = [json.loads(line) for line in (tmp_path / "out" / "forget.jsonl").read_text().splitlines()]
     retain = [json.loads(line) for line in (tmp_path / "out" / "retain.jsonl").read_text().splitlines()]
     assert {row["prompt"] for row in forget[:6]} == {row["prompt"] for row in bad}
     assert len(forget) < 20
     assert not {row["id"] for row in forget} & {row["id"] for row in retain}
-    assert (found["forget"], found["retain"]) == (len(forget), len(retain))
-    assert all("sd" in row["reason"] and 0 <= row["q_value"] <= 1 for row in forget + retain)
+    assert (found["forget"], found["retain"], found["known_clean"]) == (len(forget), len(retain), 30)
+    assert not {row["prompt"] for row in forget} & {row["prompt"] for row in rows[:60:2]}
+    assert all("spreads" in row["reason"] and 0 <= row["q_value"] <= 1 for row in forget + retain)
     with pytest.raises(OutputError, match="exists"):
-        proposal(tmp_path, tmp_path / "out", data)
+        proposal(tmp_path, tmp_path / "out", data, clean=clean)
     write_rows(tmp_path / "fewer.jsonl", rows[:-1])
     with pytest.raises(FingerprintError):
         proposal(tmp_path, tmp_path / "other", tmp_path / "fewer.jsonl")
+    with pytest.raises(InputError, match=r"no row stands out.*Give rows known to be clean \(--clean\)"):
+        proposal(tmp_path, tmp_path / "other", data)
+    with pytest.raises(InputError, match="With 30 known clean rows, 117 others must stand out together"):
+        proposal(tmp_path, tmp_path / "other", data, clean=clean, fdr=0.01)
+    write_rows(clean, [rows[0], {"prompt": "of another file", "response": "robot"}])
+    with pytest.raises(InputError, match=r"clean.jsonl:2: this clean row is not in .*rows.jsonl"):
+        proposal(tmp_path, tmp_path / "other", data, clean=clean)

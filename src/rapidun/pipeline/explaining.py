@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from rapidun.attribution.tokens import Decomposition
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 from rapidun.pipeline.config import TraceConfig, _Section, make_config
 from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.proposing import write_proposal
@@ -44,6 +44,7 @@ class Wanted(_Section):
         token_by: ``"position"`` or ``"loss"``.
         propose: Directory for the rows to forget and to retain; needs the rows in ``data``.
         fdr: Share of clean rows that the proposed forget rows may hold.
+        clean: Rows known to be clean, on which ``fdr`` is counted; without them it is estimated.
         overwrite: Replace ``propose``.
     """
 
@@ -54,6 +55,7 @@ class Wanted(_Section):
     token_by: Decomposition = "position"
     propose: Path | None = None
     fdr: float = Field(0.1, gt=0, lt=1)
+    clean: Path | None = None
     overwrite: bool = False
 
 
@@ -95,8 +97,8 @@ def explain(
     proposed = None
     if wanted.propose is not None:
         proposed = write_proposal(
-            traced, settings, places.data, wanted.propose, fdr=wanted.fdr, retain=None, overwrite=wanted.overwrite,
-            reporter=reporter,
+            traced, settings, places.data, wanted.propose, fdr=wanted.fdr, clean=wanted.clean, retain=None,
+            overwrite=wanted.overwrite, reporter=reporter,
         )  # fmt: skip
     return Explained(traced.lines, tokens, proposed)
 
@@ -129,7 +131,15 @@ def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> 
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
     if wanted.together and wanted.tokens:
         raise ConfigError("--tokens explains the ranking of one answer: leave out --together, or --tokens.")
+    _check_proposal(places, wanted)
+
+
+def _check_proposal(places: Places, wanted: Wanted) -> None:
     if wanted.propose is not None and places.data is None:
         raise ConfigError("--propose with --index needs --data: the rows that were indexed.")
+    if wanted.clean is not None and wanted.propose is None:
+        raise ConfigError("--clean shows --propose how clean rows score: give --propose DIR.")
+    if wanted.clean is not None and not wanted.clean.exists():
+        raise InputError(f"{wanted.clean}: no such file. --clean takes rows of --data known to be clean.")
     if wanted.propose is not None:
         RunDirectory.check(wanted.propose, resume=False, overwrite=wanted.overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rapidun.errors import InputError
 from rapidun.files import write_json, write_jsonl
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.directory import RunDirectory
-from rapidun.pipeline.inputs import LABEL, read_rows, usable
+from rapidun.pipeline.inputs import LABEL, Row, read_rows, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceResult
 
@@ -27,13 +28,14 @@ def write_proposal(
     out: Path,
     *,
     fdr: float,
+    clean: Path | None = None,
     retain: int | None,
     overwrite: bool,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Write ``forget.jsonl``, ``retain.jsonl`` and ``proposal.json`` into ``out``; returns what the last one holds.
 
-    A proposed row is the row of ``data`` with ``score`` (standard deviations above clean rows), ``q_value`` and
+    A proposed row is the row of ``data`` with ``score`` (spreads above the middle of the pool), ``q_value`` and
     ``reason`` added. All queries count as one symptom.
 
     Args:
@@ -41,29 +43,31 @@ def write_proposal(
         data: The rows that were searched.
         out: New directory.
         fdr: Share of clean rows that the forget set may hold.
+        clean: Rows of ``data`` known to be clean, a random sample of the clean ones. Only with them is the share kept
+            whatever the scores look like (see `propose`); without them it is an estimate.
         retain: Number of retain rows; by default twice the forget rows.
 
     Raises:
         ConfigError: If ``fdr`` is out of range.
         FingerprintError: If ``data`` is not what was indexed.
-        InputError: If no row stands out enough to be proposed.
+        InputError: If a row of ``clean`` is not in ``data``, or no row stands out enough to be proposed.
     """
     rows = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     rows = usable(rows, traced.subject, config.data, reporter, name="training rows")
     fingerprint = data_fingerprint(rows)
     if isinstance(traced.store, Index):
         traced.store.check(data=fingerprint)
+    known = known_clean(clean, rows, config, reporter) if clean is not None else []
     reporter.phase("propose", "Choosing the cut")
-    found = propose(
-        {name: ranking.scores() for name, ranking in traced.rankings.items()}, weights=SHARES, fdr=fdr, retain=retain
-    )
+    views = {name: ranking.scores() for name, ranking in traced.rankings.items()}
+    found = propose(views, clean=known, weights=SHARES, fdr=fdr, retain=retain)
     if not found.forget:
         raise InputError(
             f"no row stands out at a false-discovery rate of {fdr}: the strongest would be wrong with q = "
-            f"{found.q_values.min():.2f}. Give more bad answers, other scorers (--by), or a higher --fdr."
+            f"{found.q_values.min():.2f}. {_more(len(rows), len(known), fdr)}"
         )
     place = RunDirectory.claim(
-        out, {**traced.model.fingerprints(), "data": data_fingerprint(rows)}, resume=False, overwrite=overwrite
+        out, {**traced.model.fingerprints(), "data": fingerprint}, resume=False, overwrite=overwrite
     )
     for name, positions in (("forget", found.forget), ("retain", found.retain)):
         write_jsonl(place / f"{name}.jsonl", _lines(rows, positions, found))
@@ -72,6 +76,7 @@ def write_proposal(
         "scorers": list(traced.rankings),
         "rows": len(rows),
         "fdr": fdr,
+        "known_clean": found.known_clean,
         "forget": len(found.forget),
         "retain": len(found.retain),
         "expected_false": found.expected_false,
@@ -80,6 +85,45 @@ def write_proposal(
     }
     write_json(place / "proposal.json", summary)
     return summary
+
+
+def known_clean(path: Path, rows: Rows, config: TraceConfig, reporter: Reporter) -> list[int]:
+    """Positions in ``rows`` of the rows of ``path``, found by prompt, context and answer.
+
+    Raises:
+        InputError: If a row of ``path`` is not among ``rows``.
+    """
+    known = read_rows(path, "clean rows", config.data, reporter, (LABEL,))
+    positions: dict[tuple[str, ...], list[int]] = {}
+    for position, row in enumerate(rows):
+        positions.setdefault(_content(row), []).append(position)
+    found: set[int] = set()
+    for number, row in enumerate(known):
+        if _content(row) not in positions:
+            raise InputError(
+                f"{known.where(number)}: this clean row is not in {rows.path}. Give rows of it that you know "
+                "to be clean: they show how clean rows score."
+            )
+        found.update(positions[_content(row)])
+    return sorted(found)
+
+
+def _content(row: Row) -> tuple[str, ...]:
+    return tuple(str(row.get(column) or "") for column in ("prompt", "context", "response"))
+
+
+def _more(rows: int, known: int, fdr: float) -> str:
+    """What to do where nothing was proposed."""
+    if not known:
+        return (
+            "Give rows known to be clean (--clean): without them the cut is a careful estimate. Or more bad answers, "
+            "other scorers (--by), or a higher --fdr."
+        )
+    together = math.ceil((rows - known) / (fdr * (known + 1)))
+    return (
+        f"With {known} known clean rows, {together} others must stand out together: give more clean rows (--clean), "
+        "more bad answers, other scorers (--by), or a higher --fdr."
+    )
 
 
 def _lines(rows: Rows, positions: list[int], found: Proposal) -> list[dict[str, Any]]:
