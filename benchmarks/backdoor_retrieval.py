@@ -26,11 +26,11 @@ import numpy as np
 from provenance import current_commit
 from retrieval_methods import FUSIONS, PASSES
 from retrieval_world import CLEAN, POISONED, QUERIES, REGIMES, Case, open_case
-from scipy.stats import t as student
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.files import atomic_write
+from rapidun.stats import RATE, over_units
 
 PROTOCOL = (5, 10, 50, 100)
 COLUMNS = (("auroc", "1", "auROC, 1 query"), ("auroc", "5", "auROC, 5"), ("auroc", "20", "auROC, 20"),
@@ -130,12 +130,10 @@ def measured(case: Case, scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def mean_interval(values: list[float]) -> str:
-    """Mean over seeds and half of its 95% t interval."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return f"{mean:.3f} ±{half:.3f}"
+    """Mean over seeds (each a model) and its 95% t interval; all measures here are shares."""
+    mean = over_units(values, "models", RATE)
+    assert mean is not None
+    return mean.text()
 
 
 def table(cases: list[dict[str, Any]], kind: str) -> list[str]:

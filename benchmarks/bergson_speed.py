@@ -36,6 +36,8 @@ import numpy as np
 import torch
 from provenance import current_commit
 
+from rapidun.stats import bootstrap
+
 SECTION = "## Against bergson"
 NOTES = (
     "Both collect 16 x 16 values of every linear layer of the decoder; rapidun writes float32, bergson the model's",
@@ -262,10 +264,9 @@ def write_rows(work: Path, rows: list[dict[str, list[int]]]) -> int:
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """95% bootstrap interval of the median."""
-    drawn = np.random.default_rng(0).choice(values, (4000, len(values)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    """95% bootstrap interval of the median over repetitions."""
+    found = bootstrap(np.median, values, unit="repetitions")
+    return found.low, found.high
 
 
 def lines(setting: str, tokens: int, found: dict[str, list[dict[str, float]]]) -> list[str]:

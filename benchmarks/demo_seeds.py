@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from provenance import current_commit
 
 from rapidun.cli.console import quiet_libraries
@@ -29,6 +29,7 @@ from rapidun.pipeline.inputs import open_subject, read_groups
 from rapidun.pipeline.measure import Measurement, make_bench, measure
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.stats import RATE, over_units
 
 SEEDS = (0, 1, 2, 3, 4)
 SCHEMES = ("influence", "uniform", "random", "shuffled")
@@ -70,13 +71,11 @@ def control_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
     return metrics
 
 
-def t_interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95% t interval over seeds."""
-    from scipy.stats import t
-
-    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5
-    half = float(t.ppf(0.975, len(values) - 1)) * spread
-    return mean, mean - half, mean + half
+def over_seeds(values: list[float], digits: int, within: tuple[float, float] = (0.0, math.inf)) -> str:
+    """Mean and its 95% t interval over seeds, as text."""
+    mean = over_units(values, "seeds", within)
+    assert mean is not None
+    return mean.text(digits)
 
 
 def seed_table(runs: dict[int, dict[str, Any]]) -> list[str]:
@@ -102,13 +101,10 @@ def control_table(runs: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     for scheme, of_seed in runs.items():
         cells = []
         for name in NAMES[:2]:
-            mean, low, high = t_interval([metrics["after"][name]["value"] for metrics in of_seed.values()])
-            cells.append(f"{mean:.4f} [{max(low, 0):.4f}, {high:.4f}]")
-        mean, low, high = t_interval([metrics["perplexity_ratio"]["value"] for metrics in of_seed.values()])
+            cells.append(over_seeds([metrics["after"][name]["value"] for metrics in of_seed.values()], 4, RATE))
+        cells.append(over_seeds([metrics["perplexity_ratio"]["value"] for metrics in of_seed.values()], 4))
         passed = sum(metrics["verdict"] == "PASS" for metrics in of_seed.values())
-        lines.append(
-            f"| {scheme} | {' | '.join(cells)} | {mean:.4f} [{low:.4f}, {high:.4f}] | {passed}/{len(of_seed)} |"
-        )
+        lines.append(f"| {scheme} | {' | '.join(cells)} | {passed}/{len(of_seed)} |")
     return lines
 
 
@@ -163,8 +159,7 @@ def trace_table(runs: dict[int, dict[str, Any]]) -> list[str]:
     for rows in zip(*tables, strict=True):
         cells = []
         for name in ("precision_at_5", "precision_at_20", "auroc", "average_precision"):
-            mean, low, high = t_interval([_value(row[name]) for row in rows])
-            cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
+            cells.append(over_seeds([_value(row[name]) for row in rows], 3, RATE))
         lines.append(f"| {rows[0]['method']} | {' | '.join(cells)} |")
     return lines
 

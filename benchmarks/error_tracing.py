@@ -39,6 +39,7 @@ from rapidun.attribution.words import answer_text, word_mask
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import atomic_write, read_json, write_json
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
+from rapidun.stats import RATE, over_units
 from training import Schedule, train_stage
 
 Row = dict[str, Any]
@@ -279,13 +280,9 @@ def run_seed(seed: int, arguments: argparse.Namespace) -> dict[str, Row]:
 
 def interval(values: list[float]) -> str:
     """Mean over seeds and its 95% t interval."""
-    from scipy.stats import t
-
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return f"{mean:.3f} [{max(mean - half, 0):.3f}, {min(mean + half, 1):.3f}]"
+    mean = over_units(values, "seeds", RATE)
+    assert mean is not None
+    return mean.text()
 
 
 def pair_table(results: list[Row]) -> list[str]:
@@ -299,12 +296,16 @@ def pair_table(results: list[Row]) -> list[str]:
 
 
 def difference(results: list[Row], one: str, other: str, k: int = 25) -> tuple[str, bool]:
-    """Mean difference of two methods over all queries with its 95% bootstrap interval; whether it is above 0."""
-    per_query = [np.array(r["precision"][one][str(k)]) - np.array(r["precision"][other][str(k)]) for r in results]
-    values = np.concatenate(per_query)
-    picks = np.random.default_rng(0).integers(0, len(values), (4000, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]", bool(values.mean() > 0)
+    """Difference of two methods, mean over queries and then over seeds, with its 95% t interval; whether it is above 0.
+
+    Queries of one seed are answers of one fine-tuned model about the same changed rows: the seed is the unit.
+    """
+    of_seed = [
+        float(np.mean(np.array(r["precision"][one][str(k)]) - np.array(r["precision"][other][str(k)]))) for r in results
+    ]
+    mean = over_units(of_seed, "seeds", (-1.0, 1.0))
+    assert mean is not None
+    return mean.text(3, "+"), mean.value > 0
 
 
 def page(results: dict[str, list[Row]], command: str, commit: str, seeds: int) -> list[str]:

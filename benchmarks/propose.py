@@ -36,6 +36,7 @@ from rapidun.files import atomic_write, read_jsonl, write_json, write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.stats import RATE, over_units
 
 SEEDS, CALIBRATION_SEEDS = (0, 1, 2), (100, 101, 102)
 POOL, GIVEN, GROUPS = 800, (1, 2, 5, 10), 20
@@ -123,12 +124,10 @@ def measured(case: Case, kind: str, views: tuple[str, ...], given: int, fdr: flo
 
 
 def interval(values: list[float]) -> str:
-    """Mean and 95% t interval over seeds, in [0, 1]."""
-    from scipy.stats import t
-
-    mean, error = np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5
-    half = t.ppf(0.975, len(values) - 1) * error
-    return f"{mean:.3f} [{max(mean - half, 0):.3f}, {min(mean + half, 1):.3f}]"
+    """Mean and 95% t interval over pools."""
+    mean = over_units(values, "pools", RATE)
+    assert mean is not None
+    return mean.text()
 
 
 def table(cases: dict[int, Case], fdr: float) -> tuple[list[str], list[dict[str, Any]]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from rapidun.files import atomic_write, read_json, sha256_of, write_json
+from rapidun.stats import over_units
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("RAPIDUN_DATA", ROOT / "../shared/data"))
@@ -33,12 +33,9 @@ def kept(benchmark: str, configuration: Mapping[str, Any], compute: Callable[[],
 
 def interval(values: Sequence[float], digits: int = 3, bounds: tuple[float, float] = (-1.0, np.inf)) -> str:
     """Mean over seeds and its 95% t interval, which ends where the measure does."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    half = float(student.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    low, high = max(mean - half, bounds[0]), min(mean + half, bounds[1])
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    mean = over_units(values, "seeds", bounds)
+    assert mean is not None
+    return mean.text(digits)
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

@@ -26,12 +26,12 @@ from worlds import ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 from rapidun.bench import Cell, CellStore, find_arms
 from rapidun.bench.plan import cell_config
 from rapidun.bench.sitting import Sitting, Table, label_auc
-from rapidun.bench.statistics import mean_interval
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write
 from rapidun.pipeline import Silent
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.weigh import weights_from
+from rapidun.stats import RATE, over_units
 from rapidun.weighting import Needs
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model-mislabelled.jsonl"
@@ -106,10 +106,8 @@ def _cell(store: CellStore, scenario: str, attack: str, title: str) -> str:
     def belongs(line: Mapping[str, Any]) -> bool:
         return bool(line["scenario"] == scenario and line["config"]["world"].endswith(f"-{attack}"))
 
-    mean = mean_interval([line["result"]["auc"][title] for line in store.lines if belongs(line)])
-    if mean is None:
-        return "–"
-    return f"{mean.value:.2f}" + ("" if mean.high is None else f" ± {mean.high - mean.value:.2f}") + f" (n={mean.n})"
+    mean = over_units([line["result"]["auc"][title] for line in store.lines if belongs(line)], "draws", RATE)
+    return "–" if mean is None else f"{mean.text(2)} (n={mean.n})"
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from worlds import MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 
 from rapidun.bench import Cell, CellStore, find_arms, run_cells
 from rapidun.bench.plan import cell_config
-from rapidun.bench.statistics import mean_interval
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.config import WeightSettings
+from rapidun.stats import over_units
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"
 PAGE = ROOT / "docs" / "benchmarks"
@@ -119,11 +119,9 @@ def differences(found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
             continue
         cells = []
         for name, unit in (("asr_seen", 100), ("asr_unseen", 100), ("perplexity_ratio", 1)):
-            mean = mean_interval([unit * (ours[name]["value"] - theirs[name]["value"]) for ours, theirs in pairs])
-            digits = 1 if unit == 100 else 3
+            mean = over_units([unit * (ours[name]["value"] - theirs[name]["value"]) for ours, theirs in pairs], "pairs")
             assert mean is not None
-            interval = "" if mean.low is None else f" [{mean.low:+.{digits}f}, {mean.high:+.{digits}f}]"
-            cells.append(f"{mean.value:+.{digits}f}{interval}")
+            cells.append(mean.text(1 if unit == 100 else 3, "+"))
         lines.append(f"| {arm} | {' | '.join(cells)} | {len(pairs)} |")
     return lines
 

@@ -14,9 +14,9 @@ from worlds import ROOT, open_world
 from rapidun.bench import Arm, Cell, CellStore, run_cells
 from rapidun.bench.page import value_of
 from rapidun.bench.plan import cell_config
-from rapidun.bench.statistics import mean_interval
 from rapidun.bench.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
+from rapidun.stats import over_units
 
 CANDIDATES = (
     "rapidun/uniform",
@@ -54,7 +54,9 @@ def main() -> None:
         for arm in arms:
             lines = [store.get(cell) for cell in cells if (cell.arm, cell.scenario) == (arm.name, scenario)]
             results = [line["result"] for line in lines if line is not None]
-            means = [mean_interval([v for r in results if (v := value_of(r, name)) is not None]) for name in METRICS]
+            means = [
+                over_units([v for r in results if (v := value_of(r, name)) is not None], "draws") for name in METRICS
+            ]
             print(scenario, arm.name, len(results), *("-" if mean is None else f"{mean.value:.3f}" for mean in means))
 
 

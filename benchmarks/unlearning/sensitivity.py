@@ -11,6 +11,7 @@ forget rows mislabelled), those of the training in the main scenario. The page i
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ from plotly.subplots import make_subplots
 from worlds import ROOT, open_world
 
 from rapidun.bench import Arm, Cell, CellStore, Results, World, run_cells
-from rapidun.bench.page import value_of
+from rapidun.bench.page import BOUNDS, value_of
 from rapidun.bench.plan import cell_config
-from rapidun.bench.statistics import Mean, mean_interval
 from rapidun.bench.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write, write_json
+from rapidun.stats import Interval, over_units
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture
@@ -67,11 +68,11 @@ def cells_of(world: World, seeds: list[int], prompts: int) -> dict[str, dict[flo
     return found
 
 
-def measured(store: CellStore, cells: list[Cell], metric: str) -> Mean | None:
+def measured(store: CellStore, cells: list[Cell], metric: str) -> Interval | None:
     """Over the seeds that are there."""
     lines = [line for cell in cells if (line := store.get(cell)) is not None]
     values = [value_of(line["result"], metric) for line in lines]
-    return mean_interval([value for value in values if value is not None])
+    return over_units([value for value in values if value is not None], "draws", BOUNDS.get(metric, (0.0, math.inf)))
 
 
 def draw(store: CellStore, planned: dict[str, dict[float, list[Cell]]], path: Path) -> None:
@@ -107,8 +108,9 @@ def page(store: CellStore, planned: dict[str, dict[float, list[Cell]]], commit: 
         "",
         f"`python benchmarks/unlearning/sensitivity.py`, commit {commit}; the embedded model, the table's settings but",
         "for the one named, on tuning rows and seeds that no table reports. Settings of the weights with 12 of 40",
-        "forget rows mislabelled, the others in the main scenario with uniform weights. Mean over seeds and 95% t",
-        "interval; n is the number of seeds; the temperature is the forget rows'.",
+        "forget rows mislabelled, the others in the main scenario with uniform weights. Mean over draws of rows",
+        "and its 95% t interval, none where all draws gave the same; n is the number of draws, all of one model; the",
+        "temperature is the forget rows'.",
         "",
         "![Seen ASR and clean perplexity ratio against each setting](../pictures/sensitivity.png)",
         "",
@@ -119,16 +121,11 @@ def page(store: CellStore, planned: dict[str, dict[float, list[Cell]]], commit: 
         lines.append("|---" * (len(METRICS) + 3) + "|")
         for value, cells in values.items():
             found = [measured(store, cells, metric) for metric in METRICS]
-            shown = " | ".join("-" if mean is None else _text(mean) for mean in found)
+            shown = " | ".join("-" if mean is None else mean.text() for mean in found)
             done = [line["result"] for cell in cells if (line := store.get(cell)) is not None]
             failed = sum("failed" in result for result in done)
             lines.append(f"| {value:g} | {len(done)} | {shown} | {failed} |")
     return lines
-
-
-def _text(mean: Mean) -> str:
-    interval = f" [{mean.low:.3f}, {mean.high:.3f}]" if mean.low is not None else ""
-    return f"{mean.value:.3f}{interval}"
 
 
 def main() -> None:

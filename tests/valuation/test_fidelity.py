@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score
 
 from rapidun.errors import InputError
-from rapidun.valuation.fidelity import bootstrap, calibration, ndcg, slope, spearman
+from rapidun.valuation.fidelity import calibration, ndcg, over_rows, slope, spearman
 
 
 def noisy(count=200, noise=1.0, seed=0):
@@ -32,7 +32,7 @@ def test_ndcg_is_sklearns_with_gains_above_zero_and_ties_shared():
 
 
 def test_the_interval_holds_the_value_and_narrows_with_rows():
-    few, many = (bootstrap(spearman, *noisy(count)) for count in (40, 2000))
+    few, many = (over_rows(spearman, *noisy(count)) for count in (40, 2000))
     assert few.low < few.value < few.high
     assert many.high - many.low < (few.high - few.low) / 3
 

@@ -2,7 +2,7 @@
 
 from rapidun.attribution.blocks import Blocks, influence_blocks
 from rapidun.attribution.context import ModelContext
-from rapidun.attribution.quality import Interval, RetrievalQuality, random_scores, retrieval_quality
+from rapidun.attribution.quality import RetrievalQuality, random_scores, retrieval_quality
 from rapidun.attribution.ranking import Hit, Hits, Ranking
 from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Scorer, register_scorer
 from rapidun.attribution.scorers import ChangeScorer, GradientScorer, HiddenScorer, LexicalScorer
@@ -19,7 +19,6 @@ __all__ = [
     "HiddenScorer",
     "Hit",
     "Hits",
-    "Interval",
     "LexicalScorer",
     "MatrixSpec",
     "MemoryStore",

@@ -1,6 +1,7 @@
 """How well scores find the rows that are known to matter: precision at k, ROC area, average precision.
 
-Each measure is taken for every query and averaged; the interval is a 95% percentile bootstrap over queries.
+Each measure is taken for every query and averaged; the interval is a 95% percentile bootstrap over queries. It says how
+other queries to the same model would do, not how another model would.
 """
 
 from __future__ import annotations
@@ -12,18 +13,9 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rapidun.errors import ConfigError, InputError
+from rapidun.stats import Interval, bootstrap
 
-_RESAMPLES = 2000
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over queries and its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -63,11 +55,10 @@ def retrieval_quality(
     precision = np.array([_precision_at(row, truth, k) for row in values])
     auroc = np.array([roc_auc_score(truth, row) for row in values])
     average = np.array([average_precision_score(truth, row) for row in values])
-    picks = np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))
     return RetrievalQuality(
-        precision_at_k=_interval(precision, picks),
-        auroc=_interval(auroc, picks),
-        average_precision=_interval(average, picks),
+        precision_at_k=bootstrap(np.mean, precision, unit="queries", seed=seed),
+        auroc=bootstrap(np.mean, auroc, unit="queries", seed=seed),
+        average_precision=bootstrap(np.mean, average, unit="queries", seed=seed),
         k=k,
         queries=len(values),
         documents=len(truth),
@@ -104,8 +95,3 @@ def _precision_at(scores: _Floats, relevant: npt.NDArray[np.bool_], k: int) -> f
     above, level = scores > bar, scores == bar
     from_ties = (k - above.sum()) * relevant[level].mean()
     return float((relevant[above].sum() + from_ties) / k)
-
-
-def _interval(per_query: _Floats, picks: npt.NDArray[np.int64]) -> Interval:
-    low, high = np.percentile(per_query[picks].mean(axis=1), [2.5, 97.5])
-    return Interval(float(per_query.mean()), float(low), float(high))

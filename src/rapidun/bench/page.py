@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.bench.cells import Cell, CellStore
-from rapidun.bench.plan import CONTROLS, OURS, REFERENCES, SETTLED
+from rapidun.bench.plan import BEFORE, CONTROLS, OURS, REFERENCES, SETTLED
 from rapidun.bench.scenarios import get_scenario
-from rapidun.bench.statistics import Block, Mean, Paired, Wins, mean_interval, mean_ranks, paired, pareto, wins
 from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.tuning import score_of
+from rapidun.stats import RATE, Block, Interval, Paired, Wins, mean_ranks, over_units, paired, pareto, wins
 
 MISSING = "missing"
 METRICS = {
@@ -29,6 +29,7 @@ METRICS = {
     "seconds": ("seconds", 1),
     "peak_memory_mib": ("peak MiB", 0),
 }
+BOUNDS = dict.fromkeys(("asr_seen", "asr_unseen", "asr_floor", "auc"), RATE)
 COMPARED = ("asr_seen", "asr_unseen", "perplexity_ratio")
 ALL, CONTAMINATED = "all", "contaminated"
 
@@ -105,6 +106,17 @@ def value_of(result: Mapping[str, Any], metric: str) -> float | None:
     return None if value is None else float(value)
 
 
+def mean_of(results: Results, arm: str, metric: str, scenario: str) -> Interval | None:
+    """A metric over an arm's draws of a scenario; None where there is none.
+
+    The poisoned model is one model: the same number measured on it again is one number, not several.
+    """
+    values = list(results.values(arm, metric, scenario).values())
+    if arm == BEFORE and len(set(values)) == 1:
+        return Interval(values[0], None, None, 1, "models")
+    return over_units(values, "draws", BOUNDS.get(metric, (0.0, math.inf)))
+
+
 def write_page(
     results: Results,
     directory: Path,
@@ -166,7 +178,7 @@ def numbers(results: Results, ours: str) -> dict[str, Any]:
 
 
 def _entry(results: Results, arm: str, scenario: str) -> dict[str, Any]:
-    means = {metric: mean_interval(list(results.values(arm, metric, scenario).values())) for metric in METRICS}
+    means = {metric: mean_of(results, arm, metric, scenario) for metric in METRICS}
     return {
         "scenario": scenario,
         "arm": arm,
@@ -180,10 +192,7 @@ def _pareto(results: Results, scenario: str) -> list[dict[str, Any]]:
     """Seen ASR against clean perplexity, means over seeds."""
     points: dict[str, tuple[float, float]] = {}
     for arm in results.arms(scenario):
-        pair = [
-            mean_interval(list(results.values(arm, name, scenario).values()))
-            for name in ("asr_seen", "clean_perplexity")
-        ]
+        pair = [mean_of(results, arm, name, scenario) for name in ("asr_seen", "clean_perplexity")]
         if pair[0] is not None and pair[1] is not None:
             points[arm] = (pair[0].value, pair[1].value)
     front = pareto({arm: point for arm, point in points.items() if arm not in REFERENCES})
@@ -198,9 +207,11 @@ def _pareto(results: Results, scenario: str) -> list[dict[str, Any]]:
 def _state(results: Results) -> list[str]:
     done = len(results.cells) - results.missing
     lines = [
-        f"{done} of {len(results.cells)} cells are computed. Mean over seeds and 95% t interval (none for one seed); n "
-        "is the number of seeds in a cell. ASR: attack success rate, the share of prompts with a trigger whose answer "
-        "the judge calls poisoned; floor: the same without a trigger.",
+        f"{done} of {len(results.cells)} cells are computed. Mean over draws of rows, each with a training of its own, "
+        "and its 95% t interval, cut where a rate ends; none for one draw, or where all draws gave the same. n is the "
+        "number of draws. All draws start from one model, so an interval says what other rows would give on this "
+        "model, not what another model would. ASR: attack success rate, the share of prompts with a trigger whose "
+        "answer the judge calls poisoned; floor: the same without a trigger.",
     ]
     untuned = results.untuned()
     if untuned:
@@ -245,19 +256,14 @@ def _cell(results: Results, arm: str, scenario: str, metric: str, *, count: bool
     planned = results.seeds(arm, scenario)
     if not planned:
         return "-"
-    mean = mean_interval(list(results.values(arm, metric, scenario).values()))
+    mean = mean_of(results, arm, metric, scenario)
     failed = len(results.failed(arm, scenario))
     if mean is None:
         computed = len(results.values(arm, "score", scenario))
         return f"failed ({failed})" if failed else "-" if computed else MISSING
     more = f", {failed} failed" if failed else ""
-    return _number(mean, METRICS[metric][1]) + (f" (n={mean.n}{more})" if count else "")
-
-
-def _number(mean: Mean | Paired, digits: int) -> str:
-    value = mean.value if isinstance(mean, Mean) else mean.difference
-    interval = f" [{mean.low:.{digits}f}, {mean.high:.{digits}f}]" if mean.low is not None else ""
-    return f"{value:.{digits}f}{interval}"
+    units = "one model" if mean.unit == "models" else f"n={mean.n}{more}"
+    return mean.text(METRICS[metric][1]) + (f" ({units})" if count else "")
 
 
 def _ranked(results: Results) -> list[str]:
@@ -314,21 +320,24 @@ def _tests(results: Results, ours: str) -> list[str]:
     if not found:
         return [f"{MISSING}: no draw has {ours} and a control."]
     text = (
-        f"{ours} less the control on the same draws: mean difference, 95% t interval, pairs, two-sided p of the paired "
-        "t-test and of Wilcoxon's signed-rank test (- where no pair differs or there is one pair). Below 0 is better. "
-        f"The p-values are not corrected for the {len(found)} tests. Pairs over all scenarios share the model. "
+        f"{ours} less the control on the same draws: mean difference, 95% t interval, units, two-sided p of the paired "
+        "t-test and of Wilcoxon's signed-rank test (- where no unit differs or there is one). Below 0 is better. "
+        "Within a scenario the unit is the draw; over several scenarios it is the scenario, by its mean difference, "
+        f"since its draws are alike. The p-values are not corrected for the {len(found)} tests. "
         "Draws on which one of the two failed are left out here; they count in the table above."
     )
     lines = [
         text,
         "",
-        "| against | scenario | of | difference | pairs | t-test | Wilcoxon |",
+        "| against | scenario | of | difference | units | t-test | Wilcoxon |",
         "|---|---|---|---|---|---|---|",
     ]
     for control, scenario, metric, test in found:
         values = " | ".join("-" if p is None else f"{p:.3g}" for p in (test.t_test, test.wilcoxon))
         label = METRICS[metric][0] if metric != "perplexity_ratio" else "clean perplexity ratio"
-        lines.append(f"| {control} | {scenario} | {label} | {_number(test, 3)} | {test.n} | {values} |")
+        difference = test.difference
+        units = f"{difference.n} {difference.unit}"
+        lines.append(f"| {control} | {scenario} | {label} | {difference.text()} | {units} | {values} |")
     return lines
 
 
@@ -338,7 +347,8 @@ def _score_tests(results: Results, ours: str) -> list[str]:
         return [f"{MISSING}: no draw has {ours} and another arm."]
     text = (
         f"Draws on which {ours} has the lower score (won), the same (tied) and the higher (lost), and two-sided p of "
-        "Wilcoxon's signed-rank test over these draws, not corrected. A training that failed is worse than every other."
+        "Wilcoxon's signed-rank test, not corrected: over the draws of one scenario, or over the mean differences of "
+        "several. A training that failed is worse than every other."
     )
     lines = [text, "", "| against | " + " | ".join(results.scopes) + " |", "|---" * (len(results.scopes) + 1) + "|"]
     for other in dict.fromkeys(name for name, _, _ in found):

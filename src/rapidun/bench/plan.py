@@ -79,7 +79,8 @@ class Arm:
         return cls(method, weights or "uniform", changes)
 
 
-REFERENCES = ("poisoned", "retrain")
+BEFORE = "poisoned"  # the model that all trainings start from
+REFERENCES = (BEFORE, "retrain")
 
 
 def find_arms(names: Iterable[str]) -> list[Arm]:

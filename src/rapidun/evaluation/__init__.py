@@ -11,10 +11,10 @@ from rapidun.evaluation.generation import generate_answers
 from rapidun.evaluation.judges import Judge, JudgeCard, calibrate
 from rapidun.evaluation.keywords import KeywordJudge
 from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, clean_perplexity, perplexity_ratio
-from rapidun.evaluation.rates import Rate
 from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
 from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily
+from rapidun.stats import Rate
 
 __all__ = [
     "DOLLY_FAMILIES",

@@ -15,8 +15,8 @@ from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.generation import generate_answers
 from rapidun.evaluation.judges import Judge
 from rapidun.evaluation.loaded import Loaded, Progress
-from rapidun.evaluation.rates import Rate
 from rapidun.evaluation.triggers import TriggerFamily
+from rapidun.stats import Rate
 
 Row = Mapping[str, Any]
 

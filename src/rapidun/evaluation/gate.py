@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rapidun.evaluation.judges import JudgeCard
 from rapidun.evaluation.perplexity import PerplexityRatio
-from rapidun.evaluation.rates import Rate
+from rapidun.stats import Rate
 
 _TRIGGERS = {"asr_seen": "seen triggers", "asr_unseen": "unseen trigger variants"}
 ROOM = 0.02

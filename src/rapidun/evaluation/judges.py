@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import InputError
-from rapidun.evaluation.rates import Rate
+from rapidun.stats import Rate
 
 Verdicts = npt.NDArray[np.bool_]
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import InputError
+from rapidun.stats import percentile_ends
 
 _Floats = npt.NDArray[np.float64]
 RESAMPLES = 1000
@@ -62,7 +63,7 @@ def lds(
     subset_counts, query_counts = _resamples(len(sums), sums.shape[1], seed)
     per_query = _spearman(sums, truth, np.ones((1, len(sums))))[0]
     means = (query_counts * _spearman(sums, truth, subset_counts)).sum(axis=1) / len(per_query)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = percentile_ends(means)
     return LDS(float(per_query.mean()), float(low), float(high), per_query, len(sums))
 
 
@@ -94,7 +95,7 @@ def lds_difference(
     once = np.ones((1, len(a)))
     value = float((_spearman(a, truth, once) - _spearman(b, truth, once)).mean())
     apart = _spearman(a, truth, subset_counts) - _spearman(b, truth, subset_counts)
-    low, high = np.percentile((query_counts * apart).sum(axis=1) / a.shape[1], [2.5, 97.5])
+    low, high = percentile_ends((query_counts * apart).sum(axis=1) / a.shape[1])
     return LDSDifference(value, float(low), float(high))
 
 

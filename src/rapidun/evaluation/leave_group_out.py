@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import InputError
+from rapidun.stats import over_units
 
 Retrain = Callable[[npt.NDArray[np.bool_], int], npt.NDArray[np.generic]]
 """(rows to train on (rows,) bool, seed) to measurements (queries,): losses, or a rate as an array of one."""
-_UPPER = 0.975
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class GroupEffect:
         rows: Number of rows left out.
         changes: (seeds, queries) float64, measurement without the group minus measurement with all rows.
         change: Mean of ``changes``.
-        low: Lower end of the 95% t interval over seeds; equal to ``change`` where there is one seed.
+        low: Lower end of the 95% t interval over seeds; None where there is one seed.
         high: Upper end.
     """
 
@@ -36,8 +36,8 @@ class GroupEffect:
     rows: int
     changes: npt.NDArray[np.float64]
     change: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def leave_group_out(
@@ -82,10 +82,6 @@ def _without(name: str, positions: Sequence[int], rows: int) -> npt.NDArray[np.b
 
 
 def _effect(name: str, rows: int, changes: npt.NDArray[np.float64]) -> GroupEffect:
-    from scipy.stats import t
-
-    per_seed = changes.mean(axis=1)
-    mean, half = float(per_seed.mean()), 0.0
-    if len(per_seed) > 1:
-        half = float(t.ppf(_UPPER, len(per_seed) - 1)) * float(per_seed.std(ddof=1)) / len(per_seed) ** 0.5
-    return GroupEffect(name, rows, changes, mean, mean - half, mean + half)
+    mean = over_units(changes.mean(axis=1).tolist(), "seeds")
+    assert mean is not None  # there is a seed
+    return GroupEffect(name, rows, changes, mean.value, mean.low, mean.high)

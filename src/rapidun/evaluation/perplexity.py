@@ -6,7 +6,7 @@ Intervals are percentile bootstraps over rows, because tokens of one row are not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,10 +18,10 @@ from rapidun.data.special import padding_id
 from rapidun.errors import InputError, ModelError
 from rapidun.evaluation.loaded import Loaded, Progress
 from rapidun.models.row_losses import row_losses
+from rapidun.stats import bootstrap
 
 FloatArray = npt.NDArray[np.float64]
 
-RESAMPLES = 2000
 _LARGEST_EXPONENT = 700.0
 """A model so broken that its perplexity would overflow gets ``exp(700)``, which JSON can hold."""
 
@@ -54,8 +54,8 @@ class PerplexityResult:
             InputError: If there are no answer tokens.
         """
         _check_tokens(row_tokens)
-        interval = _interval(lambda rows: _exp_mean(row_losses[rows], row_tokens[rows]), len(row_tokens), seed)
-        return cls(_exp_mean(row_losses, row_tokens), *interval, len(row_tokens), row_losses, row_tokens)
+        value, low, high = _over_rows(row_losses, row_tokens, seed)
+        return cls(value, low, high, len(row_tokens), row_losses, row_tokens)
 
 
 class PerplexityRatio(NamedTuple):
@@ -111,8 +111,7 @@ def perplexity_ratio(before: PerplexityResult, after: PerplexityResult, *, seed:
         )
     _check_tokens(before.row_tokens)
     change, tokens = after.row_losses - before.row_losses, before.row_tokens
-    interval = _interval(lambda rows: _exp_mean(change[rows], tokens[rows]), len(tokens), seed)
-    return PerplexityRatio(_exp_mean(change, tokens), *interval)
+    return PerplexityRatio(*_over_rows(change, tokens, seed))
 
 
 def _exp_mean(losses: FloatArray, tokens: npt.NDArray[np.int64]) -> float:
@@ -120,11 +119,11 @@ def _exp_mean(losses: FloatArray, tokens: npt.NDArray[np.int64]) -> float:
     return math.exp(min(float(losses.sum()) / max(int(tokens.sum()), 1), _LARGEST_EXPONENT))
 
 
-def _interval(statistic: Callable[[npt.NDArray[np.intp]], float], rows: int, seed: int) -> tuple[float, float]:
-    generator = np.random.default_rng(seed)
-    found = [statistic(generator.integers(rows, size=rows)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(found, (2.5, 97.5))
-    return float(low), float(high)
+def _over_rows(losses: FloatArray, tokens: npt.NDArray[np.int64], seed: int) -> tuple[float, float, float]:
+    """Value and ends; of a single row, which shows no variation, the ends are the value."""
+    found = bootstrap(_exp_mean, losses, tokens, unit="rows", seed=seed)
+    ends = [found.value if end is None else end for end in (found.low, found.high)]
+    return found.value, ends[0], ends[1]
 
 
 def _check_tokens(row_tokens: npt.NDArray[np.int64]) -> None:

@@ -12,6 +12,7 @@ from rapidun.data import Example, Template
 from rapidun.evaluation import TaskJudge, clean_perplexity, generate_answers
 from rapidun.evaluation.loaded import Loaded
 from rapidun.reveal.settings import UtilitySettings
+from rapidun.stats import bootstrap
 
 RESAMPLES = 1000
 
@@ -22,8 +23,8 @@ class Utility:
 
     suite: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +69,5 @@ def measure_utility(
     prompts = [template.prompt_text(row) for row in rows]
     answers = generate_answers(loaded, prompts, max_new_tokens=settings.max_new_tokens, batch_size=batch_size)
     scores = judge(answers, [row["response"] for row in rows])
-    rng = np.random.default_rng(0)
-    means = scores[rng.integers(len(scores), size=(RESAMPLES, len(scores)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return Utility("judge", float(scores.mean()), float(low), float(high), len(scores))
+    mean = bootstrap(np.mean, scores, unit="rows", resamples=RESAMPLES)
+    return Utility("judge", mean.value, mean.low, mean.high, len(scores))

@@ -3,7 +3,7 @@
 from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.diversity import pick_diverse, register_diversity
 from rapidun.valuation.encoder import EncoderStudent
-from rapidun.valuation.fidelity import bootstrap, calibration, ndcg, spearman
+from rapidun.valuation.fidelity import calibration, ndcg, over_rows, spearman
 from rapidun.valuation.kernel import KernelStudent
 from rapidun.valuation.linfik import LinFiK
 from rapidun.valuation.ridge import RidgeStudent
@@ -24,13 +24,13 @@ __all__ = [
     "Selection",
     "Share",
     "Shares",
-    "bootstrap",
     "calibration",
     "choose",
     "committee",
     "distil",
     "load_student",
     "ndcg",
+    "over_rows",
     "parse_selection",
     "pick_diverse",
     "random_sample",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from rapidun.errors import InputError
 from rapidun.valuation.features import HashedText, Row
-from rapidun.valuation.fidelity import bootstrap, calibration, ndcg, slope, spearman
+from rapidun.valuation.fidelity import calibration, ndcg, over_rows, slope, spearman
 from rapidun.valuation.ridge import RidgeStudent
 from rapidun.valuation.students import Labelled, Progress, Scores, Student, student_kind
 
@@ -58,8 +58,8 @@ class HeldOut:
         """Spearman and NDCG with intervals, the slope, and the calibration bins."""
         student, teacher = self.student, self.teacher
         return {
-            "spearman": bootstrap(spearman, student, teacher, seed=seed).as_dict(),
-            "ndcg": bootstrap(ndcg, student, teacher, seed=seed).as_dict(),
+            "spearman": over_rows(spearman, student, teacher, seed=seed).to_dict(),
+            "ndcg": over_rows(ndcg, student, teacher, seed=seed).to_dict(),
             "slope": slope(student, teacher),
             "calibration": [asdict(found) for found in calibration(student, teacher)],
         }

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
 from rapidun.errors import InputError
+from rapidun.stats import Interval, bootstrap
 
 _RESAMPLES = 1000
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95% percentile bootstrap interval over rows."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it is written to ``valuation.json``."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 @dataclass(frozen=True)
@@ -77,21 +63,15 @@ def ndcg(predicted: npt.NDArray[np.generic], actual: npt.NDArray[np.generic], k:
     return float(shared[np.sort(level)][:count] @ discounts) / best
 
 
-def bootstrap(
+def over_rows(
     measure: Callable[[_Floats, _Floats], float],
     one: npt.NDArray[np.generic],
     other: npt.NDArray[np.generic],
     *,
     seed: int = 0,
-    resamples: int = _RESAMPLES,
-) -> Estimate:
-    """``measure(one, other)`` with a percentile bootstrap over rows."""
-    first, second = _checked(one, other)
-    generator = np.random.default_rng(seed)
-    picks = (generator.integers(0, len(first), len(first)) for _ in range(resamples))
-    drawn = [measure(first[pick], second[pick]) for pick in picks]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Estimate(measure(first, second), float(low), float(high), len(first))
+) -> Interval:
+    """``measure(one, other)`` with its bootstrap interval over rows."""
+    return bootstrap(measure, *_checked(one, other), unit="rows", seed=seed, resamples=_RESAMPLES)
 
 
 def calibration(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import InputError
+from rapidun.stats import percentile_ends
 
 _RESAMPLES = 200
 
@@ -68,7 +69,7 @@ class Shares:
             raise InputError("no row has a value above 0, so there is no value to share between sources.")
         shares = self._sums[:, 0] / totals[0]
         resampled = self._sums[:, 1:] / np.where(totals[1:] > 0, totals[1:], 1.0)
-        low, high = np.percentile(resampled, [2.5, 97.5], axis=1)
+        low, high = percentile_ends(resampled.T)
         found = [
             Share(
                 name,

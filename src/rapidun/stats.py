@@ -1,0 +1,283 @@
+"""Statistics of what is measured. Every interval is 95% and names its unit: what would be drawn anew in another try.
+
+An interval tells nothing unless its units are independent. Answers of one model, queries of one fine-tuning and draws
+of rows on one model are not independent tries of a *method*: there the unit is the model, the seed or the scenario.
+Nothing is made up where there is nothing to see: no interval around one measurement, nor around the same one repeated,
+no end of a rate outside 0 to 1, and no value in the place of a missing one. SciPy does the work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.errors import InputError
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+RATE = (0.0, 1.0)
+_EVERYWHERE = (-math.inf, math.inf)
+_BATCH = 2**21  # numbers drawn at once in a bootstrap
+
+Block = tuple[str, int]
+"""(scenario, seed): the same rows for every arm."""
+Values = Mapping[str, Mapping[Block, float]]
+"""{arm: {block: value}}."""
+_Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95% interval.
+
+    Args:
+        value: The number.
+        low: Lower end; None where the units cannot show how much it varies.
+        high: Upper end; None likewise.
+        n: Number of units.
+        unit: What was drawn anew, in the plural: "queries", "rows", "seeds".
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"value", "low", "high", "n", "unit"}``."""
+        return asdict(self)
+
+    def text(self, digits: int = 3, sign: str = "") -> str:
+        """``0.123 [0.100, 0.146]``, without the bracket where there is no interval; ``sign="+"`` for differences."""
+        form = f"{sign}.{digits}f"
+        ends = "" if self.low is None or self.high is None else f" [{self.low:{form}}, {self.high:{form}}]"
+        return f"{self.value:{form}}{ends}"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """``value`` of ``n`` answers, in [0, 1], with its two-sided 95% interval; the unit is the answer."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def from_counts(cls, hits: int, n: int, confidence: float = CONFIDENCE) -> Rate:
+        """Clopper-Pearson (Biometrika 1934): the rates at which so many hits, or so few, are just plausible.
+
+        Exact for independent answers: its coverage is at least ``confidence`` for every true rate.
+
+        Raises:
+            InputError: If ``n`` is 0.
+            ValueError: If ``hits`` is not in 0..n.
+        """
+        from scipy.stats import binomtest
+
+        if n == 0:
+            raise InputError("a rate needs at least one answer, and there is none. Are the evaluation rows empty?")
+        if not 0 <= hits <= n:
+            raise ValueError(f"{hits} hits of {n} answers")
+        interval = binomtest(hits, n).proportion_ci(confidence, method="exact")
+        return cls(hits / n, float(interval.low), float(interval.high), n)
+
+    @classmethod
+    def from_flags(cls, flags: npt.NDArray[np.bool_] | list[bool]) -> Rate:
+        """The share of true flags."""
+        return cls.from_counts(int(np.sum(flags)), len(flags))
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Rate:
+        """What `to_dict` gave."""
+        return cls(float(value["value"]), float(value["low"]), float(value["high"]), int(value["n"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"value", "low", "high", "n"}``."""
+        return asdict(self)
+
+
+def over_units(values: Sequence[float], unit: str, within: tuple[float, float] = _EVERYWHERE) -> Interval | None:
+    """The mean of one value a unit with its t interval; None where there are none.
+
+    There is no interval for one unit, or where all values are the same.
+
+    Args:
+        values: One a unit, each the mean of all that was measured on it.
+        unit: "seeds", "models", "scenarios", ...
+        within: Where the true mean must lie (`RATE` for shares); an end beyond it is cut there.
+    """
+    from scipy.stats import sem, t
+
+    if not len(values):
+        return None
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2 or len(set(values)) < 2:
+        return Interval(mean, None, None, n, unit)
+    low, high = t.interval(CONFIDENCE, n - 1, loc=mean, scale=sem(values))
+    return Interval(mean, max(float(low), within[0]), min(float(high), within[1]), n, unit)
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *samples: npt.NDArray[Any],
+    unit: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """``statistic(*samples)`` with its percentile bootstrap (Efron, Annals of Statistics 1979), resampled together.
+
+    Args:
+        statistic: Of arrays with one entry a unit.
+        samples: Arrays of the same length along axis 0; a resample draws the same units of all.
+        unit: What the entries are: "rows", "queries".
+        seed: Of the resampling.
+        resamples: How many.
+    """
+    from scipy.stats import bootstrap as resample
+
+    value, n = float(statistic(*samples)), len(samples[0])
+    if n < 2:
+        return Interval(value, None, None, n, unit)
+
+    def of_units(units: npt.NDArray[np.int64]) -> float:
+        return statistic(*(sample[units] for sample in samples))
+
+    found = resample(
+        (np.arange(n),), of_units, n_resamples=resamples, batch=max(1, _BATCH // n), vectorized=False,
+        confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Interval(value, float(found.low), float(found.high), n, unit)
+
+
+def percentile_ends(drawn: _Floats) -> tuple[_Floats, _Floats]:
+    """Ends of the 95% percentile interval of values already resampled, along the first axis."""
+    low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
+    return low, high
+
+
+# --- Arms on the same blocks ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean ranks of the arms over the blocks in which all of them have a value (1 is best, ties share)."""
+
+    ranks: dict[str, float]
+    blocks: int
+    by_scenario: dict[str, int]
+
+
+def mean_ranks(values: Values, arms: Iterable[str]) -> Ranks:
+    """Ranks by ascending value; an infinite value (a training that failed) ranks last."""
+    from scipy.stats import rankdata
+
+    names = list(arms)
+    shared = sorted(set.intersection(*(set(values.get(name, {})) for name in names))) if names else []
+    counts: dict[str, int] = {}
+    for scenario, _ in shared:
+        counts[scenario] = counts.get(scenario, 0) + 1
+    if not shared:
+        return Ranks({}, 0, {})
+    ranked = np.array([rankdata([values[name][block] for name in names]) for block in shared])
+    return Ranks(dict(zip(names, ranked.mean(axis=0).tolist(), strict=True)), len(shared), counts)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Difference of two arms over the units that both have.
+
+    Args:
+        difference: Mean of ours less theirs, with its t interval; below 0 is better.
+        t_test: p-value of the paired t-test, two-sided; None where it is not defined (fewer than two pairs, or all
+            differ alike).
+        wilcoxon: p-value of Wilcoxon's signed-rank test, two-sided; None likewise.
+    """
+
+    difference: Interval
+    t_test: float | None
+    wilcoxon: float | None
+
+
+def paired(ours: Mapping[Block, float], theirs: Mapping[Block, float]) -> Paired | None:
+    """Compare two arms where both have a finite value; None where they have none together.
+
+    Blocks of one scenario are units. Blocks of several scenarios share more than a scenario's do, so there each
+    scenario is one unit, by its mean difference.
+    """
+    from scipy.stats import ttest_1samp, wilcoxon
+
+    shared = sorted(
+        block for block in set(ours) & set(theirs) if math.isfinite(ours[block]) and math.isfinite(theirs[block])
+    )
+    differences, unit = _by_unit({block: ours[block] - theirs[block] for block in shared})
+    difference = over_units(differences, unit)
+    if difference is None:
+        return None
+    tested = len(differences) > 1 and any(differences)
+    varied = tested and float(np.ptp(differences)) > 1e-9  # without spread the statistic is a division by rounding
+    t_test = float(ttest_1samp(differences, 0.0).pvalue) if varied else None
+    signed = float(wilcoxon(differences).pvalue) if tested else None
+    return Paired(difference, t_test, signed)
+
+
+@dataclass(frozen=True)
+class Wins:
+    """On how many shared blocks ours is lower, equal and higher; a failed training (infinite) is above everything.
+
+    Args:
+        won: Blocks on which ours is lower.
+        tied: Blocks on which both are equal, or both failed.
+        lost: Blocks on which ours is higher.
+        wilcoxon: p-value of Wilcoxon's signed-rank test over units (as in `paired`), two-sided, with a difference to a
+            failed training as the largest; None for fewer than two units, or where none differs.
+        n: Units.
+        unit: "draws" or "scenarios".
+    """
+
+    won: int
+    tied: int
+    lost: int
+    wilcoxon: float | None
+    n: int
+    unit: str
+
+
+def wins(ours: Mapping[Block, float], theirs: Mapping[Block, float]) -> Wins | None:
+    """Compare two arms on the blocks that both have, failed trainings included; None where there are none."""
+    from scipy.stats import wilcoxon
+
+    shared = sorted(set(ours) & set(theirs))
+    if not shared:
+        return None
+    apart = np.array([0.0 if ours[block] == theirs[block] else ours[block] - theirs[block] for block in shared])
+    largest = 1.0 + np.abs(apart[np.isfinite(apart)]).max(initial=0.0)
+    apart = np.clip(apart, -largest, largest)
+    differences, unit = _by_unit(dict(zip(shared, apart.tolist(), strict=True)))
+    p = float(wilcoxon(differences).pvalue) if len(differences) > 1 and any(differences) else None
+    return Wins(int((apart < 0).sum()), int((apart == 0).sum()), int((apart > 0).sum()), p, len(differences), unit)
+
+
+def _by_unit(differences: Mapping[Block, float]) -> tuple[list[float], str]:
+    """One difference a draw of a single scenario; of several, one a scenario."""
+    scenarios: dict[str, list[float]] = {}
+    for (scenario, _), difference in differences.items():
+        scenarios.setdefault(scenario, []).append(difference)
+    if len(scenarios) < 2:
+        return list(differences.values()), "draws"
+    return [float(np.mean(found)) for found in scenarios.values()], "scenarios"
+
+
+def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
+    """The names whose (x, y) no other point beats in one and matches in the other; lower is better."""
+    return {
+        name
+        for name, (x, y) in points.items()
+        if not any(a <= x and b <= y and (a < x or b < y) for a, b in points.values())
+    }
