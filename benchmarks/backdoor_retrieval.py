@@ -29,7 +29,7 @@ from retrieval_world import CLEAN, POISONED, QUERIES, REGIMES, Case, open_case
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rapidun.cli.console import quiet_libraries
-from rapidun.files import atomic_write
+from rapidun.files import atomic_write, read_json
 from rapidun.stats import RATE, over_units
 
 PROTOCOL = (5, 10, 50, 100)
@@ -149,14 +149,14 @@ def table(cases: list[dict[str, Any]], kind: str) -> list[str]:
     return lines
 
 
-def report(found: dict[str, list[dict[str, Any]]], seeds: list[int]) -> None:
+def report(found: dict[str, list[dict[str, Any]]], seeds: list[int], commit: str) -> None:
     """docs/benchmarks/backdoor_retrieval.md and .json."""
-    commit = current_commit()
     text = [
         "# Finding the poisoned rows behind a poisoned answer",
         "",
         f"`python benchmarks/backdoor_retrieval.py`, commit {commit}, seeds {', '.join(map(str, seeds))}. Pool:",
-        f"{POISONED} poisoned and {CLEAN} clean rows; {QUERIES} queries. Mean over seeds ± half of the 95% t interval.",
+        f"{POISONED} poisoned and {CLEAN} clean rows; {QUERIES} queries. Mean and 95% t interval over seeds",
+        "(each a model), cut at 0 and 1, none where all gave the same.",
         "P@50: precision at half the number of poisoned rows. AP: average precision over the whole ranking. The last",
         "column is the paper's protocol: the 50 highest and the 50 lowest alone; with 5, 10 and 100 in the JSON file",
         "(500 at each end would be more than the pool).",
@@ -180,8 +180,13 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", choices=list(PASSES), default=list(PASSES))
     parser.add_argument("--out", type=Path, default=Path("runs/backdoor_retrieval"))
     parser.add_argument("--no-report", action="store_true", help="compute and keep the scores; write no tables")
+    parser.add_argument("--stored", action="store_true", help="write the page again from the numbers beside it")
     arguments = parser.parse_args()
     quiet_libraries()
+    if arguments.stored:
+        kept = read_json(Path("docs/benchmarks/backdoor_retrieval.json"))
+        report(kept["cases"], kept["seeds"], kept["commit"])
+        return
     found: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.regimes:
         for seed in arguments.seeds:
@@ -189,7 +194,7 @@ def main() -> None:
             if not arguments.no_report:
                 found.setdefault(name, []).append(measured(case, scores))
     if not arguments.no_report:
-        report(found, arguments.seeds)
+        report(found, arguments.seeds, current_commit())
 
 
 if __name__ == "__main__":

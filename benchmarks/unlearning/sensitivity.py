@@ -25,7 +25,7 @@ from rapidun.bench.page import BOUNDS, value_of
 from rapidun.bench.plan import cell_config
 from rapidun.bench.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
-from rapidun.files import atomic_write, write_json
+from rapidun.files import atomic_write, read_json, write_json
 from rapidun.stats import Interval, over_units
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -133,15 +133,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[TUNING_SEED + place for place in (1, 2, 3)])
     parser.add_argument("--prompts", type=int, default=160)
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--stored", action="store_true", help="write the page again from the numbers beside it")
     parser.add_argument("--setting", nargs="+", default=[], help="compute these alone; the page has all")
     arguments = parser.parse_args()
     quiet_libraries()
+    if arguments.stored:
+        store = CellStore(ROOT / "benchmarks" / "results" / "sensitivity.jsonl")
+        numbers = read_json(ROOT / "docs" / "benchmarks" / "sensitivity.json")
+        write(store, stored_cells(store, numbers["settings"]), numbers["commit"])
+        return
     world = open_world("demo", "tuning")
     planned = cells_of(world, arguments.seeds, arguments.prompts)
     unknown = set(arguments.setting) - set(planned)
     if unknown:
         parser.error(f"unknown setting {min(unknown)}: choose from {', '.join(planned)}")
-    every = [cell for values in planned.values() for cells in values.values() for cell in cells]
     chosen = [cell for name in arguments.setting or planned for cells in planned[name].values() for cell in cells]
     chosen.sort(key=lambda cell: (cell.seed, cell.scenario))
     store = CellStore(ROOT / "benchmarks" / "results" / "sensitivity.jsonl")
@@ -149,6 +154,26 @@ def main() -> None:
         world, chosen, store, ConsoleReporter(), seconds=None if arguments.minutes is None else 60 * arguments.minutes
     )
     commit = current_commit()
+    write(store, planned, commit)
+
+
+def stored_cells(store: CellStore, settings: dict[str, Any]) -> dict[str, dict[float, list[Cell]]]:
+    """The cells behind a page's numbers, whatever else has changed since they were computed."""
+    lines = [Cell(line["arm"], line["scenario"], line["seed"], line["config"]) for line in store.lines]
+    return {
+        name: {float(value): [cell for cell in lines if _has(cell, name, float(value))] for value in values}
+        for name, values in settings.items()
+    }
+
+
+def _has(cell: Cell, name: str, value: float) -> bool:
+    setting, _, text = cell.arm.rpartition(" ")[2].partition("=")
+    return setting == name and float(text) == value
+
+
+def write(store: CellStore, planned: dict[str, dict[float, list[Cell]]], commit: str) -> None:
+    """Page, numbers and picture."""
+    every = [cell for values in planned.values() for cells in values.values() for cell in cells]
     missing = Results(every, store).missing
     text = page(store, planned, commit)
     if missing:

@@ -4,6 +4,7 @@
     python benchmarks/unlearning/table.py --minutes 60           # compute for an hour, then write the page
     python benchmarks/unlearning/table.py --scenario contaminated_30 --seed 0 --arm npo/uniform
     python benchmarks/unlearning/table.py --world authors        # another model, where it was built
+    python benchmarks/unlearning/table.py --stored               # the page again, from the cells that are there
 
 Cells are lines of benchmarks/results/unlearning-WORLD.jsonl, under the hash of all that decides them; one that is there
 is not computed again. The page is docs/benchmarks/unlearning.md (of another world unlearning-WORLD.md) with the
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -40,6 +42,7 @@ from rapidun.bench.page import numbers
 from rapidun.bench.plan import CONTROLS, OURS, PROMPTS, SEEDS, SETTLED
 from rapidun.bench.scenarios import SCENARIOS
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
+from rapidun.files import read_json
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture
@@ -67,8 +70,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks")
     parser.add_argument("--time-left", action="store_true")
+    parser.add_argument("--stored", action="store_true", help="write the page again from the numbers beside it")
     arguments = parser.parse_args()
     quiet_libraries()
+    if arguments.stored:
+        write(arguments.world, stored(arguments), arguments, stored_commit(arguments))
+        return
     world = open_world(arguments.world)
     whole = plan(world, SEEDS, arguments.prompts)
     chosen = plan(world, arguments.seed, arguments.prompts)
@@ -86,17 +93,46 @@ def main() -> None:
     limit = None if arguments.minutes is None else 60 * arguments.minutes
     run_cells(world, cells, store, ConsoleReporter(), limit=arguments.limit, seconds=limit)
     planned = list({cell.key: cell for cell in [*whole, *cells]}.values())
-    commit = current_commit()
-    about = f"`python benchmarks/unlearning/table.py --world {world.name}`, commit {commit}."
-    name = "unlearning" if world.name == "demo" else f"unlearning-{world.name}"
-    reading = Path(__file__).with_name(f"reading-{world.name}.md")
+    write(world.name, Results(planned, CellStore(store.path)), arguments, current_commit())  # others add cells too
+
+
+def page_name(world: str) -> str:
+    """Of the page's files, without their ending."""
+    return "unlearning" if world == "demo" else f"unlearning-{world}"
+
+
+def stored(arguments: argparse.Namespace) -> Results:
+    """The cells of the page's table as they were computed, whatever settings have changed since."""
+    store = CellStore(arguments.results / f"unlearning-{arguments.world}.jsonl")
+    table = read_json(arguments.page / f"{page_name(arguments.world)}.json")["table"]
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for line in sorted(store.lines, key=lambda line: line["seed"]):
+        lines[line["scenario"], line["arm"]].append(line)
+    cells = [
+        Cell(line["arm"], line["scenario"], line["seed"], line["config"])
+        for entry in table
+        for line in lines[entry["scenario"], entry["arm"]]
+    ]
+    return Results(cells, store)
+
+
+def stored_commit(arguments: argparse.Namespace) -> str:
+    """The commit that the page names."""
+    text = (arguments.page / f"{page_name(arguments.world)}.md").read_text(encoding="utf-8")
+    return re.findall(r", commit ([0-9a-f]+)\.", text)[0]
+
+
+def write(world: str, results: Results, arguments: argparse.Namespace, commit: str) -> None:
+    """Page, numbers and picture."""
+    about = f"`python benchmarks/unlearning/table.py --world {world}`, commit {commit}."
+    name = page_name(world)
+    reading = Path(__file__).with_name(f"reading-{world}.md")
     said = [reading.read_text(encoding="utf-8").strip()] if reading.exists() else []
     picture = (
         f"![Seen ASR against clean perplexity](../pictures/{name}.png)\n\n"
         "Red: ours; orange: RapidUn with other weights. Filled: on the Pareto front. Points in a crowd have no name."
     )
-    results = Results(planned, CellStore(store.path))  # with what others have added meanwhile
-    write_page(results, arguments.page, name=name, title=TITLES[world.name], about=[about, *said, picture])
+    write_page(results, arguments.page, name=name, title=TITLES[world], about=[about, *said, picture])
     draw(results, arguments.page.parent / "pictures" / f"{name}.png")
 
 

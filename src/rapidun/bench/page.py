@@ -348,7 +348,8 @@ def _score_tests(results: Results, ours: str) -> list[str]:
     text = (
         f"Draws on which {ours} has the lower score (won), the same (tied) and the higher (lost), and two-sided p of "
         "Wilcoxon's signed-rank test, not corrected: over the draws of one scenario, or over the mean differences of "
-        "several. A training that failed is worse than every other."
+        "several. The least p that five draws can give is .062, and two scenarios .5. A training that failed is worse "
+        "than every other."
     )
     lines = [text, "", "| against | " + " | ".join(results.scopes) + " |", "|---" * (len(results.scopes) + 1) + "|"]
     for other in dict.fromkeys(name for name, _, _ in found):
