@@ -104,6 +104,23 @@ def test_sigma_is_the_formula_over_all_parameters():
     np.testing.assert_allclose(bandit.sigma(), expected, rtol=1e-4)
 
 
+def test_arms_are_chosen_by_what_they_promise_and_by_what_is_not_known_of_them():
+    contexts = np.random.default_rng(0).standard_normal((40, 4))
+    bandit = NeuralUCB(contexts, hidden=5, fit_steps=20, exploration=20.0)
+    bandit.learn_all([(arm, float(contexts[arm, 0])) for arm in range(6)])
+    fresh = np.arange(6, 40)
+    promise, unknown = bandit.predict(), bandit.sigma()
+    by_both, by_promise = (fresh[np.argsort(-scores[fresh])].tolist() for scores in (promise + unknown, promise))
+    assert by_both != by_promise
+    assert bandit.choose(34) == by_both
+
+
+def test_plain_ucb_prefers_an_arm_hardly_tried_to_one_a_little_better():
+    strategy = get_strategy("ucb")(np.zeros((2, 2)), StrategyOptions())
+    strategy.learn_all([(0, 0.6)] * 50 + [(1, 0.55)])
+    assert strategy.choose(1) == [1]
+
+
 def test_u_starts_at_lambda_and_grows_by_the_squared_gradient_of_the_pulled_arm():
     bandit = small(regularisation=0.1)
     assert all(bool((each == 0.1).all()) for each in bandit.uncertainty)

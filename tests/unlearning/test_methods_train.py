@@ -175,6 +175,12 @@ def test_trap_22_the_dual_variable_moves_once_a_step_by_the_weighted_violation(t
     assert line["dual"] == pytest.approx(5 * 0.25 * violation, rel=1e-4)
 
 
+def test_the_dual_variable_of_a_bound_that_is_kept_falls_to_zero_and_no_further(tmp_path: Path) -> None:
+    _, _, lines = run(make_rows(), tmp_path, method="pdu", steps=3, learning_rate=1e-9, retain_budget=50.0,
+                      options={"slack": 50.0, "dual_step": 1.0, "dual_start": 0.5})  # fmt: skip
+    assert [line["dual"] for line in lines if "dual" in line][-1] == 0.0
+
+
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path: Path) -> None:
     for number, files in ((5, ("trainer_state.json", STATE_FILE)), (10, (STATE_FILE,))):
         (tmp_path / f"checkpoint-{number}").mkdir()
