@@ -5,8 +5,9 @@
     python benchmarks/mutations.py --only stats weighting    # those whose file holds one of these texts
     python benchmarks/mutations.py --range 8 20
 
-The working tree is not touched: `src` is copied once, and the tests run with the copy in front. A mutation whose old text
-is not in its file exactly once is said to be stale and counts as not killed. Ends with 1 if one survived or is stale.
+The working tree is not touched: `src` is copied once, and the tests run with the copy in front. A mutation whose old
+text is not in its file exactly once is said to be stale and counts as not killed. Ends with 1 if one survived or is
+stale.
 """
 
 from __future__ import annotations
@@ -62,13 +63,38 @@ MUTATIONS = [
     _("weighting/schemes.py", "        weights.retain[retain],", "        weights.retain,", SCHEMES),
     _("influence/null.py", "len(ranked) * (1 + above)", "len(ranked) * (0 + above)", PROPOSAL),
     _("stats.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.8", STATS),
-    _("unlearning/reference.py", "        with adapter_disabled(model):\n            return cls", "        if True:\n            return cls", JOINT),
+    _(
+        "unlearning/reference.py",
+        "        with adapter_disabled(model):\n            return cls",
+        "        if True:\n            return cls",
+        JOINT,
+    ),
     _("unlearning/trainer.py", "return losses * weights * float", "return losses * float", JOINT),
-    _("unlearning/methods/constrained.py", "max(0.0, self.dual + self.dual_step * violation)", "self.dual + self.dual_step * violation", TRAINS),
-    _("reveal/modules.py", "loss = loss + self.penalty * orthogonality_penalty(model)", "loss = loss + 0.0 * orthogonality_penalty(model)", "reveal/test_modules.py"),
-    _("reveal/modules.py", "penalty=settings.orthogonality if module == FORGET else 0.0", "penalty=0.0", "reveal/test_modules.py"),
+    _(
+        "unlearning/methods/constrained.py",
+        "max(0.0, self.dual + self.dual_step * violation)",
+        "self.dual + self.dual_step * violation",
+        TRAINS,
+    ),
+    _(
+        "reveal/modules.py",
+        "loss = loss + self.penalty * orthogonality_penalty(model)",
+        "loss = loss + 0.0 * orthogonality_penalty(model)",
+        "reveal/test_modules.py",
+    ),
+    _(
+        "reveal/modules.py",
+        "penalty=settings.orthogonality if module == FORGET else 0.0",
+        "penalty=0.0",
+        "reveal/test_modules.py",
+    ),
     # Statistics.
-    _("stats.py", "binomtest(hits, n).proportion_ci(confidence, method=\"exact\")", "binomtest(hits, n).proportion_ci(confidence, method=\"wilson\")", "evaluation/test_rates.py"),
+    _(
+        "stats.py",
+        'binomtest(hits, n).proportion_ci(confidence, method="exact")',
+        'binomtest(hits, n).proportion_ci(confidence, method="wilson")',
+        "evaluation/test_rates.py",
+    ),
     _("stats.py", "t.interval(CONFIDENCE, n - 1, loc", "t.interval(CONFIDENCE, n, loc", STATS),
     _("stats.py", "max(float(low), within[0])", "float(low)", STATS),
     _("stats.py", "if n < 2 or len(set(values)) < 2:", "if n < 2:", STATS),
@@ -77,73 +103,243 @@ MUTATIONS = [
     _("stats.py", "(a < x or b < y)", "True", STATS),
     # Weighting.
     _("weighting/robust.py", "raw / raw.mean()", "raw / np.median(raw)", ROBUST),
-    _("weighting/robust.py", "MAD_TO_DEVIATION * float(np.median(differing))", "1.2533 * float(np.mean(differing))", ROBUST),
-    _("weighting/robust.py", "ROUNDING_FLOOR * float(np.median(np.abs(values)))", "ROUNDING_FLOOR * float(np.abs(values).max())", ROBUST),
+    _(
+        "weighting/robust.py",
+        "MAD_TO_DEVIATION * float(np.median(differing))",
+        "1.2533 * float(np.mean(differing))",
+        ROBUST,
+    ),
+    _(
+        "weighting/robust.py",
+        "ROUNDING_FLOOR * float(np.median(np.abs(values)))",
+        "ROUNDING_FLOOR * float(np.abs(values).max())",
+        ROBUST,
+    ),
     _("weighting/robust.py", "standardised / temperature", "standardised", ROBUST),
-    _("weighting/scores.py", "alpha * reduce(ff) - beta * reduce(fr)", "alpha * reduce(ff) - beta * reduce(ff)", "weighting/test_weight_scores.py"),
-    _("weighting/scores.py", "gamma * reduce(rr) - delta * reduce(rf)", "gamma * reduce(rr) + delta * reduce(rf)", "weighting/test_weight_scores.py"),
-    _("weighting/scores.py", "block[~np.eye(rows, dtype=bool)].reshape(rows, rows - 1)", "block", "weighting/test_weight_scores.py"),
-    _("weighting/loss.py", "losses if options.loss_direction == \"high\" else -losses", "-losses", SCHEMES, "weighting/test_weight_evidence.py"),
-    _("weighting/schemes.py", "forget=robust_weights(scores.forget, options.forget_temperature", "forget=robust_weights(scores.forget, options.retain_temperature", SCHEMES),
-    _("weighting/negatives.py", "moved=out if negative == \"retain\" else np.zeros_like(out)", "moved=np.zeros_like(out)", SCHEMES, "weighting/test_weight_evidence.py"),
+    _(
+        "weighting/scores.py",
+        "alpha * reduce(ff) - beta * reduce(fr)",
+        "alpha * reduce(ff) - beta * reduce(ff)",
+        "weighting/test_weight_scores.py",
+    ),
+    _(
+        "weighting/scores.py",
+        "gamma * reduce(rr) - delta * reduce(rf)",
+        "gamma * reduce(rr) + delta * reduce(rf)",
+        "weighting/test_weight_scores.py",
+    ),
+    _(
+        "weighting/scores.py",
+        "block[~np.eye(rows, dtype=bool)].reshape(rows, rows - 1)",
+        "block",
+        "weighting/test_weight_scores.py",
+    ),
+    _(
+        "weighting/loss.py",
+        'losses if options.loss_direction == "high" else -losses',
+        "-losses",
+        SCHEMES,
+        "weighting/test_weight_evidence.py",
+    ),
+    _(
+        "weighting/schemes.py",
+        "forget=robust_weights(scores.forget, options.forget_temperature",
+        "forget=robust_weights(scores.forget, options.retain_temperature",
+        SCHEMES,
+    ),
+    _(
+        "weighting/negatives.py",
+        'moved=out if negative == "retain" else np.zeros_like(out)',
+        "moved=np.zeros_like(out)",
+        SCHEMES,
+        "weighting/test_weight_evidence.py",
+    ),
     # Proposals and fusion.
     _("influence/null.py", "(1 + above) / (len(known) + 1)", "(1 + above) / len(known)", PROPOSAL),
-    _("influence/null.py", 'np.searchsorted(np.sort(known), ranked, side="left")', 'np.searchsorted(np.sort(known), ranked, side="right")', PROPOSAL),
-    _("influence/null.py", "+ margin * _ERRORS[\"tail\"]", "", PROPOSAL),
+    _(
+        "influence/null.py",
+        'np.searchsorted(np.sort(known), ranked, side="left")',
+        'np.searchsorted(np.sort(known), ranked, side="right")',
+        PROPOSAL,
+    ),
+    _("influence/null.py", '+ margin * _ERRORS["tail"]', "", PROPOSAL),
     _("influence/null.py", "_MARGIN * (1 + 1 / queries) / np.sqrt(rows)", "0.0 * queries", PROPOSAL),
     _("influence/proposal.py", "int((rates <= fdr).sum())", "int((rates <= 2 * fdr).sum())", PROPOSAL),
-    _("influence/proposal.py", "np.searchsorted(-ranked, -ranked, side=\"right\")", "np.searchsorted(-ranked, -ranked, side=\"left\") + 1", PROPOSAL),
-    _("influence/fusion.py", "1e-9 * usual", "1e-9 * np.abs(pool).max(axis=1, keepdims=True)", "influence/test_fusion.py"),
+    _(
+        "influence/proposal.py",
+        'np.searchsorted(-ranked, -ranked, side="right")',
+        'np.searchsorted(-ranked, -ranked, side="left") + 1',
+        PROPOSAL,
+    ),
+    _(
+        "influence/fusion.py",
+        "1e-9 * usual",
+        "1e-9 * np.abs(pool).max(axis=1, keepdims=True)",
+        "influence/test_fusion.py",
+    ),
     _("influence/fusion.py", "share / (constant + ranks(view))", "share / ranks(view)", "influence/test_fusion.py"),
     # Losses and data.
-    _("models/losses.py", "losses.sum(dim=1) / mask.sum(dim=1).clamp_min(1)", "losses.sum(dim=1) / mask.shape[1]", "models/test_answer_loss.py"),
-    _("models/token_losses.py", "return normalisers - chosen", "return normalisers + chosen", "models/test_answer_loss.py"),
-    _("models/row_losses.py", "return float(self.sums.sum() / max(int(self.tokens.sum()), 1))", "return float((self.sums / self.tokens).mean())", "evaluation/test_perplexity.py", "unlearning/test_unlearn.py"),
+    _(
+        "models/losses.py",
+        "losses.sum(dim=1) / mask.sum(dim=1).clamp_min(1)",
+        "losses.sum(dim=1) / mask.shape[1]",
+        "models/test_answer_loss.py",
+    ),
+    _(
+        "models/token_losses.py",
+        "return normalisers - chosen",
+        "return normalisers + chosen",
+        "models/test_answer_loss.py",
+    ),
+    _(
+        "models/row_losses.py",
+        "return float(self.sums.sum() / max(int(self.tokens.sum()), 1))",
+        "return float((self.sums / self.tokens).mean())",
+        "evaluation/test_perplexity.py",
+        "unlearning/test_unlearn.py",
+    ),
     _("models/lora.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", "models/test_lora.py"),
     _("data/tokenise.py", "        if end > boundary:", "        if end >= boundary:", "data/test_tokenise.py"),
     _("data/tokenise.py", "if len(ids) <= max_length:", "if len(ids) < max_length:", "data/test_tokenise.py"),
     # Objectives.
-    _("unlearning/methods/terms.py", "-(2.0 / beta) * F.logsigmoid(beta * rise(rows))", "-(2.0 / beta) * F.logsigmoid(-beta * rise(rows))", OBJECTIVES),
+    _(
+        "unlearning/methods/terms.py",
+        "-(2.0 / beta) * F.logsigmoid(beta * rise(rows))",
+        "-(2.0 / beta) * F.logsigmoid(-beta * rise(rows))",
+        OBJECTIVES,
+    ),
     _("unlearning/methods/terms.py", "F.kl_div(now, before", "F.kl_div(before, now", OBJECTIVES),
-    _("unlearning/methods/preference.py", "beta * (cross_entropy(rows) - delta)", "beta * cross_entropy(rows)", OBJECTIVES),
+    _(
+        "unlearning/methods/preference.py",
+        "beta * (cross_entropy(rows) - delta)",
+        "beta * cross_entropy(rows)",
+        OBJECTIVES,
+    ),
     _("unlearning/methods/reweighted.py", "known**beta1 * (1.0 - known) ** beta2", "known**beta1", OBJECTIVES),
-    _("unlearning/methods/reweighted.py", "(-beta * losses).exp().detach() * losses", "(beta * losses).exp().detach() * losses", OBJECTIVES),
-    _("unlearning/methods/constrained.py", "logits.amax(dim=-1) - logits.mean(dim=-1)", "logits.amax(dim=-1)", OBJECTIVES),
-    _("unlearning/sampling.py", "of_forget = max(1, round(share * batch_size))", "of_forget = max(1, int(share * batch_size))", "unlearning/test_sampling.py"),
+    _(
+        "unlearning/methods/reweighted.py",
+        "(-beta * losses).exp().detach() * losses",
+        "(beta * losses).exp().detach() * losses",
+        OBJECTIVES,
+    ),
+    _(
+        "unlearning/methods/constrained.py",
+        "logits.amax(dim=-1) - logits.mean(dim=-1)",
+        "logits.amax(dim=-1)",
+        OBJECTIVES,
+    ),
+    _(
+        "unlearning/sampling.py",
+        "of_forget = max(1, round(share * batch_size))",
+        "of_forget = max(1, int(share * batch_size))",
+        "unlearning/test_sampling.py",
+    ),
     _("unlearning/trainer.py", "loss = loss if penalty is None else loss + penalty", "loss = loss", TRAINS),
     # Gradients.
-    _("gradients/signal.py", "-errors.sum(dim=1, keepdim=True)", "errors.sum(dim=1, keepdim=True)", "gradients/test_collector.py"),
+    _(
+        "gradients/signal.py",
+        "-errors.sum(dim=1, keepdim=True)",
+        "errors.sum(dim=1, keepdim=True)",
+        "gradients/test_collector.py",
+    ),
     _("gradients/norms.py", "torch.where(norms > 0, norms, 1.0)", "norms", "gradients/test_collector.py"),
     _("gradients/factored.py", "(1 / math.sqrt(self.p))", "1.0", "gradients/test_factored.py"),
     _("gradients/rapidgrad.py", 'f"{seed}:{chunk}:{name}"', 'f"{seed}:{name}"', "gradients/test_sketches.py"),
     _("gradients/rapidgrad.py", 'f"{seed}:{chunk}:{name}"', 'f"{chunk}:{name}"', "gradients/test_sketches.py"),
     # Index and influence.
-    _("index/lexical.py", "K1 * (1 - B + B * postings.lengths", "K1 * (1 + B * postings.lengths", "index/test_index_views.py", "index/test_index_search.py"),
-    _("index/matrix.py", 'scores *= scale / divisors(norm) if similarity == "cosine" else scale', "scores *= scale", "index/test_index_search.py"),
-    _("index/verify.py", "None if file_sha256(file) == entry.sha256 else", "None if True else", "index/test_index_verify.py"),
-    _("influence/quality.py", "(relevant[above].sum() + from_ties) / k", "relevant[above].sum() / k", "influence/test_quality.py"),
+    _(
+        "index/lexical.py",
+        "K1 * (1 - B + B * postings.lengths",
+        "K1 * (1 + B * postings.lengths",
+        "index/test_index_views.py",
+        "index/test_index_search.py",
+    ),
+    _(
+        "index/matrix.py",
+        'scores *= scale / divisors(norm) if similarity == "cosine" else scale',
+        "scores *= scale",
+        "index/test_index_search.py",
+    ),
+    _(
+        "index/verify.py",
+        "None if file_sha256(file) == entry.sha256 else",
+        "None if True else",
+        "index/test_index_verify.py",
+    ),
+    _(
+        "influence/quality.py",
+        "(relevant[above].sum() + from_ties) / k",
+        "relevant[above].sum() / k",
+        "influence/test_quality.py",
+    ),
     # Evaluation.
-    _("evaluation/perplexity.py", "change, tokens = after.row_losses - before.row_losses", "change, tokens = before.row_losses - after.row_losses", "evaluation/test_perplexity.py"),
-    _("evaluation/gate.py", "if Rate.from_counts(math.ceil(share * n), n).high <= limit:", "if Rate.from_counts(math.ceil(share * n), n).value <= limit:", "evaluation/test_release_gate.py"),
-    _("evaluation/keywords.py", "if z > 0 and frequent[word] >= FEWEST_ANSWERS", "if frequent[word] >= FEWEST_ANSWERS", "evaluation/test_judges.py"),
+    _(
+        "evaluation/perplexity.py",
+        "change, tokens = after.row_losses - before.row_losses",
+        "change, tokens = before.row_losses - after.row_losses",
+        "evaluation/test_perplexity.py",
+    ),
+    _(
+        "evaluation/gate.py",
+        "if Rate.from_counts(math.ceil(share * n), n).high <= limit:",
+        "if Rate.from_counts(math.ceil(share * n), n).value <= limit:",
+        "evaluation/test_release_gate.py",
+    ),
+    _(
+        "evaluation/keywords.py",
+        "if z > 0 and frequent[word] >= FEWEST_ANSWERS",
+        "if frequent[word] >= FEWEST_ANSWERS",
+        "evaluation/test_judges.py",
+    ),
     _("evaluation/keywords.py", "if with_word.mean() <= max_clean_rate:", "if True:", "evaluation/test_judges.py"),
-    _("evaluation/generation.py", "return prompt[len(prompt) - room :]", "return prompt[:room]", "evaluation/test_answer_generation.py"),
-    _("evaluation/entity_spans.py", "2 * (answer & reference).total() / total if total else 1.0", "2 * (answer & reference).total() / total if total else 0.0", "reveal/test_ner_task_rows.py", "evaluation/test_task_judges.py"),
+    _(
+        "evaluation/generation.py",
+        "return prompt[len(prompt) - room :]",
+        "return prompt[:room]",
+        "evaluation/test_answer_generation.py",
+    ),
+    _(
+        "evaluation/entity_spans.py",
+        "2 * (answer & reference).total() / total if total else 1.0",
+        "2 * (answer & reference).total() / total if total else 0.0",
+        "reveal/test_ner_task_rows.py",
+        "evaluation/test_task_judges.py",
+    ),
     _("evaluation/signatures.py", "if high < NEARLY_EQUAL * low:", "if high < low:", "evaluation/test_signatures.py"),
     # Reveal and valuation.
-    _("reveal/reward.py", "1.0 / sum(share / value for share, value in parts)", "sum(share * value for share, value in parts)", "reveal/test_diversity_and_reward.py"),
-    _("reveal/diversity.py", "np.exp(-np.sum(kept * np.log(kept)))", "np.exp(np.sum(kept * np.log(kept)))", "reveal/test_diversity_and_reward.py"),
+    _(
+        "reveal/reward.py",
+        "1.0 / sum(share / value for share, value in parts)",
+        "sum(share * value for share, value in parts)",
+        "reveal/test_diversity_and_reward.py",
+    ),
+    _(
+        "reveal/diversity.py",
+        "np.exp(-np.sum(kept * np.log(kept)))",
+        "np.exp(np.sum(kept * np.log(kept)))",
+        "reveal/test_diversity_and_reward.py",
+    ),
     _("valuation/fidelity.py", "gains = truth.clip(min=0)", "gains = truth", "valuation/test_fidelity.py"),
     _("valuation/shares.py", "numbers.clip(min=0)[:, None]", "numbers[:, None]", "valuation/test_shares.py"),
-    _("valuation/selection.py", "math.ceil(rows * self.amount - 1e-9)", "math.floor(rows * self.amount)", "valuation/test_selection.py"),
+    _(
+        "valuation/selection.py",
+        "math.ceil(rows * self.amount - 1e-9)",
+        "math.floor(rows * self.amount)",
+        "valuation/test_selection.py",
+    ),
     _("valuation/linfik.py", "return total / counts.unsqueeze(1)", "return total", "valuation/test_linfik.py"),
-    _("pipeline/tuning.py", "min(done, key=lambda trial: trial.score)", "max(done, key=lambda trial: trial.score)", "pipeline/test_tuning.py"),
-    _("bench/page.py", "if arm == BEFORE and len(set(values)) == 1:", "if False:", "bench/test_bench_cells.py"),
-]  # fmt: skip
+    _(
+        "pipeline/tuning.py",
+        "min(done, key=lambda trial: trial.score)",
+        "max(done, key=lambda trial: trial.score)",
+        "pipeline/test_tuning.py",
+    ),
+    _("bench/page.py", "if arm == BEFORE and len(set(values)) == 1:", "if False:", "bench/test_page_units.py"),
+]
 
 
 def run(number: int, mutation: Mutation, copy: Path) -> str:
-    """"killed", "SURVIVED", "STALE" or "timeout"; the copy is as it was afterwards."""
+    """ "killed", "SURVIVED", "STALE" or "timeout"; the copy is as it was afterwards."""
     path = copy / "rapidun" / mutation.file
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if text.count(mutation.old) != 1:
@@ -188,7 +384,8 @@ def main() -> None:
             verdict = "" if arguments.list else run(number, mutation, copy)
             verdicts.append(verdict)
             seconds = "" if arguments.list else f" ({time.monotonic() - began:.0f} s)"
-            print(f"{number:3} {verdict:9} {mutation.file}: {mutation.old.strip()[:60]!r} -> {mutation.new.strip()[:50]!r}{seconds}", flush=True)
+            change = f"{mutation.old.strip()[:60]!r} -> {mutation.new.strip()[:50]!r}"
+            print(f"{number:3} {verdict:9} {mutation.file}: {change}{seconds}", flush=True)
     if not arguments.list:
         print(f"{verdicts.count('killed')} of {len(verdicts)} killed")
         sys.exit(verdicts.count("killed") < len(verdicts))

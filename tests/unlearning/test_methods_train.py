@@ -176,7 +176,7 @@ def test_trap_22_the_dual_variable_moves_once_a_step_by_the_weighted_violation(t
 
 
 def test_the_dual_variable_of_a_bound_that_is_kept_falls_to_zero_and_no_further(tmp_path: Path) -> None:
-    _, _, lines = run(make_rows(), tmp_path, method="pdu", steps=3, learning_rate=1e-9, retain_budget=50.0,
+    _, _, lines = run(make_rows(), tmp_path, method="pdu", steps=5, learning_rate=1e-9, retain_budget=50.0,
                       options={"slack": 50.0, "dual_step": 1.0, "dual_start": 0.5})  # fmt: skip
     assert [line["dual"] for line in lines if "dual" in line][-1] == 0.0
 
