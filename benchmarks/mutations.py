@@ -61,7 +61,7 @@ MUTATIONS = [
     _("reveal/neural_ucb.py", "scores = self.predict() + self.sigma()", "scores = self.predict()", UCB),
     _("reveal/strategies.py", "-(self.means() + bonus)", "-self.means()", UCB),
     _("weighting/schemes.py", "        weights.retain[retain],", "        weights.retain,", SCHEMES),
-    _("influence/null.py", "len(ranked) * (1 + above)", "len(ranked) * (0 + above)", PROPOSAL),
+    _("attribution/null.py", "len(ranked) * (1 + above)", "len(ranked) * (0 + above)", PROPOSAL),
     _("stats.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.8", STATS),
     _(
         "unlearning/reference.py",
@@ -155,29 +155,29 @@ MUTATIONS = [
         "weighting/test_weight_evidence.py",
     ),
     # Proposals and fusion.
-    _("influence/null.py", "(1 + above) / (len(known) + 1)", "(1 + above) / len(known)", PROPOSAL),
+    _("attribution/null.py", "(1 + above) / (len(known) + 1)", "(1 + above) / len(known)", PROPOSAL),
     _(
-        "influence/null.py",
+        "attribution/null.py",
         'np.searchsorted(np.sort(known), ranked, side="left")',
         'np.searchsorted(np.sort(known), ranked, side="right")',
         PROPOSAL,
     ),
-    _("influence/null.py", '+ margin * _ERRORS["tail"]', "", PROPOSAL),
-    _("influence/null.py", "_MARGIN * (1 + 1 / queries) / np.sqrt(rows)", "0.0 * queries", PROPOSAL),
-    _("influence/proposal.py", "int((rates <= fdr).sum())", "int((rates <= 2 * fdr).sum())", PROPOSAL),
+    _("attribution/null.py", '+ margin * _ERRORS["tail"]', "", PROPOSAL),
+    _("attribution/null.py", "_MARGIN * (1 + 1 / queries) / np.sqrt(rows)", "0.0 * queries", PROPOSAL),
+    _("attribution/proposal.py", "int((rates <= fdr).sum())", "int((rates <= 2 * fdr).sum())", PROPOSAL),
     _(
-        "influence/proposal.py",
+        "attribution/proposal.py",
         'np.searchsorted(-ranked, -ranked, side="right")',
         'np.searchsorted(-ranked, -ranked, side="left") + 1',
         PROPOSAL,
     ),
     _(
-        "influence/fusion.py",
+        "attribution/fusion.py",
         "1e-9 * usual",
         "1e-9 * np.abs(pool).max(axis=1, keepdims=True)",
         "influence/test_fusion.py",
     ),
-    _("influence/fusion.py", "share / (constant + ranks(view))", "share / ranks(view)", "influence/test_fusion.py"),
+    _("attribution/fusion.py", "share / (constant + ranks(view))", "share / ranks(view)", "influence/test_fusion.py"),
     # Losses and data.
     _(
         "models/losses.py",
@@ -248,26 +248,26 @@ MUTATIONS = [
     _("gradients/rapidgrad.py", 'f"{seed}:{chunk}:{name}"', 'f"{chunk}:{name}"', "gradients/test_sketches.py"),
     # Index and influence.
     _(
-        "index/lexical.py",
+        "attribution/scorers/lexical.py",
         "K1 * (1 - B + B * postings.lengths",
         "K1 * (1 + B * postings.lengths",
         "index/test_index_views.py",
         "index/test_index_search.py",
     ),
     _(
-        "index/matrix.py",
-        'scores *= scale / divisors(norm) if similarity == "cosine" else scale',
+        "attribution/matrix.py",
+        'scores *= scale / divisors(norm).squeeze(1) if similarity == "cosine" else scale',
         "scores *= scale",
         "index/test_index_search.py",
     ),
     _(
-        "index/verify.py",
+        "attribution/store/verify.py",
         "None if file_sha256(file) == entry.sha256 else",
         "None if True else",
         "index/test_index_verify.py",
     ),
     _(
-        "influence/quality.py",
+        "attribution/quality.py",
         "(relevant[above].sum() + from_ties) / k",
         "relevant[above].sum() / k",
         "influence/test_quality.py",

@@ -23,19 +23,18 @@ import numpy as np
 import torch
 from provenance import current_commit
 
+from rapidun.attribution import bm25_scores, hidden_features
+from rapidun.attribution.proposal import propose
+from rapidun.attribution.search import SHARES, WITHOUT_BASE
+from rapidun.attribution.whitening import centred_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import demo_config
 from rapidun.demo.embedded import asset
 from rapidun.evaluation import generate_answers
 from rapidun.files import atomic_write, read_json, read_jsonl, write_json
-from rapidun.influence import bm25_scores
-from rapidun.influence.hidden import hidden_views
-from rapidun.influence.proposal import propose
-from rapidun.influence.whitening import centred_similarity
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import open_subject
-from rapidun.pipeline.tracing import SHARES, WITHOUT_BASE
 from rapidun.stats import RATE, Rate, over_units
 
 Sample = Callable[[np.random.Generator, int], np.ndarray]
@@ -96,7 +95,7 @@ def vectors() -> dict[str, np.ndarray]:
         own = [{**row, "response": answer} for row, answer in zip(forget, answers, strict=True) if answer.strip()]
         found: dict[str, Any] = {"poisoned": [row["poisoned"] for row in train]}
         for name, rows in {"pool": train, "true": forget, "own": own}.items():
-            views = hidden_views(
+            views = hidden_features(
                 subject.loaded.model, subject.tokenize(rows), subject.loaded.pad_token_id, max_tokens=2048
             )
             found[f"{name}/answer"], found[f"{name}/prompt"] = views.answer_mean, views.last_prompt
