@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.bench.statistics import mean_interval
+
 from rapidun.files import atomic_write
 from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline import RevealConfig
