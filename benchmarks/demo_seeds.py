@@ -57,7 +57,7 @@ def control_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
     groups, subject = read_groups(config.data, Silent(), seed), open_subject(config.model, config.data, Silent())
     directory = RunDirectory.claim(out / f"{scheme}-{seed}", {}, resume=False, overwrite=True)
     write_weighed(weigh(subject, groups, config.influence, config.weights, seed, Silent()), groups, directory)
-    train(config, groups, subject, directory, Silent())
+    train(config, groups, subject, directory.path, Silent())
     clean = groups.validation
     bench = make_bench(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=clean)
     changed = subject.with_model(load_adapter(subject.loaded.model, directory / "adapter"))

@@ -61,7 +61,7 @@ def try_candidate(config: RunConfig, before: dict[int, Measurement]) -> dict[str
             weigh(subject, groups, config.influence, config.weights, config.seed, Silent()), groups, directory
         )
         weighed = time.perf_counter()
-        outcome = train(config, groups, subject, directory, Silent())
+        outcome = train(config, groups, subject, directory.path, Silent())
         trained = time.perf_counter()
         after = measured(config, groups, subject.with_model(load_adapter(subject.loaded.model, directory / "adapter")))
     summary, ratio = after.summary("classifier"), perplexity_ratio(before[config.seed].perplexity, after.perplexity)

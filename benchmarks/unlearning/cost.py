@@ -35,7 +35,7 @@ from rapidun.cli.console import quiet_libraries
 from rapidun.demo.cost import cost_beside_retraining
 from rapidun.demo.embedded import asset
 from rapidun.files import atomic_write
-from rapidun.pipeline import RunConfig, RunDirectory, Silent
+from rapidun.pipeline import RunConfig, Silent
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weights_from
@@ -76,7 +76,7 @@ def unlearning(table: Table, config: RunConfig, place: Path) -> dict[str, float]
         weights = weights_from(evidence, config.weights, config.seed, silent)
         write_weights(place / "weights.jsonl", weights, forget_rows=groups.forget, retain_rows=groups.retain)
     with timed(found, "training"):
-        train(config, groups, subject, RunDirectory(place, []), silent)
+        train(config, groups, subject, place, silent)
     return found
 
 
@@ -145,7 +145,7 @@ def training_parts(table: Table, config: RunConfig, place: Path) -> list[str]:
         directory = next(fresh)  # a training goes on from its last checkpoint where there is one
         directory.mkdir()
         shutil.copy(place / "1-0" / "weights.jsonl", directory)
-        train(config, table.groups, table.sitting.subject, RunDirectory(directory, []), Silent())
+        train(config, table.groups, table.sitting.subject, directory, Silent())
 
     again()
     counted = operations(again)

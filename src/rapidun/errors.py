@@ -30,5 +30,9 @@ class OutputError(RapidunError):
     """An output place that exists already, is full or cannot be written."""
 
 
+class DiskFullError(OutputError):
+    """A disk that is full; what goes on with the work adds how."""
+
+
 class TrainingError(RapidunError):
     """Training that could not start, changed nothing, or ran out of memory."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
 
-from index.cases import gradient_scorer, model_context, some_plan
+from index.cases import gradient_scorer, model_context, some_plan, some_rows
 from rapidun.attribution import HiddenScorer, LexicalScorer
-from rapidun.attribution.store import build_index, open_index
+from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.attribution.store.export import export_numpy, export_rapidin
 from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.attribution.store.verify import verify
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 
 
 @pytest.fixture
@@ -79,3 +80,44 @@ def test_exported_as_rapidin_it_lists_both_ends(index, tmp_path):
     assert content["1"]["harmful_infl"] == sorted(content["1"]["harmful_infl"])
     with pytest.raises(ConfigError, match="1 query rows for 2"):
         export_rapidin(opened, tmp_path, ranking, rows[:1])
+
+
+def test_every_changed_byte_of_a_manifest_is_found_and_none_crashes(index):
+    path = index / "manifest.json"
+    whole, generator = path.read_bytes(), random.Random(0)
+    for place in generator.sample(range(len(whole)), 150):
+        for other in (whole[place] ^ (1 << generator.randrange(8)), generator.randrange(256)):
+            if other == whole[place]:
+                continue
+            path.write_bytes(whole[:place] + bytes([other]) + whole[place + 1 :])
+            (damage,) = verify(index)
+            assert damage.file == "manifest.json"
+            with pytest.raises(InputError, match=r"manifest\.json"):
+                open_index(index)
+    for cut in (0, 1, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert [damage.file for damage in verify(index)] == ["manifest.json"]
+    path.write_bytes(whole)
+    assert verify(index) == []
+
+
+def test_an_index_of_format_1_is_read_and_the_next_append_gives_its_manifest_a_checksum(index, tmp_path):
+    path = index / "manifest.json"
+    raw = json.loads(path.read_text())
+    for name in ("sha256", "appended_to", "repeats"):
+        del raw[name]
+    path.write_text(json.dumps({**raw, "version": 1}, indent=2) + "\n")
+    assert verify(index) == []
+    assert open_index(index).manifest.version == 1
+    build_index(plan_append(index, some_rows(tmp_path, 3, name="more", start=20), model_context()))
+    assert json.loads(path.read_text())["version"] == 2
+    assert "sha256" in json.loads(path.read_text())
+    assert verify(index) == []
+
+
+def test_a_manifest_of_format_2_without_its_checksum_is_refused(index):
+    path = index / "manifest.json"
+    raw = json.loads(path.read_text())
+    del raw["sha256"]
+    path.write_text(json.dumps(raw, indent=2) + "\n")
+    assert "changed" in verify(index)[0].reason

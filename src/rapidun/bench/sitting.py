@@ -29,7 +29,7 @@ from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
 from rapidun.files import write_jsonl
 from rapidun.models import LoadedModel, is_adapted, load_model
-from rapidun.pipeline import Reporter, RunConfig, RunDirectory, Silent
+from rapidun.pipeline import Reporter, RunConfig, Silent
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, usable_groups
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
@@ -265,8 +265,8 @@ class Table:
                 write_weights(
                     place / "weights.jsonl", weights, forget_rows=self.groups.forget, retain_rows=self.groups.retain
                 )
-                outcome = train(config, self.groups, subject, RunDirectory(place, []), Silent())
-            after = unlearned_subject(subject, RunDirectory(place, []))
+                outcome = train(config, self.groups, subject, place, Silent())
+            after = unlearned_subject(subject, place)
             try:
                 found = self._measured(cell, after, self._suite(after, config))
             finally:

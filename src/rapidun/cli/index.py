@@ -166,19 +166,25 @@ def append(
     model: o.ModelIfNeeded = None,
     adapter: o.Adapter = None,
     resume: o.Resume = False,
+    repeats: Annotated[
+        bool, o.flag("--repeats", help="Append rows again whose ids are in the index already.", rich_help_panel="Rows")
+    ] = False,
     dry_run: o.DryRun = False,
     *,
     shared: Shared,
 ) -> int:
     """Add rows to an index, with the settings it has; old shards stay as they are.
 
-    Model, adapter, precision and template are the index's; what is given must agree with them.
+    Model, adapter, precision and template are the index's; what is given must agree with them. Rows whose ids are in
+    the index already are refused. A stopped append goes on with --resume; a finished one is said to be so.
     """
     quiet_libraries()
     from rapidun.pipeline import indexing
 
     with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
-        indexing.append(shared.raw(model or ""), data, index, adapter=adapter, resume=resume, reporter=reporter)
+        indexing.append(
+            shared.raw(model or ""), data, index, adapter=adapter, resume=resume, reporter=reporter, repeats=repeats
+        )
     return _show(index, shared.as_json)
 
 

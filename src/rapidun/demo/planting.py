@@ -6,6 +6,7 @@ The same rows, seed and `Recipe` give the same adapter. A training that was kill
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.procedures.finetune import FINETUNE, only
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
+from rapidun.unlearning.trainer import cut_back
 
 Row = Mapping[str, Any]
 ADAPTER, MODEL = "adapter", "model"
@@ -88,18 +90,21 @@ def plant(
     RunDirectory.check(directory, marks, resume=True, overwrite=False)
     if not (directory / ADAPTER).is_dir():
         reporter.plan([Piece("teaching", settings.steps, "steps", partial(over_steps, settings.steps, 10**6, few))])
-    place = RunDirectory.claim(directory, marks, resume=True, overwrite=False)
-    if (place / ADAPTER).is_dir():
+    with RunDirectory.claim(directory, marks, resume=True, overwrite=False) as place:
+        checkpoints = place / "checkpoints"
+        if not (place / ADAPTER).is_dir():
+            cut_back(place / "log.jsonl", checkpoints)
+            with (place / "log.jsonl").open("a", encoding="utf-8") as log:
+                job = Job(
+                    base, taught, settings, lora, examples[:8], checkpoints, seed, resume=True,
+                    record=lambda line: print(json.dumps(line), file=log, flush=True),
+                    progress=counting(reporter, "steps"),
+                )  # fmt: skip
+                fit = fit_adapter(job, FINETUNE, {}, taught, base, budget=float("inf"))
+            save_adapter(fit.model, place / ADAPTER)
+            fit.model.unload()
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return place / ADAPTER
-    with (place / "log.jsonl").open("a", encoding="utf-8") as log:
-        job = Job(
-            base, taught, settings, lora, examples[:8], place / "checkpoints", seed, resume=True,
-            record=lambda line: print(json.dumps(line), file=log, flush=True), progress=counting(reporter, "steps"),
-        )  # fmt: skip
-        fit = fit_adapter(job, FINETUNE, {}, taught, base, budget=float("inf"))
-    save_adapter(fit.model, place / ADAPTER)
-    fit.model.unload()
-    return place / ADAPTER
 
 
 def planted_model(base: LoadedModel, directory: Path) -> Path:

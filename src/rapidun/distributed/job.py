@@ -7,7 +7,8 @@ any shard to the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from rapidun.attribution.store import BuildPlan, Manifest, missing_shards, prepare
+from rapidun.attribution.store.build import check_index_place
 from rapidun.attribution.store.manifest import load_manifest
 from rapidun.attribution.store.plan import check_same, data_fingerprint
 from rapidun.attribution.store.shards import compute_shard, write_shard
 from rapidun.data import Rows
 from rapidun.distributed.settings import Settings
-from rapidun.errors import FingerprintError, InputError, ModelError, OutputError, RapidunError
+from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelError, OutputError, RapidunError
+from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.indexing import IndexConfig, check_scorers, model_context, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
@@ -29,7 +32,7 @@ from rapidun.pipeline.reporter import Reporter, Silent, counting
 
 _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {
-    kind.__name__: kind for kind in (FingerprintError, InputError, ModelError, OutputError)
+    kind.__name__: kind for kind in (DiskFullError, FingerprintError, InputError, ModelError, OutputError)
 }
 
 
@@ -103,8 +106,18 @@ class IndexJob:
         return replace(self, config=self.config.model_copy(update={"model": model}))
 
 
+@contextmanager
+def driving(job: IndexJob, settings: Settings) -> Iterator[None]:
+    """Hold the index's directory: there is one driver at a time. Raises OutputError where another process has it."""
+    check_index_place(job.out, resume=settings.resume, overwrite=settings.overwrite)
+    with held(job.out, resumable=True):
+        yield
+
+
 def start_driver(job: IndexJob, settings: Settings) -> BuildPlan | None:
-    """The driver's plan with its directory claimed and its model let go; None where the index is whole already.
+    """The driver's plan, checked and begun, and its model let go; None where the index is whole already.
+
+    Call it while `driving`.
 
     Raises:
         OutputError, FingerprintError, InputError, ModelError: As `build_index`, before any worker starts.

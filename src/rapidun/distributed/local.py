@@ -24,6 +24,7 @@ from rapidun.distributed.job import (
     IndexJob,
     Ticket,
     already_whole,
+    driving,
     error_to_text,
     make_shard,
     start_driver,
@@ -39,6 +40,11 @@ from rapidun.pipeline.reporter import Reporter
 def run(job: IndexJob, settings: Settings) -> Manifest:
     """Build with worker processes on this machine. Raises as `rapidun.distributed.build`."""
     devices = _devices(job.config.model.device, settings.workers)
+    with driving(job, settings):
+        return _run(job, settings, devices)
+
+
+def _run(job: IndexJob, settings: Settings, devices: list[str]) -> Manifest:
     plan = start_driver(job.on(devices[0]), settings)
     if plan is None:
         return already_whole(job)

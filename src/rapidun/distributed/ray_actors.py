@@ -13,7 +13,7 @@ from typing import Any
 
 from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
-from rapidun.distributed.job import IndexJob, Ticket, already_whole, make_shard, start_driver
+from rapidun.distributed.job import IndexJob, Ticket, already_whole, driving, make_shard, start_driver
 from rapidun.distributed.settings import Settings
 from rapidun.errors import ConfigError, RapidunError
 
@@ -30,6 +30,11 @@ def run(job: IndexJob, settings: Settings) -> Manifest:
         ConfigError: If Ray is not installed.
     """
     ray = _ray()
+    with driving(job, settings):
+        return _run(ray, job, settings)
+
+
+def _run(ray: Any, job: IndexJob, settings: Settings) -> Manifest:
     plan = start_driver(job, settings)
     if plan is None:
         return already_whole(job)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +24,7 @@ from rapidun.distributed.job import (
     IndexJob,
     Ticket,
     already_whole,
+    driving,
     error_to_text,
     make_shard,
     start_driver,
@@ -46,12 +47,13 @@ def run(job: IndexJob, settings: Settings) -> Manifest | None:
     """
     _check_environment(settings)
     placed = job.on(_device(job.config.model.device))
-    with _group(placed.config.model.device):
+    with _group(placed.config.model.device), ExitStack() as stack:
         rank = distributed.get_rank()
         plan: BuildPlan | None = None
         ticket = None
         with _together():
             if rank == 0:
+                stack.enter_context(driving(placed, settings))
                 plan = start_driver(placed, settings)
                 ticket = None if plan is None else placed.ticket(plan)
         ticket = _from_first(ticket)

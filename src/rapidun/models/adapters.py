@@ -68,5 +68,5 @@ def _write(folder: Path, tensors: dict[str, torch.Tensor], settings: dict[str, A
     check_replaceable(folder, _CONFIG, "an adapter")
     with atomic_directory(folder) as place:
         save_file(tensors, place / _WEIGHTS, metadata={"format": "pt"})
-        write_json(place / _CONFIG, settings)
+        write_json(place / _CONFIG, settings, private=False)
     return folder

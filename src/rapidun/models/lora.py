@@ -140,7 +140,7 @@ def settle_order(path: Path) -> None:
     settings = read_json(path)
     if isinstance(settings.get("target_modules"), list):
         settings["target_modules"] = sorted(settings["target_modules"])
-    write_json(path, settings)
+    write_json(path, settings, private=False)
 
 
 def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) -> PeftModel:

@@ -1,7 +1,7 @@
 """One run from configuration to report, and its jobs one at a time."""
 
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.config import MeasureConfig, RunConfig, TraceConfig, load_config, make_config
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.revealing import RevealConfig, RevealResult, read_task, reveal, undo
 from rapidun.pipeline.run import PHASES, RunResult, run

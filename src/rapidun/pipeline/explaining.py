@@ -11,8 +11,8 @@ from pydantic import Field
 
 from rapidun.attribution.tokens import Decomposition
 from rapidun.errors import ConfigError, InputError
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.config import TraceConfig, _Section, make_config
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
@@ -142,4 +142,4 @@ def _check_proposal(places: Places, wanted: Wanted) -> None:
     if wanted.clean is not None and not wanted.clean.exists():
         raise InputError(f"{wanted.clean}: no such file. --clean takes rows of --data known to be clean.")
     if wanted.propose is not None:
-        RunDirectory.check(wanted.propose, resume=False, overwrite=wanted.overwrite)
+        RunDirectory.check(wanted.propose, resume=False, overwrite=wanted.overwrite, resumable=False)

@@ -16,15 +16,17 @@ from rapidun.attribution.scorers.change import ADAPTER_OFF
 from rapidun.attribution.scorers.preconditioning import Precondition
 from rapidun.attribution.storage import StoreDtype
 from rapidun.attribution.store import BuildPlan, Index, Manifest, build_index, open_index, plan_append, plan_build
-from rapidun.attribution.store.build import check_index_place
+from rapidun.attribution.store.build import check_index_place, check_new, is_appended
 from rapidun.attribution.store.export import export_numpy, export_rapidin
 from rapidun.attribution.store.plan import check_same
 from rapidun.attribution.store.verify import Damage, verify
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
+from rapidun.files import check_writable
 from rapidun.gradients.collector import Normalization
 from rapidun.gradients.coverage import Coverage
 from rapidun.gradients.preconditioners import Side
+from rapidun.lifecycle import check_free
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import (
@@ -122,7 +124,14 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
 
 
 def append(
-    raw: Mapping[str, Any], data: Path, index: Path, *, adapter: Path | None, resume: bool, reporter: Reporter
+    raw: Mapping[str, Any],
+    data: Path,
+    index: Path,
+    *,
+    adapter: Path | None,
+    resume: bool,
+    reporter: Reporter,
+    repeats: bool = False,
 ) -> Manifest:
     """Add the rows in ``data`` to a finished index, with the index's own model, views and settings.
 
@@ -131,13 +140,17 @@ def append(
         data: The rows to add.
         index: The index's directory.
         adapter: The index's own where it is None.
-        resume: Go on with an append that was stopped.
+        resume: Go on with an append that was stopped; one that is finished is left as it is.
         reporter: Where progress goes.
+        repeats: Append rows again that are in the index already.
 
     Raises:
         FingerprintError: If something that was given is not the index's.
+        InputError: If rows are in the index already.
     """
     opened = open_index(index)
+    check_writable(index)
+    check_free(index)
     config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
     adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
@@ -145,7 +158,11 @@ def append(
     before = open_before(base_of(opened.manifest), config.model, reporter)
     model = model_context(subject, adapter, before)
     check_scorers(opened.manifest, model)
-    plan = plan_append(index, usable(rows, subject, config.data, reporter), model)
+    plan = plan_append(index, usable(rows, subject, config.data, reporter), model, repeats=repeats)
+    if resume and is_appended(plan):
+        reporter.note(f"{index}: these {len(plan.rows)} rows are appended already; nothing is left to do")
+    else:
+        check_new(plan)
     return _run(plan, resume, False, reporter)
 
 

@@ -20,12 +20,12 @@ from typing import Any
 
 from rapidun.data import Example, Rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
-from rapidun.files import check_replaceable, read_json, remove_directory, write_json
+from rapidun.files import check_replaceable, read_json, write_json
+from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import say_coverage
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import (
     RowGroups,
@@ -42,6 +42,7 @@ from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import HELD_ROWS, train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.together import replaced_together
 from rapidun.unlearning import get_method
 from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.procedures import Procedure
@@ -138,18 +139,20 @@ def unlearn_requests(
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     marks = _identity(config, groups[0], subject)
     RunDirectory.check(out, marks, **how)
-    entries = read_ledger(out) if resume and (out / LEDGER).exists() else []
+    entries = _carried_out(out) if resume else []
     _check_unchanged(entries, requests, groups, out)
     reporter.plan(_pieces(configs, groups, subject, requests, len(entries)))
-    directory = RunDirectory.claim(out, marks, **how)
-    base, held = _held_loss(subject, groups[0]), _held(subject, groups[0])
-    for number in range(len(entries) + 1, len(requests) + 1):
-        reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
-        entry = _carry_out(configs[number - 1], groups[number - 1], number, directory, entries, (base, held), reporter)
-        entries = [*entries, entry]
+    with RunDirectory.claim(out, marks, **how):
+        entries = _carried_out(out)  # again: until now another process may have been at work
         _save(out, entries)
-        reporter.note(describe(entry))
-    _save(out, entries)
+        reference = _held_loss(subject, groups[0]), _held(subject, groups[0])
+        for number in range(len(entries) + 1, len(requests) + 1):
+            reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
+            config, group = configs[number - 1], groups[number - 1]
+            entry = _carry_out(config, group, number, out, entries, reference, reporter)
+            entries = [*entries, entry]
+            _save(out, entries)
+            reporter.note(describe(entry))
     return entries
 
 
@@ -174,6 +177,12 @@ def undo(out: Path, number: int, *, again: bool = False) -> list[Entry]:
     Raises:
         InputError: If there is no such request, or it is undone (or active) already.
     """
+    read_ledger(out)  # refuses a place that is no ledger
+    with held(out, resumable=False):
+        return _undo(out, number, again=again)
+
+
+def _undo(out: Path, number: int, *, again: bool) -> list[Entry]:
     entries = read_ledger(out)
     chosen = next((entry for entry in entries if entry.number == number), None)
     if chosen is None:
@@ -199,6 +208,10 @@ def read_ledger(out: Path) -> list[Entry]:
         return [Entry(**raw) for raw in read_json(out / LEDGER)["requests"]]
     except (TypeError, KeyError) as error:
         raise InputError(f"{out / LEDGER}: not a ledger of forget requests ({error}).") from error
+
+
+def _carried_out(out: Path) -> list[Entry]:
+    return read_ledger(out) if (out / LEDGER).exists() else []
 
 
 def describe(entry: Entry) -> str:
@@ -239,35 +252,35 @@ def _carry_out(
     config: RunConfig,
     groups: RowGroups,
     number: int,
-    ledger: RunDirectory,
+    out: Path,
     entries: Sequence[Entry],
     reference: tuple[float, list[Example]],
     reporter: Reporter,
 ) -> Entry:
     """One request on the model as the active ones left it. A stopped one goes on where it was."""
-    base, held = reference
+    base, held_rows = reference
     name = re.sub(r"[^\w.-]+", "_", Path(config.data.forget).stem)
-    place = ledger.path / "requests" / f"{number:03d}-{name}"
-    subject = _as_left(config, ledger.path, entries, reporter)
-    run = _claim(place, identity(config, groups, subject), reporter)
-    run.write_text("config.yaml", config.to_yaml())
-    before = _loss(subject.loaded, subject.tokenize(groups.forget))
-    with Meter("request") as meter:
-        if not run.done("weigh"):
-            write_weighed(weigh(subject, groups, config.influence, config.weights, config.seed, reporter), groups, run)
-            run.mark({"name": "weigh"})
-        outcome = train(config, groups, subject, run, reporter)
-    run.mark(meter.record)
-    after = subject.with_model(load_adapter(subject.loaded.model, run / "adapter"))
+    place = out / "requests" / f"{number:03d}-{name}"
+    subject = _as_left(config, out, entries, reporter)
+    with _claim(place, identity(config, groups, subject), reporter) as run:
+        run.write_text(CONFIG, config.to_yaml())
+        before = _loss(subject.loaded, subject.tokenize(groups.forget))
+        with Meter("request") as meter:
+            if not run.done("weigh"):
+                found = weigh(subject, groups, config.influence, config.weights, config.seed, reporter)
+                write_weighed(found, groups, run)
+                run.mark({"name": "weigh"})
+            outcome = train(config, groups, subject, place, reporter)
+    after = subject.with_model(load_adapter(subject.loaded.model, place / "adapter"))
     return Entry(
         number=number,
         name=name,
         rows=len(groups.forget),
         fingerprint=rows_fingerprint(groups.forget),
-        directory=str(place.relative_to(ledger.path)),
+        directory=str(place.relative_to(out)),
         forget_before=before,
         forget_after=_loss(after.loaded, subject.tokenize(groups.forget)),
-        utility=_loss(after.loaded, held) / base,
+        utility=_loss(after.loaded, held_rows) / base,
         stopped=outcome["stopped"],
         seconds=meter.record["seconds"],
     )
@@ -306,14 +319,13 @@ def _loss(loaded: LoadedModel, examples: list[Example]) -> float:
 
 
 def _save(out: Path, entries: Sequence[Entry]) -> None:
-    """The sum first, then the ledger that says what is in it."""
+    """The sum and the ledger that says what is in it, at one instant."""
     active = [out / entry.directory / "adapter" for entry in entries if entry.active]
-    if active:
-        combine_adapters(active, out / "adapter")
-    else:  # with every request undone the model is the base model
-        check_replaceable(out / "adapter", "adapter_config.json", "an adapter")
-        remove_directory(out / "adapter")
-    write_json(out / LEDGER, {"requests": [asdict(entry) for entry in entries]})
+    check_replaceable(out / "adapter", "adapter_config.json", "an adapter")
+    with replaced_together(out, (LEDGER, "adapter")) as state:
+        if active:  # with every request undone the model is the base model
+            combine_adapters(active, state / "adapter")
+        write_json(state / LEDGER, {"requests": [asdict(entry) for entry in entries]})
 
 
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import rapidun
-from rapidun.files import write_json
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.meter import hardware, versions
+from rapidun.sealed import write_sealed
 
 
 def write_manifest(
     directory: RunDirectory, facts: Mapping[str, Any], *, seed: int, device: str, fingerprints: Mapping[str, str]
 ) -> None:
     """Write it; ``facts`` are what this kind of run says of itself besides."""
-    write_json(
+    write_sealed(
         directory / "manifest.json",
         {
             "rapidun_version": rapidun.__version__,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import Reporter
 
 
-def do_phase(directory: RunDirectory, reporter: Reporter, name: str, title: str, step: Callable[[], None]) -> None:
+def do_phase(directory: RunDirectory, reporter: Reporter, name: str, title: str, step: Callable[[], object]) -> None:
     """Do ``step`` and mark it, unless it is marked already."""
     if directory.done(name):
         reporter.note(f"{name}: done before")

@@ -14,8 +14,8 @@ from rapidun.data import Rows
 from rapidun.data.content import as_record
 from rapidun.errors import InputError
 from rapidun.files import write_json, write_jsonl
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.config import TraceConfig
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import LABEL, Row, read_rows, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceResult
@@ -66,11 +66,8 @@ def write_proposal(
             f"no row stands out at a false-discovery rate of {fdr}: the strongest would be wrong with q = "
             f"{found.q_values.min():.2f}. {_more(len(rows), len(known), fdr)}"
         )
-    place = RunDirectory.claim(
-        out, {**traced.model.fingerprints(), "data": fingerprint}, resume=False, overwrite=overwrite
-    )
-    for name, positions in (("forget", found.forget), ("retain", found.retain)):
-        write_jsonl(place / f"{name}.jsonl", _lines(rows, positions, found))
+    marks = {**traced.model.fingerprints(), "data": fingerprint}
+    place = RunDirectory.claim(out, marks, resume=False, overwrite=overwrite, resumable=False)
     summary = {
         "queries": len(traced.queries),
         "scorers": list(traced.rankings),
@@ -83,7 +80,10 @@ def write_proposal(
         "threshold": found.threshold,
         "files": [str(place / f"{name}.jsonl") for name in ("forget", "retain")],
     }
-    write_json(place / "proposal.json", summary)
+    with place:
+        for name, positions in (("forget", found.forget), ("retain", found.retain)):
+            write_jsonl(place / f"{name}.jsonl", _lines(rows, positions, found))
+        write_json(place / "proposal.json", summary)
     return summary
 
 

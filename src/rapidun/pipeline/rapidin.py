@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rapidun.errors import ConfigError
 from rapidun.files import sha256_of
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.weighting import read_rapidin, released_weights, scheme_weights, write_released
 
 
@@ -32,5 +32,5 @@ def weigh_rapidin(
     identity = {
         "rapidin files": sha256_of(path.read_bytes() for path in sorted(source.glob("influence_results_*.json")))
     }
-    directory = RunDirectory.claim(out, identity, resume=False, overwrite=overwrite)
-    return list(write_released(directory.path, weights))
+    with RunDirectory.claim(out, identity, resume=False, overwrite=overwrite, resumable=False) as directory:
+        return list(write_released(directory.path, weights))

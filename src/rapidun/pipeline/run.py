@@ -15,10 +15,10 @@ from typing import Any
 from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import read_json, sha256_of, write_json, write_jsonl
+from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import coverage_record, say_coverage
 from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.directory import CONFIG, IDENTITY, RunDirectory
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
@@ -37,7 +37,7 @@ from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import train, unlearned_subject
+from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.report import write_report
 
@@ -107,14 +107,15 @@ def run(
         "unlearn": ("Unlearning", _unlearn),
         "after": ("Measuring the model after", _after),
     }
-    for name, (title, step) in steps.items():
-        do_phase(context.directory, reporter, name, title, partial(step, context))
-        if until == name:
-            return RunResult(out, None, None)
-    reporter.phase("report", "Deciding and writing the report")
-    metrics = _decide(context, cost)
-    _say_what_ran(context)
-    return RunResult(out, metrics, write_report(out))
+    with context.directory as directory:
+        for name, (title, step) in steps.items():
+            do_phase(directory, reporter, name, title, partial(step, context))
+            if until == name:
+                return RunResult(out, None, None)
+        reporter.phase("report", "Deciding and writing the report")
+        metrics = _decide(context, cost)
+        _say_what_ran(context)
+        return RunResult(out, metrics, write_report(out))
 
 
 def _open(
@@ -221,11 +222,11 @@ def _weigh(context: _Context) -> None:
 
 
 def _unlearn(context: _Context) -> None:
-    train(context.config, context.groups, context.subject, context.directory, context.reporter)
+    train(context.config, context.groups, context.subject, context.directory.path, context.reporter)
 
 
 def _after(context: _Context) -> None:
-    found = _measure(context, unlearned_subject(context.subject, context.directory))
+    found = _measure(context, unlearned_subject(context.subject, context.directory.path))
     found.save(context.directory / "after.json")
 
 
@@ -251,8 +252,8 @@ def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, 
         "primary_judge": primary,
         "all_judges": {"before": before.rates, "after": after.rates},
         "trace": read_json(quality) if quality.exists() else [],
-        "stopped": read_json(directory / "unlearning.json")["stopped"],
-        "unlearning": read_json(directory / "unlearning.json"),
+        "stopped": read_json(directory / OUTCOME)["stopped"],
+        "unlearning": read_json(directory / OUTCOME),
     }
     found = signatures(directory.path, context.config, metrics)
     metrics["signatures"] = [signature.to_dict() for signature in found]

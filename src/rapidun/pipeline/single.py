@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError
-from rapidun.files import write_json, write_jsonl
+from rapidun.files import file_sha256, read_json, write_json, write_jsonl
+from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
     RowGroups,
@@ -28,13 +28,12 @@ from rapidun.pipeline.inputs import (
     usable,
     usable_groups,
 )
-from rapidun.pipeline.measure import make_bench, measure
-from rapidun.pipeline.meter import Meter
+from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import check_weights, train
+from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.weighting import read_weights
 
@@ -42,7 +41,8 @@ from rapidun.weighting import read_weights
 def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
     """Influence and weights; returns the files written."""
     groups, subject, directory = _open(config, out, resume, overwrite, reporter, ("weigh",))
-    _weigh(config, groups, subject, directory, reporter)
+    with directory:
+        _weigh(config, groups, subject, directory, reporter)
     return [path for name in ("weights.jsonl", "blocks.safetensors") if (path := directory / name).exists()]
 
 
@@ -62,16 +62,15 @@ def unlearn_only(
         read_weights(weights)
     jobs = ("unlearn",) if weights is not None else ("weigh", "unlearn")
     groups, subject, directory = _open(config, out, resume, overwrite, reporter, jobs, weights)
-    if weights is not None:
-        shutil.copyfile(weights, directory / "weights.jsonl")
-    else:
-        _weigh(config, groups, subject, directory, reporter)
-    reporter.phase("unlearn", "Unlearning")
-    with Meter("unlearn") as meter:
-        outcome = train(config, groups, subject, directory, reporter)
-    directory.mark(meter.record)
-    found = signatures(directory.path, config)
-    return {**outcome, "signatures": [signature.to_dict() for signature in found]}
+    with directory:
+        if weights is not None:
+            directory.write_text("weights.jsonl", weights.read_text(encoding="utf-8"))
+        else:
+            _weigh(config, groups, subject, directory, reporter)
+        step = partial(train, config, groups, subject, directory.path, reporter)
+        do_phase(directory, reporter, "unlearn", "Unlearning", step)
+        found = signatures(directory.path, config)
+        return {**read_json(directory / OUTCOME), "signatures": [signature.to_dict() for signature in found]}
 
 
 def _open(
@@ -98,7 +97,7 @@ def _open(
     if weights is not None:
         check_weights(weights, groups)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = identity(config, groups, subject)
+    marks = identity(config, groups, subject) | ({"weights": file_sha256(weights)} if weights is not None else {})
     origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
     done = RunDirectory.check(out, marks, **how, **origins)
     work = {"weigh": weighing(subject, groups, config), "unlearn": [training(subject, groups, config)]}
@@ -121,7 +120,8 @@ def evaluate_only(
     config: MeasureConfig, out: Path, *, adapter: Path | None, overwrite: bool, reporter: Reporter
 ) -> dict[str, Any]:
     """Measure a model as it stands; writes ``metrics.json`` and ``answers.json``."""
-    RunDirectory.check(out, resume=False, overwrite=overwrite)
+    how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
+    RunDirectory.check(out, **how)
     reporter.phase("check", "Reading rows and model")
     data = config.data
     rows = read_rows(data.evaluation, "evaluation", data, reporter)
@@ -139,20 +139,25 @@ def evaluate_only(
         "template": subject.template.fingerprint,
         "rows evaluation": rows_fingerprint(rows),
     }
-    RunDirectory.check(out, marks, resume=False, overwrite=overwrite)
+    RunDirectory.check(out, marks, **how)
     reporter.plan(measuring(subject, bench, config.evaluation, "measuring"))
-    directory = RunDirectory.claim(out, marks, resume=False, overwrite=overwrite)
-    write_jsonl(directory / "rows_skipped.jsonl", [{"group": "evaluation", **bad.as_dict()} for bad in rows.skipped])
-    reporter.phase("evaluate", "Measuring the model")
-    found = measure(subject, bench, config.evaluation, reporter)
-    found.save(directory / "answers.json")
-    metrics = {
+    with RunDirectory.claim(out, marks, **how) as directory:
+        skipped = [{"group": "evaluation", **bad.as_dict()} for bad in rows.skipped]
+        write_jsonl(directory / "rows_skipped.jsonl", skipped)
+        reporter.phase("evaluate", "Measuring the model")
+        found = measure(subject, bench, config.evaluation, reporter)
+        found.save(directory / "answers.json")
+        metrics = _metrics(found, bench, marks)
+        write_json(directory / "metrics.json", metrics)
+        return metrics
+
+
+def _metrics(found: Measurement, bench: Bench, marks: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "values": found.summary(bench.primary),
         "primary_judge": bench.primary,
         "judges": {name: card.to_dict() for name, card in bench.cards.items()},
         "by_variant": found.by_variant,
         "all_judges": found.rates,
-        "fingerprints": marks,
+        "fingerprints": dict(marks),
     }
-    write_json(directory / "metrics.json", metrics)
-    return metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +12,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rapidun.data import Example
-from rapidun.files import write_json
+from rapidun.files import owner_only, read_json, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.config import RunConfig
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import Row, RowGroups, Subject, note_truncated
 from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.unlearning import TrainingRows, get_method, unlearn
+from rapidun.unlearning.trainer import cut_back
 from rapidun.weighting import group_weights, moved_rows, read_weights
 
+OUTCOME, CHECKPOINTS = "unlearning.json", "checkpoints"
 HELD_ROWS = 64
 """Rows of the retain budget: a few thousand answer tokens, so that a look costs about as much as a training step."""
 
@@ -32,13 +34,22 @@ ASCENT_ALONE = (
 
 
 def train(
-    config: RunConfig, groups: RowGroups, subject: Subject, directory: RunDirectory, reporter: Reporter
+    config: RunConfig, groups: RowGroups, subject: Subject, directory: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Train with ``weights.jsonl`` of the directory; writes ``adapter/``, ``log.jsonl`` and ``unlearning.json``.
 
     Methods whose result no adapter can hold (`fisher`, `retrain`) write ``model/`` instead. A stopped training goes on
-    from its last checkpoint. The subject's model is left as it was.
+    from its last checkpoint, and its log is cut back to it; a finished one is not done again, and keeps no checkpoint.
+    The subject's model is left as it was.
     """
+    if not (directory / OUTCOME).is_file():
+        _train(config, groups, subject, directory, reporter)
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    outcome: dict[str, Any] = read_json(directory / OUTCOME)
+    return outcome
+
+
+def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Path, reporter: Reporter) -> None:
     wanted = get_method(config.unlearning.method).wanted
     rows = training_rows(subject, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
     if wanted == "optional" and not any(rows.alternatives):
@@ -49,8 +60,10 @@ def train(
             f"weights are computed anew every {config.weights.every} steps and there are {config.unlearning.steps}: "
             "they stay as they are. Lower weights.every."
         )
+    checkpoints = directory / CHECKPOINTS
     log = directory / "log.jsonl"
-    with log.open("a", encoding="utf-8") as file:
+    cut_back(log, checkpoints)
+    with open(log, "a", encoding="utf-8", opener=owner_only) as file:
         losses = Losses()
 
         def record(line: dict[str, Any]) -> None:
@@ -64,7 +77,7 @@ def train(
             settings=config.unlearning,
             lora=config.lora,
             held=subject.tokenize(groups.validation or groups.retain)[:HELD_ROWS],
-            checkpoints=directory / "checkpoints",
+            checkpoints=checkpoints,
             seed=config.seed,
             resume=True,
             record=record,
@@ -83,9 +96,8 @@ def train(
         f"{result.forget_loss_after:.3f}, on held retain rows {result.held_loss_before:.3f} -> "
         f"{result.held_loss_after:.3f}"
     )
-    write_json(directory / "unlearning.json", result.numbers())
+    write_json(directory / OUTCOME, result.numbers())
     result.undo()
-    return result.numbers()
 
 
 class Losses:
@@ -112,7 +124,7 @@ class Losses:
         return ", ".join(f"{title} {'not finite' if value is None else f'{value:.3f}'}" for title, value in found)
 
 
-def unlearned_subject(subject: Subject, directory: RunDirectory) -> Subject:
+def unlearned_subject(subject: Subject, directory: Path) -> Subject:
     """The subject with what `train` saved: its adapter on the same model, or the saved model."""
     if (directory / "adapter").exists():
         return subject.with_model(load_adapter(subject.loaded.model, directory / "adapter"))

@@ -24,9 +24,9 @@ from typing import Any
 from rapidun.errors import ConfigError, InputError, TrainingError
 from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
 from rapidun.files import read_jsonl, write_json, write_jsonl
+from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import attach_lora, is_adapted
 from rapidun.pipeline.config import DataSettings, RunConfig
-from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
@@ -142,15 +142,18 @@ def tune(
         _optuna()
     steps = probe_steps or max(10, config.unlearning.steps // 8)
     context = _open(config, tuning, out, resume, overwrite, partial(_pieces, names, steps, trials), reporter)
-    context = replace(context, config=_with_rate(context))
-    space = search_space(context.config)
-    probes = _probes(context, space, steps)
-    suggestion = suggest(probes, space, config.unlearning.retain_budget)
-    write_json(out / "probe.json", {"suggestion": suggestion, "probes": [asdict(probe) for probe in probes]})
-    reporter.note("probe suggests " + ", ".join(f"{name}={value:.3g}" for name, value in suggestion.items()))
-    done = _trials(context, around(suggestion, space), suggestion, trials)
-    best = min(done, key=lambda trial: trial.score).values if done else suggestion
-    context.directory.write_text("best.yaml", with_values(config, best).to_yaml())
+    with context.directory as directory:
+        do_phase(directory, reporter, "weigh", "Influence and weights", partial(_weigh, context))
+        do_phase(directory, reporter, "before", "Measuring the model as it is", partial(_before, context))
+        context = replace(context, config=_with_rate(context))
+        space = search_space(context.config)
+        probes = _probes(context, space, steps)
+        suggestion = suggest(probes, space, config.unlearning.retain_budget)
+        write_json(out / "probe.json", {"suggestion": suggestion, "probes": [asdict(probe) for probe in probes]})
+        reporter.note("probe suggests " + ", ".join(f"{name}={value:.3g}" for name, value in suggestion.items()))
+        done = _trials(context, around(suggestion, space), suggestion, trials)
+        best = min(done, key=lambda trial: trial.score).values if done else suggestion
+        directory.write_text("best.yaml", with_values(config, best).to_yaml())
     return Tuned(probes, suggestion, done, best, [out / name for name in ("probe.json", "trials.jsonl", "best.yaml")])
 
 
@@ -282,10 +285,7 @@ def _open(
     reporter.plan(pieces(own, groups, subject, bench))
     directory = RunDirectory.claim(out, marks, **how)
     directory.write_text(CONFIG, own.to_yaml())
-    context = _Context(own, groups, subject, bench, directory, reporter)
-    do_phase(directory, reporter, "weigh", "Influence and weights", partial(_weigh, context))
-    do_phase(directory, reporter, "before", "Measuring the model as it is", partial(_before, context))
-    return context
+    return _Context(own, groups, subject, bench, directory, reporter)
 
 
 def _weigh(context: _Context) -> None:
@@ -406,12 +406,10 @@ def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
     place.mkdir(parents=True)
     shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
     try:
-        outcome = train(config, context.groups, context.subject, RunDirectory(place, []), context.reporter)
+        outcome = train(config, context.groups, context.subject, place, context.reporter)
     except TrainingError as error:
         return Trial(number, values, WORST, note=str(error))
-    finally:
-        shutil.rmtree(place / "checkpoints", ignore_errors=True)
-    subject = unlearned_subject(context.subject, RunDirectory(place, []))
+    subject = unlearned_subject(context.subject, place)
     after = _measured(context, subject)
     if is_adapted(subject.loaded.model):
         subject.loaded.model.unload()

@@ -9,8 +9,8 @@ import numpy as np
 from peft import PeftModel
 
 from rapidun.attribution import Blocks
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.config import InfluenceSettings, WeightSettings
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows
 from rapidun.pipeline.inputs import RowGroups, Subject
 from rapidun.pipeline.reporter import Reporter, Silent

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from rapidun.errors import InputError
 from rapidun.files import read_json, read_jsonl
 from rapidun.report.record import Record
+from rapidun.sealed import altered, read_sealed
 
 Block = NDArray[np.float32]
 BLOCK_NAMES = ("ff", "fr", "rf", "rr")
@@ -47,7 +48,7 @@ def read_run(directory: Path) -> RunFiles:
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such run directory. Give the --out of `rapidun run`, demo, reveal or value.")
-    manifest, metrics = _record(directory / "manifest.json"), _record(directory / "metrics.json")
+    manifest, metrics = _sealed(directory / "manifest.json"), _record(directory / "metrics.json")
     valuation = _record(directory / "valuation.json")
     if manifest is None and metrics is None and valuation is None:
         raise InputError(
@@ -80,6 +81,16 @@ def _record(path: Path) -> Record | None:
         return Record.of(read_json(path), str(path))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def _sealed(path: Path) -> Record | None:
+    """A file that has a checksum of itself, unless it was written before there was one."""
+    if not path.exists():
+        return None
+    value, whole = read_sealed(path)
+    if whole is False:
+        raise altered(path)
+    return Record.of(value, str(path))
 
 
 def _records(path: Path) -> list[Record]:

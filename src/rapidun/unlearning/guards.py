@@ -18,6 +18,8 @@ from rapidun.models.row_losses import row_losses
 AdapterState = dict[str, torch.Tensor]
 HALVINGS = 6
 """Looks at the held rows that `within_budget` takes: shares come to within 1/64."""
+DIVERGED = 1.5
+"""A training whose loss on held rows is so many times that of guessing, and of the model before, has failed."""
 
 
 def adapter_state(model: PeftModel) -> AdapterState:
@@ -60,7 +62,8 @@ class HeldLoss(TrainerCallback):
     """Looks at the loss on held retain rows while training, and ends a training that diverged.
 
     What a peak learning rate costs for a while is mostly won back as the rate falls, so a rise alone ends nothing:
-    `within_budget` settles it at the end. A loss that is no number does: the last good state is put back.
+    `within_budget` settles it at the end. A loss that is no number, or far beyond that of guessing every token, does: the
+    last good state is put back.
 
     Args:
         model: The model in training.
@@ -82,6 +85,8 @@ class HeldLoss(TrainerCallback):
         limit: float,
     ) -> None:
         self.model, self.loss, self.every, self.record, self.limit = model, loss, every, record, limit
+        vocabulary: int = model.get_base_model().config.get_text_config().vocab_size
+        self.worst = DIVERGED * max(math.log(vocabulary), start)
         self.good = adapter_state(model)
         self.good_step, self.good_loss = 0, start
         self.stopped: str | None = None
@@ -102,15 +107,16 @@ class HeldLoss(TrainerCallback):
         loss = self.loss()
         limit = self.limit if math.isfinite(self.limit) else None
         self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": limit})
-        if math.isfinite(loss):
+        if loss <= self.worst:  # no number compares so
             self.good, self.good_step, self.good_loss = adapter_state(self.model), step, loss
             return
         set_peft_model_state_dict(self.model, self.good)
         control.should_training_stop = True
         control.should_save = False
+        found = f"{loss:.3f}, worse than guessing every token" if math.isfinite(loss) else "no finite number"
         self.stopped = (
-            f"training diverged: at step {step} the loss on held retain rows was no finite number; kept the adapter of "
-            f"step {self.good_step}"
+            f"training diverged: at step {step} the loss on held retain rows was {found}; kept the adapter of step "
+            f"{self.good_step}"
         )
 
 

@@ -5,18 +5,21 @@ Checkpoints, resume, clipping, schedules and multi-device training come with the
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
 
 from rapidun.errors import TrainingError
-from rapidun.files import read_json, write_json
+from rapidun.files import disk_error, read_json, write_json, write_jsonl
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.forward import batch_answers
 from rapidun.unlearning.reference import ReferenceLosses
@@ -113,7 +116,10 @@ class UnlearningTrainer(Trainer):
         """Our state goes first: the Trainer writes the file that makes a checkpoint whole last."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         write_json(folder / STATE_FILE, self._own_state())
-        super()._save_checkpoint(*args, **kwargs)
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise disk_error(error, folder) from error
 
     def _own_state(self) -> dict[str, Any]:
         reweighing = None if self.reweighing is None else self.reweighing.state_dict()
@@ -145,9 +151,35 @@ class _Advance(TrainerCallback):
 
 def last_checkpoint(directory: Path) -> Path | None:
     """The last whole checkpoint, or None; one that a kill cut short has no ``trainer_state.json`` yet."""
-    whole = {
-        int(match.group(1)): path
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
-    }
-    return whole[max(whole)] if whole else None
+    whole = [path for path in _checkpoints(directory) if (path / "trainer_state.json").is_file()]
+    return max(whole, key=_step_of, default=None)
+
+
+def cut_back(log: Path, checkpoints: Path) -> None:
+    """Bring a directory back to its last whole checkpoint, from which training goes on, or to its beginning.
+
+    Half-written checkpoints and old ones that a kill left half removed go, and so do the log's lines of later steps.
+    Steps only grow in what was logged before a checkpoint, so a line with a smaller one came after it.
+    """
+    last = last_checkpoint(checkpoints)
+    for path in _checkpoints(checkpoints):
+        if path != last:
+            shutil.rmtree(path)
+    if not log.exists():
+        return
+    kept: list[dict[str, Any]] = []
+    end = 0 if last is None else _step_of(last)
+    whole = log.read_bytes().rpartition(b"\n")[0]
+    for line in map(json.loads, filter(None, whole.split(b"\n") if end else ())):
+        if not (kept[-1]["step"] if kept else 0) <= line["step"] <= end:
+            break
+        kept.append(line)
+    write_jsonl(log, kept)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return [path for path in directory.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]

@@ -19,7 +19,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.errors import ConfigError, InputError, ModelError
-from rapidun.files import atomic_write
+from rapidun.files import atomic_write, remove_leftovers
 
 Progress = Callable[[int, int], None]
 Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
@@ -65,8 +65,7 @@ def write_parts(
         OutputError: If the disk is full or cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*.part"):
-        left.unlink()
+    remove_leftovers(folder)
     written, done = [], 0
     for number, chunk in enumerate(chunked(rows, part_rows)):
         path = folder / f"{number:06d}.parquet"

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from rapidun.attribution.scorers.preconditioning import PRECONDITIONER
 from rapidun.attribution.store.finishing import whole_files
 from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
 from rapidun.attribution.store.names import BUILDING, MANIFEST, PLAN, mark_file
-from rapidun.attribution.store.plan import BuildPlan
+from rapidun.attribution.store.plan import BuildPlan, chained
 from rapidun.attribution.store.shards import ShardContent, compute_shard, write_shard
+from rapidun.attribution.store.table import row_ids
 from rapidun.errors import FingerprintError, InputError, OutputError
-from rapidun.files import check_place, disk_error, read_json
+from rapidun.files import LOCK, check_place, disk_error, is_empty, read_json, remove_leftovers
+from rapidun.lifecycle import check_free, held
 
 Progress = Callable[[int, int], None]
 _WAITING = 1  # shards in memory beside the one being computed
@@ -40,8 +41,15 @@ def build_index(
     Raises:
         OutputError: If the place is taken, cannot be written, or the disk is full (go on with ``resume``).
         FingerprintError: On resume, if the plan is not the one that was begun; names both values.
-        InputError, ModelError: If a row or a vector cannot be used.
+        InputError, ModelError: If a row or a vector cannot be used, or rows to append are in the index already.
     """
+    if not plan.appends:
+        check_index_place(plan.directory, resume=resume, overwrite=overwrite)
+    with held(plan.directory, resumable=True):
+        return _build(plan, resume, overwrite, progress)
+
+
+def _build(plan: BuildPlan, resume: bool, overwrite: bool, progress: Progress | None) -> Manifest:
     prepared = prepare(plan, resume=resume, overwrite=overwrite, progress=progress)
     if prepared is None:
         return load_manifest(plan.directory)
@@ -65,16 +73,20 @@ def build_index(
 def prepare(
     plan: BuildPlan, *, resume: bool = False, overwrite: bool = False, progress: Progress | None = None
 ) -> BuildPlan | None:
-    """Claim the directory for a plan, or check that what is there is the same plan, half done; fit what is fitted once.
+    """Check that a plan can be carried out, or that what is there is the same plan, half done; fit what is fitted once.
 
-    Call it once, before any worker's `build_shard`. Raises as `build_index`.
+    Call it once, before any worker's `build_shard`, holding the directory. Raises as `build_index`.
 
     Returns:
-        The plan to go on with, what was fitted named in it; None where ``resume`` finds this very index finished.
+        The plan to go on with, what was fitted named in it; None where ``resume`` finds this very plan finished.
     """
     directory = plan.directory
     if not plan.appends:
         check_index_place(directory, resume=resume, overwrite=overwrite)
+    else:
+        _settle(directory)
+        if resume and is_appended(plan):
+            return None
     begun = (directory / PLAN).is_file()
     if begun and resume:
         before = parse_manifest(directory / PLAN)
@@ -86,11 +98,41 @@ def prepare(
         _check_plan(plan, load_manifest(directory))
         shutil.rmtree(directory / BUILDING, ignore_errors=True)
         return None
-    elif overwrite and directory.is_dir():
+    elif directory.is_dir():
         _clear(directory)
+    check_new(plan)
     _clean(directory, begun=begun and resume)
     plan.manifest.save(directory / PLAN)
     return _fitted(plan, progress)
+
+
+def is_appended(plan: BuildPlan) -> bool:
+    """Whether the rows of an append are what was last appended to the index."""
+    there = load_manifest(plan.directory)
+    return bool(there.appended_to) and chained(there.appended_to, plan.rows) == there.fingerprints.data
+
+
+def check_new(plan: BuildPlan) -> None:
+    """Refuse rows to append that are in the index already, unless they may be there twice.
+
+    Raises:
+        InputError: Naming the first of them.
+    """
+    if plan.repeats or not plan.appends:
+        return
+    lines = dict(zip(plan.rows.dataset["id"], plan.rows.lines, strict=True))
+    found = [
+        (lines[name], name, shard.first + place)
+        for shard in plan.manifest.shards
+        for place, name in enumerate(row_ids(plan.directory, shard.number))
+        if name in lines
+    ]
+    if found:
+        line, name, position = min(found)
+        raise InputError(
+            f"{plan.rows.path}:{line}: {name!r} is row {position} of the index already, and so are "
+            f"{len(found) - 1} more of the {len(lines)} rows. Append new rows alone; --repeats appends them again."
+        )
 
 
 def _fitted(plan: BuildPlan, progress: Progress | None) -> BuildPlan:
@@ -135,33 +177,43 @@ def _marked(plan: BuildPlan, number: int) -> ShardFiles:
 
 def _is_empty(directory: Path) -> bool:
     """Whether nothing is there but what a build leaves that was killed before its plan was in place."""
-    return (
-        directory.is_dir()
-        and (directory / BUILDING).is_dir()
-        and not (directory / PLAN).exists()
-        and all(path.name == BUILDING for path in directory.iterdir())
-    )
+    return directory.is_dir() and not (directory / PLAN).exists() and is_empty(directory, but=[BUILDING])
 
 
 def check_index_place(directory: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse a place for a new index that is taken or cannot be written. Raises OutputError as `check_place`."""
     if not _is_empty(directory):
-        markers = [MANIFEST, PLAN if resume else BUILDING]
-        check_place(directory, markers, "an index", resume=resume, overwrite=overwrite)
+        check_place(directory, [MANIFEST, BUILDING], "an index", resume=resume, overwrite=overwrite)
+    check_free(directory)
 
 
 def _clear(directory: Path) -> None:
-    ours = (directory / MANIFEST, directory / BUILDING)
-    # what says that this is an index goes last: a removal that is cut short can then be done again
-    for path in sorted(directory.iterdir(), key=lambda path: path in ours):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove an index: what says that it is whole first, what says that it is one last, so a kill only delays it."""
+    (directory / BUILDING).mkdir(exist_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
+    (directory / PLAN).unlink(missing_ok=True)
+    for path in directory.iterdir():
+        if path.name not in (LOCK, BUILDING):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _check_appending(plan: BuildPlan, *, begun: bool, resume: bool) -> None:
     if begun:
-        raise OutputError(f"{plan.directory}: rows are half appended. Run the same append with --resume.")
+        raise OutputError(
+            f"{plan.directory}: rows are half appended. Run the same append with --resume; or remove "
+            f"{plan.directory / BUILDING}, and the index is as it was before."
+        )
     if resume:
-        raise OutputError(f"{plan.directory}: no append was begun here, or it is finished. Leave out --resume.")
+        raise OutputError(f"{plan.directory}: no append of these rows was begun here. Leave out --resume.")
+
+
+def _settle(directory: Path) -> None:
+    """Take away what an append leaves that was killed after its manifest was in place: a plan, or marks without one."""
+    if (directory / PLAN).is_file():
+        there, planned = load_manifest(directory), parse_manifest(directory / PLAN)
+        if (there.fingerprints, there.rows) != (planned.fingerprints, planned.rows):
+            return
+    shutil.rmtree(directory / BUILDING, ignore_errors=True)
 
 
 def _clean(directory: Path, *, begun: bool) -> None:
@@ -170,15 +222,7 @@ def _clean(directory: Path, *, begun: bool) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if not begun:
             shutil.rmtree(directory / BUILDING, ignore_errors=True)
-        for folder in (
-            directory,
-            directory / "shards",
-            directory / "rows.parquet",
-            directory / BUILDING,
-            directory / PRECONDITIONER,
-        ):
-            for left in folder.glob(".*.part"):
-                left.unlink()
+        remove_leftovers(directory)
     except OSError as error:
         raise disk_error(error, directory) from error
 
@@ -191,7 +235,7 @@ def _check_plan(plan: BuildPlan, begun: Manifest) -> None:
             key, old, new = _first_difference(name, before[name], now[name])
             raise FingerprintError(
                 f"{plan.directory}: cannot resume: {key} was {old} and is now {new}. Give the same settings and rows, "
-                "or start anew in another --out."
+                "or start anew in another place."
             )
 
 

@@ -1,6 +1,8 @@
-"""``manifest.json``: what an index is of, how it was made, and every file with its SHA-256.
+"""``manifest.json``: what an index is of, how it was made, and every file with its SHA-256, its own included.
 
-Nothing in it depends on when or where the index was built, so two builds of the same rows are the same bytes.
+Nothing in it depends on when or where the index was built, so two builds of the same rows are the same bytes. Format 1
+had no checksum of the manifest itself: such an index is read as before, a changed byte of its manifest is found only
+where it makes no sense any more, and the next append writes format 2.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 import rapidun.attribution.scorers  # noqa: F401 (so that the scorers that a manifest names are known)
 from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
 from rapidun.attribution.store.names import BUILDING, MANIFEST
-from rapidun.errors import InputError
-from rapidun.files import read_json, write_json
+from rapidun.errors import ConfigError, InputError
+from rapidun.sealed import altered, read_sealed, write_sealed
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class _Part(BaseModel):
@@ -54,7 +56,7 @@ class Manifest(_Part):
     """The whole description of an index."""
 
     format: Literal["rapidun-index"] = "rapidun-index"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     model: str = Field(description="The model as the user named it.")
     adapter: str = Field("", description="The adapter as the user named it.")
     dtype: str = Field(
@@ -70,6 +72,8 @@ class Manifest(_Part):
     max_tokens: int = Field(ge=1, description="Padded tokens in a batch.")
     shard_rows: int = Field(ge=1, description="Rows of a full shard.")
     rows: int = Field(ge=0)
+    appended_to: str = Field("", description="Fingerprint of the rows before the last append; empty before the first.")
+    repeats: bool = Field(False, description="Whether rows were appended again because that was asked for.")
     shards: list[ShardFiles] = Field(default_factory=list)
     files: list[FileEntry] = Field(default_factory=list, description="Files that are not of one shard.")
 
@@ -92,8 +96,8 @@ class Manifest(_Part):
         return self.model_copy(update={"views": {name: view.planned() for name, view in self.views.items()}})
 
     def save(self, path: Path) -> None:
-        """Write as JSON, atomically."""
-        write_json(path, self.model_dump(mode="json"))
+        """Write as JSON with its checksum, atomically."""
+        write_sealed(path, self.model_dump(mode="json"))
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -114,17 +118,25 @@ def parse_manifest(path: Path) -> Manifest:
     """A manifest file, checked.
 
     Raises:
-        InputError: Naming the key that is unknown, missing or wrong.
+        InputError: Naming the key that is unknown, missing or wrong, or if a byte was changed.
     """
-    raw = read_json(path)
-    version = raw.get("version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version != FORMAT_VERSION:
+    raw, whole = read_sealed(path)
+    version = raw.get("version")
+    if isinstance(version, int) and not 1 <= version <= FORMAT_VERSION:
         raise InputError(
-            f"{path}: index format {version}; this rapidun reads format {FORMAT_VERSION}. Build the index again."
+            f"{path}: index format {version}; this rapidun reads formats 1 and {FORMAT_VERSION}. Build the index again."
         )
     try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}. Is this an index?") from error
+        manifest = Manifest.model_validate(raw)
+    except (ValidationError, ConfigError, RecursionError) as error:
+        raise InputError(f"{path}: {_first_fault(error)}. Is this an index?") from error
+    if whole is False or (whole is None and manifest.version > 1):
+        raise altered(path)
+    return manifest
+
+
+def _first_fault(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error).rstrip(".")
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

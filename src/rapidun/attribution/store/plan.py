@@ -17,8 +17,7 @@ import numpy as np
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.scorer import MatrixSpec, Scorer
 from rapidun.attribution.storage import BYTES
-from rapidun.attribution.store.manifest import Fingerprints, Manifest, load_manifest, parse_manifest
-from rapidun.attribution.store.names import MANIFEST, PLAN
+from rapidun.attribution.store.manifest import FORMAT_VERSION, Fingerprints, Manifest, load_manifest
 from rapidun.data import Example, Rows, tokenize_rows
 from rapidun.data.content import row_content
 from rapidun.errors import ConfigError, FingerprintError, InputError
@@ -47,12 +46,14 @@ class BuildPlan:
         manifest: Of the finished index, but for the shards and files to come.
         model: What rows are looked at with.
         rows: The rows to add.
+        repeats: Whether rows may be added whose ids are in the index already.
     """
 
     directory: Path
     manifest: Manifest
     model: ModelContext
     rows: Rows
+    repeats: bool = False
 
     @property
     def max_tokens(self) -> int:
@@ -165,33 +166,36 @@ def plan_build(
     return BuildPlan(Path(directory), manifest, model, rows)
 
 
-def plan_append(directory: str | Path, rows: Rows, model: ModelContext) -> BuildPlan:
+def plan_append(directory: str | Path, rows: Rows, model: ModelContext, *, repeats: bool = False) -> BuildPlan:
     """The plan that adds ``rows`` to a finished index, with the views and settings it has.
+
+    Args:
+        directory: The index.
+        rows: The rows.
+        model: What they are looked at with.
+        repeats: Whether ids may be in the index already.
 
     Raises:
         FingerprintError: If model, adapter, tokenizer or template are not the index's; names both values.
         InputError: If there is no finished index, or no row.
     """
-    _settle(Path(directory))
     before = load_manifest(Path(directory))
     if len(rows) == 0:
         raise InputError(f"{rows.path}: no row to append.")
     check_same(before, Path(directory), model.origins(), **model.fingerprints())
-    chained = sha256_of(part.encode() for part in (before.fingerprints.data, data_fingerprint(rows)))
     update = {
-        "fingerprints": before.fingerprints.model_copy(update={"data": chained}),
+        "version": FORMAT_VERSION,
+        "fingerprints": before.fingerprints.model_copy(update={"data": chained(before.fingerprints.data, rows)}),
         "rows": before.rows + len(rows),
+        "appended_to": before.fingerprints.data,
+        "repeats": before.repeats or repeats,
     }
-    return BuildPlan(Path(directory), before.model_copy(update=update), model, rows)
+    return BuildPlan(Path(directory), before.model_copy(update=update), model, rows, repeats)
 
 
-def _settle(directory: Path) -> None:
-    """Take away the plan of an append that was killed after its manifest was in place."""
-    plan, manifest = directory / PLAN, directory / MANIFEST
-    if plan.is_file() and manifest.is_file():
-        finished, planned = parse_manifest(manifest), parse_manifest(plan)
-        if (finished.fingerprints, finished.rows) == (planned.fingerprints, planned.rows):
-            plan.unlink()
+def chained(before: str, rows: Rows) -> str:
+    """Fingerprint of an index's rows after ``rows`` were added to those with the fingerprint ``before``."""
+    return sha256_of(part.encode() for part in (before, data_fingerprint(rows)))
 
 
 def check_same(

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from rapidun.attribution.store.names import table_file
 from rapidun.attribution.store.plan import Span
 from rapidun.data import Example
 from rapidun.errors import InputError
@@ -78,6 +79,12 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise InputError(f"{path}: no such file. Check the index with: rapidun index verify.") from error
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: damaged. Check the index with: rapidun index verify.") from error
+
+
+def row_ids(directory: Path, number: int) -> list[str]:
+    """The ids of one shard's rows, in order. Raises as `read_table`."""
+    found: list[str] = read_table(directory / table_file(number), columns=["id"]).column("id").to_pylist()
+    return found
 
 
 def table_checksums(table: pa.Table) -> list[int]:

@@ -14,8 +14,8 @@ from rapidun.data import Rows
 from rapidun.data.conversation import user_text
 from rapidun.evaluation import TaskJudge, make_judge
 from rapidun.files import sha256_of, write_jsonl
+from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import adapter_merged, load_adapter
-from rapidun.pipeline.directory import CONFIG, RunDirectory
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.config import RevealConfig

@@ -8,17 +8,21 @@ run is made from these, so that undoing a round is moving its directory away.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError, OutputError
-from rapidun.files import atomic_directory, read_json, read_jsonl, remove_directory, write_json, write_jsonl
-from rapidun.pipeline.directory import IDENTITY, PHASES, RunDirectory
+from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
+from rapidun.lifecycle import IDENTITY, PHASES, RunDirectory, held
 from rapidun.report import write_report
 from rapidun.reveal import read_pulls
+from rapidun.together import replaced_together
 
 ROUNDS, UNDONE, METHOD, SUMMARY = "rounds", "undone", "unlearn", "reveal.json"
+UNDOING = "undoing_to_round"
+"""In `SUMMARY` from the instant of undoing until the rounds after this one are moved away."""
+TOGETHER = ("revealed.jsonl", "arms.jsonl", "adapter", SUMMARY, "metrics.json")
 
 
 def round_directory(run: Path, number: int) -> Path:
@@ -40,7 +44,11 @@ def measured(run: Path, number: int) -> dict[str, Any] | None:
 
 def current_round(run: Path) -> int:
     """The last round whose release was kept; 0 is the model as it was."""
-    kept = [number for number in rounds_of(run) if (found := measured(run, number)) is not None and found["accepted"]]
+    return _last_kept(run, rounds_of(run))
+
+
+def _last_kept(run: Path, numbers: Sequence[int]) -> int:
+    kept = [number for number in numbers if (found := measured(run, number)) is not None and found["accepted"]]
     return max(kept, default=0)
 
 
@@ -52,14 +60,31 @@ def state_adapter(run: Path, number: int) -> Path | None:
     return by_method if by_method.is_dir() else round_directory(run, number) / "adapter"
 
 
-def settle(run: Path) -> None:
-    """Make the files at the top of the run from those of its rounds."""
-    numbers = rounds_of(run)
+def settle(run: Path, *, summary: Mapping[str, Any] | None = None, upto: int | None = None) -> None:
+    """Make the files at the top of the run from those of its rounds, all at one instant.
+
+    Args:
+        run: The run directory; held.
+        summary: What ``reveal.json`` is to say; by default what it says, with the rounds that there are.
+        upto: The last round that counts; by default the last there is. Later ones are to be moved away.
+    """
+    numbers = [number for number in rounds_of(run) if upto is None or number <= upto]
     revealed = [path for number in numbers if (path := round_directory(run, number) / "revealed.jsonl").exists()]
     rows = {row["id"]: row for path in revealed for row in read_jsonl(path)}
-    write_jsonl(run / "revealed.jsonl", rows.values())
-    write_jsonl(run / "arms.jsonl", (line for number in numbers for line in _pull_lines(run, number)))
-    _place_adapter(run)
+    if summary is None and (run / SUMMARY).exists():
+        summary = {name: value for name, value in read_json(run / SUMMARY).items() if name != UNDOING}
+    current = _last_kept(run, numbers)
+    with replaced_together(run, TOGETHER) as state:
+        write_jsonl(state / "revealed.jsonl", rows.values())
+        write_jsonl(state / "arms.jsonl", (line for number in numbers for line in _pull_lines(run, number)))
+        adapter = state_adapter(run, current)
+        if adapter is not None:  # byte for byte the round's; absent for the model as it was
+            shutil.copytree(adapter, state / "adapter")
+        if summary is not None:
+            summary = {**summary, "rounds": round_lines(run, numbers), "current": current}
+            write_json(state / SUMMARY, summary)
+            if summary["method"] != "none":
+                write_json(state / "metrics.json", gate_of(summary))
 
 
 def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
@@ -80,20 +105,10 @@ def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def _place_adapter(run: Path) -> None:
-    """``adapter/`` is that of the present state: byte for byte the round's; absent for the model as it was."""
-    source, target = state_adapter(run, current_round(run)), run / "adapter"
-    if source is None:
-        remove_directory(target)
-        return
-    with atomic_directory(target) as place:
-        shutil.copytree(source, place, dirs_exist_ok=True)
-
-
-def round_lines(run: Path) -> list[dict[str, Any]]:
-    """What each round did, for the summary: rows, relevance and utility before and after, overlap, accepted."""
+def round_lines(run: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """What these rounds did, for the summary: rows, relevance and utility before and after, overlap, accepted."""
     found = []
-    for number in rounds_of(run):
+    for number in numbers:
         folder = round_directory(run, number)
         trained, after = folder / "round.json", measured(run, number) or {}
         found.append(
@@ -121,30 +136,38 @@ def undo(run: Path, to_round: int) -> dict[str, Any]:
     """
     if not (run / IDENTITY).exists() or not (run / SUMMARY).exists():
         raise InputError(f"{run}: not a finished `rapidun reveal` run ({SUMMARY} is missing).")
+    with held(run, resumable=False):
+        return _undo(RunDirectory(run, read_json(run / PHASES)), to_round)
+
+
+def _undo(directory: RunDirectory, to_round: int) -> dict[str, Any]:
+    run = directory.path
+    finish_undo(directory)
     present = current_round(run)
     if not 0 <= to_round <= present:
         there = f"0 to {present}" if present else "0 alone: no round was kept"
         raise InputError(f"{run}: cannot go back to round {to_round}; choose {there}.")
-    later = [number for number in rounds_of(run) if number > to_round]
-    _forget_phases(run, later)
-    moved = [_move_away(run, number) for number in later]
-    settle(run)
-    summary = {**read_json(run / SUMMARY), "rounds": round_lines(run), "current": to_round}
-    summary["stopped"] = f"undone to round {to_round}" if later else summary.get("stopped")
-    write_json(run / SUMMARY, summary)
-    if (run / "metrics.json").exists():
-        write_json(run / "metrics.json", gate_of(summary))
+    moved: list[str] = []
+    if any(number > to_round for number in rounds_of(run)):
+        summary = {**read_json(run / SUMMARY), "stopped": f"undone to round {to_round}", UNDOING: to_round}
+        settle(run, summary=summary, upto=to_round)  # the instant of undoing: what follows only tidies up
+        moved = finish_undo(directory)
     write_report(run)
     adapter = run / "adapter"
     return {"from": present, "to": to_round, "adapter": str(adapter) if adapter.exists() else None, "moved": moved}
 
 
-def _forget_phases(run: Path, rounds: list[int]) -> None:
-    """Unmark the phases of these rounds, first: should the move be cut off, a resume would only do them again."""
-    directory = RunDirectory(run, read_json(run / PHASES) if (run / PHASES).exists() else [])
-    names = {f"{job} {number}" for number in rounds for job in ("reveal", "release", "measure")}
-    kept = [record for record in directory.phases if record["name"] not in names]
-    write_json(run / PHASES, kept)
+def finish_undo(directory: RunDirectory) -> list[str]:
+    """Move the rounds away that were undone, also where a kill came in between; returns where they went."""
+    run = directory.path
+    to_round = read_json(run / SUMMARY).get(UNDOING) if (run / SUMMARY).exists() else None
+    if to_round is None:
+        return []
+    later = [number for number in rounds_of(run) if number > to_round]
+    directory.unmark([f"{job} {number}" for number in later for job in ("reveal", "release", "measure")])
+    moved = [_move_away(run, number) for number in later]
+    settle(run)
+    return moved
 
 
 def _move_away(run: Path, number: int) -> str:

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidun.files import read_json, write_json
-from rapidun.pipeline.directory import IDENTITY
+from rapidun.files import read_json
+from rapidun.lifecycle import IDENTITY
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.reporter import Reporter, Silent
@@ -22,7 +22,7 @@ from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext, open_reveal
 from rapidun.pipeline.revealing.measuring import UTILITY_BEFORE, measure_round, measure_start
 from rapidun.pipeline.revealing.releasing import method_config, release_by_method, release_round
-from rapidun.pipeline.revealing.rounds import SUMMARY, current_round, gate_of, measured, round_lines, settle
+from rapidun.pipeline.revealing.rounds import SUMMARY, finish_undo, measured, settle
 from rapidun.pipeline.revealing.searching import reveal_round, rows_of
 from rapidun.report import write_report
 from rapidun.reveal.settings import MODULES
@@ -68,8 +68,11 @@ def reveal(
     if config.task.release.method not in (MODULES, "none"):
         method_config(config, out)  # wrong settings of the method are found here
     context = open_reveal(config, out, resume, overwrite, reporter)
-    _phase(context, "measure 0", "Measuring what must be kept", measure_start)
-    return _finish(context, _steps(context))
+    with context.directory:
+        finish_undo(context.directory)
+        settle(context.directory.path)  # a place that cannot hold the result is found now
+        _phase(context, "measure 0", "Measuring what must be kept", measure_start)
+        return _finish(context, _steps(context))
 
 
 def _phase(context: RevealContext, name: str, title: str, step: Callable[[RevealContext], None]) -> None:
@@ -116,12 +119,9 @@ def _reason_to_stop(context: RevealContext, number: int) -> str | None:
 
 def _finish(context: RevealContext, stopped: str) -> RevealResult:
     directory, loaded = context.directory, context.subject.loaded
-    settle(directory.path)
-    summary = _summary(context, stopped)
-    write_json(directory / SUMMARY, summary)
-    metrics = gate_of(summary) if context.config.task.release.method != "none" else None
-    if metrics is not None:
-        write_json(directory / "metrics.json", metrics)
+    settle(directory.path, summary=_summary(context, stopped))
+    summary = read_json(directory / SUMMARY)
+    metrics = read_json(directory / "metrics.json") if context.config.task.release.method != "none" else None
     context.reporter.note(stopped)
     facts = subject_facts(context.subject) | {"lora": context.config.task.release.lora.model_dump()}
     fingerprints = read_json(directory / IDENTITY)
@@ -132,7 +132,7 @@ def _finish(context: RevealContext, stopped: str) -> RevealResult:
 
 
 def _summary(context: RevealContext, stopped: str) -> dict[str, Any]:
-    """What ``reveal.json`` holds."""
+    """What ``reveal.json`` holds besides the rounds."""
     directory, task = context.directory, context.config.task
     return {
         "description": task.description,
@@ -145,7 +145,5 @@ def _summary(context: RevealContext, stopped: str) -> dict[str, Any]:
         "relevance_target": task.release.relevance_target,
         "max_drop": task.utility.max_drop,
         "utility_before": read_json(directory / UTILITY_BEFORE),
-        "rounds": round_lines(directory.path),
-        "current": current_round(directory.path),
         "stopped": stopped,
     }

@@ -18,10 +18,10 @@ from rapidun.errors import ConfigError
 from rapidun.files import write_jsonl
 from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
+from rapidun.lifecycle import RunDirectory
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.coverage import note_coverage
-from rapidun.pipeline.directory import RunDirectory
 from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter
@@ -50,18 +50,19 @@ def value(
     teacher, marks = _open(config, files, out, uses, resume=resume, overwrite=overwrite, reporter=reporter)
     subject, directory = teacher.subject, teacher.directory
     tokenizer = subject.loaded.tokenizer.backend_tokenizer.to_str()
-    if config.student.kind is None:
-        found = by_teacher(teacher)
-    else:
-        saved, seen = student_of(teacher, tokenizer, marks)
-        found = by_student(saved, teacher.pool, directory, config.student.part_rows, reporter, seen)
-    coverage = {"gradients": coverage_of(subject.loaded.model, teacher.tracked).record()}
-    facts = subject_facts(subject) | {"tracked": teacher.tracked, "coverage": coverage}
-    write_manifest(directory, facts, seed=config.seed, device=str(subject.loaded.device), fingerprints=marks)
-    return use_values(
-        found, teacher.pool, uses, directory, tokenizer=tokenizer, seed=config.seed, reporter=reporter,
-        gradients=teacher.gradients,
-    )  # fmt: skip
+    with directory:
+        if config.student.kind is None:
+            found = by_teacher(teacher)
+        else:
+            saved, seen = student_of(teacher, tokenizer, marks)
+            found = by_student(saved, teacher.pool, directory, config.student.part_rows, reporter, seen)
+        coverage = {"gradients": coverage_of(subject.loaded.model, teacher.tracked).record()}
+        facts = subject_facts(subject) | {"tracked": teacher.tracked, "coverage": coverage}
+        write_manifest(directory, facts, seed=config.seed, device=str(subject.loaded.device), fingerprints=marks)
+        return use_values(
+            found, teacher.pool, uses, directory, tokenizer=tokenizer, seed=config.seed, reporter=reporter,
+            gradients=teacher.gradients,
+        )  # fmt: skip
 
 
 def _open(
@@ -116,13 +117,13 @@ def value_by_student(
     marks = {"student": saved.fingerprint, "candidates": pool.fingerprint}
     RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
     reporter.plan([])  # a student reads text alone: minutes only for millions of rows
-    directory = _claim(out, marks, pool, resume=resume, overwrite=overwrite)
-    found = by_student(saved, pool, directory, config.part_rows, reporter)
-    learnt_from = saved.config.get("fingerprints", {})
-    write_manifest(directory, {"model": str(student)}, seed=config.seed, device="cpu", fingerprints=learnt_from)
-    return use_values(
-        found, pool, uses, directory, tokenizer=saved.teacher_tokenizer(), seed=config.seed, reporter=reporter
-    )
+    with _claim(out, marks, pool, resume=resume, overwrite=overwrite) as directory:
+        found = by_student(saved, pool, directory, config.part_rows, reporter)
+        learnt_from = saved.config.get("fingerprints", {})
+        write_manifest(directory, {"model": str(student)}, seed=config.seed, device="cpu", fingerprints=learnt_from)
+        return use_values(
+            found, pool, uses, directory, tokenizer=saved.teacher_tokenizer(), seed=config.seed, reporter=reporter
+        )
 
 
 def _check_sizes(config: ValueConfig, uses: Uses, pool: Pool) -> None:

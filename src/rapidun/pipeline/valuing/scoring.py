@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.valuing.pool import Pool

@@ -15,7 +15,7 @@ from rapidun.data import Rows
 from rapidun.data.badrows import BadRow, raise_bad_rows
 from rapidun.errors import InputError
 from rapidun.gradients import Exact, Preconditioner, RapidGrad, fit_preconditioner, load_preconditioner, make_collector
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.estimating import Piece, Trial, over_rows
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.pieces import SAMPLED

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rapidun.data.content import as_record
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write, write_json
-from rapidun.pipeline.directory import RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.config import Uses
 from rapidun.pipeline.valuing.pool import Pool
