@@ -39,8 +39,7 @@ def replaced_together(directory: Path, names: Sequence[str]) -> Iterator[Path]:
         if not _present(states):
             _adopt(directory, names)
         for name in names:
-            if (new / name).exists() and not (directory / name).is_symlink():
-                _point(directory / name, f"{STATES}/current/{name}")
+            _link(directory / name, needed=(new / name).exists())
         _point(states / "current", str(number))
         for name in names:
             if not (new / name).exists():
@@ -70,16 +69,19 @@ def _adopt(directory: Path, names: Sequence[str]) -> None:
     shutil.rmtree(states / "current", ignore_errors=True)
     shutil.rmtree(states / "0", ignore_errors=True)
     (states / "0").mkdir()
-    there = [directory / name for name in names if (directory / name).exists()]
-    for path in there:
+    for path in (directory / name for name in names if (directory / name).exists()):
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, states / "0" / path.name)
     _point(states / "current", "0")
-    for path in there:
-        aside = path.with_name(f".{path.name}.gone")
-        if path.is_dir():
-            path.rename(aside)
+
+
+def _link(path: Path, *, needed: bool) -> None:
+    """Make ``path`` a link through ``current``, where it is ``needed`` or something else is there."""
+    aside = path.with_name(f".{path.name}.old")  # from where `remove_leftovers` puts it back, should a kill come now
+    if path.is_dir() and not path.is_symlink():
+        path.rename(aside)
+    if not path.is_symlink() and (needed or path.exists() or aside.exists()):
         _point(path, f"{STATES}/current/{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _point(link: Path, target: str) -> None:

@@ -62,8 +62,8 @@ class HeldLoss(TrainerCallback):
     """Looks at the loss on held retain rows while training, and ends a training that diverged.
 
     What a peak learning rate costs for a while is mostly won back as the rate falls, so a rise alone ends nothing:
-    `within_budget` settles it at the end. A loss that is no number, or far beyond that of guessing every token, does: the
-    last good state is put back.
+    `within_budget` settles it at the end. A loss that is no number, or far beyond that of guessing every token, does:
+    the last good state is put back.
 
     Args:
         model: The model in training.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -84,6 +85,8 @@ def _fit_all(job: Job, origin: LoadedModel) -> tuple[torch.nn.Module, float]:
     )
     run_trainer(trainer, job)
     change = max(float((p.detach() - start[name]).abs().max()) for name, p in model.named_parameters())
+    if not math.isfinite(change):
+        raise TrainingError("training diverged: weights are no finite numbers. Lower --learning-rate.")
     if change == 0.0:
         raise TrainingError("training changed nothing: check that the retain rows have answer tokens.")
     return model, change
