@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 
 from index.cases import contents, model_context, some_plan, some_rows
+from killing import killed, places
+from rapidun.errors import InputError, OutputError
 from rapidun.attribution.store import build_index, open_index, plan_append, prepare
 from rapidun.attribution.store.build import is_appended
 from rapidun.attribution.store.verify import verify
-from rapidun.errors import InputError, OutputError
 
 
 @pytest.fixture
@@ -91,70 +87,42 @@ def test_a_half_done_append_says_both_ways_out_and_both_work(house):
     assert len(open_index(folder / "index")) == 16
 
 
-KILLED = """
-import os, random, signal, sys
-from pathlib import Path
-from index.cases import model_context, some_rows
-from rapidun.attribution.store import build_index, plan_append
-
-count, folder = int(sys.argv[1]), Path(sys.argv[2])
-steps = 0
-
-def step(name, *rest):
-    global steps
-    if name in ("open", "os.rename", "os.remove", "os.mkdir", "shutil.rmtree") and str(folder / "index") in str(rest):
-        steps += 1
-        if steps == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-model, rows = model_context(), some_rows(folder, 20, name="more", start=11)
-plan = plan_append(folder / "index", rows, model)
-sys.addaudithook(step)
-build_index(plan, resume=sys.argv[3] == "resume")
-print(steps)
-"""
-
-
-def killed(folder: Path, count: int, how: str) -> int | None:
-    """Append in a process that kills itself before its ``count``-th touch of the index; None where it did."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(count), str(folder), how], check=False, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
-    )  # fmt: skip
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return int(done.stdout) if done.returncode == 0 else None
-
-
-def kill_everywhere(house, kills: int, seed: int) -> None:
-    """Killed before a random file operation, an append resumes to the bytes of an unbroken one."""
+def kill_everywhere(house, count: int, seed: int) -> None:
+    """Killed before a random change, an append resumes to the bytes of an unbroken one, and comes in once."""
     folder, model = house
-    index = folder / "index"
-    start = contents(index)
-    touches = killed(folder, -1, "plain")
-    assert touches is not None
-    whole = contents(index)
+    index, start = folder / "index", folder / "start"
+    index.rename(start)
     more = some_rows(folder, 20, name="more", start=11)
-    places = [*random.Random(seed).sample(range(1, touches), kills - 2), touches - 1, touches]
-    for place in places:
-        for path in sorted(index.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        for name, content in start.items():
-            (index / name).parent.mkdir(parents=True, exist_ok=True)
-            (index / name).write_bytes(content)
-        assert killed(folder, place, "plain") is None
-        assert len(open_index(index)) in (11, 31)
-        begun = (index / ".building" / "plan.json").exists() or len(open_index(index)) == 31
+
+    def fresh() -> None:
+        shutil.rmtree(index, ignore_errors=True)
+        shutil.copytree(start, index)
+
+    def work() -> None:
+        build_index(plan_append(index, more, model))
+
+    fresh()
+    chosen = places(work, index, count, seed)
+    fresh()
+    work()
+    whole = contents(index)
+    for place in chosen:
+        fresh()
+        assert killed(work, index, place) is None
+        finished = len(open_index(index)) == 31
+        assert finished or len(open_index(index)) == 11
+        begun = finished or (index / ".building" / "plan.json").exists()
         build_index(plan_append(index, more, model), resume=begun)
         assert contents(index) == whole, place
         with pytest.raises(InputError, match="already"):
-            build_index(plan_append(index, more, model))
+            work()
 
 
-def test_killed_before_any_of_four_file_operations_an_append_is_neither_lost_nor_done_twice(house):
-    kill_everywhere(house, 4, seed=0)
+def test_killed_at_six_places_an_append_is_neither_lost_nor_done_twice(house):
+    kill_everywhere(house, 6, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_before_any_of_forty_file_operations_an_append_is_neither_lost_nor_done_twice(house):
-    kill_everywhere(house, 40, seed=1)
+def test_killed_at_every_place_an_append_is_neither_lost_nor_done_twice(house):
+    kill_everywhere(house, 999, seed=1)

@@ -19,7 +19,7 @@ AdapterState = dict[str, torch.Tensor]
 HALVINGS = 6
 """Looks at the held rows that `within_budget` takes: shares come to within 1/64."""
 DIVERGED = 1.5
-"""A training whose loss on held rows is so many times that of guessing, and of the model before, has failed."""
+"""A training whose loss on held rows is so many times that before, and above that of guessing, has failed."""
 
 
 def adapter_state(model: PeftModel) -> AdapterState:
@@ -62,8 +62,8 @@ class HeldLoss(TrainerCallback):
     """Looks at the loss on held retain rows while training, and ends a training that diverged.
 
     What a peak learning rate costs for a while is mostly won back as the rate falls, so a rise alone ends nothing:
-    `within_budget` settles it at the end. A loss that is no number, or far beyond that of guessing every token, does:
-    the last good state is put back.
+    `within_budget` settles it at the end. A loss that is no number does, and one above that of guessing every token
+    after a look that was good: the last good state is put back.
 
     Args:
         model: The model in training.
@@ -86,9 +86,10 @@ class HeldLoss(TrainerCallback):
     ) -> None:
         self.model, self.loss, self.every, self.record, self.limit = model, loss, every, record, limit
         vocabulary: int = model.get_base_model().config.get_text_config().vocab_size
-        self.worst = DIVERGED * max(math.log(vocabulary), start)
+        self.worst = max(DIVERGED * start, math.log(vocabulary))
         self.good = adapter_state(model)
         self.good_step, self.good_loss = 0, start
+        self.sound = False
         self.stopped: str | None = None
 
     def on_train_begin(
@@ -98,6 +99,7 @@ class HeldLoss(TrainerCallback):
         self.good, self.good_step = adapter_state(self.model), state.global_step
         if state.global_step:
             self.good_loss = self.loss()
+            self.sound = self.good_loss <= self.worst
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look every ``every`` steps, at the last step, and before a checkpoint is written."""
@@ -107,7 +109,9 @@ class HeldLoss(TrainerCallback):
         loss = self.loss()
         limit = self.limit if math.isfinite(self.limit) else None
         self.record({"step": step, "held_retain_loss": loss if math.isfinite(loss) else None, "limit": limit})
-        if loss <= self.worst:  # no number compares so
+        sound = loss <= self.worst
+        if sound or (math.isfinite(loss) and not self.sound):  # what was bad from the start is scaled down at the end
+            self.sound = sound
             self.good, self.good_step, self.good_loss = adapter_state(self.model), step, loss
             return
         set_peft_model_state_dict(self.model, self.good)
@@ -161,14 +165,19 @@ def within_budget(model: PeftModel, loss: Callable[[], float], *, whole: float, 
     if best.share == 0.0:
         raise TrainingError(
             f"retain budget: with {high:.3f} of the update perplexity on held retain rows still rises by "
-            f"{math.expm1(found - start):.1%}, above {budget:.1%}: there is no adapter to keep. Allow more "
+            f"{_rise(found - start)}, above {budget:.1%}: there is no adapter to keep. Allow more "
             "(unlearning.retain_budget), lower --learning-rate, or choose another --method."
         )
     _scale(factors, trained, best.share)
     return best._replace(why=(
-        f"retain budget: the whole update raised perplexity on held retain rows by {math.expm1(whole - start):.1%}, "
+        f"retain budget: the whole update raised perplexity on held retain rows by {_rise(whole - start)}, "
         f"and {budget:.1%} is allowed; kept {best.share:.2f} of it ({math.expm1(best.loss - start):+.1%})"
     ))  # fmt: skip
+
+
+def _rise(of_loss: float) -> str:
+    """Relative rise of perplexity, in percent; of a model that is destroyed it is too large for a number."""
+    return f"{math.expm1(of_loss):.1%}" if of_loss < 20 else f"a factor of e^{of_loss:.0f}"
 
 
 def _adapted(model: PeftModel) -> list[tuple[LoraLayer, str]]:
