@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from killing import killed, places
 from pipeline.test_run import make_run_config
 from rapidun.errors import ConfigError, InputError
+from rapidun.lifecycle import held
 from rapidun.models import load_adapter, load_model, merge_adapter
 from rapidun.pipeline.ledger import Entry, read_ledger, request_files, undo, unlearn_requests
 from rapidun.pipeline.reporter import Silent
@@ -129,3 +133,62 @@ def test_requests_are_listed_by_a_directory_or_a_file_and_checked(tmp_path: Path
     listed.write_text("in/b.jsonl\nin/b.jsonl\n")
     with pytest.raises(InputError, match="listed twice"):
         request_files(listed)
+
+
+def summed(out: Path) -> dict[str, torch.Tensor] | None:
+    path = out / "adapter" / "adapter_model.safetensors"
+    return load_file(path) if path.exists() else None
+
+
+def active(out: Path) -> tuple[bool, ...]:
+    return tuple(entry.active for entry in read_ledger(out))
+
+
+@pytest.mark.parametrize("turns", [[(1, False)], [(1, False), (2, False)], [(2, False), (2, True)]])
+def test_killed_anywhere_in_an_undo_adapter_and_ledger_agree(
+    ledger: Path, tmp_path: Path, turns: list[tuple[int, bool]]
+) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    shutil.copytree(ledger / "whole", kept, symlinks=True)
+    sums = {active(kept): summed(kept)}
+    for number, again in turns:
+        start = tmp_path / "start"
+        shutil.rmtree(start, ignore_errors=True)
+        shutil.copytree(kept, start, symlinks=True)
+        undo(kept, number, again=again)
+        sums[active(kept)] = summed(kept)
+    number, again = turns[-1]
+
+    def fresh() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(start, out, symlinks=True)
+
+    fresh()
+    seen = set()
+    for place in places(lambda: undo(out, number, again=again), out, 12, seed=0):
+        fresh()
+        assert killed(lambda: undo(out, number, again=again), out, place) is None
+        there, expected = summed(out), sums[active(out)]
+        assert (there is None) == (expected is None)
+        assert there is None or all(torch.equal(there[name], expected[name]) for name in expected)
+        seen.add(active(out))
+        if active(out) != active(kept):
+            undo(out, number, again=again)
+        with held(out, resumable=False):
+            pass
+        assert active(out) == active(kept)
+        assert not [path for path in out.rglob(".*") if path.name not in (".states",)]
+        assert len(list((out / ".states").iterdir())) == 2
+    assert seen == {active(start), active(kept)}
+
+
+def test_a_ledger_of_an_earlier_version_is_undone_too(ledger: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(ledger / "whole", out)  # follows links, so what it gives is what there was before links
+    shutil.rmtree(out / ".states")
+    assert not (out / "adapter").is_symlink()
+    undo(out, 2)
+    first = load_file(out / read_ledger(out)[0].directory / "adapter" / "adapter_model.safetensors")
+    assert {name: tensor.shape for name, tensor in summed(out).items()} == {n: t.shape for n, t in first.items()}
+    undo(out, 2, again=True)
+    assert active(out) == (True, True)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from killing import killed, places
 from rapidun.data import Template, collate, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.files import read_json, read_jsonl, write_json
@@ -325,3 +326,55 @@ def test_a_target_of_zero_never_stops_a_run(tmp_path: Path, target: float, after
         directory=SimpleNamespace(path=tmp_path), config=SimpleNamespace(task=SimpleNamespace(release=release))
     )
     assert (_reason_to_stop(context, 1) is not None) == stops
+
+
+def kept_adapter(run: Path) -> bytes | None:
+    path = run / "adapter" / "adapter_model.safetensors"
+    return path.read_bytes() if path.exists() else None
+
+
+@pytest.mark.parametrize("to_round", [1, 0])
+def test_killed_anywhere_in_an_undo_adapter_and_summary_agree(finished: Path, tmp_path: Path, to_round: int):
+    run = tmp_path / "run"
+    rounds = {number: finished / "rounds" / f"{number:02d}" / "adapter" for number in (1, 2)}
+    weights = {0: None, **{n: (path / "adapter_model.safetensors").read_bytes() for n, path in rounds.items()}}
+
+    def fresh() -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(finished, run, symlinks=True)
+
+    fresh()
+    seen = set()
+    for place in places(lambda: undo(run, to_round), run, 8, seed=to_round):
+        fresh()
+        assert killed(lambda: undo(run, to_round), run, place) is None
+        current = read_json(run / "reveal.json")["current"]
+        assert kept_adapter(run) == weights[current]
+        assert {row["round"] for row in read_jsonl(run / "revealed.jsonl")} <= set(range(1, current + 1))
+        seen.add(current)
+        undo(run, to_round)
+        summary = read_json(run / "reveal.json")
+        assert (summary["current"], summary["stopped"]) == (to_round, f"undone to round {to_round}")
+        assert kept_adapter(run) == weights[to_round]
+        assert len(list((run / "undone").iterdir())) == 2 - to_round
+        assert not [path for path in run.rglob(".*") if path.name != ".states"]
+    assert seen == {2, to_round}
+
+
+def test_an_undo_that_was_killed_is_finished_by_a_resume_to_the_same_end(finished: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, symlinks=True)
+
+    def flips(path: Path) -> bool:
+        return read_json(path / "reveal.json").get("undoing_to_round") == 1
+
+    for place in places(lambda: undo(run, 1), run, 99, seed=0):
+        shutil.rmtree(run)
+        shutil.copytree(finished, run, symlinks=True)
+        killed(lambda: undo(run, 1), run, place)
+        if flips(run):
+            break
+    assert flips(run)
+    reveal(make_reveal(finished.parent), run, resume=True)
+    for name in ("revealed.jsonl", "arms.jsonl", "adapter/adapter_model.safetensors", "reveal.json"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()

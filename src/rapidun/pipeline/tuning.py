@@ -44,7 +44,7 @@ from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import HELD_ROWS, train, training_rows, unlearned_subject
+from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
@@ -408,6 +408,7 @@ def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
     try:
         outcome = train(config, context.groups, context.subject, place, context.reporter)
     except TrainingError as error:
+        shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
         return Trial(number, values, WORST, note=str(error))
     subject = unlearned_subject(context.subject, place)
     after = _measured(context, subject)
