@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -80,8 +80,17 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory: lower --batch-size or --max-tokens.")
     if code == INTERRUPTED:
-        _fail("stopped by Ctrl-C. What was finished is kept: the same command with --resume goes on from there.")
+        kept = " What was finished is kept: the same command with --resume goes on from there."
+        _fail("stopped by Ctrl-C." + (kept if _resumable(sys.argv[1:]) else ""))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _resumable(words: list[str]) -> bool:
+    """Whether the verb that was called can go on with what a stopped one left."""
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    return any("--resume" in parameter.opts for parameter in command.params)
 
 
 def _fail(message: str) -> NoReturn:
