@@ -8,10 +8,10 @@ import pytest
 
 from index.cases import contents, model_context, some_plan, some_rows
 from killing import killed, places
-from rapidun.errors import InputError, OutputError
 from rapidun.attribution.store import build_index, open_index, plan_append, prepare
 from rapidun.attribution.store.build import is_appended
 from rapidun.attribution.store.verify import verify
+from rapidun.errors import InputError, OutputError
 
 
 @pytest.fixture
