@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_written_stops_the_build_and_leaves_it_resumable(t
 def test_a_full_disk_says_so_and_the_build_goes_on_when_there_is_space(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount a small tmpfs")
     try:
