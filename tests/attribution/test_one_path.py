@@ -25,6 +25,7 @@ from rapidun.attribution import (
 )
 from rapidun.attribution.matrix import Matrix, MemoryTensor, Shard
 from rapidun.attribution.scorer import Features, Role, Row
+from rapidun.attribution.search import chosen_scorers
 from rapidun.attribution.similarity import Similarity
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
@@ -161,6 +162,12 @@ def test_what_a_store_lacks_is_said_with_what_to_do(place: Path) -> None:
         explain({**raw}, request, Places(data=place / "rows.jsonl"), Wanted(scorers=("lenght",)), Silent())
     with pytest.raises(ConfigError, match="--base"):
         explain({**raw}, request, Places(data=place / "rows.jsonl"), Wanted(scorers=("change",)), Silent())
+
+
+def test_without_any_default_features_the_first_scorer_is_asked(place: Path) -> None:
+    assert chosen_scorers(["gradient"], where="") == ["gradient"]
+    assert chosen_scorers(["length"], where="") == ["length"]
+    assert chosen_scorers(["gradient", "hidden"], where="") == ["answer", "prompt"]
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])

@@ -69,7 +69,8 @@ def chosen_scorers(there: Collection[str], wanted: Sequence[str] = (), *, words:
     for by in needed:
         if (owner := owner_of(by)) not in there:
             raise ConfigError(f"{where}: no {owner} features in this index. {scorer_class(owner).missing}")
-    chosen = list(wanted) or [by for by in default if owner_of(by) in there] or ["gradient"]
+    every = [by for name in there for by in scorer_class(name).titles]
+    chosen = list(wanted) or [by for by in default if by in every] or every[:1]
     return list(dict.fromkeys(chosen))
 
 
