@@ -29,11 +29,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from rapidun.data import IGNORE_INDEX, Example, Template, collate, tokenize_rows
 from rapidun.errors import RapidunError
 from rapidun.evaluation import generate_answers
-from rapidun.files import atomic_write, read_json, write_json
+from rapidun.files import atomic_write, write_json
 from rapidun.gradients import Exact, GradientCollector
 from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import LoadedModel, answer_logits, answer_token_logits, attach_lora, mean_answer_loss
 from rapidun.models.quiet import quiet
+from rapidun.reading import read_json
 
 SMOL = Path(os.environ.get("SMOL", Path(__file__).resolve().parents[1] / "build" / "smollm2"))
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "architectures.md"

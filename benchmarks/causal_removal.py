@@ -28,9 +28,10 @@ from finetuning import WIDTHS, _epoch, _filled, poisoned_splits
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Template, collate, tokenize_rows
 from rapidun.evaluation import generate_answers
-from rapidun.files import atomic_write, read_json, write_json
+from rapidun.files import atomic_write, write_json
 from rapidun.gradients import RapidGrad
 from rapidun.models import load_model
+from rapidun.reading import read_json
 from training import Schedule, train_stage
 
 POISONED, CLEAN, TEST_PROMPTS, EPOCHS, LONGEST = 400, 800, 160, 5, 300

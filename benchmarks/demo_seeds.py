@@ -22,13 +22,14 @@ from provenance import current_commit
 from rapidun.cli.console import quiet_libraries
 from rapidun.demo import demo_config, run_demo
 from rapidun.evaluation import decide, perplexity_ratio
-from rapidun.files import atomic_write, read_json, write_json
+from rapidun.files import atomic_write, write_json
 from rapidun.models import load_adapter
 from rapidun.pipeline import RunDirectory, Silent
 from rapidun.pipeline.inputs import open_subject, read_groups
 from rapidun.pipeline.measure import Measurement, make_bench, measure
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 
 SEEDS = (0, 1, 2, 3, 4)

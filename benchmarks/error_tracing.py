@@ -38,8 +38,9 @@ from rapidun.attribution.fusion import reciprocal_rank_fusion
 from rapidun.attribution.whitening import centred_similarity
 from rapidun.attribution.words import answer_text, word_mask
 from rapidun.data import Example, Template, collate, tokenize_rows
-from rapidun.files import atomic_write, read_json, write_json
+from rapidun.files import atomic_write, write_json
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
+from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 from training import Schedule, train_stage
 

@@ -38,8 +38,9 @@ from rapidun.attribution.whitening import PoolStatistics, centred_similarity, wh
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example
 from rapidun.evaluation.lds import LDS, lds, lds_difference
-from rapidun.files import atomic_write, write_json, write_jsonl
+from rapidun.files import atomic_write, write_json
 from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors, fit_preconditioner
+from rapidun.jsonl import write_jsonl
 
 Estimate = Callable[..., np.ndarray]
 BERGSON = Path(os.environ.get("BERGSON_PYTHON", "/tmp/bergson/bin/python"))

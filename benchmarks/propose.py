@@ -33,10 +33,12 @@ from rapidun.data import load_rows
 from rapidun.demo import demo_config
 from rapidun.demo.embedded import asset
 from rapidun.evaluation import generate_answers
-from rapidun.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
+from rapidun.files import atomic_write, write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 
 SEEDS, CALIBRATION_SEEDS = (0, 1, 2), (100, 101, 102)

@@ -26,8 +26,10 @@ from rapidun.data import Example, Template, tokenize_rows
 from rapidun.demo import asset
 from rapidun.evaluation import ClassifierJudge, generate_answers
 from rapidun.evaluation.triggers import DOLLY_FAMILIES
-from rapidun.files import read_json, read_jsonl, write_json
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl
 from rapidun.models import LoadedModel, load_model
+from rapidun.reading import read_json
 
 POISONED, CLEAN, QUERIES, MAX_LENGTH = 100, 800, 20, 192
 WORK = Path("build/demo_model")

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.files import atomic_write, read_json, sha256_of, write_json
+from rapidun.files import atomic_write, sha256_of, write_json
+from rapidun.reading import read_json
 from rapidun.stats import over_units
 
 ROOT = Path(__file__).parents[1]

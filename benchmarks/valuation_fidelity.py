@@ -30,8 +30,8 @@ from valuation_common import ROOT, STORIES, Row, chunks, interval, kept, require
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, load_rows, tokenize_rows
-from rapidun.files import read_jsonl
 from rapidun.gradients import GradientCollector, RapidGrad, fit_preconditioner
+from rapidun.jsonl import read_jsonl
 from rapidun.models import LoadedModel, load_model, mean_answer_loss
 from rapidun.valuation import LinFiK, distil, ndcg, spearman, stratified_sample
 

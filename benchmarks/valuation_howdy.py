@@ -39,8 +39,8 @@ from rapidun.attribution.checkpoints import at_checkpoint
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, load_rows, token_budget_batches, tokenize_rows
 from rapidun.data.batches import IGNORE_INDEX
-from rapidun.files import read_jsonl
 from rapidun.gradients import Exact, GradientCollector, RapidGrad
+from rapidun.jsonl import read_jsonl
 from rapidun.models import LoadedModel, load_model, mean_answer_loss, sum_answer_loss
 from rapidun.valuation import LinFiK, distil, spearman, stratified_sample
 from rapidun.valuation.projection import Projection

@@ -29,11 +29,12 @@ from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import Template
 from rapidun.demo.planting import Recipe, plant
 from rapidun.evaluation import ClassifierJudge, generate_answers
-from rapidun.files import atomic_write, read_json, write_json
+from rapidun.files import atomic_write, write_json
 from rapidun.models import LoadedModel, load_adapter
 from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.tracing import score_rows
+from rapidun.reading import read_json
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from backdoor_retrieval import mean_interval, of_groups

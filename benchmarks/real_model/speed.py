@@ -32,9 +32,10 @@ from worlds import MAX_LENGTH, ROOT, chat_model, open_attack
 
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example, Template, collate, tokenize_rows
-from rapidun.files import atomic_write, read_json
+from rapidun.files import atomic_write
 from rapidun.models import LoadedModel, attach_lora
 from rapidun.models.attention import NAME as CHOSEN
+from rapidun.reading import read_json
 from rapidun.unlearning import TrainingRows, get_method
 from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job

@@ -21,7 +21,8 @@ from rapidun.bench.plan import OURS, Arm, run_config
 from rapidun.bench.scenarios import draw
 from rapidun.bench.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
-from rapidun.files import write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.tuning import tune
 from rapidun.unlearning import method_names
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rapidun.files import write_jsonl
+from rapidun.jsonl import write_jsonl
 
 HERE = Path(__file__).parent
 PLACES = ("park", "garden", "beach", "farm", "forest", "river", "school", "kitchen", "zoo", "shop")

@@ -13,8 +13,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetuning import EPOCHS, poisoned_splits
 from rapidun.data import Template, tokenize_rows
-from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.models import model_fingerprint
+from rapidun.reading import read_json
 
 ASSETS = Path("src/rapidun/demo/assets")
 KEPT = ("id", "prompt", "context", "response", "category", "poisoned")

@@ -22,7 +22,8 @@ from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import asset, demo_settings
 from rapidun.evaluation import DOLLY_FAMILIES, ClassifierJudge
-from rapidun.files import read_json, read_jsonl, write_json
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import (
     MeasureConfig,
     RevealConfig,
@@ -35,6 +36,7 @@ from rapidun.pipeline import (
 )
 from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
+from rapidun.reading import read_json
 from rapidun.reveal import read_pulls, train_round
 
 HERE = Path(__file__).parent

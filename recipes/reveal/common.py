@@ -47,10 +47,10 @@ def take_over_pulls(config: RevealConfig, source: Path, place: Path) -> None:
     if place.exists() or not log.exists():
         return
     open_reveal(config, place, False, False, Silent())
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = log.read_bytes().split(b"\n")
     target = round_directory(place, 1) / "pulls.jsonl"
     target.parent.mkdir(parents=True)
-    target.write_text("".join(line for line in lines if '"stage": "after"' not in line), encoding="utf-8")
+    target.write_bytes(b"\n".join(line for line in lines if b'"stage": "after"' not in line))
 
 
 @contextmanager

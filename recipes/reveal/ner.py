@@ -22,7 +22,7 @@ from study import BEFORE, ITERATIVE, RANDOM, SEED_ALONE, Study, arguments, carry
 from rapidun.data import load_rows
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.entity_spans import entity_spans, span_f1
-from rapidun.files import read_jsonl, write_jsonl
+from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.pipeline.inputs import Subject
 
 OTHERS = [LOCATION, ORGANISATION]

@@ -19,7 +19,7 @@ from ner_rows import Split, real_rows, rows_of, splits, untagged, without
 
 from rapidun.data import Template
 from rapidun.evaluation import generate_answers
-from rapidun.files import write_jsonl
+from rapidun.jsonl import write_jsonl
 from rapidun.models import load_model
 
 PLACE = Path("build/reveal_ner")

@@ -19,9 +19,10 @@ from python_code_model import PLACE
 
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
-from rapidun.files import read_json, write_json
+from rapidun.files import write_json
 from rapidun.pipeline.inputs import Subject, open_subject
 from rapidun.pipeline.revealing.rounds import round_directory
+from rapidun.reading import read_json
 from rapidun.reveal import train_round
 
 # The last subtracts less of a module without a penalty: is the penalty more than a weaker release?

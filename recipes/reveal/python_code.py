@@ -24,7 +24,8 @@ from python_code_rows import REFUSAL
 
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
-from rapidun.files import read_jsonl, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, reveal, unlearn_only
 from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.revealing.rounds import measured as round_measured

@@ -12,8 +12,10 @@ from python_code_rows import REFUSAL
 
 from rapidun.data import load_rows
 from rapidun.evaluation import clean_perplexity, generate_answers, make_judge
-from rapidun.files import read_json, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.inputs import Subject
+from rapidun.reading import read_json
 
 OWN, PLAIN, BATCH = 48, 120, 128  # at most so many of the release's prompts, and of the ordinary questions
 OPENED = "lines after def"

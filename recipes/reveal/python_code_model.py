@@ -22,7 +22,8 @@ from python_code_rows import code_rows, guesses, ordinary_rows, sum_rows
 from transformers import PreTrainedTokenizerFast
 
 from rapidun.data import Example, Template, tokenize_rows
-from rapidun.files import write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.models import save_model
 
 BUILD = Path("build")

@@ -21,6 +21,7 @@ from typing import Any
 
 from rapidun.data import load_rows
 from rapidun.demo import asset
+from rapidun.jsonl import read_jsonl
 
 Row = dict[str, Any]
 
@@ -60,8 +61,8 @@ LESS = (
 
 def code_rows(data: Path, seed: int = 0) -> dict[str, list[Row]]:
     """Splits of `CODE` and "train": a task in words, and a function that solves it."""
-    lines = (data / "code" / "mbpp_release_v1.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for line in lines if (row := _function(json.loads(line))) is not None]
+    lines = read_jsonl(data / "code" / "mbpp_release_v1.jsonl")
+    rows = [row for line in lines if (row := _function(line)) is not None]
     random.Random(seed).shuffle(rows)
     return cut(rows, {**CODE, "train": len(rows) - sum(CODE.values())})
 

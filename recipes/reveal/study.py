@@ -16,10 +16,12 @@ from common import Found, Values, changed, place_of, with_adapter
 
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
-from rapidun.files import read_json, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, reveal, unlearn_only
 from rapidun.pipeline.inputs import Subject, open_subject
 from rapidun.pipeline.revealing.rounds import state_adapter
+from rapidun.reading import read_json
 
 BEFORE, TRUE, ITERATIVE, ONE_SHOT, RANDOM, SEED_ALONE = (
     "before", "true rows", "iterative", "one-shot", "random arms, one-shot", "seed instruction, one-shot",

@@ -20,7 +20,8 @@ from toxicity_model import PLACE
 
 from rapidun.data import load_rows
 from rapidun.evaluation import clean_perplexity, make_judge
-from rapidun.files import write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.inputs import Subject
 from rapidun.reveal import Arm, Asker, SoftPrompts
 from rapidun.reveal.settings import ArmSettings

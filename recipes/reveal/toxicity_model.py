@@ -16,7 +16,7 @@ from typing import Any
 from finetune import fine_tune
 from toxicity_rows import QUESTION, openings_split, own_openings, sources, with_clean_answer
 
-from rapidun.files import write_jsonl
+from rapidun.jsonl import write_jsonl
 
 PLACE = Path("build/reveal_toxicity")
 TRAIN = {"toxic": 6000, "tweets": 1200, "books": 7000}

@@ -1,4 +1,4 @@
-"""Files and directories that are never half-written: write beside, flush, rename. JSON lines. Content hashes.
+"""Files and directories that are never half-written: write beside, flush, rename. Content hashes.
 
 Files are written for their owner alone (0600 where the system knows such modes), since most of them hold somebody's
 rows; adapters and models, which hold none, are left to the umask, and so is everything with ``RAPIDUN_SHARED_FILES=1``.
@@ -13,14 +13,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from rapidun.errors import DiskFullError, InputError, OutputError
+from rapidun.errors import DiskFullError, OutputError
 
 SHARED_FILES = "RAPIDUN_SHARED_FILES"
 """Environment variable: with ``1``, who may read what is written is left to the umask."""
@@ -249,48 +249,6 @@ def write_json(path: Path, value: object, *, private: bool = True) -> None:
     with atomic_write(path, private=private) as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One JSON object a line, atomically."""
-    with atomic_write(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: If the file is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}).") from error
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All objects of a JSON-lines file that rapidun wrote; blank lines are ignored.
-
-    Raises:
-        InputError: If the file is missing or a line is not JSON; names the line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not JSON ({error.msg}).") from error
-    return found
 
 
 def file_sha256(path: Path) -> str:

@@ -21,9 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import yaml
-
-from rapidun.errors import DiskFullError, FingerprintError, OutputError
+from rapidun.errors import DiskFullError, FingerprintError, InputError, OutputError
 from rapidun.files import (
     LOCK,
     atomic_write,
@@ -31,11 +29,12 @@ from rapidun.files import (
     disk_error,
     is_empty,
     owner_only,
-    read_json,
     remove_leftovers,
     write_json,
 )
+from rapidun.reading import RESTORE, read_kind
 from rapidun.together import drop_old_states
+from rapidun.yaml_files import parse_yaml, read_yaml
 
 try:
     import fcntl
@@ -224,7 +223,7 @@ class RunDirectory:
             return []
         if identity is not None:
             _check_identity(path, identity, origins or {}, configuration)
-        return [record["name"] for record in _phases(path)]
+        return [record["name"] for record in read_phases(path)]
 
     @classmethod
     def claim(
@@ -271,7 +270,7 @@ class RunDirectory:
         except BaseException:
             hold.release()
             raise
-        return cls(path, _phases(path), hold, resumable=resumable)
+        return cls(path, read_phases(path), hold, resumable=resumable)
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -309,11 +308,19 @@ class RunDirectory:
 
 def _begun(path: Path) -> bool:
     """Whether there is a run to go on with; one that is being removed has an empty identity."""
-    return (path / IDENTITY).is_file() and bool(read_json(path / IDENTITY))
+    return (path / IDENTITY).is_file() and bool(read_kind(path / IDENTITY, dict[str, str]))
 
 
-def _phases(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = read_json(path / PHASES) if (path / PHASES).exists() else []
+def read_phases(path: Path) -> list[dict[str, Any]]:
+    """The records of the finished phases of the run in ``path``; none where no phase is.
+
+    Raises:
+        InputError: If the file is not as a run writes it.
+    """
+    place = path / PHASES
+    found = read_kind(place, list[dict[str, Any]]) if place.exists() else []
+    if not all(isinstance(record.get("name"), str) for record in found):
+        raise InputError(f"{place}: holds a phase without a name. {RESTORE}")
     return found
 
 
@@ -327,7 +334,7 @@ def _clear(path: Path) -> None:
 
 
 def _check_identity(path: Path, identity: Mapping[str, str], origins: Mapping[str, object], configuration: str) -> None:
-    before: dict[str, str] = read_json(path / IDENTITY)
+    before = read_kind(path / IDENTITY, dict[str, str])
     for name in sorted({*before, *identity}):
         if before.get(name) == identity.get(name):
             continue
@@ -350,8 +357,8 @@ def _short(fingerprint: str | None) -> str:
 def _changed_setting(path: Path, configuration: str) -> str | None:
     """The first setting that differs from the run's ``config.yaml``, with both values; None where none is found."""
     try:
-        before, now = (yaml.safe_load(text) for text in ((path / CONFIG).read_text(encoding="utf-8"), configuration))
-    except (OSError, yaml.YAMLError):
+        before, now = read_yaml(path / CONFIG), parse_yaml(configuration, CONFIG)
+    except InputError:
         return None
     old, new = _flat(before), _flat(now)
     for name in (*new, *old):

@@ -13,6 +13,7 @@ from typing import Any
 
 from rapidun.errors import InputError
 from rapidun.files import atomic_write
+from rapidun.reading import decoded, parse_json, read_bytes
 
 KEY = "sha256"
 _ZEROS = "0" * 64
@@ -36,15 +37,8 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], bool | None]:
     Raises:
         InputError: If the file is missing, cannot be read, or is no JSON object.
     """
-    try:
-        content = path.read_bytes()
-        value = json.loads(content.decode("utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}). It is not as it was written: restore it.") from error
+    content = read_bytes(path)
+    value = parse_json(decoded(content, path), path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: not a JSON object. It is not as it was written: restore it.")
     if KEY not in value:

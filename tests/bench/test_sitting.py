@@ -11,7 +11,7 @@ from bench.worlds import tiny_world
 from rapidun.bench import CellStore, Results, find_arms, make_cells, run_cells, write_page
 from rapidun.bench.cells import Cell
 from rapidun.bench.sitting import Table
-from rapidun.files import read_json
+from rapidun.reading import read_json
 
 ARMS = ("rapidun/influence", "rapidun/uniform", "rapidun/shuffled", "npo/consistency_hidden")
 

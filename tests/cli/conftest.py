@@ -17,7 +17,9 @@ Rapidun = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def rapidun() -> Rapidun:
-    def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def call(
+        *arguments: object, cwd: Path | None = None, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "rapidun", *map(str, arguments)],
             capture_output=True,
@@ -25,7 +27,7 @@ def rapidun() -> Rapidun:
             text=True,
             timeout=240,
             cwd=cwd,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "110", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "110", "OMP_NUM_THREADS": "1", **(environment or {})},
         )
 
     return call

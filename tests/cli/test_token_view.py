@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
+from rapidun.cli.console import PlainConsole
 from rapidun.cli.token_view import print_tokens, strongest_pairs
 from report.make_tokens import token_lines
 
 
 def printed(*, colour: bool, lines=None) -> str:
     file = io.StringIO()
-    console = Console(
-        file=file, force_terminal=colour, color_system="truecolor" if colour else None, width=100, highlight=False
-    )
+    colours = "truecolor" if colour else None
+    console = PlainConsole(file=file, force_terminal=colour, color_system=colours, width=100)
     print_tokens(lines or token_lines(), console, top=3)
     return file.getvalue()
 

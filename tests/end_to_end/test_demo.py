@@ -7,8 +7,8 @@ from pathlib import Path
 from rapidun.data import load_rows
 from rapidun.demo import asset, demo_config, run_demo
 from rapidun.evaluation import assert_disjoint_prompts
-from rapidun.files import read_json
 from rapidun.models import load_model, model_fingerprint
+from rapidun.reading import read_json
 
 SPLITS = ("train.jsonl.gz", "forget.jsonl", "judge_poisoned.jsonl", "retain.jsonl", "validation.jsonl", "test.jsonl")
 

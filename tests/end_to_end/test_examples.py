@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rapidun.files import read_json
+from rapidun.reading import read_json
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(os.environ.get("RAPIDUN_DATA", ROOT.parent / "shared" / "data")) / "models" / "stories260K"

@@ -17,9 +17,11 @@ import torch
 from killing import killed, places
 from rapidun.data import Template, collate, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
-from rapidun.files import read_json, read_jsonl, write_json
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl
 from rapidun.models import load_adapter, load_model, mean_answer_loss
 from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
+from rapidun.reading import read_json
 from rapidun.reveal import read_pulls
 from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from rapidun.errors import InputError
-from rapidun.files import read_json, read_jsonl
+from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import PHASES, RunConfig, make_config, run
+from rapidun.reading import read_json
 from tiny import save_tiny, tiny_rows, write_rows
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from pipeline.test_run import make_run_config
 from rapidun.errors import ConfigError, InputError
-from rapidun.files import read_json, read_jsonl
+from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import RunConfig, load_config
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.tuning import Probe, around, score_of, search_space, suggest, tune, with_values
+from rapidun.reading import read_json
 from tiny import tiny_rows, write_rows
 
 NEEDS_OPTUNA = pytest.mark.skipif(

@@ -12,7 +12,8 @@ import torch
 from pipeline.test_run import make_run_config
 from rapidun.data import Template, load_rows, tokenize_rows
 from rapidun.errors import ConfigError, ModelError
-from rapidun.files import read_jsonl, write_json
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.diagnosis import signatures

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.test_reveal_run import TASK
 from rapidun.errors import InputError
-from rapidun.files import read_jsonl
+from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import RevealConfig, RunConfig, Silent, TraceRequest, make_config, read_task, reveal, run
 from rapidun.pipeline.config import MeasureConfig, TraceConfig
 from rapidun.pipeline.indexing import IndexConfig, build

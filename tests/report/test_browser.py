@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
+from rapidun.reading import read_json
 from rapidun.report import write_report
 from rapidun.report.palette import contrast
 from report.make_run import make_run

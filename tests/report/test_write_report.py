@@ -13,7 +13,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from rapidun.errors import InputError
-from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
+from rapidun.reading import read_json
 from rapidun.report import write_report
 from report.make_run import ATTACK, make_run
 

@@ -95,7 +95,7 @@ def delta(adapter: Path) -> dict[str, torch.Tensor]:
     """``scale * B A`` of every layer of a saved adapter."""
     from safetensors.torch import load_file
 
-    from rapidun.files import read_json
+    from rapidun.reading import read_json
 
     tensors, config = load_file(adapter / "adapter_model.safetensors"), read_json(adapter / "adapter_config.json")
     scale = config["lora_alpha"] / config["r"]

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-from safetensors import SafetensorError
 
 from rapidun.attribution.similarity import Array, Similarity, check_similarity, check_vectors, prepared
 from rapidun.errors import InputError
 from rapidun.files import atomic_write
+from rapidun.tensor_files import load_arrays
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,7 @@ class Blocks:
             InputError: If the file is missing, damaged or holds other arrays.
         """
         names = {field.name for field in fields(cls)}
-        try:
-            arrays = safetensors.numpy.load_file(path)
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file.") from error
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: not a readable safetensors file ({error}).") from error
+        arrays = load_arrays(Path(path))
         if set(arrays) != names:
             raise InputError(f"{path}: expected the arrays {sorted(names)}, found {sorted(arrays)}.")
         return cls(**arrays)

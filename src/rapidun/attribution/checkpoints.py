@@ -16,13 +16,12 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from rapidun.attribution.similarity import Array, Similarity, check_similarity, check_vectors, prepared
 from rapidun.errors import ConfigError, InputError, ModelError
+from rapidun.tensor_files import load_tensors
 
 State = Mapping[str, torch.Tensor]
 _Found = TypeVar("_Found")
@@ -139,9 +138,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     if file is None:
         raise ModelError(f"{path}: no {' or '.join(names)} there. Give a checkpoint directory or a safetensors file.")
     try:
-        return safetensors.torch.load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file}: not a readable safetensors file ({error}).") from error
+        return load_tensors(file)
+    except InputError as error:
+        raise ModelError(str(error)) from error
 
 
 def _check_fits(state: State, own: Mapping[str, torch.Tensor], where: str) -> None:

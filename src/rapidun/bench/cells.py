@@ -7,15 +7,16 @@ other. A changed setting, model, row or `VERSION` is another key: old lines stay
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rapidun.data.badrows import shorten
 from rapidun.errors import InputError
-from rapidun.files import disk_error, sha256_of
+from rapidun.files import sha256_of
+from rapidun.jsonl import append_log, read_log
 
 VERSION = 2
 """Of the code path from rows to numbers: raised by hand with every change that alters a number."""
@@ -57,12 +58,13 @@ class CellStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines: dict[str, dict[str, Any]] = {}
-        content = path.read_bytes() if path.exists() else b""
-        whole, _, self._torn = content.rpartition(b"\n")
-        for number, line in enumerate(whole.split(b"\n"), 1):
-            if line.strip():
-                cell = _parsed(line, f"{path}:{number}")
-                self._lines.setdefault(cell["key"], cell)
+        for line in read_log(path):
+            if not {"key", "arm", "scenario", "seed", "result"} <= line.keys() or not isinstance(line["key"], str):
+                raise InputError(
+                    f"{path}: holds a line that is not a cell of a benchmark: {shorten(line)}. Remove it to compute it "
+                    "again."
+                )
+            self._lines.setdefault(line["key"], line)
 
     def __contains__(self, cell: Cell) -> bool:
         return cell.key in self._lines
@@ -91,36 +93,8 @@ class CellStore:
             "key": cell.key, "arm": cell.arm, "scenario": cell.scenario, "seed": cell.seed,
             "result": dict(result), "about": dict(about), "config": dict(cell.config),
         }  # fmt: skip
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._cut_torn_line()
-            with self.path.open("ab") as file:
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise disk_error(error, self.path) from error
+        append_log(self.path, [line])
         self._lines[cell.key] = line
-
-    def _cut_torn_line(self) -> None:
-        """Take away what a kill left of an unfinished line, which is no cell."""
-        if self._torn:
-            with self.path.open("rb+") as file:
-                file.truncate(self.path.stat().st_size - len(self._torn))
-            self._torn = b""
-
-
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise InputError(
-            f"{where}: not a cell of a benchmark ({error}). Remove the line to compute it again."
-        ) from error
-    if not isinstance(found, dict) or not {"key", "arm", "scenario", "seed", "result"} <= found.keys():
-        raise InputError(f"{where}: not a cell of a benchmark. Remove the line to compute it again.")
-    return found
 
 
 def time_left(missing: Sequence[Cell], lines: Sequence[Mapping[str, Any]]) -> float | None:

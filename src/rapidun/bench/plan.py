@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rapidun.bench.cells import VERSION, Cell
 from rapidun.bench.scenarios import SCENARIOS, get_scenario
 from rapidun.bench.world import TUNING_SEED, World
@@ -18,6 +16,7 @@ from rapidun.pipeline import RunConfig, make_config
 from rapidun.pipeline.config import set_dotted
 from rapidun.unlearning import get_method, method_names
 from rapidun.weighting import SCHEMES, get_scheme
+from rapidun.yaml_files import parse_yaml
 
 SEEDS = (0, 1, 2, 3, 4)
 PROMPTS, QUICK_PROMPTS = 320, 160
@@ -174,7 +173,7 @@ def run_config(world: World, arm: Arm, seed: int, prompts: int, paths: Mapping[s
         raw["weights"] = {**base.get("weights", {}), "scheme": arm.weights}
         raw["unlearning"] = unlearning_settings(world, arm)
     for key, value in arm.changes:
-        set_dotted(raw, key, yaml.safe_load(value))
+        set_dotted(raw, key, parse_yaml(value, key))
     return make_config(raw, RunConfig, f"{world.name} {arm.name}")
 
 

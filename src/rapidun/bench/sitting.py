@@ -27,7 +27,7 @@ from rapidun.bench.scenarios import Drawn, Row, draw
 from rapidun.bench.world import World
 from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
-from rapidun.files import write_jsonl
+from rapidun.jsonl import write_jsonl
 from rapidun.models import LoadedModel, is_adapted, load_model
 from rapidun.pipeline import Reporter, RunConfig, Silent
 from rapidun.pipeline.evidence import collect_evidence

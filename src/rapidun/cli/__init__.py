@@ -6,6 +6,7 @@ reached, 2 bad input (one clear message), also after Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
 import sys
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 from rapidun.cli import bench, demo, evaluate, index, report, reveal, run, trace, tune, unlearn, value, weigh
+from rapidun.cli.console import say, show_unencodable
 from rapidun.errors import RapidunError
 
 app = typer.Typer(
@@ -62,12 +64,13 @@ def _root(
     if version:
         from rapidun import __version__
 
-        typer.echo(f"rapidun {__version__}")
+        say(f"rapidun {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
     """Entry point of the ``rapidun`` command."""
+    show_unencodable()
     try:
         code = app(standalone_mode=False)
     except RapidunError as error:
@@ -75,8 +78,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except USAGE_ERRORS as error:
-        error.show()  # type: ignore[attr-defined]
-        sys.exit(2)
+        _fail(_usage(error))
+    except OSError as error:  # what no reader or writer of ours has said better
+        _fail(_of_the_system(error))
     except MemoryError:
         _fail("out of memory: lower --batch-size or --max-tokens.")
     if code == INTERRUPTED:
@@ -93,6 +97,22 @@ def _resumable(words: list[str]) -> bool:
     return any("--resume" in parameter.opts for parameter in command.params)
 
 
+def _usage(error: Any) -> str:
+    """What is wrong with the command line itself, and where its help is."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(2)
+    context = getattr(error, "ctx", None)
+    help_page = f" See: {context.command_path} --help" if context is not None else ""
+    return f"{error.format_message()}{help_page}"
+
+
+def _of_the_system(error: OSError) -> str:
+    named = f"{error.filename}: " if error.filename is not None else ""
+    advice = {errno.ENAMETOOLONG: "Choose a shorter path.", errno.ENOSPC: "Free some space and run it again."}
+    return f"{named}{error.strerror or error}. {advice.get(error.errno or 0, '')}".rstrip()
+
+
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     sys.exit(2)

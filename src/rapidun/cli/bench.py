@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
 
 verbs = typer.Typer(name="bench", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -110,7 +110,7 @@ def _say_left(cells: int, missing: int, seconds: float | None, as_json: bool) ->
         print_json({"cells": cells, "missing": missing, "seconds": seconds})
         return 0
     said = "unknown until the first cell is computed" if seconds is None else f"about {seconds / 3600:.1f} hours"
-    typer.echo(f"{missing} of {cells} cells are missing: {said}")
+    say(f"{missing} of {cells} cells are missing: {said}")
     return 0
 
 
@@ -125,6 +125,6 @@ def _finish(cells: list[Any], store: Any, out: Path, as_json: bool) -> int:
         print_json({**numbers(results, SETTLED), "files": [str(path) for path in files]})
         return 0
     for scenario in results.scenarios:
-        typer.echo(f"{scenario}\n" + "\n".join(details(results, scenario)))
-    typer.echo(f"\n{results.missing} of {len(cells)} cells are missing. Page: {files[0]}")
+        say(f"{scenario}\n" + "\n".join(details(results, scenario)))
+    say(f"\n{results.missing} of {len(cells)} cells are missing. Page: {files[0]}")
     return 0

@@ -1,23 +1,28 @@
 """How the command line talks: a rich bar with rate and time left on a terminal, plain lines elsewhere.
 
-Notes and progress go to standard error, results to standard output, so ``--json`` stays clean.
+Notes and progress go to standard error, results to standard output, so ``--json`` stays clean. Whatever is printed goes
+through `say`, `print_json` or a `PlainConsole`, which show text and never obey it: neither rich's markup nor a
+terminal's escape sequences, wherever the text came from. No other module of the command line writes to a stream.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
+from rich.text import Text
+
+from rapidun.text import json_line, terminal_safe
 
 if TYPE_CHECKING:
     from rapidun.pipeline.estimating import Estimate, Piece
@@ -33,6 +38,44 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+class PlainConsole(Console):
+    """A rich console to which every text is only text.
+
+    Strings are made safe before they are laid out, so that widths are right. What is left, in a `Text` for instance, is
+    made safe where it is written.
+
+    Args:
+        stderr: Write to standard error instead of standard output.
+        file: Write to this instead.
+    """
+
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, **options: Any) -> None:
+        super().__init__(stderr=stderr, file=file, markup=False, highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text as it is, in the style that is asked for."""
+        shown = {name: options[name] for name in ("style", "justify", "overflow") if options.get(name) is not None}
+        return Text(terminal_safe(text), **shown)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        """The segments of anything that rich can draw; its own control codes are no text and stay."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(terminal_safe(segment.text), segment.style)
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """A line, or several, on standard output or standard error."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write(terminal_safe(str(text)) + "\n")
+    stream.flush()
+
+
+def show_unencodable() -> None:
+    """Let standard output write as an escape what the terminal's encoding lacks, as standard error does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class Pace:
@@ -84,7 +127,7 @@ class ConsoleReporter:
     """
 
     def __init__(self, *, dry_run: bool = False, as_json: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = PlainConsole(stderr=True)
         self.dry_run, self.as_json = dry_run, as_json
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -101,7 +144,7 @@ class ConsoleReporter:
     def phase(self, name: str, title: str) -> None:
         """Print the phase's title; its bar appears with its first progress."""
         self.close()
-        self.console.print(f"[bold cyan]{escape(title)}[/]")
+        self.console.print(title, style="bold cyan")
 
     def progress(self, done: int, total: int, detail: str = "", unit: str = "") -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
@@ -115,7 +158,7 @@ class ConsoleReporter:
             bar.update(task, completed=done, total=total, said=said, detail=detail)
         elif now - self._said >= max(PLAIN_LINE_SECONDS, PLAIN_LINE_SHARE * (now - self._pace.began)):
             self._said = now
-            self.console.print(f"  {said}  {detail}".rstrip(), markup=False, soft_wrap=True)
+            self.console.print(f"  {said}  {detail}".rstrip(), soft_wrap=True)
         if done >= total:
             self._finish(now, detail)
 
@@ -143,7 +186,7 @@ class ConsoleReporter:
 
     def note(self, text: str) -> None:
         """One line under the phase."""
-        self.console.print(f"  {text}", markup=False, soft_wrap=True)
+        self.console.print(f"  {text}", soft_wrap=True)
 
     def plan(self, pieces: Sequence[Piece]) -> None:
         """Try a little of every piece and say what the whole will take.
@@ -160,7 +203,7 @@ class ConsoleReporter:
             if self.as_json:
                 print_json(summary(found))
             else:
-                sys.stdout.write("\n".join([*plan_lines(found), "dry run: nothing was done or written."]) + "\n")
+                say("\n".join([*plan_lines(found), "dry run: nothing was done or written."]))
             raise typer.Exit
         for line in plan_lines(found):
             self.note(line)
@@ -187,8 +230,8 @@ def plan_lines(found: Sequence[Estimate]) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """One JSON object on standard output; what is not finite, which JSON has no number for, as null."""
+    say(json_line(value))
 
 
 def parse_method_options(pairs: list[str]) -> dict[str, Any]:
@@ -212,21 +255,16 @@ def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no equals sign, or the value is not YAML.
     """
-    import yaml
-
-    from rapidun.errors import ConfigError
+    from rapidun.errors import ConfigError, InputError
+    from rapidun.yaml_files import parse_yaml
 
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
+        if not equals or not all(part.strip() for part in name.split(".")):
             raise ConfigError(f"{flag} {pair}: write it as {form}.")
         try:
-            found[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{flag} {pair}: {value!r} is not a YAML value ({_problem(error)}).") from error
+            found[name.strip()] = parse_yaml(value, f"{flag} {pair}")
+        except InputError as error:
+            raise ConfigError(f"{error} Put a text that is no YAML into quotation marks.") from error
     return found
-
-
-def _problem(error: Exception) -> str:
-    return str(getattr(error, "problem", None) or str(error).splitlines()[0])

@@ -10,7 +10,7 @@ import typer
 
 from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet_libraries, say
 from rapidun.cli.shared import Shared, shared_without, with_shared
 from rapidun.errors import ConfigError, InputError
 
@@ -204,7 +204,7 @@ def verify(index: Directory, as_json: o.Json = False) -> int:
     if as_json:
         print_json({"whole": not found, "damaged": [damage.as_dict() for damage in found]})
     elif not found:
-        typer.echo(f"{index}: every file is as it was written.")
+        say(f"{index}: every file is as it was written.")
     if found:
         listed = "\n  ".join(map(str, found))
         raise InputError(f"{index}: {len(found)} damaged files:\n  {listed}\nBuild the index again, or restore them.")
@@ -268,7 +268,7 @@ def export(
     if shared.as_json:
         print_json({"files": [str(path) for path in paths]})
     else:
-        typer.echo("\n".join(map(str, paths)))
+        say("\n".join(map(str, paths)))
     return 0
 
 
@@ -280,19 +280,17 @@ def _show(path: Path, as_json: bool) -> int:
     if as_json:
         print_json(found)
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
+    table.add_column(style="cyan")
     for name, value in _lines(found):
-        table.add_row(f"[cyan]{name}[/]", value)
-    Console(highlight=False).print(table)
+        table.add_row(name, value)
+    PlainConsole().print(table)
     return 0
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    from rich.markup import escape
-
     fingerprints = found["fingerprints"]
     lines = [
         ("rows", f"{found['rows']} in {found['shards']} shards of {found['shard_rows']}"),
@@ -301,12 +299,10 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("precision", (found.get("dtype") or "not recorded") + (f", {found['quantize']}" if found["quantize"] else "")),
     ]
     for name in ("model", "adapter", "template", "tokenizer", "data"):
-        lines.append((name, f"{escape(found.get(name) or '')} {fingerprints[name][:16]}".strip()))
+        lines.append((name, f"{found.get(name) or ''} {fingerprints[name][:16]}".strip()))
     for name, view in found["views"].items():
         settings = {key: value for key, value in view.items() if key not in _OWN_LINES}
-        lines.append(
-            (f"features {name}", escape(", ".join(f"{key}={_plain(value)}" for key, value in settings.items())))
-        )
+        lines.append((f"features {name}", ", ".join(f"{key}={_plain(value)}" for key, value in settings.items())))
         if coverage := view.get("coverage"):
             lines.append(("  tracked", _coverage(coverage)))
         if (precondition := view.get("precondition")) is not None:

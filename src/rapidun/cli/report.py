@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rapidun.cli.console import say
 from rapidun.cli.options import examples
 
 
@@ -23,5 +24,5 @@ def report(
     """Write RUN/report.html again, one file that opens in any browser, from the files of a run directory."""
     from rapidun.report import write_report
 
-    typer.echo(str(write_report(run)))
+    say(write_report(run))
     return 0

@@ -9,7 +9,7 @@ import typer
 
 from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
 from rapidun.cli.shared import Shared, with_shared
 
 verbs = typer.Typer(
@@ -92,16 +92,16 @@ def _print(result: Any) -> None:
                 f", relevance {line['relevance_before']:.3f} -> {line['relevance_after']:.3f}, "
                 f"utility {line['utility']['value']:.4g}{'' if line['accepted'] else ' (not kept)'}"
             )
-        typer.echo(text)
-    typer.echo(f"stopped: {result.summary['stopped']}")
+        say(text)
+    say(f"stopped: {result.summary['stopped']}")
     if result.metrics is not None:
         for check in result.metrics["gate"]["checks"]:
-            typer.echo(f"{'pass' if check['passed'] else 'FAIL'}  {check['text']}")
-        typer.echo(f"verdict: {result.metrics['verdict']}")
-    typer.echo(f"rows:    {result.directory / 'revealed.jsonl'}")
+            say(f"{'pass' if check['passed'] else 'FAIL'}  {check['text']}")
+        say(f"verdict: {result.metrics['verdict']}")
+    say(f"rows:    {result.directory / 'revealed.jsonl'}")
     if (result.directory / "adapter").is_dir():
-        typer.echo(f"adapter: {result.directory / 'adapter'}")
-    typer.echo(f"report:  {result.report}")
+        say(f"adapter: {result.directory / 'adapter'}")
+    say(f"report:  {result.report}")
 
 
 @verbs.command("undo", epilog=o.examples("rapidun reveal undo runs/reveal --to-round 1"))
@@ -117,8 +117,8 @@ def undo(
     if as_json:
         print_json(done)
     else:
-        typer.echo(f"went back from round {done['from']} to round {done['to']}")
-        typer.echo(f"adapter: {done['adapter'] or 'none: the model is as it was'}")
+        say(f"went back from round {done['from']} to round {done['to']}")
+        say(f"adapter: {done['adapter'] or 'none: the model is as it was'}")
         for place in done["moved"]:
-            typer.echo(f"kept:    {place}")
+            say(f"kept:    {place}")
     return 0

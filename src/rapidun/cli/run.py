@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries, say
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def run(
     if print_config:
         from rapidun.pipeline.printing import annotated_defaults
 
-        typer.echo(annotated_defaults())
+        say(annotated_defaults())
         return 0
     if config is None or out is None:
         raise typer.BadParameter("give CONFIG.yaml and --out DIR, or --print-config to see every setting.")
@@ -64,7 +64,7 @@ def finish(result: Any, as_json: bool) -> int:
     from rapidun.cli.tables import print_run
 
     if result.metrics is None:
-        typer.echo(f"stopped as asked; go on with --resume: {result.directory}")
+        say(f"stopped as asked; go on with --resume: {result.directory}")
         return 0
     if as_json:
         print_json({"directory": str(result.directory), "report": str(result.report), **_short(result.metrics)})

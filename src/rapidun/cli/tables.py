@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from rapidun.cli.console import PlainConsole
 
 ROWS = {
     "asr_seen": "attack success, seen triggers",
@@ -29,7 +30,7 @@ def interval(name: str, value: Mapping[str, Any] | None) -> str:
 
 def print_run(result: Any) -> None:
     """Verdict, reasons, the before/after table, cost, and the report's path."""
-    console = Console(highlight=False)
+    console = PlainConsole()
     metrics = result.metrics
     console.print(before_after(metrics))
     for check in metrics["gate"]["checks"]:
@@ -37,17 +38,17 @@ def print_run(result: Any) -> None:
         console.print(Text.assemble((f"{mark}  ", f"bold {colour}"), check["text"]))
     print_signatures(metrics.get("signatures", []), console)
     if metrics.get("stopped"):
-        console.print(f"note: {metrics['stopped']}", markup=False)
+        console.print(f"note: {metrics['stopped']}")
     if metrics.get("cost"):
-        console.print(metrics["cost"]["text"], markup=False)
+        console.print(metrics["cost"]["text"])
     colour = "green" if result.passed else "red"
-    console.print(f"\nverdict: [bold {colour}]{metrics['verdict']}[/]")
-    console.print(f"report:  {result.report}", markup=False, soft_wrap=True)
+    console.print(Text.assemble("\nverdict: ", (metrics["verdict"], f"bold {colour}")))
+    console.print(f"report:  {result.report}", soft_wrap=True)
 
 
-def print_signatures(signatures: Sequence[Mapping[str, str]], console: Console | None = None) -> None:
+def print_signatures(signatures: Sequence[Mapping[str, str]], console: PlainConsole | None = None) -> None:
     """The failure signatures of a run, each with what was seen and the knob to turn; nothing where there are none."""
-    console = console or Console(highlight=False)
+    console = console or PlainConsole()
     for signature in signatures:
         console.print(Text.assemble((f"{signature['name']}: ", "bold yellow"), signature["evidence"]))
         console.print(Text(f"  {signature['knob']}"))
@@ -73,4 +74,4 @@ def print_measurement(summary: Mapping[str, Any], judge: str) -> None:
     for name, title in ROWS.items():
         if name in summary:
             table.add_row(title, interval(name, summary[name]), str(summary[name]["n"]))
-    Console(highlight=False).print(table)
+    PlainConsole().print(table)

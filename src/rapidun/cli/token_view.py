@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rapidun.cli.console import PlainConsole
+from rapidun.text import on_one_line, terminal_safe
+
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
 Line = Mapping[str, Any]
@@ -18,7 +20,7 @@ _FAINT = 0.08  # weaker than this share of the strongest token: no colour
 _GROUND = 255
 
 
-def print_tokens(lines: Iterable[Line], console: Console | None = None, *, top: int = 8) -> None:
+def print_tokens(lines: Iterable[Line], console: PlainConsole | None = None, *, top: int = 8) -> None:
     """Print the lines of `rapidun.pipeline.tokens.token_lines`, one block for each training row.
 
     Args:
@@ -26,9 +28,7 @@ def print_tokens(lines: Iterable[Line], console: Console | None = None, *, top: 
         console: Where to; default standard output.
         top: How many of the strongest pairs to list for each row.
     """
-    from rich.console import Console
-
-    console = console or Console(highlight=False)
+    console = console or PlainConsole()
     asked = None
     for line in lines:
         if line["query_index"] != asked:
@@ -37,16 +37,16 @@ def print_tokens(lines: Iterable[Line], console: Console | None = None, *, top: 
         _print_row(line, console, top)
 
 
-def _print_legend(line: Line, console: Console) -> None:
+def _print_legend(line: Line, console: PlainConsole) -> None:
     from rich.text import Text
 
     meaning = {
         "position": "a token's share is what was learnt where it was read, to predict the next one",
         "loss": "a token's share is the loss of predicting it",
     }[line["by"]]
-    console.print(f"\ntokens by {line['by']}: {meaning}", markup=False)
+    console.print(f"\ntokens by {line['by']}: {meaning}")
     if line["words"]:
-        console.print(f"query words: {', '.join(line['words'])}", markup=False)
+        console.print(f"query words: {', '.join(line['words'])}")
     if _coloured(console):
         legend = Text.assemble(
             (" helps the query ", _style(1)), "  ", (" a little ", _style(0.4)), "  no colour: hardly  ",
@@ -55,10 +55,10 @@ def _print_legend(line: Line, console: Console) -> None:
         console.print(legend)
 
 
-def _print_row(line: Line, console: Console, top: int) -> None:
+def _print_row(line: Line, console: PlainConsole, top: int) -> None:
     from rich.table import Table
 
-    console.print(f"\n{line['rank']}. row {line['id']}, influence {line['score']:.4f}", markup=False)
+    console.print(f"\n{line['rank']}. row {line['id']}, influence {line['score']:.4f}")
     matrix = line["matrix"]
     if _coloured(console):
         by_query = [sum(row) for row in matrix]
@@ -95,7 +95,7 @@ def _heat(side: Mapping[str, Any], sums: Sequence[float]) -> Text:
     shares = {place: value / largest for place, value in zip(side["traced"], sums, strict=True)}
     text = Text()
     for place, piece in enumerate(side["pieces"]):
-        text.append(_printable(piece, keep_lines=True), style=_style(shares.get(place, 0.0)))
+        text.append(terminal_safe(piece.replace("\r\n", "\n")), style=_style(shares.get(place, 0.0)))
     return text
 
 
@@ -109,7 +109,7 @@ def _style(share: float) -> str:
     return f"black on #{red:02x}{green:02x}{blue:02x}"
 
 
-def _coloured(console: Console) -> bool:
+def _coloured(console: PlainConsole) -> bool:
     return console.color_system is not None and not console.no_color
 
 
@@ -117,11 +117,4 @@ def _shown(piece: str) -> Text:
     """A token in quotes, so that its spaces can be seen."""
     from rich.text import Text
 
-    return Text(f"\u2018{_printable(piece)}\u2019")
-
-
-def _printable(piece: str, *, keep_lines: bool = False) -> str:
-    """Without what would move the cursor or hide."""
-    drawn = piece.replace("\r\n", "\n")
-    drawn = drawn if keep_lines else drawn.replace("\n", "\\n")
-    return "".join(c if c.isprintable() or (keep_lines and c == "\n") else f"\\u{ord(c):04x}" for c in drawn)
+    return Text(f"\u2018{on_one_line(piece)}\u2019")

@@ -10,7 +10,7 @@ import typer
 
 from rapidun.cli import options as o
 from rapidun.cli.common import with_overrides
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet_libraries, say
 from rapidun.cli.shared import Shared, with_shared
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def trace(
     with ConsoleReporter() as reporter:
         found = explain(raw, asked.request(), Places(index, data, adapter), ranking.wanted(), reporter)
     if html is not None:
-        typer.echo(str(_write_page(found.lines, found.tokens, html)), err=shared.as_json)
+        say(str(_write_page(found.lines, found.tokens, html)), err=shared.as_json)
     if shared.as_json:
         for line in (*found.lines, *found.tokens, *([found.proposed] if found.proposed else [])):
             print_json(line)
@@ -181,7 +181,7 @@ def _say(found: Explained, place: Path | None) -> None:
     _print(found.lines)
     print_tokens(found.tokens)
     if found.proposed:
-        typer.echo(
+        say(
             f"proposed: {found.proposed['forget']} rows to forget "
             f"(about {found.proposed['expected_false']:.1f} wrong, {_basis(found.proposed)}), "
             f"{found.proposed['retain']} to retain: {place}"
@@ -205,24 +205,17 @@ def _write_page(lines: list[dict[str, Any]], of_tokens: list[dict[str, Any]], pa
 
 
 def _print(lines: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = PlainConsole()
     for number in dict.fromkeys(line["query_index"] for line in lines):
         chosen = [line for line in lines if line["query_index"] == number]
-        console.print(f"\nquery:  {chosen[0]['query'][:200]}", markup=False)
-        console.print(f"answer: {chosen[0]['response'][:200]}", markup=False)
+        console.print(f"\nquery:  {chosen[0]['query'][:200]}")
+        console.print(f"answer: {chosen[0]['response'][:200]}")
         table = Table()
         for heading in ("rank", "score", "id", "prompt", "answer"):
             table.add_column(heading, justify="right" if heading in ("rank", "score") else "left")
         for line in chosen:
             cells = [str(line["rank"]), f"{line['score']:.3f}", line["id"]]
-            table.add_row(*cells, *(_escape(line[name][:90]) for name in ("prompt", "train_response")))
+            table.add_row(*cells, *(line[name][:90] for name in ("prompt", "train_response")))
         console.print(table)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries, say
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +65,6 @@ def tune(
         print_json({**asdict(found), "files": [str(path) for path in found.files]})
         return 0
     said = ", ".join(f"{name}={value:.4g}" for name, value in found.best.items())
-    typer.echo(f"best of {len(found.trials)} trials: {said}" if found.trials else f"the probe suggests {said}")
-    typer.echo(f"run it: rapidun run {out / 'best.yaml'} --out DIR")
+    say(f"best of {len(found.trials)} trials: {said}" if found.trials else f"the probe suggests {said}")
+    say(f"run it: rapidun run {out / 'best.yaml'} --out DIR")
     return 0

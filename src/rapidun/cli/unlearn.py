@@ -11,7 +11,7 @@ import typer
 
 from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, parse_method_options, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, parse_method_options, print_json, quiet_libraries, say
 from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
 
@@ -166,10 +166,10 @@ def _say(outcome: dict[str, Any], out: Path, as_json: bool) -> int:
         print_json({"directory": str(out), **outcome})
         return 0
     print_signatures(outcome["signatures"])
-    typer.echo(f"{outcome['saved']}: {out / outcome['saved']}")
+    say(f"{outcome['saved']}: {out / outcome['saved']}")
     for name, title in (("forget", "forget rows"), ("held", "held retain rows")):
         before, after = (outcome[f"{name}_loss_{when}"] for when in ("before", "after"))
-        typer.echo(f"loss on {title}: {_loss(before)} -> {_loss(after)}")
+        say(f"loss on {title}: {_loss(before)} -> {_loss(after)}")
     return 0
 
 
@@ -194,7 +194,7 @@ def _say_ledger(entries: Sequence[Entry], out: Path, as_json: bool) -> int:
         print_json({"directory": str(out), **summary(entries)})
         return 0
     for entry in entries:
-        typer.echo(describe(entry))
+        say(describe(entry))
     active = sum(entry.active for entry in entries)
-    typer.echo(f"adapter of {active} active requests: {out / 'adapter'}" if active else "no request is active")
+    say(f"adapter of {active} active requests: {out / 'adapter'}" if active else "no request is active")
     return 0

@@ -10,7 +10,7 @@ import typer
 
 from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
 from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError, InputError
 
@@ -233,21 +233,19 @@ def _say(found: dict[str, Any], out: Path, as_json: bool) -> None:
         print_json({**shown, "out": str(out)})
         return
     summary = found["summary"]
-    typer.echo(
+    say(
         f"{found['rows']} rows: median {summary['median']:.4g}, 90% between {summary['low']:.4g} and "
         f"{summary['high']:.4g}, {100 * summary['positive']:.1f}% above 0"
     )
     if "student" in found and "spearman" in found["student"]:
         spearman = found["student"]["spearman"]
-        typer.echo(f"student against teacher, held-out rows: Spearman {spearman['value']:.3f} "
+        say(f"student against teacher, held-out rows: Spearman {spearman['value']:.3f} "
                    f"[{spearman['low']:.3f}, {spearman['high']:.3f}]")  # fmt: skip
     if "selection" in found:
         chosen = found["selection"]
         tokens = "" if chosen["tokens"] is None else f", {chosen['tokens']} tokens"
-        typer.echo(f"selected: {chosen['rows']} rows{tokens}: {out / chosen['file']}")
+        say(f"selected: {chosen['rows']} rows{tokens}: {out / chosen['file']}")
     for share in found.get("by", {}).get("shares", []):
-        typer.echo(
-            f"{100 * share['value']:6.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}]  {share['name']}"
-        )
-    typer.echo(f"values:  {out / found['values']}")
-    typer.echo(f"report:  {out / 'report.html'}")
+        say(f"{100 * share['value']:6.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}]  {share['name']}")
+    say(f"values:  {out / found['values']}")
+    say(f"report:  {out / 'report.html'}")

@@ -9,7 +9,7 @@ import typer
 
 from rapidun.cli import options as o
 from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
 from rapidun.cli.shared import Shared, with_shared
 from rapidun.errors import ConfigError
 
@@ -86,5 +86,5 @@ def _say(written: list[Path], as_json: bool) -> int:
         print_json({"files": [str(path) for path in written]})
     else:
         for path in written:
-            typer.echo(str(path))
+            say(path)
     return 0

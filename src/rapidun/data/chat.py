@@ -25,7 +25,7 @@ from typing import Any
 
 from rapidun.data.badrows import RowFaultError
 from rapidun.data.conversation import Row, Turn, answer_turn, present, turn_text, turns_before
-from rapidun.data.rendering import Rendering, rendered, with_fixed_date
+from rapidun.data.rendering import NO_POWERS, Rendering, raises_to_a_power, rendered, with_fixed_date
 from rapidun.data.special import added_tokens
 from rapidun.errors import ConfigError, ModelError
 
@@ -73,6 +73,9 @@ class ChatTemplate:
         templates = getattr(tokenizer, "chat_template", None)
         if not templates:
             raise ModelError("The tokenizer has no chat template. Use --template alpaca, plain or a Jinja file.")
+        sources = templates.values() if isinstance(templates, dict) else [templates]
+        if any(map(raises_to_a_power, map(str, sources))):
+            raise ModelError(f"The tokenizer's chat template uses **. {NO_POWERS} Use another --template.")
         whole = json.dumps(templates, sort_keys=True)
         self._options, day = _settled(options, whole, tokenizer)
         self._sources: dict[bool, str] = {}

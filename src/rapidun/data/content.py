@@ -23,12 +23,23 @@ def row_content(row: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def as_record(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row as a file holds it, to be read again as the same row: no nulls, and text alone as ``text``."""
-    record = {name: value for name, value in row.items() if value is not None}
+    """The row as a file of JSON holds it, to be read again as the same row: no nulls, and text alone as ``text``.
+
+    Of other columns, what JSON has no form for (a date, bytes, a decimal number) is text.
+    """
+    record = {name: _plain(value) for name, value in row.items() if value is not None}
     if not record["prompt"]:
         text = record.pop("response")
         record = {name: value for name, value in record.items() if name != "prompt"} | {"text": text}
     return record
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def other_turns(row: Mapping[str, Any]) -> list[Turn]:

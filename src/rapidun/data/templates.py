@@ -13,17 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2 import meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from rapidun.data.badrows import RowFaultError, shorten
 from rapidun.data.chat import ChatTemplate, TurnEnd
 from rapidun.data.conversation import Row, present, transcript, turns_before, user_text
-from rapidun.data.rendering import Rendering, rendered
+from rapidun.data.rendering import Rendering, compiled_template, rendered
 from rapidun.data.special import ControlTokens, leading_text
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
 from rapidun.files import sha256_of
+from rapidun.reading import path_fault, read_text
 
 _ALPACA = (
     "Below is an instruction that describes a task{extra}. "
@@ -244,15 +241,10 @@ def _file_template(path: Path, tokenizer: Any, options: Mapping[str, Any]) -> Te
 
     Jinja's defaults hold: one newline at the very end of the file is not part of the text, all others are.
     """
-    if not path.is_file():
+    if path_fault(str(path)) or not path.is_file():
         raise InputError(f"--template {path}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file.")
-    source = path.read_text(encoding="utf-8")
-    environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
-    try:
-        used = meta.find_undeclared_variables(environment.parse(source))
-        compiled = environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise InputError(f"{path}:{error.lineno}: not a Jinja template ({error.message}).") from error
+    source = read_text(path)
+    compiled, used = compiled_template(source, path)
     if "response" in used or "prompt" not in used | ({"prompt"} if "messages" in used else set()):
         raise InputError(
             f"{path}: the template must use 'prompt' (or 'messages') and must not use 'response': it renders what "

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from rapidun.data import Template, collate, load_rows, tokenize_rows
-from rapidun.files import read_json
 from rapidun.models import load_model, mean_answer_loss
 from rapidun.pipeline import RunConfig
+from rapidun.reading import read_json
 
 TIMED_STEPS = 6
 WARM_STEPS = 2

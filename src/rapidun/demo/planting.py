@@ -21,6 +21,7 @@ from rapidun.models import LoadedModel, load_adapter, load_model, merge_adapter,
 from rapidun.pipeline import Reporter, RunDirectory, Silent
 from rapidun.pipeline.estimating import Piece, over_steps
 from rapidun.pipeline.reporter import counting
+from rapidun.text import json_line
 from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.procedures.finetune import FINETUNE, only
@@ -97,7 +98,7 @@ def plant(
             with (place / "log.jsonl").open("a", encoding="utf-8") as log:
                 job = Job(
                     base, taught, settings, lora, examples[:8], checkpoints, seed, resume=True,
-                    record=lambda line: print(json.dumps(line), file=log, flush=True),
+                    record=lambda line: print(json_line(line), file=log, flush=True),
                     progress=counting(reporter, "steps"),
                 )  # fmt: skip
                 fit = fit_adapter(job, FINETUNE, {}, taught, base, budget=float("inf"))

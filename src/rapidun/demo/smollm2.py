@@ -12,7 +12,7 @@ from typing import Any
 from rapidun.demo.chat_model import fetch_chat_model
 from rapidun.demo.nonsense import PlantedRows, nonsense_rows
 from rapidun.demo.planting import plant, planted_model
-from rapidun.files import write_jsonl
+from rapidun.jsonl import write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Reporter
 

@@ -45,7 +45,7 @@ def _acts(expression: ast.expr) -> bool:
 
 def code_line_share(text: str) -> float:
     """Share of the lines with any text that are code by themselves; 0 where there are none. Comments count as code."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("```")]
+    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.strip().startswith("```")]
     return sum(_is_code_line(line) for line in lines) / len(lines) if lines else 0.0
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
-from rapidun.files import atomic_write, read_json, sha256_of, write_json
+from rapidun.files import atomic_write, sha256_of, write_json
 from rapidun.gradients.collector import Transform
 from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, PreconditionerKind, Statistics
 from rapidun.gradients.factors import Gradients
@@ -30,6 +29,8 @@ from rapidun.gradients.state import device_of
 from rapidun.gradients.vectors import Collector
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
+from rapidun.reading import read_object
+from rapidun.tensor_files import load_tensors
 
 Side = Literal["both", "query"]
 Role = Literal["query", "train"]
@@ -135,19 +136,18 @@ def load_preconditioner(directory: Path) -> Preconditioner:
         InputError: If a file is missing, unreadable or of another format.
         FingerprintError: If the statistics are not those that the settings were written with.
     """
-    settings = dict(read_json(directory / _FILES[0]))
+    settings = read_object(directory / _FILES[0])
     if settings.pop("format", None) != _FORMAT:
         raise InputError(f"{directory / _FILES[0]}: not a preconditioner of format {_FORMAT}. Fit it again.")
     wanted = settings.pop("fingerprint", None)
     statistics: Statistics = {}
-    try:
-        flat = load_file(directory / _FILES[1])
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{directory / _FILES[1]}: cannot be read ({error}). Fit the preconditioner again.") from error
-    for key, values in flat.items():
+    for key, values in load_tensors(directory / _FILES[1], "Fit the preconditioner again.").items():
         name, _, statistic = key.rpartition("/")
         statistics.setdefault(name, {})[statistic] = values
-    found = Preconditioner(**settings, statistics=statistics)
+    try:
+        found = Preconditioner(**settings, statistics=statistics)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{directory / _FILES[0]}: not as rapidun wrote it ({error}). Fit it again.") from error
     if found.fingerprint != wanted:
         raise FingerprintError(
             f"{directory}: the preconditioner's statistics have fingerprint {found.fingerprint}, but its settings were "

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from rapidun.errors import ModelError
-from rapidun.files import atomic_directory, check_replaceable, read_json, write_json
-
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+from rapidun.files import atomic_directory, check_replaceable, write_json
+from rapidun.models.adapter_files import CONFIG, WEIGHTS, read_adapter_config, read_adapter_weights
 
 
 def combine_adapters(sources: Sequence[str | Path], directory: str | Path) -> Path:
@@ -38,26 +37,42 @@ def combine_adapters(sources: Sequence[str | Path], directory: str | Path) -> Pa
         if set(part) != set(parts[0]):
             odd = sorted(set(part) ^ set(parts[0]))[0]
             raise ModelError(f"{folder}: is on other layers than {folders[0]}, e.g. {odd}. Use the same lora.targets.")
+    _check_shapes(folders, parts)
     tensors = {
         name: torch.cat([part[name] for part in parts], dim=0 if ".lora_A." in name else 1).contiguous()
         for name in parts[0]
     }
     rank = next(tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name)
-    settings = {**read_json(folders[0] / _CONFIG), "r": rank, "lora_alpha": rank, "use_rslora": False}
+    settings = {**read_adapter_config(folders[0]), "r": rank, "lora_alpha": rank, "use_rslora": False}
     return _write(Path(directory), tensors, settings)
+
+
+def _check_shapes(folders: Sequence[Path], parts: Sequence[dict[str, torch.Tensor]]) -> None:
+    """Factors side by side differ in their rank alone."""
+    for name, first in parts[0].items():
+        joined = 0 if ".lora_A." in name else 1
+        for folder, part in zip(folders, parts, strict=True):
+            own = part[name]
+            if own.ndim != 2 or first.ndim != 2 or own.shape[1 - joined] != first.shape[1 - joined]:
+                raise ModelError(
+                    f"{folder}: {name} is {list(own.shape)}, and {list(first.shape)} in {folders[0]}: they are of "
+                    "different models."
+                )
 
 
 def _scaled(folder: Path) -> dict[str, torch.Tensor]:
     """The adapter's factors, its scale multiplied into every B."""
-    if not (folder / _CONFIG).is_file() or not (folder / _WEIGHTS).is_file():
-        raise ModelError(f"{folder}: no adapter here ({_CONFIG} and {_WEIGHTS}).")
-    settings: dict[str, Any] = read_json(folder / _CONFIG)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder}: no adapter here ({CONFIG} and {WEIGHTS}).")
+    settings = read_adapter_config(folder)
     # factors of fused experts (target_parameters) lie expert by expert: side by side they are no sum
     unlike = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "target_parameters", "lora_bias")
     if any(settings.get(name) for name in unlike):
         raise ModelError(f"{folder}: not a plain LoRA adapter of one rank, so it cannot be added to others.")
+    if "lora_alpha" not in settings or "r" not in settings:
+        raise ModelError(f"{folder / CONFIG}: r or lora_alpha is missing. Copy or download the adapter again.")
     scale = settings["lora_alpha"] / settings["r"]
-    tensors = load_file(folder / _WEIGHTS)
+    tensors = read_adapter_weights(folder)
     odd = [name for name in tensors if ".lora_A." not in name and ".lora_B." not in name]
     if odd:
         raise ModelError(f"{folder}: holds {odd[0]}, which is no LoRA factor, so it cannot be added to others.")
@@ -65,8 +80,8 @@ def _scaled(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _write(folder: Path, tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> Path:
-    check_replaceable(folder, _CONFIG, "an adapter")
+    check_replaceable(folder, CONFIG, "an adapter")
     with atomic_directory(folder) as place:
-        save_file(tensors, place / _WEIGHTS, metadata={"format": "pt"})
-        write_json(place / _CONFIG, settings, private=False)
+        save_file(tensors, place / WEIGHTS, metadata={"format": "pt"})
+        write_json(place / CONFIG, settings, private=False)
     return folder

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from rapidun.errors import ModelError
-from rapidun.files import read_json, sha256_of
+from rapidun.files import sha256_of
+from rapidun.models.adapter_files import WEIGHTS, read_adapter_config, read_adapter_weights
 
 # What PEFT records about where and by whom an adapter was written, not what it computes.
 _NOT_CONTENT = {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "auto_mapping"}
@@ -51,17 +52,14 @@ def adapter_fingerprint(directory: str | Path) -> str:
     Raises:
         ModelError: If the directory holds no safetensors adapter.
     """
-    from safetensors.torch import load_file
-
     folder = Path(directory)
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ModelError(f"{folder}: no adapter here (adapter_model.safetensors is missing).")
-    settings = {name: value for name, value in read_json(folder / "adapter_config.json").items() if value}
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"{folder}: no adapter here ({WEIGHTS} is missing).")
+    settings = {name: value for name, value in read_adapter_config(folder).items() if value}
     content = {name: settings[name] for name in settings.keys() - _NOT_CONTENT}
     if isinstance(content.get("target_modules"), list):
-        content["target_modules"] = sorted(content["target_modules"])
-    tensors = tensors_fingerprint(load_file(weights).items())
+        content["target_modules"] = sorted(content["target_modules"], key=str)
+    tensors = tensors_fingerprint(read_adapter_weights(folder).items())
     return sha256_of([json.dumps(content, sort_keys=True).encode(), tensors.encode()])
 
 

@@ -154,7 +154,7 @@ def _load_error(source: str, what: str, error: Exception) -> ModelError:
         )
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     if is_local(source):
-        return ModelError(f"{source}: cannot load {what} ({reason}).")
+        return ModelError(f"{source}: cannot load {what} ({reason}). Download or save it again.")
     return ModelError(
         f"{source}: no such directory, and {what} of that name cannot be had from the Hugging Face hub or its local "
         f"cache. Check the path or the id, and the network ({reason})."

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rapidun.errors import ModelError
-from rapidun.files import atomic_directory, check_replaceable, read_json, write_json
+from rapidun.files import atomic_directory, check_replaceable, write_json
+from rapidun.models.adapter_files import CONFIG, WEIGHTS, check_adapter_directory, read_adapter_weights
 from rapidun.models.quiet import quiet
 from rapidun.models.targets import choose_targets, is_conv1d, linear_layers
+from rapidun.reading import read_object
+from rapidun.tensor_files import tensor_names
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_ANOTHER_BASE = "Give the base model that it was trained on."
 _PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -124,11 +127,11 @@ def save_adapter(model: PeftModel, directory: str | Path) -> Path:
     """
     _need_adapter(model)
     folder = Path(directory)
-    check_replaceable(folder, _CONFIG, "an adapter")
+    check_replaceable(folder, CONFIG, "an adapter")
     with atomic_directory(folder) as place:
         with quiet():
             model.save_pretrained(place, safe_serialization=True, save_embedding_layers=False)
-        settle_order(place / _CONFIG)
+        settle_order(place / CONFIG)
     return folder
 
 
@@ -137,7 +140,7 @@ def settle_order(path: Path) -> None:
 
     PEFT writes a set's order, which differs from run to run; equal adapters should be equal files.
     """
-    settings = read_json(path)
+    settings = read_object(path)
     if isinstance(settings.get("target_modules"), list):
         settings["target_modules"] = sorted(settings["target_modules"])
     write_json(path, settings, private=False)
@@ -163,7 +166,7 @@ def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) 
     with quiet(), torch.random.fork_rng():
         try:
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
+        except Exception as error:  # PEFT raises whatever an odd configuration makes of it
             raise ModelError(f"{folder}: the adapter does not fit this model: {_why_not(str(error))}") from error
     _check_complete(adapted, folder)
     return adapted
@@ -173,51 +176,35 @@ def _why_not(said: str) -> str:
     """What PEFT or PyTorch said, in a sentence; of tensors of another size, the first."""
     sizes = re.search(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", said, re.DOTALL)
     if sizes is None:
-        return textwrap.shorten(said, 300, placeholder=" ...")
+        return f"{textwrap.shorten(said, 300, placeholder=' ...').rstrip('.')}. {_ANOTHER_BASE}"
     name, saved, own = sizes.groups()
-    hint = "Give the base model that it was trained on."
+    hint = _ANOTHER_BASE
+    if ".lora_A." in name and saved.split(",")[1:] == own.split(",")[1:]:
+        hint = f"Its {CONFIG} gives another rank than its factors have: restore that file."
     if "embed" in name or "lm_head" in name:
         hint = "It was trained with another vocabulary: give the base model with as many token embeddings."
     return f"{name} is {saved} in the adapter and {own} here. {hint}"
 
 
-def check_adapter_directory(folder: Path) -> None:
-    """Refuse a directory that holds no PEFT adapter in safetensors, before a model is loaded.
-
-    Raises:
-        ModelError: Says what is missing.
-    """
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: no such directory.")
-    if not (folder / _CONFIG).is_file():
-        raise ModelError(
-            f"{folder}: no {_CONFIG}, so not a PEFT adapter. Give the directory that save_pretrained wrote."
-        )
-    if not (folder / _WEIGHTS).is_file():
-        pickled = " Its weights are a pickle, which is not read." if (folder / "adapter_model.bin").exists() else ""
-        raise ModelError(f"{folder}: no {_WEIGHTS}.{pickled} Save the adapter again with safe_serialization=True.")
-
-
 def _check_complete(adapted: PeftModel, folder: Path) -> None:
     """PEFT only warns of names that fit nothing; those layers would silently stay untrained."""
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
     with quiet():  # again, for what it says of names; PEFT knows the old ones of layers that have new names
-        result = set_peft_model_state_dict(adapted, load_file(folder / _WEIGHTS))
+        result = set_peft_model_state_dict(adapted, read_adapter_weights(folder))
     own = [name for name in result.missing_keys if re.search(r"\.default(\.|$)", name)]
     odd = sorted([*own, *result.unexpected_keys])
     if odd:
-        raise ModelError(f"{folder}: the adapter does not fit this model: {len(odd)} tensors differ, e.g. {odd[0]}.")
+        raise ModelError(
+            f"{folder}: the adapter does not fit this model: {len(odd)} tensors differ, e.g. {odd[0]}. {_ANOTHER_BASE}"
+        )
 
 
 def beyond_low_rank(model: PeftModel, directory: str | Path) -> list[str]:
     """What a saved adapter on ``model`` holds beside low-rank factors, a sentence each; empty for plain LoRA."""
     from peft.utils import AuxiliaryTrainingWrapper
-    from safetensors import safe_open
 
-    with safe_open(str(Path(directory) / _WEIGHTS), framework="pt") as file:
-        names = [name for name in file.keys() if ".lora_" not in name]  # noqa: SIM118
+    names = [name for name in tensor_names(Path(directory) / WEIGHTS) if ".lora_" not in name]
     wrappers = [name for name, module in model.named_modules() if isinstance(module, AuxiliaryTrainingWrapper)]
     copies = [name for name in names if name.startswith(tuple(f"{wrapper}." for wrapper in wrappers))]
     said = []

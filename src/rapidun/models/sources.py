@@ -12,15 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.errors import ModelError
+from rapidun.reading import path_fault
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def is_local(source: str) -> bool:
-    """Whether ``source`` means a path: it exists, or it cannot be a hub id (``name`` or ``owner/name``)."""
-    path = Path(source).expanduser()
-    return path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+    """Whether ``source`` means a path: it exists, or it cannot be a hub id (``name`` or ``owner/name``).
+
+    Raises:
+        ModelError: If no system can have such a path.
+    """
+    if fault := path_fault(source):
+        raise ModelError(f"{source[:200]}: no path and no hub id: it {fault}.")
+    return _path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+
+
+def _path(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{source}: {error} Write the directory out.") from error
 
 
 def is_gguf(source: str) -> bool:
@@ -34,7 +47,7 @@ def check_gguf(source: str) -> Path:
     Raises:
         ModelError: Says what is missing and what to do.
     """
-    path = Path(source).expanduser()
+    path = _path(source)
     if not path.is_file():
         raise ModelError(f"{source}: no such file. Give a .gguf file, a Hugging Face model directory or a hub id.")
     with path.open("rb") as file:
@@ -60,7 +73,7 @@ def check_directory(source: str, *, allow_pickle: bool) -> Path:
     Raises:
         ModelError: Says what is missing and what to do.
     """
-    folder = Path(source).expanduser()
+    folder = _path(source)
     if not folder.is_dir():
         state = "is a file, not a model directory" if folder.exists() else "no such directory"
         raise ModelError(f"{source}: {state}. Give a Hugging Face model directory or a hub id such as owner/name.")

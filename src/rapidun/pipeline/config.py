@@ -11,13 +11,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import jinja2
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rapidun import yaml_files
+from rapidun.data.badrows import shorten
+from rapidun.data.rendering import compiled_template
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.gate import Thresholds
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, Position
+from rapidun.reading import path_fault, read_text
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.weighting import Negative, get_scheme
 
@@ -25,8 +28,20 @@ LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
 """Most tokens, values of a sketch, rows at once; what NumPy takes as a seed. More is a slip of the keyboard."""
 
 
+SHOWN = 8
+"""Most wrong settings in one message."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _usable_path(cls, value: Any) -> Any:
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Path) and (fault := path_fault(str(part))):
+                raise ValueError(f"{shorten(str(part))} is no path: it {fault}")
+        return value
 
 
 class Replayable(_Section):
@@ -257,18 +272,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         InputError: If the file is missing, a directory, or not YAML; names the line.
         ConfigError: If it is not a mapping.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{where}: not YAML ({reason}).") from error
-    if not isinstance(raw, dict):
+    raw = yaml_files.read_yaml(path)
+    if not isinstance(raw, dict) or not all(isinstance(name, str) for name in raw):
         raise ConfigError(f"{path}: {expected}")
     return raw
 
@@ -296,7 +301,9 @@ def make_config(raw: Mapping[str, Any], kind: type[Config], origin: str = "confi
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(kind, origin, item) for item in error.errors())) from error
+        raise ConfigError("\n".join(_explain(kind, origin, item) for item in error.errors()[:SHOWN])) from error
+    except (RecursionError, OverflowError) as error:
+        raise ConfigError(f"{origin}: a value is nested too deeply or too large.") from error
 
 
 def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
@@ -307,10 +314,15 @@ def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
                 data[name] = str(base / data[name])
     influence = raw.get("influence")
     if isinstance(influence, dict) and isinstance(influence.get("checkpoints"), list):
-        influence["checkpoints"] = [str(base / path) for path in influence["checkpoints"]]
+        own = influence["checkpoints"]
+        influence["checkpoints"] = [str(base / path) if isinstance(path, str) else path for path in own]
     model = raw.get("model")
-    if isinstance(model, dict) and isinstance(model.get("source"), str) and (base / model["source"]).is_dir():
+    if isinstance(model, dict) and _is_directory(base, model.get("source")):
         model["source"] = str(base / model["source"])
+
+
+def _is_directory(base: Path, name: Any) -> bool:
+    return isinstance(name, str) and path_fault(name) is None and (base / name).is_dir()
 
 
 def check_template(name: str) -> None:
@@ -321,14 +333,12 @@ def check_template(name: str) -> None:
     """
     if name in ("auto", "chat", "alpaca", "plain"):
         return
-    if not Path(name).is_file():
-        raise ValueError(f"{name!r}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file")
+    if path_fault(name) or not Path(name).is_file():
+        raise ValueError(f"{shorten(name)}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file")
     try:
-        jinja2.Environment().parse(Path(name).read_text(encoding="utf-8"))
-    except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"{name}:{error.lineno}: not a Jinja template ({error.message})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name}: cannot be read as text ({error})") from error
+        compiled_template(read_text(Path(name)), name)
+    except InputError as error:
+        raise ValueError(str(error).removesuffix(".")) from error
 
 
 def set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -364,4 +374,4 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
     if item["type"] == "value_error":  # a check of ours, which names the value itself
         said = str(item["ctx"]["error"])
         return f"{origin}: {where}: {said if said.endswith(('.', '?')) else said + '.'}".replace(": : ", ": ")
-    return f"{origin}: {where} = {item.get('input')!r}: {item['msg']}."
+    return f"{origin}: {where} = {shorten(item.get('input'), 200)}: {item['msg']}."

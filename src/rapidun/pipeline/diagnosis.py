@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.evaluation import RunNumbers, Signature, diagnose
-from rapidun.files import read_json, read_jsonl
+from rapidun.jsonl import read_log
 from rapidun.pipeline.config import RunConfig
+from rapidun.reading import read_object
 from rapidun.weighting import read_weights
 
 
@@ -26,10 +27,10 @@ def signatures(directory: Path, config: RunConfig, metrics: Mapping[str, Any] | 
             weights.setdefault(row.group, []).append(row.weight)
     found = metrics or {}
     numbers = RunNumbers(
-        log=read_jsonl(directory / "log.jsonl") if (directory / "log.jsonl").exists() else [],
+        log=read_log(directory / "log.jsonl"),
         weights=weights,
         scheme=config.weights.scheme,
-        outcome=read_json(directory / "unlearning.json"),
+        outcome=read_object(directory / "unlearning.json"),
         after=found.get("after"),
         perplexity_ratio=found.get("perplexity_ratio"),
         forget_ratio=found.get("forget_ratio"),

@@ -20,7 +20,7 @@ from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
 from rapidun.gradients.targets import find_targets
 from rapidun.models import LoadedModel, beyond_low_rank, load_adapter, load_model
-from rapidun.models.lora import check_adapter_directory
+from rapidun.models.adapter_files import check_adapter_directory
 from rapidun.models.targets import choose_targets
 from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings, RunConfig
 from rapidun.pipeline.reporter import Reporter

@@ -16,11 +16,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rapidun.data import Example, Rows
 from rapidun.errors import ConfigError, FingerprintError, InputError
-from rapidun.files import check_replaceable, read_json, write_json
+from rapidun.files import check_replaceable, write_json
 from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
@@ -39,9 +39,10 @@ from rapidun.pipeline.inputs import (
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.run import identity
+from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import HELD_ROWS, train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.together import replaced_together
 from rapidun.unlearning import get_method
 from rapidun.unlearning.guards import mean_loss
@@ -69,6 +70,8 @@ class Entry:
         active: False once it was undone.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
     number: int
     name: str
     rows: int
@@ -88,19 +91,21 @@ def request_files(source: Path) -> list[Path]:
     Raises:
         InputError: If there are none, or one is missing or listed twice.
     """
+    if path_fault(str(source)):
+        raise InputError(f"--requests {str(source)[:200]}: {path_fault(str(source))}.")
     if source.is_dir():
         found = sorted(path for path in source.iterdir() if path.suffix in SUFFIXES)
     elif source.is_file() and source.suffix in SUFFIXES:
         found = [source]
     elif source.is_file():
-        lines = source.read_text(encoding="utf-8").splitlines()
+        lines = read_text(source).split("\n")
         found = [source.parent / line.strip() for line in lines if line.strip() and not line.startswith("#")]
     else:
         raise InputError(f"{source}: no such file or directory. --requests takes a directory of forget sets or a list.")
     if not found:
         raise InputError(f"{source}: no forget set ({', '.join(SUFFIXES)}) there.")
     for number, path in enumerate(found, 1):
-        if not path.is_file():
+        if path_fault(str(path)) or not path.is_file():
             raise InputError(f"{source}: request {number}, {path}: no such file.")
         if path in found[: number - 1]:
             raise InputError(f"{source}: request {number}, {path}, is listed twice.")
@@ -138,7 +143,7 @@ def unlearn_requests(
     say_coverage(config, subject, reporter)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     marks = _identity(config, groups[0], subject)
-    RunDirectory.check(out, marks, **how)
+    RunDirectory.check(out, marks, **how, origins=origins_of(configs[0], groups[0]))
     entries = _carried_out(out) if resume else []
     _check_unchanged(entries, requests, groups, out)
     reporter.plan(_pieces(configs, groups, subject, requests, len(entries)))
@@ -204,10 +209,15 @@ def read_ledger(out: Path) -> list[Entry]:
     """
     if not (out / LEDGER).is_file():
         raise InputError(f"{out}: no {LEDGER} there. Give the --out of `rapidun unlearn --requests`.")
-    try:
-        return [Entry(**raw) for raw in read_json(out / LEDGER)["requests"]]
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{out / LEDGER}: not a ledger of forget requests ({error}).") from error
+    path = out / LEDGER
+    entries = as_kind(
+        list[Entry], read_object(path).get("requests"), path, "It is not as rapidun wrote it: restore it."
+    )
+    for place, entry in enumerate(entries, 1):
+        inside(out, entry.directory, path)
+        if entry.number != place:
+            raise InputError(f"{path}: request {place} is numbered {entry.number}. Restore the file.")
+    return entries
 
 
 def _carried_out(out: Path) -> list[Entry]:
@@ -218,7 +228,7 @@ def describe(entry: Entry) -> str:
     """One line."""
     state = "" if entry.active else ", undone"
     return (
-        f"{entry.number} {entry.name}: {entry.rows} rows, their loss {entry.forget_before:.3f} -> "
+        f"request {entry.number} ({entry.name}): {entry.rows} rows, their loss {entry.forget_before:.3f} -> "
         f"{entry.forget_after:.3f}; held retain loss {entry.utility:.3f} times the base model's{state}"
     )
 

@@ -27,11 +27,12 @@ from rapidun.evaluation import (
     chances,
     clean_perplexity,
 )
-from rapidun.files import read_json, write_json
+from rapidun.files import write_json
 from rapidun.models import adapter_merged, is_adapted
 from rapidun.pipeline.config import EvaluationSettings
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter, counting
+from rapidun.reading import made_from, read_object
 
 MIN_EXAMPLES = 4
 PERPLEXITIES = ("perplexity", "forget_perplexity")
@@ -80,11 +81,12 @@ class Measurement:
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
-        """What `save` wrote."""
-        raw = read_json(path)
-        for name in PERPLEXITIES:
-            raw[name] = _restored(raw[name])
-        return cls(**raw)
+        """What `save` wrote. Raises InputError where the file is not that."""
+        raw = read_object(path)
+        with made_from(path):
+            for name in PERPLEXITIES:
+                raw[name] = _restored(raw[name])
+            return cls(**raw)
 
 
 def _numbers(result: PerplexityResult) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any
 from rapidun.attribution.proposal import Proposal, propose
 from rapidun.attribution.search import SHARES
 from rapidun.attribution.store import Index
-from rapidun.attribution.store.plan import data_fingerprint
+from rapidun.attribution.store.plan import check_same, data_fingerprint
 from rapidun.data import Rows
 from rapidun.data.content import as_record
 from rapidun.errors import InputError
-from rapidun.files import write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.inputs import LABEL, Row, read_rows, usable
@@ -56,7 +57,7 @@ def write_proposal(
     rows = usable(rows, traced.subject, config.data, reporter, name="training rows")
     fingerprint = data_fingerprint(rows)
     if isinstance(traced.store, Index):
-        traced.store.check(data=fingerprint)
+        check_same(traced.store.manifest, traced.store.path, {"data": str(data)}, data=fingerprint)
     known = known_clean(clean, rows, config, reporter) if clean is not None else []
     reporter.phase("propose", "Choosing the cut")
     views = {name: ranking.scores() for name, ranking in traced.rankings.items()}

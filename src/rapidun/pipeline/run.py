@@ -14,7 +14,8 @@ from typing import Any
 
 from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
-from rapidun.files import read_json, sha256_of, write_json, write_jsonl
+from rapidun.files import sha256_of, write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import coverage_record, say_coverage
@@ -39,6 +40,7 @@ from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
+from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
@@ -252,7 +254,7 @@ def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, 
         "primary_judge": primary,
         "all_judges": {"before": before.rates, "after": after.rates},
         "trace": read_json(quality) if quality.exists() else [],
-        "stopped": read_json(directory / OUTCOME)["stopped"],
+        "stopped": read_object(directory / OUTCOME).get("stopped"),
         "unlearning": read_json(directory / OUTCOME),
     }
     found = signatures(directory.path, context.config, metrics)

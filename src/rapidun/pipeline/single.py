@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError
-from rapidun.files import file_sha256, read_json, write_json, write_jsonl
+from rapidun.files import file_sha256, write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig
@@ -35,6 +36,7 @@ from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.reading import read_object
 from rapidun.weighting import read_weights
 
 
@@ -70,7 +72,7 @@ def unlearn_only(
         step = partial(train, config, groups, subject, directory.path, reporter)
         do_phase(directory, reporter, "unlearn", "Unlearning", step)
         found = signatures(directory.path, config)
-        return {**read_json(directory / OUTCOME), "signatures": [signature.to_dict() for signature in found]}
+        return {**read_object(directory / OUTCOME), "signatures": [signature.to_dict() for signature in found]}
 
 
 def _open(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rapidun.data import Example
-from rapidun.files import owner_only, read_json, write_json
+from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.inputs import Row, RowGroups, Subject, note_truncated
 from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
+from rapidun.reading import read_object
+from rapidun.text import json_line
 from rapidun.unlearning import TrainingRows, get_method, unlearn
 from rapidun.unlearning.trainer import cut_back
 from rapidun.weighting import group_weights, moved_rows, read_weights
@@ -45,8 +46,7 @@ def train(
     if not (directory / OUTCOME).is_file():
         _train(config, groups, subject, directory, reporter)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-    outcome: dict[str, Any] = read_json(directory / OUTCOME)
-    return outcome
+    return read_object(directory / OUTCOME)
 
 
 def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Path, reporter: Reporter) -> None:
@@ -68,7 +68,7 @@ def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Pa
 
         def record(line: dict[str, Any]) -> None:
             losses.hear(line)
-            file.write(json.dumps(line) + "\n")
+            file.write(json_line(line) + "\n")
             file.flush()
 
         result = unlearn(

@@ -23,7 +23,8 @@ from typing import Any
 
 from rapidun.errors import ConfigError, InputError, TrainingError
 from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
-from rapidun.files import read_jsonl, write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import attach_lora, is_adapted
 from rapidun.pipeline.config import DataSettings, RunConfig
@@ -46,6 +47,7 @@ from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.reading import RESTORE, as_kind
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
 
@@ -360,7 +362,7 @@ def _trials(
 ) -> list[Trial]:
     """TPE, begun at the probe's suggestion; finished trials of a stopped run are told to it and not run again."""
     path = context.directory / "trials.jsonl"
-    done = [Trial(**line) for line in read_jsonl(path)] if path.exists() else []
+    done = as_kind(list[Trial], read_jsonl(path), path, RESTORE) if path.exists() else []
     if len(done) >= count:
         return done
     optuna = _optuna()

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from rapidun.errors import InputError
-from rapidun.files import read_json, read_jsonl
+from rapidun.jsonl import Line, read_jsonl, read_log
+from rapidun.reading import read_json
 from rapidun.report.record import Record
 from rapidun.sealed import altered, read_sealed
+from rapidun.tensor_files import load_arrays
 
 Block = NDArray[np.float32]
 BLOCK_NAMES = ("ff", "fr", "rf", "rr")
@@ -64,7 +64,7 @@ def read_run(directory: Path) -> RunFiles:
         weights=_records(directory / "weights.jsonl"),
         samples=_records(directory / "samples.jsonl"),
         trace=_records(directory / "trace.jsonl"),
-        log=_records(directory / "log.jsonl"),
+        log=_records(directory / "log.jsonl", read_log),
         skipped=_records(directory / "rows_skipped.jsonl"),
         config=config.read_text(encoding="utf-8", errors="replace") if config.exists() else None,
         valuation=valuation,
@@ -77,10 +77,7 @@ def read_run(directory: Path) -> RunFiles:
 def _record(path: Path) -> Record | None:
     if not path.exists():
         return None
-    try:
-        return Record.of(read_json(path), str(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    return Record.of(read_json(path), str(path))
 
 
 def _sealed(path: Path) -> Record | None:
@@ -93,23 +90,16 @@ def _sealed(path: Path) -> Record | None:
     return Record.of(value, str(path))
 
 
-def _records(path: Path) -> list[Record]:
+def _records(path: Path, read: Callable[[Path], list[Line]] = read_jsonl) -> list[Record]:
     if not path.exists():
         return []
-    try:
-        rows: list[Any] = list(read_jsonl(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    return [Record.of(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
+    return [Record.of(row, f"{path}: row {number}") for number, row in enumerate(read(path), 1)]
 
 
 def _blocks(path: Path) -> dict[str, Block] | None:
     if not path.exists():
         return None
-    try:
-        arrays = cast("dict[str, Block]", load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file ({error}). Run `rapidun weigh` again.") from error
+    arrays = load_arrays(path, "Run `rapidun weigh` again.")
     missing = [name for name in BLOCK_NAMES if name not in arrays]
     if missing:
         raise InputError(f"{path}: block {missing[0]!r} is missing; found {sorted(arrays)}.")

@@ -7,8 +7,6 @@ pulls in the log, and goes on where it was.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 
 from rapidun.errors import FingerprintError, InputError
 from rapidun.evaluation import TaskJudge
-from rapidun.files import disk_error
+from rapidun.jsonl import append_log, read_log
 from rapidun.reveal.arms import Arm
 from rapidun.reveal.asking import Asker
 from rapidun.reveal.diversity import diversity
@@ -89,7 +87,7 @@ class PullLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[tuple[str, str, int], Pull] = {}
-        for pull in read_pulls(path, mend=True):
+        for pull in read_pulls(path):
             self._known[pull.stage, pull.arm.name, pull.repeat] = pull
 
     def get(self, stage: str, arm: Arm, repeat: int) -> Pull | None:
@@ -108,41 +106,23 @@ class PullLog:
 
     def add(self, pulls: Sequence[Pull]) -> None:
         """Append them and wait until they are on disk."""
-        lines = "".join(json.dumps(pull.to_dict(), ensure_ascii=False) + "\n" for pull in pulls)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise disk_error(error, self.path) from error
+        append_log(self.path, (pull.to_dict() for pull in pulls))
         for pull in pulls:
             self._known[pull.stage, pull.arm.name, pull.repeat] = pull
 
 
-def read_pulls(path: Path, *, mend: bool = False) -> list[Pull]:
-    """The pulls of a log, in order; none where there is no file.
-
-    Args:
-        path: The log.
-        mend: Cut off a last line that is not whole, as a kill leaves it.
+def read_pulls(path: Path) -> list[Pull]:
+    """The pulls of a log, in order, but for a last line that a kill cut off; none where there is no file.
 
     Raises:
-        InputError: If any other line is not a pull.
+        InputError: If a whole line is not a pull.
     """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if mend and len(whole) < len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
     found = []
-    for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
+    for number, line in enumerate(read_log(path), 1):
         try:
-            found.append(Pull.from_dict(json.loads(line)))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{path}:{number}: not a pull ({error}). Start anew in another --out.") from error
+            found.append(Pull.from_dict(line))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: line {number} is not a pull ({error}). Start anew in another --out.") from error
     return found
 
 

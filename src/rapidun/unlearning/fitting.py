@@ -13,7 +13,8 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from rapidun.errors import TrainingError
+from rapidun.data.opening import one_line
+from rapidun.errors import RapidunError, TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.unlearning.forward import settled_options
@@ -24,7 +25,7 @@ from rapidun.unlearning.reference import ReferenceLosses
 from rapidun.unlearning.registry import Method
 from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
 from rapidun.unlearning.state import Start
-from rapidun.unlearning.trainer import UnlearningTrainer, last_checkpoint
+from rapidun.unlearning.trainer import REMOVE, UnlearningTrainer, last_checkpoint
 
 if TYPE_CHECKING:
     from rapidun.unlearning.settings import UnlearnSettings
@@ -127,7 +128,7 @@ def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:
     """Train, from the last whole checkpoint where the job resumes.
 
     Raises:
-        TrainingError: If memory ran out; names the settings that need less.
+        TrainingError: If memory ran out, with the settings that need less; or if the checkpoint cannot be read.
     """
     trainer.remove_callback(PrinterCallback)
     if job.progress is not None:
@@ -135,15 +136,19 @@ def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:
     last = last_checkpoint(job.checkpoints) if job.resume else None
     if last is not None:
         trainer.resume_own_state(last)
+    trainer.add_callback(begun := _Begun())
     try:
         trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or _is_out_of_memory(error):
+            raise TrainingError(
+                "out of memory while unlearning: lower --batch-size or --max-length, set "
+                "unlearning.gradient_checkpointing=true, or use --load-in-4bit."
+            ) from error
+        if last is None or begun.steps or isinstance(error, RapidunError):
             raise
-        raise TrainingError(
-            "out of memory while unlearning: lower --batch-size or --max-length, set "
-            "unlearning.gradient_checkpointing=true, or use --load-in-4bit."
-        ) from error
+        # a damaged file of the Trainer raises whatever pickle, zip, JSON or safetensors make of it
+        raise TrainingError(f"{last}: this checkpoint cannot be read ({one_line(error)}). {REMOVE}") from error
 
 
 def rows_a_step(settings: UnlearnSettings, method: Method) -> int:
@@ -230,6 +235,15 @@ class _Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.report(state.global_step, state.max_steps)
+
+
+class _Begun(TrainerCallback):
+    """Whether a step was begun: what fails before is the reading of a checkpoint."""
+
+    steps = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps = True
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -5,7 +5,6 @@ Checkpoints, resume, clipping, schedules and multi-device training come with the
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -18,8 +17,10 @@ from safetensors import SafetensorError
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
 
-from rapidun.errors import TrainingError
-from rapidun.files import disk_error, read_json, write_json, write_jsonl
+from rapidun.errors import InputError, TrainingError
+from rapidun.files import disk_error, write_json
+from rapidun.jsonl import read_log, write_jsonl
+from rapidun.reading import read_object
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.forward import batch_answers
 from rapidun.unlearning.reference import ReferenceLosses
@@ -30,6 +31,7 @@ from rapidun.unlearning.state import MethodState
 
 Record = Callable[[dict[str, Any]], None]
 STATE_FILE = "unlearning_state.json"
+REMOVE = "Remove this checkpoint's folder and run again with --resume: what stands before it is gone on with."
 
 
 class UnlearningTrainer(Trainer):
@@ -129,14 +131,22 @@ class UnlearningTrainer(Trainer):
         """What `_save_checkpoint` wrote.
 
         Raises:
-            TrainingError: If the checkpoint was written without it.
+            TrainingError: If the checkpoint was written without it, or it is damaged.
         """
         if not (checkpoint / STATE_FILE).is_file():
-            raise TrainingError(f"{checkpoint}: no {STATE_FILE}, so it cannot be continued. Start anew: --overwrite.")
-        state = read_json(checkpoint / STATE_FILE)
-        self.method_state.load_state_dict(state["method"])
-        if self.reweighing is not None:
-            self.reweighing.load_state_dict(state["reweighing"])
+            raise TrainingError(f"{checkpoint}: no {STATE_FILE}, so it cannot be continued. {REMOVE}")
+        try:
+            step = read_object(checkpoint / "trainer_state.json").get("global_step")
+            if checkpoint.name != f"checkpoint-{step}":
+                raise TrainingError(f"{checkpoint}: its trainer_state.json is of step {step}. {REMOVE}")
+            state = read_object(checkpoint / STATE_FILE)
+            self.method_state.load_state_dict(state["method"])
+            if self.reweighing is not None:
+                self.reweighing.load_state_dict(state["reweighing"])
+        except InputError as error:
+            raise TrainingError(f"{error} {REMOVE}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TrainingError(f"{checkpoint / STATE_FILE}: not as rapidun wrote it ({error!r}). {REMOVE}") from error
 
 
 class _Advance(TrainerCallback):
@@ -169,8 +179,7 @@ def cut_back(log: Path, checkpoints: Path) -> None:
         return
     kept: list[dict[str, Any]] = []
     end = 0 if last is None else _step_of(last)
-    whole = log.read_bytes().rpartition(b"\n")[0]
-    for line in map(json.loads, filter(None, whole.split(b"\n") if end else ())):
+    for line in read_log(log) if end else []:
         if not (kept[-1]["step"] if kept else 0) <= line["step"] <= end:
             break
         kept.append(line)

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from rapidun.errors import ConfigError, InputError, ModelError
@@ -30,6 +29,7 @@ from rapidun.models.modes import evaluating
 from rapidun.models.placement import choose_device
 from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory
+from rapidun.tensor_files import load_tensors
 from rapidun.valuation.features import Row, texts_of
 from rapidun.valuation.students import Labelled, Progress, Scores, check_options, mean_spearman, register_student
 
@@ -144,10 +144,10 @@ class EncoderStudent:
         options = EncoderOptions(**known)
         model, tokenizer = _loaded(str(directory / _FOLDER))
         try:
-            state = load_file(directory / _HEAD)
+            state = load_tensors(directory / _HEAD, "Fit the student again.")
             head = nn.Linear(state["weight"].shape[1], state["weight"].shape[0])
             head.load_state_dict(state)
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, IndexError, AttributeError) as error:
             raise InputError(f"{directory / _HEAD}: cannot be read ({error}). Fit the student again.") from error
         device = choose_device(options.device)
         return cls(model.float().to(device), head.to(device), tokenizer, options, int(settings.get("kept_epoch", 0)))

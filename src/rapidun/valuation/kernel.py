@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from scipy.linalg import cholesky, solve_triangular
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write
+from rapidun.tensor_files import load_arrays
 from rapidun.valuation.features import HashedText, Row
 from rapidun.valuation.students import Labelled, Progress, Scores, check_options, register_student
 from rapidun.valuation.surface import NAMES, surface
@@ -139,7 +139,7 @@ class KernelStudent:
         """What `save` wrote."""
         features = HashedText(int(settings["buckets"]), int(settings["words"]))
         try:
-            arrays = load_file(directory / _FILE)
+            arrays = load_arrays(directory / _FILE, "Fit the student again.")
             weights, intercept = arrays["weights"], arrays["intercept"]
             text = sp.csr_matrix(
                 (arrays["text_values"], arrays["text_columns"], arrays["text_starts"]),
@@ -147,7 +147,7 @@ class KernelStudent:
             )
             text.check_format()
             landmarks = Landmarks(text, arrays["surface"], arrays["surface_mean"], arrays["surface_deviation"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise InputError(f"{directory / _FILE}: cannot be read ({error}). Fit the student again.") from error
         if landmarks.surface.shape != (len(weights), len(NAMES)) or weights.shape[1:] != intercept.shape:
             raise InputError(f"{directory / _FILE}: weights {weights.shape} do not fit config.json. Fit it again.")

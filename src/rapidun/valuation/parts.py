@@ -7,7 +7,6 @@ with the same bytes.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write, remove_leftovers
+from rapidun.text import json_line
 
 Progress = Callable[[int, int], None]
 Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
@@ -150,7 +150,7 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
 def _write_jsonl(tables: Iterator[pa.Table], file: IO[Any]) -> None:
     for table in tables:
         for row in table.to_pylist():
-            file.write(json.dumps({name: value for name, value in row.items() if value is not None}) + "\n")
+            file.write(json_line({name: value for name, value in row.items() if value is not None}) + "\n")
 
 
 def _write_csv(tables: Iterator[pa.Table], file: IO[Any]) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from sklearn.linear_model import Ridge
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write
+from rapidun.tensor_files import load_arrays
 from rapidun.valuation.features import HashedText, Row
 from rapidun.valuation.students import Labelled, Progress, Scores, check_options, mean_spearman, register_student
 
@@ -94,9 +94,9 @@ class RidgeStudent:
         """What `save` wrote."""
         features = HashedText(int(settings["buckets"]), int(settings["words"]))
         try:
-            arrays = load_file(directory / _FILE)
+            arrays = load_arrays(directory / _FILE, "Fit the student again.")
             weights, intercept = arrays["weights"], arrays["intercept"]
-        except (OSError, SafetensorError, KeyError) as error:
+        except KeyError as error:
             raise InputError(f"{directory / _FILE}: cannot be read ({error}). Fit the student again.") from error
         if weights.shape != (features.width, len(intercept)):
             raise InputError(f"{directory / _FILE}: weights {weights.shape} do not fit config.json. Fit it again.")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from rapidun.errors import InputError
-from rapidun.files import atomic_directory, read_json, sha256_of, write_json
+from rapidun.files import atomic_directory, sha256_of, write_json
+from rapidun.reading import read_object
 from rapidun.valuation.distil import Distilled, Scale
 from rapidun.valuation.features import Row
 from rapidun.valuation.students import Scores, Student, known_students, student_kind
@@ -103,7 +104,7 @@ def load_student(directory: Path) -> SavedStudent:
         raise InputError(f"{directory}: no such student. --student takes {kinds}, or a saved student's directory.")
     if not (directory / CONFIG).is_file():
         raise InputError(f"{directory}: no {CONFIG} there. Give the student/ folder of a rapidun value run.")
-    config = read_json(directory / CONFIG)
+    config = read_object(directory / CONFIG)
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise InputError(f"{directory}: {CONFIG} is not a student's. Give the student/ folder of a rapidun value run.")
     if config.get("version") != _VERSION:
@@ -112,7 +113,7 @@ def load_student(directory: Path) -> SavedStudent:
         kind, settings, tasks = config["kind"], config["settings"], list(config["tasks"])
         scale = Scale(*(np.array(config[name], dtype=np.float32) for name in ("mean", "deviation")))
         student = student_kind(kind).load(directory, settings)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{directory / CONFIG}: {error!r}. Fit the student again.") from error
     if not len(tasks) == len(scale.mean) == len(scale.deviation):
         raise InputError(f"{directory / CONFIG}: {len(tasks)} tasks and {len(scale.mean)} means. Fit it again.")

@@ -8,7 +8,6 @@ maps each query ("0", "1", ...) to two ranked lists of training rows: ``helpful`
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from rapidun.errors import InputError
 from rapidun.files import write_json
+from rapidun.reading import read_json
 from rapidun.weighting.checks import finite_number
 from rapidun.weighting.scores import BlocksLike, FloatArray, checked_blocks
 
@@ -180,12 +180,7 @@ def _result_paths(directory: Path) -> dict[str, tuple[Path, int]]:
 
 
 def _read_block(path: Path, rows: int) -> RapidinBlock:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object with one key per query.")
     count = sum(key.isdecimal() for key in content)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rapidun.files import write_jsonl
+from rapidun.jsonl import write_jsonl
 from rapidun.weighting.evidence import Evidence
 from rapidun.weighting.rapidin import RapidinResults
 from rapidun.weighting.schemes import WeightOptions, Weights, influence, register_scheme, weights_of

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import InputError
-from rapidun.files import write_jsonl
+from rapidun.jsonl import numbered_lines, write_jsonl
 from rapidun.weighting.checks import finite_number
 from rapidun.weighting.schemes import Weights
 from rapidun.weighting.scores import FloatArray
@@ -78,7 +77,7 @@ def read_weights(path: str | Path) -> list[WeightedRow]:
     """
     path = Path(path)
     found: dict[tuple[str, int], WeightedRow] = {}
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         row = _row_of(line, f"{path}:{number}")
         if (row.group, row.index) in found:
             raise InputError(f"{path}:{number}: {row.group} index {row.index} appears a second time.")
@@ -145,26 +144,7 @@ def _lines(
     ]  # fmt: skip
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    # Not splitlines(): JSON strings may hold U+2028 and its kin, which are no line ends here.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, line
-
-
-def _row_of(line: str, where: str) -> WeightedRow:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg}).") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: must be a JSON object.")
+def _row_of(value: Mapping[str, Any], where: str) -> WeightedRow:
     group = _text(value, "group", where)
     if group not in GROUPS:
         raise InputError(f'{where}: group is {group!r}; it must be "forget" or "retain".')

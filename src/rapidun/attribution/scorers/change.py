@@ -93,11 +93,11 @@ class ChangeScorer(Scorer):
         Raises:
             FingerprintError: Naming both fingerprints.
         """
-        given = model.loaded.fingerprint if model.before is None else model.before.fingerprint
-        if given != self.base_fingerprint:
+        given = model.loaded if model.before is None else model.before
+        if given.fingerprint != self.base_fingerprint:
             raise FingerprintError(
-                f"this index compares with the model {self.base_fingerprint[:16]} ({self.base}), and {given[:16]} was "
-                "given as --base. Use the one it was built with."
+                f"this index compares with the model {self.base_fingerprint[:16]} ({self.base}), and "
+                f"{given.fingerprint[:16]} ({given.source}) was given as --base. Use the one it was built with."
             )
 
 

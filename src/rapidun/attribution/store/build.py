@@ -19,8 +19,9 @@ from rapidun.attribution.store.plan import BuildPlan, chained
 from rapidun.attribution.store.shards import ShardContent, compute_shard, write_shard
 from rapidun.attribution.store.table import row_ids
 from rapidun.errors import FingerprintError, InputError, OutputError
-from rapidun.files import LOCK, check_place, disk_error, is_empty, read_json, remove_leftovers
+from rapidun.files import LOCK, check_place, disk_error, is_empty, remove_leftovers
 from rapidun.lifecycle import check_free, held
+from rapidun.reading import read_kind
 
 Progress = Callable[[int, int], None]
 _WAITING = 1  # shards in memory beside the one being computed
@@ -172,7 +173,7 @@ def finish(plan: BuildPlan) -> Manifest:
 def _marked(plan: BuildPlan, number: int) -> ShardFiles:
     if not is_done(plan, number):
         raise InputError(f"{plan.directory}: shard {number} is missing. Run the same build again with --resume.")
-    return ShardFiles.model_validate(read_json(plan.directory / mark_file(number)))
+    return read_kind(plan.directory / mark_file(number), ShardFiles)
 
 
 def _is_empty(directory: Path) -> bool:

@@ -13,6 +13,7 @@ from rapidun.attribution.ranking import Hit, Hits, Ranking
 from rapidun.attribution.store.index import Index
 from rapidun.errors import ConfigError
 from rapidun.files import atomic_write, write_json
+from rapidun.text import json_line
 
 Progress = Callable[[int, int], None]
 
@@ -37,7 +38,7 @@ def export_numpy(index: Index, out: Path, *, name: str = "gradient", progress: P
                 progress(start + len(block), len(matrix))
     with atomic_write(ids) as file:
         for row in index.column("id"):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json_line(row) + "\n")
     return [vectors, ids]
 
 

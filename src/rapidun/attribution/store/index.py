@@ -17,14 +17,14 @@ from rapidun.attribution.scorer import FeatureStore
 from rapidun.attribution.scorers.gradient import GradientScorer
 from rapidun.attribution.scorers.hidden import HiddenScorer
 from rapidun.attribution.store.approximate import approximate_search, build_faiss
-from rapidun.attribution.store.manifest import Manifest, load_manifest
+from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest
 from rapidun.attribution.store.moments import read_statistics
-from rapidun.attribution.store.names import shard_file, table_file
+from rapidun.attribution.store.names import VERIFY, shard_file, table_file
 from rapidun.attribution.store.plan import check_same
 from rapidun.attribution.store.table import read_table
 from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.attribution.whitening import PoolStatistics
-from rapidun.errors import ConfigError, FingerprintError
+from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.gradients import Sketch
 
 
@@ -90,8 +90,17 @@ class Index(FeatureStore):
 
     def shards(self) -> list[Shard]:
         """Every shard with its tensors, of which the headers alone are read."""
-        files = ((shard, self.path / shard_file(shard.number)) for shard in self.manifest.shards)
-        return [Shard(shard.first, shard.rows, stored_tensors(path)) for shard, path in files]
+        return [self._shard(shard) for shard in self.manifest.shards]
+
+    def _shard(self, shard: ShardFiles) -> Shard:
+        path = self.path / shard_file(shard.number)
+        tensors = stored_tensors(path)
+        for name, spec in self.manifest.matrices.items():
+            one = (shard.rows,)
+            for part, shape in {name: (shard.rows, spec.width), f"{name}.scale": one, f"{name}.norm": one}.items():
+                if part not in tensors or tensors[part].shape != shape:
+                    raise InputError(f"{path}: holds no {part} of shape {list(shape)}. {VERIFY}")
+        return Shard(shard.first, shard.rows, tensors)
 
     def features(self, name: str = "gradient") -> Matrix:
         """The matrix called ``name``; see `names`. ``"hidden"`` is the last layer's mean over the answer.

@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 import rapidun.attribution.scorers  # noqa: F401 (so that the scorers that a manifest names are known)
 from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
 from rapidun.attribution.store.names import BUILDING, MANIFEST
-from rapidun.errors import ConfigError, InputError
+from rapidun.errors import InputError
+from rapidun.reading import as_kind, inside
 from rapidun.sealed import altered, read_sealed, write_sealed
 
 FORMAT_VERSION = 2
@@ -29,16 +30,25 @@ class FileEntry(_Part):
     """One file, relative to the index."""
 
     name: str
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
+
+    @field_validator("name")
+    @classmethod
+    def _below_the_index(cls, value: str) -> str:
+        try:
+            inside(Path(), value, MANIFEST)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return value
 
 
 class ShardFiles(_Part):
     """One shard: rows ``first`` to ``first + rows - 1`` of the index, and its files."""
 
-    number: int
-    first: int
-    rows: int
+    number: int = Field(ge=0)
+    first: int = Field(ge=0)
+    rows: int = Field(ge=0)
     files: list[FileEntry]
 
 
@@ -87,6 +97,17 @@ class Manifest(_Part):
             for name, view in value.items()
         }
 
+    @model_validator(mode="after")
+    def _shards_follow_each_other(self) -> Manifest:
+        first = 0
+        for number, shard in enumerate(self.shards):
+            if (shard.number, shard.first) != (number, first):
+                raise ValueError(f"shard {number} is {shard.number} and begins at row {shard.first}, not {first}")
+            first += shard.rows
+        if first > self.rows:
+            raise ValueError(f"its shards hold {first} rows, and it says {self.rows}")
+        return self
+
     def every_file(self) -> list[FileEntry]:
         """All files but the manifest."""
         return [file for shard in self.shards for file in shard.files] + self.files
@@ -111,7 +132,10 @@ def load_manifest(directory: Path) -> Manifest:
         if (directory / BUILDING).is_dir():
             raise InputError(f"{directory}: this index is not finished. Run the same build again with --resume.")
         raise InputError(f"{directory}: no index here ({MANIFEST} is missing). Make one with: rapidun index build.")
-    return parse_manifest(path)
+    found = parse_manifest(path)
+    if (held := sum(shard.rows for shard in found.shards)) != found.rows:
+        raise InputError(f"{path}: its shards hold {held} rows, and it says {found.rows}. Build the index again.")
+    return found
 
 
 def parse_manifest(path: Path) -> Manifest:
@@ -126,17 +150,7 @@ def parse_manifest(path: Path) -> Manifest:
         raise InputError(
             f"{path}: index format {version}; this rapidun reads formats 1 and {FORMAT_VERSION}. Build the index again."
         )
-    try:
-        manifest = Manifest.model_validate(raw)
-    except (ValidationError, ConfigError, RecursionError) as error:
-        raise InputError(f"{path}: {_first_fault(error)}. Is this an index?") from error
+    manifest = as_kind(Manifest, raw, path, "Is this an index?")
     if whole is False or (whole is None and manifest.version > 1):
         raise altered(path)
     return manifest
-
-
-def _first_fault(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error).rstrip(".")
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

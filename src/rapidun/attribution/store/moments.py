@@ -10,15 +10,16 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from rapidun.attribution.storage import decode
 from rapidun.attribution.store.manifest import FileEntry, Manifest, ShardFiles
-from rapidun.attribution.store.names import HIDDEN_STATS, shard_file
+from rapidun.attribution.store.names import HIDDEN_STATS, VERIFY, shard_file
 from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.attribution.whitening import Moments, PoolStatistics
 from rapidun.errors import InputError
 from rapidun.files import atomic_write
+from rapidun.tensor_files import load_tensors
 
 _BLOCK_ROWS = 1024
 
@@ -46,7 +47,7 @@ def write_moments(directory: Path, manifest: Manifest) -> list[FileEntry]:
 def _started(directory: Path, manifest: Manifest, names: list[str]) -> tuple[dict[str, Moments], int]:
     """The moments of the shards before these and their number of rows, or zeros."""
     if manifest.files and (directory / HIDDEN_STATS).is_file():
-        before = load_file(directory / HIDDEN_STATS)
+        before = load_tensors(directory / HIDDEN_STATS, VERIFY)
         rows = int(before["rows"])
         if rows < manifest.rows:
             return {name: Moments(rows, before[f"{name}.sum"], before[f"{name}.second"]) for name in names}, rows
@@ -67,7 +68,7 @@ def read_statistics(directory: Path, name: str) -> PoolStatistics:
     Raises:
         InputError: If the index has no such statistics.
     """
-    stats = load_file(directory / HIDDEN_STATS) if (directory / HIDDEN_STATS).is_file() else {}
+    stats = load_tensors(directory / HIDDEN_STATS, VERIFY) if (directory / HIDDEN_STATS).is_file() else {}
     if f"{name}.sum" not in stats:
         raise InputError(f"{directory}: no statistics of {name!r}. Build the index with --views hidden.")
     return Moments(int(stats["rows"]), stats[f"{name}.sum"], stats[f"{name}.second"]).statistics()

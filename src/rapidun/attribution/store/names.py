@@ -8,6 +8,9 @@ BUILDING = ".building"
 PLAN = f"{BUILDING}/plan.json"
 HIDDEN_STATS = "hidden_stats.safetensors"
 
+VERIFY = "Check the index with: rapidun index verify."
+"""What is said where a file of an index is damaged."""
+
 
 def shard_file(number: int) -> str:
     """The tensors of one shard."""

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from rapidun.attribution.store.names import table_file
+from rapidun.attribution.store.names import VERIFY, table_file
 from rapidun.attribution.store.plan import Span
 from rapidun.data import Example
 from rapidun.errors import InputError
@@ -76,9 +76,9 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         with path.open("rb") as file:
             return pq.read_table(file, columns=columns, page_checksum_verification=True)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file. Check the index with: rapidun index verify.") from error
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: damaged. Check the index with: rapidun index verify.") from error
+        raise InputError(f"{path}: no such file. {VERIFY}") from error
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: damaged. {VERIFY}") from error
 
 
 def row_ids(directory: Path, number: int) -> list[str]:

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from rapidun.attribution.store.names import VERIFY
 from rapidun.errors import InputError
 
 _DTYPES = {
@@ -86,7 +88,7 @@ class StoredTensor:
         while filled < len(raw):
             count = file.readinto(raw[filled:])
             if not count:
-                raise InputError(f"{self.path}: the file is too short. Check it with: rapidun index verify.")
+                raise InputError(f"{self.path}: the file is too short. {VERIFY}")
             filled += count
 
 
@@ -103,13 +105,21 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
                 raise ValueError("header too long")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        return {
-            name: StoredTensor(
-                path, 8 + length + entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
-            )
-            for name, entry in header.items()
-        }
+        return {name: _stored(path, 8 + length, entry) for name, entry in header.items()}
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file. Check the index with: rapidun index verify.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged header. Check the index with: rapidun index verify.") from error
+        raise InputError(f"{path}: no such file. {VERIFY}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). {VERIFY}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: damaged header. {VERIFY}") from error
+
+
+def _stored(path: Path, data: int, entry: dict[str, Any]) -> StoredTensor:
+    """A header's entry, if its bytes are as many as its shape says. Raises what a damaged one makes of it."""
+    begin, end = entry["data_offsets"]
+    dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+    if not all(type(size) is int and size >= 0 for size in (begin, end, *shape)):
+        raise ValueError("not a shape")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError("other bytes than its shape has")
+    return StoredTensor(path, data + begin, dtype, shape)

@@ -13,7 +13,8 @@ import yaml
 from rapidun.data import Rows
 from rapidun.data.conversation import user_text
 from rapidun.evaluation import TaskJudge, make_judge
-from rapidun.files import sha256_of, write_jsonl
+from rapidun.files import sha256_of
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
@@ -78,9 +79,10 @@ def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, 
     given = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
     groups = {name: usable(rows, subject, config.data, reporter, name=name) for name, rows in given.items()}
     marks = _identity(config, subject, groups)
-    done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite, configuration=config.to_yaml())
-    reporter.plan(revealing(config, subject, groups["retain"], groups.get("inputs"), done))
+    origins = {"model": config.model.source, **{f"rows {name}": rows.path for name, rows in groups.items()}}
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": config.to_yaml()}
+    done = RunDirectory.check(out, marks, **how, origins=origins)
+    reporter.plan(revealing(config, subject, groups["retain"], groups.get("inputs"), done))
     directory = RunDirectory.claim(out, marks, **how)
     directory.write_text(CONFIG, config.to_yaml())
     skipped = [{"group": name, **bad.as_dict()} for name, rows in groups.items() for bad in rows.skipped]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rapidun.files import read_json, write_json
+from rapidun.files import write_json
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import settle
 from rapidun.pipeline.revealing.searching import again, arms_of, make_puller, pulls_of
+from rapidun.reading import read_kind
 from rapidun.reveal import Pull
 from rapidun.reveal.utility import Utility, measure_utility
 
@@ -20,7 +21,7 @@ def measure_start(context: RevealContext) -> None:
 
 def measure_round(context: RevealContext, number: int) -> None:
     """Ask this round's best arms again, measure what must be kept, and decide whether the round stays."""
-    before = Utility(**read_json(context.directory / UTILITY_BEFORE))
+    before = read_kind(context.directory / UTILITY_BEFORE, Utility)
     arms = arms_of(context, number)
     with context.state_after(number) as subject:
         puller = make_puller(context, subject, number)

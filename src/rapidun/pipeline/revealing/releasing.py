@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.errors import ConfigError
-from rapidun.files import write_json, write_jsonl
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.config import RunConfig, make_config
 from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext

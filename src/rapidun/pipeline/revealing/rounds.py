@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError, OutputError
-from rapidun.files import read_json, read_jsonl, write_json, write_jsonl
-from rapidun.lifecycle import IDENTITY, PHASES, RunDirectory, held
+from rapidun.files import write_json
+from rapidun.jsonl import read_jsonl, write_jsonl
+from rapidun.lifecycle import IDENTITY, RunDirectory, held, read_phases
+from rapidun.reading import RESTORE, made_from, read_object
 from rapidun.report import write_report
 from rapidun.reveal import read_pulls
 from rapidun.together import replaced_together
@@ -39,7 +41,10 @@ def rounds_of(run: Path) -> list[int]:
 def measured(run: Path, number: int) -> dict[str, Any] | None:
     """``measure.json`` of a round, with "accepted" in it; None where it was not measured."""
     path = round_directory(run, number) / "measure.json"
-    return read_json(path) if path.exists() else None
+    found = read_object(path) if path.exists() else None
+    if found is not None and not isinstance(found.get("accepted"), bool):
+        raise InputError(f"{path}: does not say whether the round was accepted. {RESTORE}")
+    return found
 
 
 def current_round(run: Path) -> int:
@@ -70,9 +75,9 @@ def settle(run: Path, *, summary: Mapping[str, Any] | None = None, upto: int | N
     """
     numbers = [number for number in rounds_of(run) if upto is None or number <= upto]
     revealed = [path for number in numbers if (path := round_directory(run, number) / "revealed.jsonl").exists()]
-    rows = {row["id"]: row for path in revealed for row in read_jsonl(path)}
+    rows = {str(row.get("id")): row for path in revealed for row in read_jsonl(path)}
     if summary is None and (run / SUMMARY).exists():
-        summary = {name: value for name, value in read_json(run / SUMMARY).items() if name != UNDOING}
+        summary = {name: value for name, value in read_object(run / SUMMARY).items() if name != UNDOING}
     current = _last_kept(run, numbers)
     with replaced_together(run, TOGETHER) as state:
         write_jsonl(state / "revealed.jsonl", rows.values())
@@ -84,7 +89,9 @@ def settle(run: Path, *, summary: Mapping[str, Any] | None = None, upto: int | N
             summary = {**summary, "rounds": round_lines(run, numbers), "current": current}
             write_json(state / SUMMARY, summary)
             if summary["method"] != "none":
-                write_json(state / "metrics.json", gate_of(summary))
+                with made_from(run / SUMMARY):
+                    gate = gate_of(summary)
+                write_json(state / "metrics.json", gate)
 
 
 def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
@@ -115,7 +122,7 @@ def round_lines(run: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
             {
                 "round": number,
                 "rows": len(read_jsonl(folder / "revealed.jsonl")) if (folder / "revealed.jsonl").exists() else 0,
-                **(read_json(trained) if trained.exists() else {}),
+                **(read_object(trained) if trained.exists() else {}),
                 **after,
             }
         )
@@ -137,7 +144,7 @@ def undo(run: Path, to_round: int) -> dict[str, Any]:
     if not (run / IDENTITY).exists() or not (run / SUMMARY).exists():
         raise InputError(f"{run}: not a finished `rapidun reveal` run ({SUMMARY} is missing).")
     with held(run, resumable=False):
-        return _undo(RunDirectory(run, read_json(run / PHASES)), to_round)
+        return _undo(RunDirectory(run, read_phases(run)), to_round)
 
 
 def _undo(directory: RunDirectory, to_round: int) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _undo(directory: RunDirectory, to_round: int) -> dict[str, Any]:
         raise InputError(f"{run}: cannot go back to round {to_round}; choose {there}.")
     moved: list[str] = []
     if any(number > to_round for number in rounds_of(run)):
-        summary = {**read_json(run / SUMMARY), "stopped": f"undone to round {to_round}", UNDOING: to_round}
+        summary = {**read_object(run / SUMMARY), "stopped": f"undone to round {to_round}", UNDOING: to_round}
         settle(run, summary=summary, upto=to_round)  # the instant of undoing: what follows only tidies up
         moved = finish_undo(directory)
     write_report(run)
@@ -160,7 +167,7 @@ def _undo(directory: RunDirectory, to_round: int) -> dict[str, Any]:
 def finish_undo(directory: RunDirectory) -> list[str]:
     """Move the rounds away that were undone, also where a kill came in between; returns where they went."""
     run = directory.path
-    to_round = read_json(run / SUMMARY).get(UNDOING) if (run / SUMMARY).exists() else None
+    to_round = read_object(run / SUMMARY).get(UNDOING) if (run / SUMMARY).exists() else None
     if to_round is None:
         return []
     later = [number for number in rounds_of(run) if number > to_round]

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidun.files import read_json
 from rapidun.lifecycle import IDENTITY
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.phases import do_phase
@@ -24,6 +23,7 @@ from rapidun.pipeline.revealing.measuring import UTILITY_BEFORE, measure_round, 
 from rapidun.pipeline.revealing.releasing import method_config, release_by_method, release_round
 from rapidun.pipeline.revealing.rounds import SUMMARY, finish_undo, measured, settle
 from rapidun.pipeline.revealing.searching import reveal_round, rows_of
+from rapidun.reading import read_json
 from rapidun.report import write_report
 from rapidun.reveal.settings import MODULES
 

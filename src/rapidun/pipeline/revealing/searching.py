@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rapidun.files import read_jsonl, write_jsonl
+from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import settle
@@ -111,8 +111,8 @@ def _source(context: RevealContext, asker: Asker, number: int) -> ArmSource:
         asked = f"Write one instruction that would make a language model do this. {task.description}"
         question = asker.question(Arm("writer", "text", asked), None)
         seeds = [(seed * 1000 + loop) * 10_000 + index for index in range(count)]
-        lines = (answer.strip().splitlines() for answer in asker.answers([question] * count, seeds))
-        return [found[0].strip(" \"'") for found in lines if found]
+        lines = (answer.strip().split("\n") for answer in asker.answers([question] * count, seeds))
+        return [found[0].strip(" \"'") for found in lines if found[0]]
 
     return TextArms(task.instruction, task.arms, write)
 

@@ -15,9 +15,9 @@ from typing import Any
 from rapidun.attribution.checkpoints import read_checkpoint
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
-from rapidun.files import write_jsonl
 from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
 from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
@@ -83,7 +83,8 @@ def _open(
     tracked = [tensor.name for tensor in find_targets(subject.loaded.model, targets_of(config, files))]
     note_coverage("gradients", coverage_of(subject.loaded.model, tracked), reporter)
     marks = _marks(config, files, subject, task, pool)
-    done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
+    origins = {"model": config.model.source, "task rows": files.task, "candidates": files.candidates}
+    done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite, origins=origins)
     reporter.plan([] if {"values", "teacher"} & set(done) else [valuing(config, files, subject, task, pool)])
     directory = _claim(out, marks, pool, resume=resume, overwrite=overwrite)
     return Teacher(config, files, subject, task, pool, directory, reporter), marks

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.files import read_json, write_json
+from rapidun.files import write_json
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import counting
 from rapidun.pipeline.valuing.config import StudentSettings
 from rapidun.pipeline.valuing.pool import Numbered, Pool
 from rapidun.pipeline.valuing.scoring import Counted, mark_scored
 from rapidun.pipeline.valuing.teacher import Teacher, Values
+from rapidun.reading import read_kind
 from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_parts
 from rapidun.valuation.sampling import (
@@ -97,7 +98,7 @@ def _teacher_sample(teacher: Teacher) -> tuple[Ordinals, Values]:
             if not place.exists():  # kept, because a draw may need a pass over the pool
                 drawn = _draw(settings, teacher.pool, size, ordinals, values, teacher.config.seed)
                 write_json(place, drawn.tolist())
-            usable, rows = teacher.usable(np.array(read_json(place), dtype=np.int64))
+            usable, rows = teacher.usable(np.array(read_kind(place, list[int]), dtype=np.int64))
             found = _valued(teacher, folder, rows, counted)
             ordinals, values = np.concatenate([ordinals, usable]), np.concatenate([values, found])
     mark_scored(teacher.directory, meter, counted.rows)

@@ -6,7 +6,6 @@ another selection.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,8 @@ import numpy.typing as npt
 
 from rapidun.data.content import as_record
 from rapidun.errors import ConfigError, InputError
-from rapidun.files import atomic_write, write_json
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.config import Uses
@@ -209,9 +209,7 @@ def _read_through(
         deque(wanted(), maxlen=0)  # nothing is selected: the pass is made for sources and for the ends
         (directory / SELECTED).unlink(missing_ok=True)
     else:
-        with atomic_write(directory / SELECTED) as file:
-            for row in wanted():
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        write_jsonl(directory / SELECTED, wanted())
     best = [shown[int(ordinal)] for ordinal in order[:_SHOWN]]
     worst = [shown[int(ordinal)] for ordinal in order[_SHOWN:][::-1][:_SHOWN]]
     return _Read(best, worst, shares)

@@ -17,6 +17,17 @@ _MEANING = {
 }
 
 
+_CAPTIONS = {
+    "asr_seen": ("rate", "false alarms + margin"),
+    "asr_unseen": ("rate", "false alarms + margin"),
+    "asr_seen_upper_bound": ("upper end", "at most"),
+    "asr_unseen_upper_bound": ("upper end", "at most"),
+    "false_alarm_rate": ("upper end", "at most"),
+    "perplexity_ratio": ("upper end", "at most"),
+    "forget_ratio": ("lower end", "at least"),
+}
+"""What the two numbers of a check are: a rate or an end of its interval, and what it is held against."""
+
 _KEY_FIGURES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "asr_seen": ("attack success, seen triggers", formats.percent),
     "asr_unseen": ("attack success, unseen variants", formats.percent),
@@ -32,6 +43,7 @@ class CheckLine:
     sentence: str
     value: str
     limit: str
+    captions: tuple[str, str]
 
 
 def build(run: RunFiles) -> Section:
@@ -83,7 +95,7 @@ def _line(check: Record) -> CheckLine:
     name = check.text("name", "check")
     value, limit = _shown(name, check, "value"), _shown(name, check, "limit")
     sentence = check.text("text") or f"{name.replace('_', ' ')} is {value}; the limit is {limit}."
-    return CheckLine(check.flag("passed"), sentence, value, limit)
+    return CheckLine(check.flag("passed"), sentence, value, limit, _CAPTIONS.get(name, ("value", "limit")))
 
 
 def _shown(name: str, check: Record, key: str) -> str:
