@@ -92,7 +92,9 @@ def compiled_template(source: str, where: object) -> tuple[jinja2.Template, set[
             template = environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"{where}:{error.lineno}: not a Jinja template ({error.message}).") from error
-    except (Exception, Endless) as error:  # the parser's depth, a number of too many digits, what Python cannot compile
+    except Endless as error:
+        raise InputError(f"{where}: not a usable Jinja template (it takes more than {SECONDS:g} seconds).") from error
+    except Exception as error:  # the parser's depth, a number of too many digits, what Python cannot compile
         raise InputError(f"{where}: not a usable Jinja template ({type(error).__name__}).") from error
     if raises_to_a_power(source):
         raise InputError(f"{where}: the template uses **. {NO_POWERS}")
