@@ -29,7 +29,8 @@ from retrieval_world import CLEAN, POISONED, QUERIES, REGIMES, Case, open_case
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from rapidun.cli.console import quiet_libraries
-from rapidun.files import atomic_write, read_json
+from rapidun.files import atomic_write
+from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 
 PROTOCOL = (5, 10, 50, 100)

@@ -32,9 +32,11 @@ from rapidun.data import load_rows
 from rapidun.demo import demo_config
 from rapidun.demo.embedded import asset
 from rapidun.evaluation import generate_answers
-from rapidun.files import atomic_write, read_json, read_jsonl, write_json
+from rapidun.files import atomic_write, write_json
+from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import open_subject
+from rapidun.reading import read_json
 from rapidun.stats import RATE, Rate, over_units
 
 Sample = Callable[[np.random.Generator, int], np.ndarray]

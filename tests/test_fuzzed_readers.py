@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import yaml
-from rapidun.pipeline.directory import RunDirectory
 
 from fuzz import NAUGHTY, damaged_bytes, damaged_json, damaged_value
 from rapidun.attribution import Blocks
@@ -26,6 +25,7 @@ from rapidun.cli.common import make_settings
 from rapidun.cli.console import parse_overrides, parse_template_options
 from rapidun.data import Template
 from rapidun.errors import RapidunError
+from rapidun.lifecycle import RunDirectory
 from rapidun.models.adapters import combine_adapters
 from rapidun.models.fingerprints import adapter_fingerprint
 from rapidun.models.lora import attach_lora, load_adapter, save_adapter

@@ -14,7 +14,8 @@ import pytest
 
 from killing import FORK, killed, places
 from rapidun.errors import InputError, OutputError
-from rapidun.files import SHARED_FILES, disk_error, write_json, write_jsonl
+from rapidun.files import SHARED_FILES, disk_error, write_json
+from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory, check_free, held
 from rapidun.sealed import altered, read_sealed, write_sealed
 from rapidun.together import replaced_together

@@ -25,7 +25,8 @@ from rapidun.bench.page import BOUNDS, value_of
 from rapidun.bench.plan import cell_config
 from rapidun.bench.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
-from rapidun.files import atomic_write, read_json, write_json
+from rapidun.files import atomic_write, write_json
+from rapidun.reading import read_json
 from rapidun.stats import Interval, over_units
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -42,7 +42,7 @@ from rapidun.bench.page import numbers
 from rapidun.bench.plan import CONTROLS, OURS, PROMPTS, SEEDS, SETTLED
 from rapidun.bench.scenarios import SCENARIOS
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
-from rapidun.files import read_json
+from rapidun.reading import read_json
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from pictures import write_picture

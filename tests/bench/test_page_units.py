@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rapidun.bench import Cell, CellStore, Results, write_page
-from rapidun.files import read_json
+from rapidun.reading import read_json
 
 ASR = {
     "poisoned": [0.909375] * 5,

@@ -15,7 +15,7 @@ from pipeline.test_ledger import make_requests
 from pipeline.test_run import make_run_config
 from pipeline.test_valuing import pool_rows
 from rapidun.errors import FingerprintError, OutputError
-from rapidun.files import read_jsonl
+from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import Silent, make_config, run, unlearn_only
 from rapidun.pipeline.ledger import unlearn_requests
 from rapidun.pipeline.valuing import value
