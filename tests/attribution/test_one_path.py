@@ -29,7 +29,7 @@ from rapidun.attribution.search import chosen_scorers
 from rapidun.attribution.similarity import Similarity
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, ModelError
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.explaining import Places, Wanted, explain
@@ -187,6 +187,23 @@ def test_a_matrix_in_memory_ranks_as_sorting_would(similarity: Similarity) -> No
     for row, hits in zip(matrix.scores(queries, similarity), matrix.search(queries, 6, similarity), strict=True):
         assert [hit.position for hit in hits.helpful] == sorted(range(70), key=lambda i: (-row[i], i))[:6]
         assert [hit.position for hit in hits.harmful] == sorted(range(70), key=lambda i: (row[i], i))[:6]
+
+
+def test_trap_16_more_asked_than_there_is_gives_all() -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    buffer = MatrixBuffer("m", 3, 5, "float32")
+    buffer.put([0, 1, 2], torch.from_numpy(vectors))
+    shard = Shard(0, 3, {name: MemoryTensor(values) for name, values in buffer.tensors().items()})
+    matrix = Matrix("m", 5, [shard], lambda positions: {position: str(position) for position in positions})
+    (hits,) = matrix.search(vectors[:1], 10)
+    assert sorted(hit.position for hit in hits.helpful) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_trap_15_rows_that_are_not_finite_are_refused_and_not_stored(value: float) -> None:
+    buffer = MatrixBuffer("m", 2, 5, "float32")
+    with pytest.raises(ModelError, match="vectors are not finite"):
+        buffer.put([0, 1], torch.tensor([[1.0] * 5, [value] * 5]))
 
 
 def test_vectors_in_memory_are_exact(place: Path) -> None:

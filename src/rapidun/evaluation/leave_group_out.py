@@ -83,5 +83,6 @@ def _without(name: str, positions: Sequence[int], rows: int) -> npt.NDArray[np.b
 
 def _effect(name: str, rows: int, changes: npt.NDArray[np.float64]) -> GroupEffect:
     mean = over_units(changes.mean(axis=1).tolist(), "seeds")
-    assert mean is not None  # there is a seed
+    if mean is None:
+        raise InputError("no seed was given, so there is no effect to measure.")
     return GroupEffect(name, rows, changes, mean.value, mean.low, mean.high)
