@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path: Path, monkeypatc
     from unlearning.cases import LORA, make_loaded, make_rows
 
     rows = make_rows()
-    settings = UnlearnSettings(method="graddiff", steps=4, checkpoint_every=2, retain_budget=9.0)
+    settings = UnlearnSettings(method="graddiff", steps=5, checkpoint_every=2, retain_budget=9.0)
 
     def train(resume: bool) -> None:
         unlearn(

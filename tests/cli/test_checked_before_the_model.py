@@ -88,7 +88,7 @@ NAMES = {
     f"{UNLEARN} --map prompt=": "--map prompt=",
     f"{UNLEARN} --set unlearning.stpes=3": "Did you mean 'steps'?",
     f"{UNLEARN} --set steps": "section.key=value",
-    f"{UNLEARN} --set unlearning.steps=[1": "is not a YAML value",
+    f"{UNLEARN} --set unlearning.steps=[1": "not YAML",
     f"{UNLEARN} --set unlearning.steps.more=1": "unlearning.steps",
     f"{UNLEARN} --resume --overwrite": "choose one",
     f"{WEIGH} --scheme influ": "'influ' is unknown",

@@ -222,7 +222,7 @@ def test_changed_or_missing_files_are_errors(tmp_path):
     with pytest.raises(FingerprintError, match=settings["fingerprint"]):
         load_preconditioner(tmp_path)
     (tmp_path / "preconditioner.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"preconditioner\.safetensors: cannot be read"):
+    with pytest.raises(InputError, match=r"preconditioner\.safetensors: not a whole"):
         load_preconditioner(tmp_path)
     (tmp_path / "preconditioner.json").write_text("{}")
     with pytest.raises(InputError, match="format 1"):

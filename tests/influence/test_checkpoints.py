@@ -93,7 +93,7 @@ def test_checkpoints_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(ModelError, match="no LoRA"):
         adapter_start(model)
     (tmp_path / "model.safetensors").write_bytes(b"no")
-    with pytest.raises(ModelError, match="not a readable"):
+    with pytest.raises(ModelError, match="not a whole"):
         over_checkpoints(model, [tmp_path], collect)
 
 

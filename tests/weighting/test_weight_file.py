@@ -63,7 +63,7 @@ def test_order_blank_lines_and_extra_columns_do_not_matter(tmp_path: Path) -> No
     ("line", "message"),
     [
         ("{", "not JSON"),
-        ("[1]", "must be a JSON object"),
+        ("[1]", "not a JSON object"),
         ({**GOOD, "group": "keep"}, "group is 'keep'"),
         ({**GOOD, "index": -1}, "index is -1"),
         ({**GOOD, "index": True}, "index is True"),

@@ -15,7 +15,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rapidun import yaml_files
-from rapidun.data.badrows import shorten
 from rapidun.data.rendering import compiled_template
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.gate import Thresholds
@@ -24,6 +23,7 @@ from rapidun.reading import path_fault, read_text
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.weighting import Negative, get_scheme
 
+LONGEST_SHOWN = 200
 LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
 """Most tokens, values of a sketch, rows at once; what NumPy takes as a seed. More is a slip of the keyboard."""
 
@@ -40,7 +40,7 @@ class _Section(BaseModel):
     def _usable_path(cls, value: Any) -> Any:
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, Path) and (fault := path_fault(str(part))):
-                raise ValueError(f"{shorten(str(part))} is no path: it {fault}")
+                raise ValueError(f"{_shown(str(part))} is no path: it {fault}")
         return value
 
 
@@ -334,7 +334,7 @@ def check_template(name: str) -> None:
     if name in ("auto", "chat", "alpaca", "plain"):
         return
     if path_fault(name) or not Path(name).is_file():
-        raise ValueError(f"{shorten(name)}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file")
+        raise ValueError(f"{_shown(name)}: no such name or file. Use auto, chat, alpaca, plain or a Jinja file")
     try:
         compiled_template(read_text(Path(name)), name)
     except InputError as error:
@@ -361,6 +361,15 @@ def _section(root: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | 
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def _shown(value: Any) -> str:
+    """A value as Python writes it, which no terminal obeys, cut where it is long."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deeply"
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+
+
 def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
@@ -374,4 +383,4 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
     if item["type"] == "value_error":  # a check of ours, which names the value itself
         said = str(item["ctx"]["error"])
         return f"{origin}: {where}: {said if said.endswith(('.', '?')) else said + '.'}".replace(": : ", ": ")
-    return f"{origin}: {where} = {shorten(item.get('input'), 200)}: {item['msg']}."
+    return f"{origin}: {where} = {_shown(item.get('input'))}: {item['msg']}."

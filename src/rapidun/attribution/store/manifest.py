@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 import rapidun.attribution.scorers  # noqa: F401 (so that the scorers that a manifest names are known)
 from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
 from rapidun.attribution.store.names import BUILDING, MANIFEST
-from rapidun.errors import InputError
+from rapidun.errors import ConfigError, InputError
 from rapidun.reading import as_kind, inside
 from rapidun.sealed import altered, read_sealed, write_sealed
 
@@ -92,10 +92,13 @@ class Manifest(_Part):
     def _known_views(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {
-            name: view if isinstance(view, Scorer) else scorer_class(name).model_validate(view)
-            for name, view in value.items()
-        }
+        try:
+            return {
+                name: view if isinstance(view, Scorer) else scorer_class(name).model_validate(view)
+                for name, view in value.items()
+            }
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _shards_follow_each_other(self) -> Manifest:
