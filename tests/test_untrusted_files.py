@@ -242,12 +242,14 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path: Path, monkeypatc
     from unlearning.cases import LORA, make_loaded, make_rows
 
     rows = make_rows()
-    settings = UnlearnSettings(method="graddiff", steps=5, checkpoint_every=2, retain_budget=9.0)
 
     def train(resume: bool) -> None:
         unlearn(
-            make_loaded(), rows, settings=settings, lora=LORA, held=rows.retain, checkpoints=tmp_path, resume=resume
-        )
+            make_loaded(), rows, lora=LORA, held=rows.retain, checkpoints=tmp_path, resume=resume,
+            settings=UnlearnSettings(
+                method="graddiff", steps=6 if resume else 4, checkpoint_every=2, learning_rate=1e-4, retain_budget=9.0
+            ),
+        )  # fmt: skip
 
     train(resume=False)
     (last,) = tmp_path.glob("checkpoint-*")
