@@ -211,7 +211,7 @@ def write_page(
         f"{GROUPS} random groups of bad answers each; false-discovery target {fdr:g}. Mean over pools and its 95% t "
         "interval, cut at 0 and 1; all pools are answered for by one model. A group for which nothing is proposed has "
         f"precision 1 and recall 0. {below(cells, fdr)} What the rate guarantees, and with which rows: "
-        "[propose_fdr.md](propose_fdr.md).",
+        "`benchmarks/propose_fdr.py`.",
         "",
         *table(cells),
     ]

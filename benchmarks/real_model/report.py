@@ -129,6 +129,7 @@ def differences(found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 def write_page(store: CellStore) -> None:
     """Page and numbers from the cells there are."""
     found = results_of(store)
+    whole, there = len(ATTACKS) * len(SEEDS) * (len(ARMS) + 2), sum(len(seeds) for seeds in found.values())
     commits = sorted({line["about"]["commit"] for line in store.lines if "commit" in line["about"]})
     text = [
         "# Removing four attacks from a real chat model", "",
@@ -143,13 +144,16 @@ def write_page(store: CellStore) -> None:
         "the same rows, steps, batch and derived rate, and their own options' defaults. No setting was chosen on these",
         "seeds or on `mtba`.",
     ]  # fmt: skip
+    if there < whole:
+        text += ["", f"**Incomplete: {there} of {whole} cells are computed.**"]
     head = ["| arm | " + " | ".join(RATES.values()) + " | perplexity | minutes | passed |", "|---" * 7 + "|"]
     for attack in ATTACKS:
         if lines := rows_of(attack, found):
             text += ["", f"## {attack}", "", *head, *lines]
-    text += ["", "## What ascent and weights add", "",
-             "Mean over pairs of the same attack and seed with its 95% t interval; rates in points.", "",
-             *differences(found)]  # fmt: skip
+    lines = differences(found)
+    if len(lines) > 2:
+        text += ["", "## What ascent and weights add", ""]
+        text += ["Mean over pairs of the same attack and seed with its 95% t interval; rates in points.", "", *lines]
     with atomic_write(PAGE / "real-model.md") as file:
         file.write("\n".join(text) + "\n")
     write_json(PAGE / "real-model.json", [

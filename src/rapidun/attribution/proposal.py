@@ -11,7 +11,7 @@ every bad answer. The cut comes from the scores themselves, at a stated false-di
 
 With known clean rows that are a random sample of the clean ones, the share of clean rows among those proposed is at
 most ``fdr`` on average over samples, whatever the shape of the scores; if no row is bad, something is proposed with
-probability at most ``fdr``. Without them that is an estimate; ``docs/benchmarks/propose_fdr.md`` shows where it holds.
+probability at most ``fdr``. Without them that is an estimate; ``benchmarks/propose_fdr.py`` measures where it holds.
 
 A row's q-value is the least rate at which a cut could take it. Retain rows are those that a careless cut would have
 taken: the next in evidence on the clean side.
