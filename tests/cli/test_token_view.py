@@ -28,7 +28,8 @@ def test_without_colour_the_strongest_pairs_say_it_all():
 
 def test_with_colour_tokens_have_backgrounds_by_sign_and_size():
     text = printed(colour=True)
-    assert "48;2;242;185;139" in text  # the strongest helping token at full strength
+    # the strongest helping token at full strength; rich keeps a style's codes, also those of a terminal of 256 colours
+    assert "48;2;242;185;139" in text or "48;5;216" in text
     assert "helps the query" in text
 
 
