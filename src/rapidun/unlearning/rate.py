@@ -8,7 +8,7 @@ order it changes a loss L by at most
 B being LoRA's second factors (the first ones have no gradient while B = 0). The rate is the one at which that is
 `LOSS_CHANGE`, L being the mean answer loss of a few rows that are to be kept. It falls with the size of the model, the
 adapter's scale and how sharply the kept rows' loss bends; the constant was chosen on tuning draws of two models
-(docs/benchmarks/real-model.md).
+(benchmarks/results/real-model-choose.jsonl).
 """
 
 from __future__ import annotations

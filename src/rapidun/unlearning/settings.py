@@ -39,7 +39,7 @@ def _rate(value: Any) -> float | str:
 
 
 class UnlearnSettings(BaseModel):
-    """The update. Defaults were chosen on tuning draws of a real chat model (docs/benchmarks/real-model.md)."""
+    """The update. Defaults were chosen on tuning draws of a real chat model (benchmarks/real_model/choose.py)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
