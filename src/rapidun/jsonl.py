@@ -69,10 +69,13 @@ def read_log(path: Path) -> list[Line]:
     Raises:
         InputError: If one is not a JSON object; names the line.
     """
-    if not path.exists():
-        return []
-    content = read_bytes(path)
-    return [value for _, value in _objects(content[: content.rfind(b"\n") + 1], path)]
+    return [value for _, value in numbered_log(path)]
+
+
+def numbered_log(path: Path) -> Iterator[tuple[int, Line]]:
+    """The same with the number of each line, from 1. Raises as `read_log`."""
+    content = read_bytes(path) if path.exists() else b""
+    return _objects(content[: content.rfind(b"\n") + 1], path)
 
 
 def _objects(content: bytes, path: Path) -> Iterator[tuple[int, Line]]:

@@ -45,7 +45,7 @@ def test_a_broken_finished_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     CellStore(path).add(cell(), {}, {"wall_seconds": 1.0})
     path.write_bytes(path.read_bytes() + b'{"arm": 3}\n')
-    with pytest.raises(InputError, match=r"cells\.jsonl: holds a line that is not a cell"):
+    with pytest.raises(InputError, match=r"cells\.jsonl:2: not a cell"):
         CellStore(path)
 
 

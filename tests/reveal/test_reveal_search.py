@@ -91,7 +91,7 @@ def test_a_log_of_another_search_is_refused(tmp_path: Path):
 
 def test_a_broken_line_is_named(tmp_path: Path):
     (tmp_path / "pulls.jsonl").write_text('{"arm": 1}\n')
-    with pytest.raises(InputError, match=r"pulls\.jsonl: line 1"):
+    with pytest.raises(InputError, match=r"pulls\.jsonl:1"):
         read_pulls(tmp_path / "pulls.jsonl")
 
 

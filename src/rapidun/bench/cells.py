@@ -16,7 +16,7 @@ from typing import Any
 from rapidun.data.badrows import shorten
 from rapidun.errors import InputError
 from rapidun.files import sha256_of
-from rapidun.jsonl import append_log, read_log
+from rapidun.jsonl import append_log, numbered_log
 
 VERSION = 2
 """Of the code path from rows to numbers: raised by hand with every change that alters a number."""
@@ -58,11 +58,10 @@ class CellStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines: dict[str, dict[str, Any]] = {}
-        for line in read_log(path):
+        for number, line in numbered_log(path):
             if not {"key", "arm", "scenario", "seed", "result"} <= line.keys() or not isinstance(line["key"], str):
                 raise InputError(
-                    f"{path}: holds a line that is not a cell of a benchmark: {shorten(line)}. Remove it to compute it "
-                    "again."
+                    f"{path}:{number}: not a cell of a benchmark: {shorten(line)}. Remove it to compute it again."
                 )
             self._lines.setdefault(line["key"], line)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rapidun.errors import FingerprintError, InputError
 from rapidun.evaluation import TaskJudge
-from rapidun.jsonl import append_log, read_log
+from rapidun.jsonl import append_log, numbered_log
 from rapidun.reveal.arms import Arm
 from rapidun.reveal.asking import Asker
 from rapidun.reveal.diversity import diversity
@@ -118,11 +118,11 @@ def read_pulls(path: Path) -> list[Pull]:
         InputError: If a whole line is not a pull.
     """
     found = []
-    for number, line in enumerate(read_log(path), 1):
+    for number, line in numbered_log(path):
         try:
             found.append(Pull.from_dict(line))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: line {number} is not a pull ({error}). Start anew in another --out.") from error
+            raise InputError(f"{path}:{number}: not a pull ({error}). Start anew in another --out.") from error
     return found
 
 
