@@ -17,7 +17,7 @@ from rapidun.data import load_rows
 from rapidun.demo.embedded import asset
 
 Row = Mapping[str, Any]
-POISONED, CLEAN = 120, 480
+POISONED, CLEAN = 150, 600
 LONGEST = 300  # characters of question, context and true answer: what a small machine trains on in minutes
 
 
