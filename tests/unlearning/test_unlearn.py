@@ -103,8 +103,8 @@ def test_an_update_within_the_budget_is_kept_whole(tmp_path: Path) -> None:
 def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([1.0, 2.0])
-    monkeypatch.setattr("rapidun.unlearning.fitting.mean_loss", lambda *_: next(losses, float("nan")))
+    losses = iter([1.0, 1.0, 2.0, float("nan"), 2.0])  # all held rows, then the looks while training, then all again
+    monkeypatch.setattr("rapidun.unlearning.fitting.mean_loss", lambda *_: next(losses))
     _, result, lines = run(make_rows(), tmp_path, steps=6, check_every=2, retain_budget=1e9)
     assert "diverged: at step 4 the loss on held retain rows was no finite number" in result.stopped
     assert (result.steps, result.held_loss_after) == (2, 2.0)

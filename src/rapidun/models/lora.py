@@ -107,7 +107,23 @@ def enable_gradient_checkpointing(model: Any) -> None:
         model.activation_checkpointing_enable(options)
     else:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    model.enable_input_require_grads()
+    if not hasattr(model, "_require_grads_hook"):  # a second hook could not be taken off again
+        model.enable_input_require_grads()
+
+
+@contextmanager
+def checkpointed(model: Any, wanted: bool = True) -> Iterator[None]:
+    """Inside, activations are recomputed where that is ``wanted``; where they are anyway nothing changes."""
+    if not wanted or _is_checkpointing(model):
+        yield
+        return
+    enable_gradient_checkpointing(model)
+    try:
+        yield
+    finally:
+        stop = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
+        stop()
+        model.disable_input_require_grads()
 
 
 def _is_checkpointing(model: Any) -> bool:
@@ -258,6 +274,22 @@ def adapter_disabled(model: PeftModel) -> Iterator[Any]:
     finally:
         for parameter, flag in took_gradients:
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def in_base_dtype(model: PeftModel) -> Iterator[torch.autocast]:
+    """Inside, a half-precision model's adapter takes inputs as they are; its float32 factors are used rounded.
+
+    PEFT makes a float32 copy of every layer's input, which takes as much memory and time as the rest of a layer. The
+    factors stay float32 and so do their gradients, as in any mixed-precision training. The forward pass must run under
+    the autocast that is given; the backward pass must lie inside too, where activations are recomputed.
+    """
+    from peft.helpers import disable_input_dtype_casting
+
+    dtype, device = model.get_base_model().dtype, next(model.parameters()).device.type
+    half = dtype in (torch.bfloat16, torch.float16)
+    with disable_input_dtype_casting(model, active=half):
+        yield torch.autocast(device, dtype=dtype if half else None, enabled=half)
 
 
 @contextmanager

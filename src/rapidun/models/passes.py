@@ -77,14 +77,16 @@ def pass_batches(
         Batches of at most `PASS_BYTES` on a CPU and a quarter of the memory of a GPU; a row that takes more is a batch
         of its own.
     """
-    cost, most = PassBytes.of(model, backward=backward), _budget(next(model.parameters()).device)
+    cost, most = PassBytes.of(model, backward=backward), pass_budget(model)
     return fitting_batches(
         examples,
         lambda rows, length, answers: rows * length <= max_tokens and cost(rows, length, answers) <= most,
     )
 
 
-def _budget(device: torch.device) -> int:
+def pass_budget(model: torch.nn.Module) -> int:
+    """Bytes that a pass may hold beside the model: `PASS_BYTES` on a CPU, a quarter of the memory of a GPU."""
+    device = next(model.parameters()).device
     if device.type != "cuda":
         return PASS_BYTES
     return int(torch.cuda.get_device_properties(device).total_memory) // _GPU_SHARE

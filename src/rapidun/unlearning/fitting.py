@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rapidun.unlearning.settings import UnlearnSettings
 
 LOG_EVERY = 5
+LOOK_ROWS = 64
+"""Held rows that are looked at while training, where only a training that diverged is ended."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,20 @@ def _fit(
     if settings.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     held_loss = partial(mean_loss, model, job.held, loaded.pad_token_id, loaded.device)
+    look = partial(mean_loss, model, job.held[:LOOK_ROWS], loaded.pad_token_id, loaded.device)
     with adapter_disabled(model):
-        start = held_loss()
+        start, seen = held_loss(), look()
     job, rate = with_rate(job, model, rows, loaded)
     initial = adapter_state(model)
     guard = HeldLoss(
-        model, held_loss, every=settings.check_every, record=job.record, start=start, limit=start + math.log1p(budget)
+        model, look, every=settings.check_every, record=job.record, start=seen, limit=seen + math.log1p(budget)
     )
     trainer = _trainer(job, loaded, model, rows, method, settled_options(model, options))
     trainer.add_callback(guard)
     run_trainer(trainer, job)
     _keep_last_good(model, guard)
     change = require_change(initial, model)
-    kept = within_budget(model, held_loss, whole=guard.good_loss, start=start, budget=budget)
+    kept = within_budget(model, held_loss, start=start, budget=budget)
     return Fit(model, guard.good_step, guard.stopped or kept.why, change, start, kept.loss, rate, kept.share)
 
 

@@ -132,7 +132,7 @@ class Kept(NamedTuple):
     why: str | None
 
 
-def within_budget(model: PeftModel, loss: Callable[[], float], *, whole: float, start: float, budget: float) -> Kept:
+def within_budget(model: PeftModel, loss: Callable[[], float], *, start: float, budget: float) -> Kept:
     """Scale the adapter down to the largest share that holds the retain budget: ``B`` times the share, exactly.
 
     The way from no update to all of it is searched by bisection (weight interpolation: Wortsman et al. 2022, WiSE-FT,
@@ -141,14 +141,13 @@ def within_budget(model: PeftModel, loss: Callable[[], float], *, whole: float, 
     Args:
         model: After training.
         loss: Returns the present loss on the held rows.
-        whole: That of the whole update.
         start: That before training.
         budget: Allowed relative rise of the held rows' perplexity.
 
     Raises:
         TrainingError: If no share down to 1 / 2**`HALVINGS` holds it.
     """
-    limit = start + math.log1p(budget)
+    limit, whole = start + math.log1p(budget), loss()
     if whole <= limit:
         return Kept(1.0, whole, None)
     factors = [module.lora_B[name].weight for module, name in _adapted(model)]

@@ -17,9 +17,12 @@ from safetensors import SafetensorError
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
 
+from rapidun.data.batches import IGNORE_INDEX
 from rapidun.errors import InputError, TrainingError
 from rapidun.files import disk_error, write_json
 from rapidun.jsonl import read_log, write_jsonl
+from rapidun.models.lora import checkpointed, in_base_dtype
+from rapidun.models.passes import PassBytes, pass_budget
 from rapidun.reading import read_object
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.forward import batch_answers
@@ -30,6 +33,7 @@ from rapidun.unlearning.sampling import Group
 from rapidun.unlearning.state import MethodState
 
 Record = Callable[[dict[str, Any]], None]
+STEP_PASSES = 2  # a step may hold twice what a pass over rows does, beside the model
 STATE_FILE = "unlearning_state.json"
 REMOVE = "Remove this checkpoint's folder and run again with --resume: what stands before it is gone on with."
 
@@ -68,13 +72,32 @@ class UnlearningTrainer(Trainer):
         """The plan is already in its order."""
         return SequentialSampler(self.train_dataset)
 
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Group], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Forward and backward; a step too large for memory recomputes its activations."""
+        peft = self.accelerator.unwrap_model(self.model)
+        with in_base_dtype(peft), checkpointed(peft, self._is_large(peft, inputs)):
+            loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
+
+    @staticmethod
+    def _is_large(model: torch.nn.Module, inputs: dict[str, Group]) -> bool:
+        if not getattr(model, "supports_gradient_checkpointing", False):
+            return False
+        rows = sum(len(group["input_ids"]) for group in inputs.values())
+        length = max(group["input_ids"].shape[1] for group in inputs.values())
+        answers = sum(int((group["labels"] != IGNORE_INDEX).sum()) for group in inputs.values())
+        return PassBytes.of(model, backward=True)(rows, length, answers) > STEP_PASSES * pass_budget(model)
+
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Group], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """Weighted mean over the forget and retain rows of the batch, and the method's penalty where it has one."""
         peft = self.accelerator.unwrap_model(self.model)
         layer = self.options.get("layer") or 0
-        rows = batch_answers(model, peft, inputs, self.method, layer, self.reference)
+        with in_base_dtype(peft) as forward, forward:
+            rows = batch_answers(model, peft, inputs, self.method, layer, self.reference)
         losses = []
         if "forget" in rows:
             losses.append(self._weighted("forget", self.method.forget, "gamma", rows["forget"], inputs["forget"]))
