@@ -27,7 +27,6 @@ from rapidun.bench.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json
-from rapidun.pipeline.config import WeightSettings
 from rapidun.stats import over_units
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"
@@ -35,12 +34,12 @@ PAGE = ROOT / "docs" / "benchmarks"
 ATTACKS = ("nonsense", "badnet", "vpi", "mtba")
 SEEDS = (0, 1, 2)
 PROMPTS = 200
-DEFAULT = f"rapidun/{WeightSettings().scheme}"
-ARMS = list(dict.fromkeys([
-    DEFAULT, "finetune/uniform", "rapidun/uniform", "rapidun/random", "rapidun/shuffled",
-    "dpo/uniform", "idk/uniform", "npo/uniform", "rapidun/influence",
-]))  # fmt: skip
-TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
+DEFAULT = "rapidun/consistency_hidden weights.negative=drop"
+ARMS = [
+    DEFAULT, "finetune/uniform", "rapidun/uniform", "rapidun/influence", "rapidun/random", "rapidun/shuffled",
+    "dpo/uniform", "idk/uniform", "npo/uniform",
+]  # fmt: skip
+TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: "**default** (rapidun/consistency_hidden)"}
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
 LIMITS = Thresholds()
 
@@ -56,8 +55,25 @@ def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], m
             world = chat_world(base, open_attack(name, seed), twin=twin, reporter=reporter)
             prompts = min(PROMPTS, len(world.measured))
             chosen = [arm for arm in find_arms(arms) if twin or arm.method != "retrain"]
+            store = CellStore(RESULTS)
             cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, prompts)) for arm in chosen]
-            run_cells(world, cells, CellStore(RESULTS), reporter, seconds=until - time.monotonic(), about=about)
+            missing = [cell for cell in cells if not is_there(cell, store)]
+            run_cells(world, missing, store, reporter, seconds=until - time.monotonic(), about=about)
+
+
+def is_there(cell: Cell, store: CellStore) -> bool:
+    """Whether a line has the cell's numbers: the same in all that both name, whatever settings came or went since."""
+    named = (cell.arm, cell.scenario, cell.seed)
+    return any(
+        (line["arm"], line["scenario"], line["seed"]) == named and _agree(line["config"], cell.config)
+        for line in store.lines
+    )
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return all(_agree(ours[name], theirs[name]) for name in ours.keys() & theirs.keys())
+    return bool(ours == theirs)
 
 
 def results_of(store: CellStore) -> dict[tuple[str, str], dict[int, Mapping[str, Any]]]:
