@@ -18,10 +18,11 @@ import torch
 
 from rapidun.data import Example
 from rapidun.errors import ConfigError, TrainingError
-from rapidun.models import mean_answer_loss
+from rapidun.models import attach_lora, mean_answer_loss
 from rapidun.unlearning import TrainingRows, UnlearnSettings, unlearn
-from rapidun.unlearning.guards import adapter_state, mean_loss
+from rapidun.unlearning.guards import adapter_state, mean_loss, within_budget
 from rapidun.unlearning.methods.elastic import adapted_layers
+from tiny import tiny_model
 from unlearning.cases import LORA, make_loaded, make_rows, run
 
 
@@ -85,8 +86,8 @@ def test_trap_24_an_update_that_breaks_the_retain_budget_is_scaled_down_to_it(tm
     for name, tensor in adapter_state(result.model).items():
         share = result.share if "lora_B" in name else 1.0
         torch.testing.assert_close(tensor, share * trained[name])
-    for layer in adapted_layers(result.model).values():  # a little more of it would not have held
-        layer.lora_B["default"].weight.data.mul_((result.share + 1 / 64) / result.share)
+    for layer in adapted_layers(result.model).values():  # a fifth more of it would not have held
+        layer.lora_B["default"].weight.data.mul_(1.2)
     assert mean_loss(result.model, rows.retain, 0, loaded.device) > limit
 
 
@@ -228,3 +229,25 @@ def test_every_method_says_the_forget_rows_loss_before_and_after(method: str, tm
 def test_a_loss_that_is_not_finite_is_written_as_none(tmp_path: Path) -> None:
     _, result, _ = run(make_rows(), tmp_path, method="rapidun")
     assert replace(result, forget_loss_after=float("inf")).numbers()["forget_loss_after"] is None
+
+
+@pytest.mark.parametrize(
+    ("rise", "most"),
+    [(lambda share: 0.04 * share**2, 1), (lambda share: 0.06 * share**2 - 0.03 * share, 2),
+     (lambda share: 50 * share**4, 6), (lambda share: 0.02 * share, 4), (lambda share: 1e9 * share**9, 6)],
+    ids=["square", "falls first", "steep", "linear", "cliff"],
+)  # fmt: skip
+def test_the_largest_share_within_the_budget_is_found_in_few_looks(rise: Any, most: int) -> None:
+    model = attach_lora(tiny_model(), rank=2)
+    factor = next(iter(adapted_layers(model).values())).lora_B["default"].weight
+    factor.data.fill_(1.0)
+    looks: list[float] = []
+
+    def loss() -> float:
+        looks.append(factor[0, 0].item())
+        return 2.0 + rise(looks[-1])
+
+    kept = within_budget(model, loss, start=2.0, budget=0.01)
+    assert len(looks) - 1 <= most
+    assert 0.5 * np.log(1.01) <= kept.loss - 2.0 <= np.log(1.01)
+    assert factor[0, 0].item() == pytest.approx(kept.share) and kept.why is not None
