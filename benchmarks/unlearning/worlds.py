@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rapidun.bench import World, demo_world
-from rapidun.bench.world import Split, make_world
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from experiments import World, demo_world
+from experiments.world import Split, make_world
 from rapidun.evaluation.disjoint import normalised_prompt
 
 ROOT = Path(__file__).parents[2]
