@@ -11,7 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from experiments import World, demo_world
 from experiments.world import Split, make_world
-from rapidun.evaluation.disjoint import normalised_prompt
+from rapidun.evaluation.triggers import normalised_prompt
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "demo_model"

@@ -27,9 +27,9 @@ def test_settings_left_out_have_their_defaults():
 @pytest.mark.parametrize(
     ("description", "text"),
     [
-        ({"kind": "sparse"}, "'sparse': use one of exact, factored, rapidgrad, readout"),
-        ({}, "kind None"),
-        ({"kind": "factored", "k": 3}, "no setting 'k'. It has: p, seed"),
+        ({"kind": "sparse"}, "unknown sketch 'sparse': choose from exact, factored, rapidgrad, readout"),
+        ({}, "unknown sketch ''"),
+        ({"kind": "factored", "k": 3}, "no option 'k'; its options: p, seed"),
         ({"kind": "rapidgrad", "k": 0}, "k=0"),
     ],
 )
@@ -39,6 +39,6 @@ def test_what_is_not_a_sketch_is_an_error(description, text):
 
 
 def test_another_kind_is_one_line(monkeypatch):
-    monkeypatch.setattr(registry_file, "_KINDS", dict(registry_file._KINDS))
+    monkeypatch.setitem(registry_file.SKETCHES, "whole", None)  # and taken away again
     register_sketch("whole", Exact)
     assert isinstance(sketch_from({"kind": "whole"}), Exact)

@@ -22,7 +22,7 @@ from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
 from rapidun.files import atomic_write, sha256_of, write_json
 from rapidun.gradients.collector import Transform
-from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, PreconditionerKind, Statistics
+from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, Statistics
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.state import device_of
@@ -81,7 +81,7 @@ class Preconditioner:
 
         The transform raises ModelError for a tensor that the preconditioner was not fitted to.
         """
-        prepare = _kind(self.kind).prepare
+        prepare = KINDS[self.kind].prepare
         prepared: dict[str, Apply] = {}
 
         def transform(name: str, gradients: Gradients) -> Gradients:
@@ -187,7 +187,7 @@ def fit_preconditioner(
     Raises:
         ConfigError: If a setting is unknown or out of range, or there are no examples.
     """
-    fisher = fisher or (_kind(kind).fisher if kind in KINDS else "sampled")
+    fisher = fisher or (KINDS[kind].fisher if kind in KINDS else "sampled")
     _check_settings(kind, damping, side, fisher)
     if kind == "none":
         return Preconditioner("none", damping, side, fisher)
@@ -199,13 +199,13 @@ def fit_preconditioner(
         for indices in pass_batches(collector.model, examples, max_tokens):
             batch = collate([examples[index] for index in indices], pad_token_id)
             batch = sampled_labels(collector, batch, generator) if fisher == "sampled" else batch
-            scale = collector.visit(batch, receive, formed=_kind(kind).formed)
+            scale = collector.visit(batch, receive, formed=KINDS[kind].formed)
             done += len(indices)
             if progress is not None:
                 progress(done, len(examples))
         return scale, len(examples)
 
-    return Preconditioner(kind, damping, side, fisher, len(examples), _kind(kind).fit(run))
+    return Preconditioner(kind, damping, side, fisher, len(examples), KINDS[kind].fit(run))
 
 
 def preconditioner_from_second_moments(
@@ -232,15 +232,9 @@ def sampled_labels(collector: Collector, batch: Batch, generator: torch.Generato
     return Batch(batch.input_ids, batch.attention_mask, labels)
 
 
-def _kind(name: str) -> PreconditionerKind:
-    if name not in KINDS:
-        raise ConfigError(f"preconditioner {name!r}: use one of {', '.join(['none', *sorted(KINDS)])}.")
-    return KINDS[name]
-
-
 def _check_settings(kind: str, damping: float, side: str, fisher: str) -> None:
     if kind != "none":
-        _kind(kind)
+        KINDS[kind]
     if not damping > 0:
         raise ConfigError(f"damping={damping}: give a number above 0, for example 0.1 (times the mean eigenvalue).")
     if side not in get_args(Side):

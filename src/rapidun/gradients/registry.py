@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rapidun.errors import ConfigError
 from rapidun.gradients.factored import FactoredSketch
 from rapidun.gradients.rapidgrad import RapidGrad
 from rapidun.gradients.readout import Readout
 from rapidun.gradients.sketches import Exact, Sketch
+from rapidun.registry import Registry, check_options
 
-_KINDS: dict[str, Callable[..., Sketch]] = {}
-
-
-def register_sketch(kind: str, make: Callable[..., Sketch]) -> None:
-    """Let `sketch_from` make sketches of this kind; the settings are the arguments of ``make``."""
-    _KINDS[kind] = make
+SKETCHES: Registry[Callable[..., Sketch]] = Registry("sketch")
+SKETCHES.update(rapidgrad=RapidGrad, factored=FactoredSketch, readout=Readout, exact=Exact)
+register_sketch = SKETCHES.__setitem__
+"""``(kind, make)``: the arguments of ``make`` are the sketch's settings."""
 
 
 def sketch_from(description: Mapping[str, Any]) -> Sketch:
@@ -30,18 +27,6 @@ def sketch_from(description: Mapping[str, Any]) -> Sketch:
         ConfigError: If the kind or a setting is unknown, or a value is out of range.
     """
     settings = dict(description)
-    kind = settings.pop("kind", None)
-    if kind not in _KINDS:
-        raise ConfigError(f"sketch kind {kind!r}: use one of {', '.join(sorted(_KINDS))}.")
-    make = _KINDS[kind]
-    known = inspect.signature(make).parameters
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ConfigError(f"sketch {kind!r} has no setting {unknown[0]!r}. It has: {', '.join(known) or 'none'}.")
-    return make(**settings)
-
-
-register_sketch("rapidgrad", RapidGrad)
-register_sketch("factored", FactoredSketch)
-register_sketch("readout", Readout)
-register_sketch("exact", Exact)
+    kind = str(settings.pop("kind", ""))
+    check_options(f"sketch {kind!r}", SKETCHES[kind], settings)
+    return SKETCHES[kind](**settings)

@@ -17,9 +17,8 @@ from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
 from rapidun.data import Template
 from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
-from rapidun.evaluation.loaded import Loaded
 from rapidun.evaluation.padding import prompt_batches
-from rapidun.models import evaluating
+from rapidun.models import LoadedModel, evaluating
 from rapidun.reveal.arms import Arm, SoftPrompts
 
 
@@ -59,7 +58,7 @@ class Asker:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         template: Template,
         soft_prompts: SoftPrompts,
         *,

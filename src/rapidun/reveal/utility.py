@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rapidun.data import Example, Template
 from rapidun.evaluation import TaskJudge, clean_perplexity, generate_answers
-from rapidun.evaluation.loaded import Loaded
+from rapidun.models import LoadedModel
 from rapidun.reveal.settings import UtilitySettings
 from rapidun.stats import bootstrap
 
@@ -27,10 +27,6 @@ class Utility:
     high: float | None
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
     def drop_from(self, before: Utility) -> float:
         """What was lost since ``before``: relative rise of a perplexity, absolute fall of a score; negative is better.
 
@@ -43,7 +39,7 @@ class Utility:
 
 
 def measure_utility(
-    loaded: Loaded,
+    loaded: LoadedModel,
     template: Template,
     rows: Sequence[Mapping[str, Any]],
     examples: Sequence[Example],

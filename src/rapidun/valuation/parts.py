@@ -19,9 +19,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write, remove_leftovers
+from rapidun.models.passes import Progress
 from rapidun.text import json_line
 
-Progress = Callable[[int, int], None]
 Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
 _Item = TypeVar("_Item")
 
