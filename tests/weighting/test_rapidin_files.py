@@ -127,8 +127,8 @@ def test_filled_blocks_hold_both_ends_and_zero_between(tmp_path: Path) -> None:
     block = results.blocks().rr
     assert ((block != 0).sum(axis=0) == 10).all()
     query = results.rr.queries[7]
-    np.testing.assert_array_equal(block[list(query.helpful.rows), 7], query.helpful.values)
-    np.testing.assert_array_equal(block[list(query.harmful.rows), 7], query.harmful.values)
+    np.testing.assert_array_equal(block[query.helpful, 7], query.helpful_infl)
+    np.testing.assert_array_equal(block[query.harmful, 7], query.harmful_infl)
 
 
 def test_our_defaults_read_the_same_files(tmp_path: Path) -> None:
