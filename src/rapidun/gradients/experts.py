@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients
+from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients, TrackedTensor
 from rapidun.gradients.layers import linear, register_layer
-from rapidun.gradients.tracked import TrackedTensor
 
 
 class ExpertProduct(nn.Module):

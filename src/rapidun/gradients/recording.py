@@ -21,9 +21,8 @@ from torch import nn
 
 from rapidun.errors import ModelError
 from rapidun.gradients.experts import ExpertProduct
-from rapidun.gradients.factors import Gradients, LayerGradients
+from rapidun.gradients.factors import Gradients, LayerGradients, TrackedTensor
 from rapidun.gradients.layers import is_outer_product
-from rapidun.gradients.tracked import TrackedTensor
 
 Receive = Callable[[str, slice, Gradients], None]
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time

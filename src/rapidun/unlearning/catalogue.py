@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rapidun.registry import Registry
 from rapidun.unlearning import methods as _objectives  # noqa: F401  (registers them)
-from rapidun.unlearning.procedures import PROCEDURES, Procedure
-from rapidun.unlearning.registry import METHODS, Method
+from rapidun.unlearning import procedures as _procedures  # noqa: F401
+from rapidun.unlearning.registry import METHODS, PROCEDURES, Method, Procedure
 
 
 def method_names() -> list[str]:

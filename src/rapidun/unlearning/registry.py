@@ -1,4 +1,4 @@
-"""The register of objectives: a forget term, a retain term, what they read, what they remember, their options.
+"""The register of methods: objectives (a forget term, a retain term, what they read and remember) and procedures.
 
 A term is a pure function ``(rows: Answers, *, option=default, ...) -> (batch,)`` loss. Keyword parameters with a
 default are the method's options; those without are what the method's state gives at that step. Sample weights
@@ -15,10 +15,12 @@ from typing import Any, Literal
 import torch
 
 from rapidun.unlearning.answers import Answers
+from rapidun.unlearning.job import Saved, UnlearnResult
 from rapidun.unlearning.options import Option, checked, keywords_of, merged, options_of
 from rapidun.unlearning.state import MethodState
 
 Objective = Callable[..., torch.Tensor]
+Run = Callable[..., UnlearnResult]
 Wanted = Literal["unused", "optional", "required", "refusal"]
 
 
@@ -49,37 +51,17 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Method:
-    """An unlearning objective.
-
-    Args:
-        name: As registered.
-        forget: Loss of forget rows; multiplied by the option ``gamma`` where the method has it.
-        retain: Loss of retain rows, multiplied by ``alpha``; None for a method that does not look at them.
-        known: The options.
-        wanted: Whether wanted answers of forget rows are used: "optional" where a row has one, "required" of at
-            least one row, "refusal" takes a refusal for every row.
-        state: What the method remembers between steps.
-        source: Paper and equation.
-    """
+class Registered:
+    """What methods of both kinds have: a name, options by name, and the paper and equation they are from."""
 
     name: str
-    forget: Term
-    retain: Term | None
     known: Mapping[str, Option]
-    wanted: Wanted = "unused"
-    state: type[MethodState] = MethodState
-    source: str = ""
+    source: str
 
     @property
     def options(self) -> dict[str, Any]:
         """The options' defaults."""
         return {name: option.default for name, option in self.known.items()}
-
-    @property
-    def reads(self) -> Reads:
-        """What either term reads."""
-        return self.forget.reads | (self.retain.reads if self.retain is not None else Reads.NOTHING)
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its value.
@@ -89,13 +71,53 @@ class Method:
         """
         return checked(self.name, self.known, given)
 
+
+@dataclass(frozen=True)
+class Method(Registered):
+    """An unlearning objective.
+
+    Args:
+        forget: Loss of forget rows; multiplied by the option ``gamma`` where the method has it.
+        retain: Loss of retain rows, multiplied by ``alpha``; None for a method that does not look at them.
+        wanted: Whether wanted answers of forget rows are used: "optional" where a row has one, "required" of at
+            least one row, "refusal" takes a refusal for every row.
+        state: What the method remembers between steps.
+    """
+
+    forget: Term
+    retain: Term | None
+    wanted: Wanted = "unused"
+    state: type[MethodState] = MethodState
+
+    @property
+    def reads(self) -> Reads:
+        """What either term reads."""
+        return self.forget.reads | (self.retain.reads if self.retain is not None else Reads.NOTHING)
+
     def new_state(self, options: Mapping[str, Any]) -> MethodState:
         """A fresh state with this run's options."""
         own = keywords_of(self.state)
         return self.state(**{name: value for name, value in options.items() if name in own})
 
 
+@dataclass(frozen=True)
+class Procedure(Registered):
+    """No loss to train on: ``(job, *, option=default, ...) -> UnlearnResult`` acts on weights or trains something else.
+
+    Args:
+        run: Does it.
+        saves: Whether its result is a PEFT adapter or a whole model.
+        needs_retain: Whether there must be retain rows.
+    """
+
+    run: Run
+    saves: Saved
+    needs_retain: bool
+    wanted: Wanted = "unused"
+
+
 METHODS: dict[str, Method] = {}
+PROCEDURES: dict[str, Procedure] = {}
 
 
 def register_method(
@@ -124,7 +146,17 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": Option(gamma, float), "alpha": Option(1.0, float)}
         parts = [factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state)]
-        METHODS[name] = Method(name, Term(forget, reads), retain, merged(parts), wanted, state, source)
+        METHODS[name] = Method(name, merged(parts), source, Term(forget, reads), retain, wanted, state)
         return forget
+
+    return decorate
+
+
+def register_procedure(name: str, *, saves: Saved, needs_retain: bool, source: str) -> Callable[[Run], Run]:
+    """Register the decorated function as method ``name``."""
+
+    def decorate(run: Run) -> Run:
+        PROCEDURES[name] = Procedure(name, options_of(run), source, run, saves, needs_retain)
+        return run
 
     return decorate
