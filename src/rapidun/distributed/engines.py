@@ -14,8 +14,7 @@ import importlib
 from collections.abc import Callable
 
 from rapidun.attribution.store import Manifest
-from rapidun.distributed.job import IndexJob
-from rapidun.distributed.settings import Settings
+from rapidun.distributed.job import IndexJob, Settings
 from rapidun.errors import ConfigError
 from rapidun.registry import Registry
 

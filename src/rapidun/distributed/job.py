@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from rapidun.attribution.store.manifest import load_manifest
 from rapidun.attribution.store.plan import check_same, data_fingerprint
 from rapidun.attribution.store.shards import compute_shard, write_shard
 from rapidun.data import Rows
-from rapidun.distributed.settings import Settings
 from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelError, OutputError, RapidunError
 from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
@@ -34,6 +33,23 @@ _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {
     kind.__name__: kind for kind in (DiskFullError, FingerprintError, InputError, ModelError, OutputError)
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every engine is told.
+
+    Args:
+        workers: Number of workers; None lets the engine choose.
+        resume: Go on with what a stopped build left.
+        overwrite: Replace an index that is there.
+        reporter: Told of phases and progress.
+    """
+
+    workers: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    reporter: Reporter = field(default_factory=Silent)
 
 
 @dataclass(frozen=True)

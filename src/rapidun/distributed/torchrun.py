@@ -22,6 +22,7 @@ from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
+    Settings,
     Ticket,
     already_whole,
     driving,
@@ -30,7 +31,6 @@ from rapidun.distributed.job import (
     start_driver,
     text_to_error,
 )
-from rapidun.distributed.settings import Settings
 from rapidun.errors import ConfigError, RapidunError
 from rapidun.models.placement import choose_device
 
