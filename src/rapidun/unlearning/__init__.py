@@ -2,7 +2,6 @@
 
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.catalogue import get_method, method_names
-from rapidun.unlearning.job import UnlearnResult
 from rapidun.unlearning.registry import (
     METHODS,
     PROCEDURES,
@@ -10,6 +9,7 @@ from rapidun.unlearning.registry import (
     Procedure,
     Reads,
     Term,
+    UnlearnResult,
     register_method,
     register_procedure,
 )

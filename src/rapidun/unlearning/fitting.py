@@ -21,12 +21,12 @@ from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change, within_budget
-from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.terms import cross_entropy
 from rapidun.unlearning.rate import derived_rate
 from rapidun.unlearning.reference import ReferenceLosses
-from rapidun.unlearning.registry import Method, Term
-from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
+from rapidun.unlearning.registry import Method, Term, UnlearnResult
+from rapidun.unlearning.sampling import RoleCollator, WeightedRows, sampling_plan
 from rapidun.unlearning.state import Start
 from rapidun.unlearning.trainer import REMOVE, UnlearningTrainer, last_checkpoint
 
@@ -225,7 +225,7 @@ def make_trainer(
     return UnlearningTrainer(
         model=model,
         args=arguments,
-        train_dataset=PlannedRows(plan),
+        train_dataset=plan,
         data_collator=RoleCollator(rows, loaded.pad_token_id, with_alternatives=uses_wanted),
         method=method,
         options=options,

@@ -7,6 +7,7 @@ multiply what a term returns, so every weighting scheme works with every method 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -15,12 +16,13 @@ from typing import Any, Literal
 import torch
 
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.job import Saved, UnlearnResult
 from rapidun.unlearning.options import Option, checked, keywords_of, merged, options_of
 from rapidun.unlearning.state import MethodState
 
 Objective = Callable[..., torch.Tensor]
-Run = Callable[..., UnlearnResult]
+Saved = Literal["adapter", "model"]
+FORGET_ROWS = 64
+"""Forget rows whose loss is reported: enough to see whether they were forgotten, and cheap beside training."""
 Wanted = Literal["unused", "optional", "required", "refusal"]
 
 
@@ -98,6 +100,51 @@ class Method(Registered):
         """A fresh state with this run's options."""
         own = keywords_of(self.state)
         return self.state(**{name: value for name, value in options.items() if name in own})
+
+
+@dataclass(frozen=True)
+class UnlearnResult:
+    """What training did.
+
+    Args:
+        model: The model after unlearning, in evaluation mode: a PEFT model with its adapter active where ``saved`` is
+            "adapter", else a model whose own weights are the result.
+        steps: Optimiser steps of what was kept.
+        stopped: Why training ended before its last step, or why less was done than asked; None otherwise.
+        adapter_change: Largest absolute change of an element that was trained.
+        held_loss_before: Loss on the held retain rows before.
+        held_loss_after: The same with what was kept.
+        forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
+        forget_loss_after: The same with what was kept; infinite or no number where training diverged.
+        learning_rate: The peak, as set or derived; None for a method that trains nothing.
+        share: Of the trained update, the part that holds the retain budget and was kept.
+        saved: What has to be saved: the adapter alone, or the whole model.
+        undo: Gives the loaded model its own weights again; ``model`` is of no use afterwards.
+    """
+
+    model: Any
+    steps: int
+    stopped: str | None
+    adapter_change: float
+    held_loss_before: float
+    held_loss_after: float
+    learning_rate: float | None = None
+    share: float = 1.0
+    saved: Saved = "adapter"
+    undo: Callable[[], Any] = lambda: None
+    forget_loss_before: float = math.nan
+    forget_loss_after: float = math.nan
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the model, for ``unlearning.json``; None for a loss that is not finite."""
+        found = {name: value for name, value in vars(self).items() if name not in ("model", "undo")}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in found.items()
+        }
+
+
+Run = Callable[..., UnlearnResult]
 
 
 @dataclass(frozen=True)

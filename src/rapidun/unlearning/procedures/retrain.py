@@ -11,8 +11,8 @@ from rapidun.errors import ConfigError, FingerprintError, TrainingError
 from rapidun.models import LoadedModel, load_model, merge_adapter, tokenizer_fingerprint
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, make_trainer, only, run_trainer, with_rate
 from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job, UnlearnResult
-from rapidun.unlearning.registry import register_procedure
+from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import UnlearnResult, register_procedure
 
 
 @register_procedure(

@@ -7,10 +7,10 @@ from peft import PeftModel
 
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
 from rapidun.unlearning.guards import mean_loss, weakened
-from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.registry import register_procedure
+from rapidun.unlearning.registry import UnlearnResult, register_procedure
 
 
 @register_procedure(
