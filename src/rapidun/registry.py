@@ -17,12 +17,12 @@ class Registry(dict[str, Value], Generic[Value]):
     """Things by name. Asked for a name that is not there, it raises a ConfigError with the nearest one.
 
     Args:
-        what: What one of them is called in that error: "method", "judge".
+        unknown: That error, with ``{name!r}`` and ``{known}`` for the name and for those there are.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, unknown: str) -> None:
         super().__init__()
-        self.what = what
+        self.unknown = unknown
 
     def register(self, name: str) -> Callable[[_Registered], _Registered]:
         """A decorator that enters what it decorates, and returns it as it is."""
@@ -34,7 +34,7 @@ class Registry(dict[str, Value], Generic[Value]):
         return enter
 
     def __missing__(self, name: str) -> NoReturn:
-        raise ConfigError(f"unknown {self.what} {name!r}: choose from {', '.join(sorted(self))}.{nearest(name, self)}")
+        raise ConfigError(self.unknown.format(name=name, known=", ".join(sorted(self))) + nearest(name, self))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

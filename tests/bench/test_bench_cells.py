@@ -98,7 +98,7 @@ def test_seeds_of_tuning_and_unknown_names_are_refused(tmp_path: Path) -> None:
         make_cells(world, find_arms(["npo"]), ["mian"], [0], 6)
     with pytest.raises(ConfigError, match="unknown method"):
         find_arms(["nop/uniform"])
-    with pytest.raises(ConfigError, match="unknown weighting scheme"):
+    with pytest.raises(ConfigError, match="is unknown"):
         find_arms(["npo/unifrom"])
 
 

@@ -18,7 +18,7 @@ def job(tmp_path: Path):
 
 
 def test_an_unknown_engine_is_answered_with_the_nearest_name(job):
-    with pytest.raises(ConfigError, match=r"unknown engine 'torchrum'.*local, ray, torchrun.*mean .torchrun"):
+    with pytest.raises(ConfigError, match=r"torchrum is unknown.*local, ray, torchrun.*mean .torchrun"):
         build(job, "torchrum")
 
 

@@ -254,7 +254,7 @@ def test_an_optimisers_second_moments_divide_by_their_root():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"kind": "shampoo"}, "unknown preconditioner 'shampoo': choose from adam, ekfac, kfac"),
+        ({"kind": "shampoo"}, "'shampoo': use one of none, adam, ekfac, kfac"),
         ({"kind": "kfac", "damping": 0}, "damping=0"),
         ({"kind": "kfac", "side": "left"}, "side='left'"),
         ({"kind": "kfac", "fisher": "true"}, "fisher='true'"),

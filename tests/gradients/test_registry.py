@@ -27,8 +27,8 @@ def test_settings_left_out_have_their_defaults():
 @pytest.mark.parametrize(
     ("description", "text"),
     [
-        ({"kind": "sparse"}, "unknown sketch 'sparse': choose from exact, factored, rapidgrad, readout"),
-        ({}, "unknown sketch ''"),
+        ({"kind": "sparse"}, "'sparse': use one of exact, factored, rapidgrad, readout"),
+        ({}, "kind ''"),
         ({"kind": "factored", "k": 3}, "no option 'k'; its options: p, seed"),
         ({"kind": "rapidgrad", "k": 0}, "k=0"),
     ],

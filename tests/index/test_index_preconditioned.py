@@ -226,7 +226,7 @@ def test_none_is_the_index_without_one(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "adamw"}, "unknown preconditioner 'adamw': choose from adam"),
+        ({"kind": "adamw"}, "preconditioner 'adamw': use one of none, adam"),
         ({"damping": 0.0}, "damping=0.0: give a number above 0"),
         ({"kind": "adam", "sketch": FactoredSketch()}, "'adam' forms the gradient, and the sketch 'factored'"),
         ({"kind": "adam", "sketch": Readout(k=32)}, "'adam' forms the gradient, and the sketch 'readout'"),

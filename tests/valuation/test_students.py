@@ -124,7 +124,7 @@ def test_a_committee_disagrees_most_where_one_row_of_the_sample_decides():
         ("kernel", {"landmarks": 1}, "landmarks=1: give at least 2"),
         ("encoder", {"ranking": -1}, "ranking=-1"),
         ("encoder", {"hidden": 30}, "multiple of 4"),
-        ("forest", {}, "unknown kind of student 'forest': choose from encoder, kernel, ridge"),
+        ("forest", {}, "neither a kind of student .encoder, kernel, ridge. nor"),
     ],
 )
 def test_bad_options_are_named(kind, options, message):

@@ -21,7 +21,7 @@ from rapidun.registry import Registry
 Engine = Callable[[IndexJob, Settings], Manifest | None]
 _BUILT_IN = {"local": "local", "ray": "ray_actors", "torchrun": "torchrun"}
 """Modules that register an engine, imported when it is asked for: Ray and torch's process groups are slow to come."""
-ENGINES: Registry[Engine] = Registry("engine")
+ENGINES: Registry[Engine] = Registry("--engine {name} is unknown. Known: {known}.")
 register_engine = ENGINES.register
 """Decorates what ``--engine NAME`` runs."""
 

@@ -44,7 +44,7 @@ class TaskJudge(Protocol):
 
 
 Factory = Callable[..., TaskJudge]
-JUDGES: Registry[Factory] = Registry("judge")
+JUDGES: Registry[Factory] = Registry("unknown judge {name!r}: choose from {known}.")
 register_judge = JUDGES.register
 """Decorates the factory of a judge; its keyword arguments are the judge's options."""
 

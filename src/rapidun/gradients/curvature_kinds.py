@@ -56,7 +56,7 @@ class PreconditionerKind:
     factors: bool = True
 
 
-KINDS: Registry[PreconditionerKind] = Registry("preconditioner")
+KINDS: Registry[PreconditionerKind] = Registry("preconditioner {name!r}: use one of none, {known}.")
 
 
 def damped_power(values: torch.Tensor, damping: float, power: float) -> torch.Tensor:

@@ -70,7 +70,7 @@ class FactorSketch(Sketch, Protocol):
         """
 
 
-SKETCHES: Registry[Callable[..., Sketch]] = Registry("sketch")
+SKETCHES: Registry[Callable[..., Sketch]] = Registry("sketch kind {name!r}: use one of {known}.")
 register_sketch = SKETCHES.__setitem__
 """``(kind, make)``: the arguments of ``make`` are the sketch's settings."""
 

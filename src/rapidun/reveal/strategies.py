@@ -48,7 +48,7 @@ class Strategy(Protocol):
 
 
 Maker = Callable[[Contexts, StrategyOptions], Strategy]
-STRATEGIES: Registry[Maker] = Registry("strategy")
+STRATEGIES: Registry[Maker] = Registry("unknown strategy {name!r}: choose from {known}.")
 register_strategy = STRATEGIES.register
 """Decorates a ``(contexts (arms, width), options) -> Strategy``."""
 get_strategy = STRATEGIES.__getitem__

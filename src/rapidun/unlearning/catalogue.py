@@ -19,6 +19,6 @@ def get_method(name: str) -> Method | Procedure:
     Raises:
         ConfigError: If there is none of that name; names the nearest one.
     """
-    every: Registry[Method | Procedure] = Registry("method")
+    every: Registry[Method | Procedure] = Registry("unknown method {name!r}: choose from {known}.")
     every.update({**METHODS, **PROCEDURES})
     return every[name]

@@ -31,7 +31,7 @@ Diversity = Callable[[Any, npt.NDArray[np.float64], int], list[int]]
 MATCHING = "matching"
 _BALANCE = 0.5
 _SMALLEST = 1e-12
-DIVERSITIES: Registry[Diversity] = Registry("diversity")
+DIVERSITIES: Registry[Diversity] = Registry("--diversity {name}: use one of {known}.")
 register_diversity = DIVERSITIES.register
 """Decorates what ``--diversity NAME`` does."""
 check_diversity = DIVERSITIES.__getitem__

@@ -78,7 +78,9 @@ class StudentKind(Protocol):
         """
 
 
-STUDENTS: Registry[type[StudentKind]] = Registry("kind of student")
+STUDENTS: Registry[type[StudentKind]] = Registry(
+    "--student {name}: neither a kind of student ({known}) nor a saved student's directory."
+)
 register_student = STUDENTS.register
 """Decorates the class that ``--student NAME`` fits."""
 student_kind = STUDENTS.__getitem__

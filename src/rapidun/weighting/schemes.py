@@ -99,7 +99,7 @@ class Scheme:
     follows: bool = False
 
 
-SCHEMES: Registry[Scheme] = Registry("weighting scheme")
+SCHEMES: Registry[Scheme] = Registry("weighting scheme {name!r} is unknown; choose one of {known}.")
 get_scheme = SCHEMES.__getitem__
 
 
