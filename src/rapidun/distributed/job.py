@@ -7,7 +7,7 @@ any shard to the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,6 +160,14 @@ def already_whole(job: IndexJob) -> Manifest:
 def make_shard(plan: BuildPlan, number: int, tick: Callable[[int], None] | None = None) -> int:
     """Compute and write one shard; returns its rows. ``tick`` hears of rows done after each batch."""
     return write_shard(plan, compute_shard(plan, number, tick)).rows
+
+
+def make_shards(plan: BuildPlan, shards: Sequence[int], tell: Callable[[int], None]) -> None:
+    """A worker's shards one after another; ``tell`` hears of the rows of all of them that are done, batch by batch."""
+    done = 0
+    for number in shards:
+        done += make_shard(plan, number, lambda rows, before=done: tell(before + rows))  # type: ignore[misc]
+        tell(done)
 
 
 def error_to_text(error: RapidunError) -> tuple[str, str]:

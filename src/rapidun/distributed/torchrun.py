@@ -27,7 +27,7 @@ from rapidun.distributed.job import (
     already_whole,
     driving,
     error_to_text,
-    make_shard,
+    make_shards,
     start_driver,
     text_to_error,
 )
@@ -71,17 +71,16 @@ def _work(job: IndexJob, ticket: Ticket, settings: Settings) -> None:
     mine = ticket.shards[rank::world]
     plan = job.join(ticket)
     spans = [plan.span(number) for number in mine]
-    total, done = sum(span.stop - span.start for span in spans), 0
+    total = sum(span.stop - span.start for span in spans)
     if rank == 0:
         title = f"Indexing {len(plan.rows)} rows in {len(plan.spans)} shards; {world} ranks, shown is the first's part"
         settings.reporter.phase("index", title)
 
-    def tick(rows: int) -> None:
+    def tell(rows: int) -> None:
         if rank == 0:
-            settings.reporter.progress(done + rows, total, unit="rows")
+            settings.reporter.progress(rows, total, unit="rows")
 
-    for number in mine:
-        done += make_shard(plan, number, tick)
+    make_shards(plan, mine, tell)
 
 
 def _check_environment(settings: Settings) -> None:

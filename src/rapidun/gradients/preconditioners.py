@@ -9,7 +9,7 @@ normalisation and sketch. The kinds are in `rapidun.gradients.curvature_kinds`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -205,14 +205,6 @@ def fit_preconditioner(
         return scale, len(examples)
 
     return Preconditioner(kind, damping, side, fisher, len(examples), KINDS[kind].fit(run))
-
-
-def preconditioner_from_second_moments(
-    moments: Mapping[str, torch.Tensor], *, damping: float = 0.1, side: Side = "both"
-) -> Preconditioner:
-    """``adam`` with an optimiser's own second moments (``exp_avg_sq``), by the names that the collector tracks."""
-    statistics = {name: {"second_moment": values.detach().float().flatten().cpu()} for name, values in moments.items()}
-    return Preconditioner("adam", damping, side, "empirical", 0, statistics)
 
 
 @torch.no_grad()
