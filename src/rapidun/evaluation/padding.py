@@ -22,14 +22,7 @@ _ROUGH = 0.3  # in half precision
 
 
 def prompt_batches(loaded: LoadedModel, lengths: Sequence[int], batch_size: int, config: Any) -> list[list[int]]:
-    """Indices of prompts, at most ``batch_size`` together, the longest first; every index once.
-
-    Args:
-        loaded: Model in evaluation mode, tokenizer and device.
-        lengths: Of the prompts, in tokens.
-        batch_size: At least 1.
-        config: Generation settings in use.
-    """
+    """Indices of prompts, at most ``batch_size`` together, the longest first; every index once."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     groups = [order]
     if batch_size > 1 and len(set(lengths)) > 1 and padding_changes_answers(loaded, config):

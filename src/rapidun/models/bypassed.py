@@ -27,11 +27,6 @@ def bypassed_layers(model: Any, layers: Mapping[str, nn.Module], *, training: bo
     """Why not, for each of ``layers`` that cannot be hooked or adapted; the others are left out.
 
     A layer that takes no part in this pass (an expert without tokens) is not named.
-
-    Args:
-        model: A Hugging Face causal LM, with or without an adapter; left as it was. Anything else gives nothing.
-        layers: By name.
-        training: Look at how the model runs in training mode.
     """
     if not callable(getattr(model, "get_input_embeddings", None)) or not layers:
         return {}

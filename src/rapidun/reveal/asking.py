@@ -154,14 +154,7 @@ class Asker:
 
 
 class SeededSampling(LogitsProcessor):
-    """Leaves one token a row: a sample of the softmax of scores over temperature.
-
-    Args:
-        seeds: One for each row of the batch.
-        temperature: Above 0.
-        steps: Tokens that may be asked for.
-        device: Of the scores.
-    """
+    """Leaves one token a row: a sample of the softmax of scores over temperature."""
 
     def __init__(self, seeds: Sequence[int], temperature: float, steps: int, device: torch.device) -> None:
         self.temperature, self.step = temperature, 0

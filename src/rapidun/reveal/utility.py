@@ -48,17 +48,7 @@ def measure_utility(
     *,
     batch_size: int = 64,
 ) -> Utility:
-    """Utility of the model as it stands.
-
-    Args:
-        loaded: Model, tokenizer and device.
-        template: The run's template.
-        rows: Rows with the right answers.
-        examples: The same, tokenised.
-        settings: Which suite.
-        judge: Of suite "judge"; given the model's greedy answers and the rows' own as references.
-        batch_size: Prompts at once.
-    """
+    """Utility of the model as it stands."""
     if settings.suite == "perplexity" or judge is None:
         found = clean_perplexity(loaded, examples)
         return Utility("perplexity", found.value, found.low, found.high, found.n)

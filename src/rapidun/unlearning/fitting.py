@@ -77,15 +77,9 @@ def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnR
 def fit_adapter(
     job: Job, method: Method, options: Mapping[str, Any], rows: WeightedRows, loaded: LoadedModel, *, budget: float
 ) -> Fit:
-    """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``.
+    """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``; the model's own weights do not change.
 
-    Args:
-        job: Settings, adapter shape, held rows, checkpoints.
-        method: The objective.
-        options: All of its options.
-        rows: What it is trained on.
-        loaded: The model; it gets an adapter, its own weights do not change.
-        budget: Allowed relative rise of the held rows' perplexity; infinite for a training that is no unlearning.
+    ``budget`` is the allowed relative rise of the held rows' perplexity; infinite where nothing is unlearnt.
     """
     lora = job.lora
     model = attach_lora(

@@ -178,14 +178,7 @@ def _landmarks(text: sp.csr_matrix, raw: npt.NDArray[np.float32], picked: npt.ND
 def _solved(
     alike: _Floats, picked: npt.NDArray[np.int64], values: npt.NDArray[np.floating], alphas: Sequence[float]
 ) -> tuple[_Floats, float]:
-    """Weights of the landmarks, (landmarks, tasks), and the alpha of the least leave-one-out error.
-
-    Args:
-        alike: (rows, landmarks), k.
-        picked: The landmarks' places among the rows.
-        values: (rows, tasks), centred.
-        alphas: To choose from.
-    """
+    """Weights of the landmarks, (landmarks, tasks), and the alpha of the least leave-one-out error."""
     root = cholesky(alike[picked] + _JITTER * np.eye(len(picked)), lower=True)
     phi = solve_triangular(root, alike.T, lower=True).T  # rows, landmarks
     left, sizes, right = np.linalg.svd(phi, full_matrices=False)

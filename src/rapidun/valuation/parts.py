@@ -48,17 +48,7 @@ def write_parts(
     extra: Extra | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Score every row that has no part yet.
-
-    Args:
-        folder: Where the parts are.
-        rows: ``(line, row)`` in the pool's order.
-        score: Rows to (rows, tasks) float32 values.
-        tasks: Names of its columns.
-        part_rows: Rows of a part.
-        total: Rows of the pool, for ``progress``.
-        extra: Further columns of a part, from its first ordinal and its rows; None values are nulls.
-        progress: Called after each part with ``(rows done, total)``.
+    """Score every ``(line, row)`` that has no part yet, by ``score``: rows to (rows, tasks) float32.
 
     Raises:
         ModelError: If a value is not finite.
