@@ -36,7 +36,7 @@ class Labelled:
 
 
 class Student(Protocol):
-    """A fitted student."""
+    """A fitted student, and how students of its kind come to be."""
 
     def predict(self, rows: Sequence[Row]) -> Scores:
         """Standardised values, (rows, tasks) float32; a row's does not depend on the others."""
@@ -46,10 +46,6 @@ class Student(Protocol):
 
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs, but the settings."""
-
-
-class StudentKind(Protocol):
-    """How students of a kind come to be; the class of the student itself."""
 
     @classmethod
     def fit(
@@ -78,7 +74,7 @@ class StudentKind(Protocol):
         """
 
 
-STUDENTS: Registry[type[StudentKind]] = Registry(
+STUDENTS: Registry[type[Student]] = Registry(
     "--student {name}: neither a kind of student ({known}) nor a saved student's directory."
 )
 register_student = STUDENTS.register
