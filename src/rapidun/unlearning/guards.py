@@ -18,7 +18,7 @@ from rapidun.unlearning.job import Job
 
 AdapterState = dict[str, torch.Tensor]
 LOOKS, NEARLY = 6, 0.8
-"""`within_budget` looks so often at the held rows at most, and is content with a share that uses so much of the budget."""
+"""`within_budget` looks so often at the held rows at most; a share that uses so much of the budget is enough."""
 TRIES = 8
 """How often a procedure without steps is weakened before it fails."""
 DIVERGED = 1.5
