@@ -33,7 +33,7 @@ def test_every_register_names_the_nearest(register: Registry[object], wrong: str
 
 def test_an_engine_that_is_not_there_leaves_the_register_as_it_was() -> None:
     before = dict(ENGINES)
-    with pytest.raises(ConfigError, match="'carrots'|carrots"):
+    with pytest.raises(ConfigError, match="carrots"):
         ENGINES["carrots"]
     assert dict(ENGINES) == before
 
