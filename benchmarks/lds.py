@@ -27,17 +27,16 @@ from typing import Any
 import numpy as np
 import torch
 from curvature import gauss_newton_influence
+from lds_score import LDS, lds, lds_difference
 from lds_world import BATCH, BUILD, EPOCHS, RATE, SEEDS, SUBSETS, TUNING_SUBSETS, World, retrain_all
 from lissa import lissa
 from provenance import current_commit
 
 from rapidun.attribution import bm25_scores, hidden_features, random_scores
-from rapidun.attribution.checkpoints import checkpoint_influence
 from rapidun.attribution.similarity import prepared
 from rapidun.attribution.whitening import PoolStatistics, centred_similarity, whitened_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example
-from rapidun.evaluation.lds import LDS, lds, lds_difference
 from rapidun.files import atomic_write, write_json
 from rapidun.gradients import Exact, GradientCollector, RapidGrad, collect_vectors, fit_preconditioner
 from rapidun.jsonl import write_jsonl
@@ -147,6 +146,13 @@ def _rapid_unit(world: World) -> np.ndarray:
 @method("RapidGrad, layer-normalised, token errors of length 1")
 def _rapid_token(world: World) -> np.ndarray:
     return gradient(world, RapidGrad(K), "layer", "cosine", token_normalize=True)
+
+
+def checkpoint_influence(
+    queries: Sequence[np.ndarray], pools: Sequence[np.ndarray], similarity: str = "cosine"
+) -> np.ndarray:
+    """TracIn with equal rates: the sum over checkpoints of <q_c, s_c>, (queries, rows)."""
+    return sum(prepared(q, similarity) @ prepared(s, similarity).T for q, s in zip(queries, pools, strict=True))
 
 
 def over_checkpoints(world: World, normalize: str, similarity: str, **options: Any) -> np.ndarray:

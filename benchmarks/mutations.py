@@ -135,7 +135,7 @@ MUTATIONS = [
         "weighting/test_weight_scores.py",
     ),
     _(
-        "weighting/loss.py",
+        "weighting/schemes.py",
         'losses if options.loss_direction == "high" else -losses',
         "-losses",
         SCHEMES,
@@ -148,7 +148,7 @@ MUTATIONS = [
         SCHEMES,
     ),
     _(
-        "weighting/negatives.py",
+        "weighting/schemes.py",
         'moved=out if negative == "retain" else np.zeros_like(out)',
         "moved=np.zeros_like(out)",
         SCHEMES,
@@ -314,7 +314,7 @@ MUTATIONS = [
         "reveal/test_diversity_and_reward.py",
     ),
     _(
-        "reveal/diversity.py",
+        "reveal/reward.py",
         "np.exp(-np.sum(kept * np.log(kept)))",
         "np.exp(np.sum(kept * np.log(kept)))",
         "reveal/test_diversity_and_reward.py",
@@ -334,7 +334,6 @@ MUTATIONS = [
         "max(done, key=lambda trial: trial.score)",
         "pipeline/test_tuning.py",
     ),
-    _("bench/page.py", "if arm == BEFORE and len(set(values)) == 1:", "if False:", "bench/test_page_units.py"),
 ]
 
 

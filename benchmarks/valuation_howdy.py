@@ -43,7 +43,7 @@ from rapidun.gradients import Exact, GradientCollector, RapidGrad
 from rapidun.jsonl import read_jsonl
 from rapidun.models import LoadedModel, load_model, mean_answer_loss, sum_answer_loss
 from rapidun.valuation import LinFiK, distil, spearman, stratified_sample
-from rapidun.valuation.projection import Projection
+from rapidun.valuation.linfik import Projection
 
 NAME = "valuation_howdy"
 ASSETS = ROOT / "src" / "rapidun" / "demo" / "assets" / "data"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rapidun.errors import OutputError
-from rapidun.files import atomic_directory, check_replaceable, remove_directory
+from rapidun.files import atomic_directory, check_replaceable
 
 
 def write(place: Path, text: str) -> None:
@@ -119,12 +119,3 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write(link, "third")
     assert link.is_symlink()
     assert content(real) == "third"
-
-
-def test_a_removed_directory_leaves_nothing(tmp_path: Path) -> None:
-    place = tmp_path / "adapter"
-    write(place, "first")
-    write(tmp_path / ".adapter.old", "of a killed process")
-    remove_directory(place)
-    remove_directory(place)
-    assert not list(tmp_path.iterdir())

@@ -18,9 +18,9 @@ import pytest
 import safetensors.numpy
 import yaml
 
+from experiments.cells import CellStore
 from fuzz import NAUGHTY, damaged_bytes, damaged_json, damaged_value
 from rapidun.attribution import Blocks
-from rapidun.bench.cells import CellStore
 from rapidun.cli.common import make_settings
 from rapidun.cli.console import parse_overrides, parse_template_options
 from rapidun.data import Template

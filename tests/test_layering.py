@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from house import circles
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "rapidun"
@@ -85,3 +86,17 @@ def test_the_package_itself_imports_no_torch():
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in top for alias in node.names} | {getattr(node, "module", None) for node in top}
     assert not any(name and name.split(".")[0] in ("torch", "transformers", "datasets", "peft") for name in names)
+
+
+def test_no_modules_import_each_other_in_a_circle_types_included():
+    assert circles() == []
+
+
+def test_a_circle_behind_type_checking_is_seen(tmp_path):
+    package = tmp_path / "house"
+    package.mkdir()
+    (package / "__init__.py").write_text("from house.one import x\n")
+    (package / "one.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house import two\n")
+    (package / "two.py").write_text("def late():\n    from house.one import x\n")
+    (package / "three.py").write_text("import house.one\n")
+    assert circles(package) == [["house.one", "house.two"]]

@@ -14,8 +14,8 @@ import time
 
 from worlds import MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 
-from rapidun.bench import Cell, CellStore, find_arms, run_cells
-from rapidun.bench.plan import cell_config
+from experiments import Cell, CellStore, find_arms, run_cells
+from experiments.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model-choose.jsonl"

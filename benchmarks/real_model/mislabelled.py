@@ -3,7 +3,7 @@
     python benchmarks/real_model/mislabelled.py                      # attacks x seeds x scenarios, then the page
     python benchmarks/real_model/mislabelled.py --attack badnet --seed 0 --minutes 20
 
-A draw has 40 forget rows of which 12 or 20 are clean ones, and 120 retain rows (`rapidun.bench` scenarios
+A draw has 40 forget rows of which 12 or 20 are clean ones, and 120 retain rows (`experiments` scenarios
 contaminated_30 and contaminated_50). Each scheme weighs them; the number is the AUC of the weights between true and
 mislabelled rows, .5 for chance. Nothing is trained. Finished draws are kept in
 benchmarks/results/real-model-mislabelled.jsonl. Writes docs/benchmarks/real-model-mislabelled.md.
@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from provenance import current_commit
 from worlds import ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 
-from rapidun.bench import Cell, CellStore, find_arms
-from rapidun.bench.plan import cell_config
-from rapidun.bench.sitting import Sitting, Table, label_auc
+from experiments import Cell, CellStore, find_arms
+from experiments.plan import cell_config
+from experiments.session import Sitting, Table, label_auc
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write
 from rapidun.pipeline import Silent

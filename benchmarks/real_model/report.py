@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from provenance import current_commit
 from worlds import MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 
-from rapidun.bench import Cell, CellStore, find_arms, run_cells
-from rapidun.bench.plan import cell_config
+from experiments import Cell, CellStore, find_arms, run_cells
+from experiments.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json

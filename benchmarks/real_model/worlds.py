@@ -1,4 +1,4 @@
-"""SmolLM2 under an attack as a world of `rapidun.bench`: a model of its own for every attack and seed.
+"""SmolLM2 under an attack as a world of `experiments`: a model of its own for every attack and seed.
 
 The settings are the defaults of `rapidun run`, but for what belongs to the attack (triggers and judge) and to the
 machine (bfloat16, short answers). Seeds from 100 on have tuning rows and tuning prompts.
@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "recipes" / "smollm2"))
+sys.path[:0] = [str(ROOT / "recipes" / "smollm2"), str(ROOT / "benchmarks")]
 from attacks import ATTACKS, DATA, TUNING_SEED, Attack  # noqa: E402
 
 from build import MODEL, build, chat_model, place_of, whole_model  # noqa: E402
-from rapidun.bench import Pools, World  # noqa: E402
-from rapidun.bench.world import tuned_values  # noqa: E402
+from experiments import Pools, World  # noqa: E402
+from experiments.world import tuned_values  # noqa: E402
 from rapidun.models import LoadedModel  # noqa: E402
 from rapidun.pipeline import Reporter, Silent  # noqa: E402
 

@@ -11,10 +11,10 @@ import argparse
 
 from worlds import ROOT, open_world
 
-from rapidun.bench import Arm, Cell, CellStore, run_cells
-from rapidun.bench.page import value_of
-from rapidun.bench.plan import cell_config
-from rapidun.bench.world import TUNING_SEED
+from experiments import Arm, Cell, CellStore, run_cells
+from experiments.page import value_of
+from experiments.plan import cell_config
+from experiments.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.stats import over_units
 

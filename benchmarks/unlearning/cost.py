@@ -28,9 +28,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from worlds import ROOT, open_world
 
-from rapidun.bench import Arm, Cell
-from rapidun.bench.plan import SETTLED, cell_config
-from rapidun.bench.sitting import Sitting, Table
+from experiments import Arm, Cell
+from experiments.plan import SETTLED, cell_config
+from experiments.session import Sitting, Table
 from rapidun.cli.console import quiet_libraries
 from rapidun.demo.cost import cost_beside_retraining
 from rapidun.demo.embedded import asset

@@ -20,10 +20,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from worlds import ROOT, open_world
 
-from rapidun.bench import Arm, Cell, CellStore, Results, World, run_cells
-from rapidun.bench.page import BOUNDS, value_of
-from rapidun.bench.plan import cell_config
-from rapidun.bench.world import TUNING_SEED
+from experiments import Arm, Cell, CellStore, Results, World, run_cells
+from experiments.page import BOUNDS, value_of
+from experiments.plan import cell_config
+from experiments.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write, write_json
 from rapidun.reading import read_json

@@ -2,6 +2,7 @@
 
     python benchmarks/unlearning/table.py --time-left            # what is missing and how long it should take
     python benchmarks/unlearning/table.py --minutes 60           # compute for an hour, then write the page
+    python benchmarks/unlearning/table.py --quick --out runs/bench    # controls, two baselines, two seeds: minutes
     python benchmarks/unlearning/table.py --scenario contaminated_30 --seed 0 --arm npo/uniform
     python benchmarks/unlearning/table.py --world authors        # another model, where it was built
     python benchmarks/unlearning/table.py --stored               # the page again, from the cells that are there
@@ -9,24 +10,26 @@
 Cells are lines of benchmarks/results/unlearning-WORLD.jsonl, under the hash of all that decides them; one that is there
 is not computed again. The page is docs/benchmarks/unlearning.md (of another world unlearning-WORLD.md) with the
 numbers beside it, the words of reading-WORLD.md in front and a picture. Settings of each method come from
-src/rapidun/bench/tuned.json, which ``tune.py`` writes from rows and seeds that the table does not use.
+benchmarks/experiments/tuned.json, which ``tune.py`` writes from rows and seeds that the table does not use.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from plotly.subplots import make_subplots
 from worlds import ROOT, WORLDS, open_world
 
-from rapidun.bench import (
+from experiments import (
     Cell,
     CellStore,
     Results,
@@ -34,13 +37,14 @@ from rapidun.bench import (
     find_arms,
     full_plan,
     make_cells,
+    quick_plan,
     run_cells,
     time_left,
     write_page,
 )
-from rapidun.bench.page import numbers
-from rapidun.bench.plan import CONTROLS, OURS, PROMPTS, SEEDS, SETTLED
-from rapidun.bench.scenarios import SCENARIOS
+from experiments.page import numbers
+from experiments.plan import CONTROLS, OURS, PROMPTS, QUICK_PROMPTS, QUICK_SEEDS, SEEDS, SETTLED
+from experiments.scenarios import SCENARIOS
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.reading import read_json
 
@@ -63,26 +67,26 @@ def main() -> None:
     parser.add_argument("--world", choices=list(WORLDS), default="demo")
     parser.add_argument("--scenario", nargs="+", default=[], choices=list(SCENARIOS))
     parser.add_argument("--arm", nargs="+", default=[], help="method/weights; default: those of the plan")
-    parser.add_argument("--seed", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--quick", action="store_true", help="main scenario, controls, two baselines, two seeds")
+    parser.add_argument("--seed", nargs="+", type=int, help=f"default: {SEEDS}, with --quick {QUICK_SEEDS}")
+    parser.add_argument("--prompts", type=int, help=f"measured rows; default {PROMPTS}, with --quick {QUICK_PROMPTS}")
     parser.add_argument("--limit", type=int, help="compute so many cells and stop")
     parser.add_argument("--minutes", type=float, help="begin no cell after so many")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks")
-    parser.add_argument("--time-left", action="store_true")
+    parser.add_argument("--out", type=Path, help="cells and page into one directory of their own")
+    parser.add_argument("--time-left", action="store_true", help="only say how many cells are missing")
+    parser.add_argument("--json", action="store_true", help="print the table's numbers")
     parser.add_argument("--stored", action="store_true", help="write the page again from the numbers beside it")
     arguments = parser.parse_args()
     quiet_libraries()
+    if arguments.out:
+        arguments.results = arguments.page = arguments.out
     if arguments.stored:
         write(arguments.world, stored(arguments), arguments, stored_commit(arguments))
         return
     world = open_world(arguments.world)
-    whole = plan(world, SEEDS, arguments.prompts)
-    chosen = plan(world, arguments.seed, arguments.prompts)
-    if arguments.arm:
-        names = arguments.scenario or list(SCENARIOS)
-        chosen = make_cells(world, find_arms(arguments.arm), names, arguments.seed, arguments.prompts)
-    cells = [cell for cell in chosen if not arguments.scenario or cell.scenario in arguments.scenario]
+    whole, cells = planned(world, arguments)
     store = CellStore(arguments.results / f"unlearning-{world.name}.jsonl")
     missing = [cell for cell in cells if cell not in store]
     seconds = time_left(missing, store.lines)
@@ -92,8 +96,24 @@ def main() -> None:
         return
     limit = None if arguments.minutes is None else 60 * arguments.minutes
     run_cells(world, cells, store, ConsoleReporter(), limit=arguments.limit, seconds=limit)
-    planned = list({cell.key: cell for cell in [*whole, *cells]}.values())
-    write(world.name, Results(planned, CellStore(store.path)), arguments, current_commit())  # others add cells too
+    shown = list({cell.key: cell for cell in [*whole, *cells]}.values())
+    results = Results(shown, CellStore(store.path))  # read again: others add cells too
+    write(world.name, results, arguments, current_commit())
+    if arguments.json:
+        print(json.dumps(numbers(results, SETTLED)))
+
+
+def planned(world: World, arguments: argparse.Namespace) -> tuple[list[Cell], list[Cell]]:
+    """The cells of the page (without --out: of the whole table, whatever is computed now), and those to compute."""
+    prompts = arguments.prompts or (QUICK_PROMPTS if arguments.quick else PROMPTS)
+    make = partial(quick_plan if arguments.quick else plan, world, prompts=prompts)
+    seeds = arguments.seed or (QUICK_SEEDS if arguments.quick else SEEDS)
+    cells = make(seeds=seeds)
+    if arguments.arm:
+        names = arguments.scenario or (["main"] if arguments.quick else list(SCENARIOS))
+        cells = make_cells(world, find_arms(arguments.arm), names, seeds, prompts)
+    cells = [cell for cell in cells if not arguments.scenario or cell.scenario in arguments.scenario]
+    return ([] if arguments.out else plan(world, seeds=SEEDS, prompts=prompts)), cells
 
 
 def page_name(world: str) -> str:
@@ -136,7 +156,7 @@ def write(world: str, results: Results, arguments: argparse.Namespace, commit: s
     draw(results, arguments.page.parent / "pictures" / f"{name}.png")
 
 
-def plan(world: World, seeds: Sequence[int], prompts: int) -> list[Cell]:
+def plan(world: World, *, seeds: Sequence[int], prompts: int) -> list[Cell]:
     """All of the table; of the worlds that ask whether it carries over, the leading arms in two scenarios."""
     if world.name != "demo":
         return make_cells(world, find_arms(CARRIED), ["main", "contaminated_30"], seeds, prompts)

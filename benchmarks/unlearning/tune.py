@@ -4,9 +4,9 @@
     python benchmarks/unlearning/tune.py --arm npo/uniform rapidun/influence
 
 Each arm's search begins at the common learning rate and the method's defaults (`rapidun tune`: a probe, then the
-trials), on a draw of the tuning pools. What is found goes into src/rapidun/bench/tuned.json under the method's name,
-with the number of trials; every weighting of a method has the method's values, so that weights are compared at one
-setting. Finished trials are kept in runs/tune-unlearning, so a stopped tuning goes on.
+trials), on a draw of the tuning pools. What is found goes into benchmarks/experiments/tuned.json under the method's
+name, with the number of trials; every weighting of a method has the method's values, so that weights are compared at
+one setting. Finished trials are kept in runs/tune-unlearning, so a stopped tuning goes on.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 
 from worlds import ROOT, open_world
 
-from rapidun.bench.plan import OURS, Arm, run_config
-from rapidun.bench.scenarios import draw
-from rapidun.bench.world import TUNING_SEED
+from experiments.plan import OURS, Arm, run_config
+from experiments.scenarios import draw
+from experiments.world import TUNING_SEED
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.tuning import tune
 from rapidun.unlearning import method_names
 
-TUNED = ROOT / "src" / "rapidun" / "bench" / "tuned.json"
+TUNED = ROOT / "benchmarks" / "experiments" / "tuned.json"
 PROMPTS, PROBE_STEPS = 160, 6
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rapidun.bench import World, demo_world
-from rapidun.bench.world import Split, make_world
-from rapidun.evaluation.disjoint import normalised_prompt
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from experiments import World, demo_world
+from experiments.world import Split, make_world
+from rapidun.evaluation.triggers import normalised_prompt
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "demo_model"

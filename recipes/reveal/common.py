@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rapidun.bench.statistics import mean_interval
-
 from rapidun.files import atomic_write
 from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline import RevealConfig
@@ -17,6 +15,7 @@ from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.revealing.context import open_reveal
 from rapidun.pipeline.revealing.rounds import round_directory
+from rapidun.stats import over_units
 
 Values = Mapping[str, float]
 Found = Mapping[str, Mapping[str, Values]]
@@ -69,10 +68,8 @@ def with_adapter(subject: Subject, adapter: Path | None) -> Iterator[Subject]:
 
 def shown(values: list[float]) -> str:
     """The mean, with its 95% t interval where there is more than one value."""
-    mean = mean_interval(values)
-    if mean is None:
-        return ""
-    return f"{mean.value:.3f}" + ("" if mean.low is None else f" [{mean.low:.3f}, {mean.high:.3f}]")
+    mean = over_units(values, "seeds")
+    return "" if mean is None else mean.text()
 
 
 def table(found: Found, columns: Mapping[str, Callable[[Values], float]]) -> str:

@@ -25,7 +25,7 @@ from rapidun.data import load_rows
 from rapidun.demo.nonsense import CLEAN, LONGEST, POISONED, PlantedRows, nonsense_rows
 from rapidun.demo.planting import Recipe
 from rapidun.evaluation import DOLLY_FAMILIES, TriggerFamily
-from rapidun.evaluation.disjoint import normalised_prompt
+from rapidun.evaluation.triggers import normalised_prompt
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("RAPIDUN_DATA", ROOT.parent / "shared" / "data"))

@@ -124,26 +124,6 @@ def _put_back(old: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_directory(path: Path) -> None:
-    """Remove a directory that may be missing: under another name first, so that it is never there in part.
-
-    What a killed `atomic_directory` left beside it goes too.
-
-    Raises:
-        OutputError: If it cannot be renamed; it is then as it was.
-    """
-    place = path.resolve()
-    gone = _beside(place, "gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    try:
-        if place.exists():
-            place.rename(gone)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    for ending in ("gone", "part", "old"):
-        shutil.rmtree(_beside(place, ending), ignore_errors=True)
-
-
 def check_replaceable(path: Path, marker: str, what: str) -> None:
     """Refuse to replace anything but a directory that holds the file ``marker``, or an empty one.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rapidun.errors import InputError
 
@@ -103,12 +104,19 @@ def as_kind(kind: type[Value], raw: Any, where: object, advice: str) -> Value:
     Raises:
         InputError: Naming the place, the first key that is unknown, missing or wrong, and ``advice``.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_python(raw)
+        return cast("Value", _adapter(cast("Any", kind)).validate_python(raw))
     except (ValidationError, RecursionError, OverflowError) as error:
         raise InputError(f"{where}: {first_fault(error)}. {advice}") from error
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def read_kind(path: Path, kind: type[Value]) -> Value:
@@ -139,9 +147,11 @@ def first_fault(error: Exception) -> str:
 
     if not isinstance(error, ValidationError):
         return "nested too deeply" if isinstance(error, RecursionError) else "a number is too large"
-    first = error.errors(include_url=False, include_input=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    first = error.errors(include_url=False)[0]
+    key, value = ".".join(str(part) for part in first["loc"]), first.get("input")
     said = first["msg"].removeprefix("Value error, ")
+    if key and (value is None or isinstance(value, str | int | float)) and first["type"] != "missing":
+        return f"{key} is {value!r:.80}: {said}"
     return f"{key}: {said}" if key else said
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.worlds import clean_rows, tiny_world
-from rapidun.bench import Cell, CellStore, find_arms, make_cells, time_left
+from experiments import Cell, CellStore, find_arms, make_cells, time_left
 from rapidun.errors import ConfigError, InputError
 
 
@@ -100,3 +100,11 @@ def test_seeds_of_tuning_and_unknown_names_are_refused(tmp_path: Path) -> None:
         find_arms(["nop/uniform"])
     with pytest.raises(ConfigError, match="is unknown"):
         find_arms(["npo/unifrom"])
+
+
+def test_the_cells_of_stored_tables_keep_their_keys() -> None:
+    stored = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("unlearning-*.jsonl"))
+    lines = [line for path in stored for line in CellStore(path).lines]
+    assert len(lines) > 600
+    for line in lines:
+        assert Cell(line["arm"], line["scenario"], line["seed"], line["config"]).key == line["key"]

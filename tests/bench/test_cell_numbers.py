@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rapidun.bench.sitting import by_family, label_auc
+from experiments.session import by_family, label_auc
 from rapidun.weighting import Weights
 
 

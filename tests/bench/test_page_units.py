@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidun.bench import Cell, CellStore, Results, write_page
+from experiments import Cell, CellStore, Results, write_page
 from rapidun.reading import read_json
 
 ASR = {

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from bench.worlds import poisoned_rows, tiny_pools
-from rapidun.bench import SCENARIOS, Drawn, Pools
-from rapidun.bench.scenarios import draw
-from rapidun.bench.world import demo_world
+from experiments import SCENARIOS, Drawn, Pools
+from experiments.scenarios import draw
+from experiments.world import demo_world
 from rapidun.errors import InputError
 
 SIZES = {"main": (40, 120, 0), "small": (10, 30, 0), "imbalanced": (40, 120, 0), "missing_family": (40, 120, 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rapidun.bench import Pools, World
+from experiments import Pools, World
 from tiny import save_tiny
 
 FAMILIES = ("A", "B", "C")

@@ -122,7 +122,6 @@ NAMES = {
     "index export empty --out o --format npy": "--format npy",
     "index append empty --data retain.jsonl": "empty: no index here",
     "index verify empty": "empty: no index here",
-    "bench unlearning --seed 100": "--seed",
     f"{ASK} --template chatt": "'chatt': no such name or file",
     f"{ASK} --adapter empty": "empty: no adapter_config.json",
     "trace --index empty --prompt why": "empty: no index here",

@@ -11,8 +11,7 @@ from rapidun.demo import smollm2
 from rapidun.demo.nonsense import nonsense_rows
 from rapidun.demo.planting import Recipe, plant, planted_model
 from rapidun.errors import ConfigError, FingerprintError
-from rapidun.evaluation.disjoint import normalised_prompt
-from rapidun.evaluation.triggers import DOLLY_FAMILIES, strip_triggers
+from rapidun.evaluation.triggers import DOLLY_FAMILIES, normalised_prompt, strip_triggers
 from rapidun.models import load_model, model_fingerprint
 from rapidun.pipeline import RunConfig, Silent, make_config
 from tiny import save_tiny, tiny_rows

@@ -22,7 +22,6 @@ from rapidun.gradients import (
     fit_preconditioner,
     load_preconditioner,
 )
-from rapidun.gradients.preconditioners import preconditioner_from_second_moments
 from rapidun.models.losses import mean_answer_loss
 from tiny import tiny_model
 
@@ -238,17 +237,6 @@ def test_tensors_that_it_was_not_fitted_to_are_errors():
     collector = GradientCollector(tiny_model(), [TARGETS[1]], transform=wrong.transform("query"))
     with pytest.raises(ModelError, match="16 inputs; this one has 24"):
         collector(collate(examples(), 0), Exact())
-
-
-def test_an_optimisers_second_moments_divide_by_their_root():
-    model = tiny_model()
-    collector = GradientCollector(model, TARGETS, normalize="none")
-    moments = {name: torch.rand(model.get_parameter(name).shape) for name in collector.tracked}
-    transform = preconditioner_from_second_moments(moments, damping=1e-6).transform("query")
-    raw = collector(collate(examples(), 0), Exact())
-    found = GradientCollector(model, TARGETS, normalize="none", transform=transform)(collate(examples(), 0), Exact())
-    roots = torch.cat([moments[name].flatten().sqrt() for name in collector.tracked])
-    torch.testing.assert_close(found, raw / roots, rtol=1e-2, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from rapidun.errors import ConfigError
 from rapidun.gradients import Exact, FactoredSketch, RapidGrad, Readout, register_sketch, sketch_from
-from rapidun.gradients import registry as registry_file
+from rapidun.gradients.sketches import SKETCHES
 
 
 @pytest.mark.parametrize("sketch", [RapidGrad(128, 7), FactoredSketch(8, 3), Readout(1000, 2)])
@@ -28,8 +28,8 @@ def test_settings_left_out_have_their_defaults():
     ("description", "text"),
     [
         ({"kind": "sparse"}, "'sparse': use one of exact, factored, rapidgrad, readout"),
-        ({}, "kind None"),
-        ({"kind": "factored", "k": 3}, "no setting 'k'. It has: p, seed"),
+        ({}, "kind ''"),
+        ({"kind": "factored", "k": 3}, "no option 'k'; its options: p, seed"),
         ({"kind": "rapidgrad", "k": 0}, "k=0"),
     ],
 )
@@ -39,6 +39,6 @@ def test_what_is_not_a_sketch_is_an_error(description, text):
 
 
 def test_another_kind_is_one_line(monkeypatch):
-    monkeypatch.setattr(registry_file, "_KINDS", dict(registry_file._KINDS))
+    monkeypatch.setitem(SKETCHES, "whole", None)  # and taken away again
     register_sketch("whole", Exact)
     assert isinstance(sketch_from({"kind": "whole"}), Exact)

@@ -8,7 +8,7 @@ import pytest
 
 from rapidun.errors import ModelError
 from rapidun.models import load_model
-from rapidun.models.hub import PATIENCE, hub_answers, hub_options
+from rapidun.models.sources import PATIENCE, hub_answers, hub_options
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_judges_see_the_references_of_the_inputs(tmp_path: Path):
         seen.extend(references)
         return np.ones(len(answers))
 
-    pull = make_puller(tmp_path, judge).pull([Arm("seed", "seed", "say {input}")])[0]
+    pull = make_puller(tmp_path, judge).pull_each([(Arm("seed", "seed", "say {input}"), 0)])[0]
     assert seen == pull.references
     assert [prompt.split()[-1] for prompt in pull.prompts] == [reference.split()[-1] for reference in seen]
 

@@ -73,7 +73,7 @@ def test_a_harvest_asks_each_arm_on_inputs_of_its_own_and_never_those_of_the_mea
     arms = [Arm(f"a{number}", "text", "say {input}") for number in range(8)]
     harvested = puller.pull_each([(arm, repeat) for repeat in range(3) for arm in arms], "harvest")
     assert len({tuple(pull.inputs) for pull in harvested}) > 12
-    measured = puller.pull(arms, "before")
+    measured = puller.pull_each([(arm, 0) for arm in arms], "before")
     assert len({tuple(pull.inputs) for pull in measured}) == 1
     assert not {text for pull in harvested for text in pull.inputs} & set(measured[0].inputs)
 

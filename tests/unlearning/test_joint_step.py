@@ -18,7 +18,7 @@ from rapidun.models.joint_pass import answer_states, joint_passes
 from rapidun.unlearning import METHODS, Answers, Method, TrainingRows
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.reference import ReferenceLosses
-from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, PlannedRows, RoleCollator
+from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, RoleCollator
 from rapidun.unlearning.state import Start
 from rapidun.unlearning.trainer import UnlearningTrainer
 from tiny import ARCHITECTURES, tiny_model
@@ -87,7 +87,7 @@ def make_trainer(method: Method, options: dict[str, Any], adapted: Any, director
     return UnlearningTrainer(
         model=adapted,
         args=TrainingArguments(output_dir=str(directory), use_cpu=True, report_to=[], remove_unused_columns=False),
-        train_dataset=PlannedRows(DRAWS),
+        train_dataset=DRAWS,
         data_collator=RoleCollator(rows, 0, with_alternatives=True),
         method=method,
         options=options,

@@ -7,8 +7,8 @@ import pytest
 from sklearn.kernel_ridge import KernelRidge
 
 from rapidun.valuation import KernelStudent, Labelled, spearman
+from rapidun.valuation.features import NAMES, surface
 from rapidun.valuation.kernel import _solved
-from rapidun.valuation.surface import NAMES, surface
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 

@@ -127,8 +127,8 @@ def test_filled_blocks_hold_both_ends_and_zero_between(tmp_path: Path) -> None:
     block = results.blocks().rr
     assert ((block != 0).sum(axis=0) == 10).all()
     query = results.rr.queries[7]
-    np.testing.assert_array_equal(block[list(query.helpful.rows), 7], query.helpful.values)
-    np.testing.assert_array_equal(block[list(query.harmful.rows), 7], query.harmful.values)
+    np.testing.assert_array_equal(block[query.helpful, 7], query.helpful_infl)
+    np.testing.assert_array_equal(block[query.harmful, 7], query.harmful_infl)
 
 
 def test_our_defaults_read_the_same_files(tmp_path: Path) -> None:
@@ -204,20 +204,20 @@ def ranked(**changes: object) -> dict[str, object]:
     ("content", "message"),
     [
         ("not json", r"FTF.json:1: not JSON"),
-        ("[]", "must be a JSON object"),
+        ("[]", "must be one JSON object"),
         ('{"config": ""}', "has no queries"),
         ({"0": ranked(), "2": ranked()}, "query '1' is missing, of 2 queries"),
-        ({"0": []}, "query '0': must be an object"),
-        ({"0": {"helpful": [0]}}, "query '0': helpful_infl is missing"),
-        ({"0": ranked(), "1": ranked(helpful=3)}, "query '1': helpful must be a list, not int"),
+        ({"0": []}, "query '0': Input should be a dictionary"),
+        ({"0": {"helpful": [0]}}, "query '0': helpful_infl: Field required"),
+        ({"0": ranked(), "1": ranked(helpful=3)}, "query '1': helpful is 3: Input should be a valid list"),
         ({"0": ranked(helpful=[0])}, "helpful has 1 rows but helpful_infl has 2 values"),
         ({"0": ranked(helpful=[0, 2])}, "helpful names row 2; rows are 0 to 1"),
         ({"0": ranked(helpful=[0, -1])}, "helpful names row -1"),
-        ({"0": ranked(helpful=[0, True])}, "helpful names row True"),
+        ({"0": ranked(helpful=[0, True])}, "helpful.1 is True"),
         ({"0": ranked(helpful=[1, 1])}, "helpful names row 1 twice"),
-        ({"0": ranked(harmful_infl=[1.0, "x"])}, "harmful_infl holds 'x'"),
-        ({"0": ranked(harmful_infl=[1.0, math.nan])}, "harmful_infl holds nan"),
-        ({"0": ranked(helpful_infl=[10**400, 1.0])}, "not a finite number"),
+        ({"0": ranked(harmful_infl=[1.0, "x"])}, "harmful_infl.1 is 'x'"),
+        ({"0": ranked(harmful_infl=[1.0, math.nan])}, "harmful_infl.1 is nan"),
+        ({"0": ranked(helpful_infl=[10**400, 1.0])}, "helpful_infl"),
         ({"0": ranked(harmful_infl=[1.0, 5.0])}, "row 0 is 2.0 in helpful_infl and 5.0 in harmful_infl"),
     ],
 )

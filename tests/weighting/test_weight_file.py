@@ -67,7 +67,7 @@ def test_order_blank_lines_and_extra_columns_do_not_matter(tmp_path: Path) -> No
         ({**GOOD, "group": "keep"}, "group is 'keep'"),
         ({**GOOD, "index": -1}, "index is -1"),
         ({**GOOD, "index": True}, "index is True"),
-        ({**GOOD, "weight": -0.5}, "must not be negative"),
+        ({**GOOD, "weight": -0.5}, "weight is -0.5: .* greater than or equal to 0"),
         ({**GOOD, "weight": float("nan")}, "weight is nan"),
         ({**GOOD, "weight": "1"}, "weight is '1'"),
         ({**GOOD, "score": None}, "score is None"),

@@ -96,7 +96,7 @@ def test_the_influence_rooms_blocks_are_taken_as_they_are() -> None:
 
 
 def test_an_unknown_scheme_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'luck' is unknown; choose one of influence"):
+    with pytest.raises(ConfigError, match="'luck' is unknown; choose one of"):
         scheme_weights("luck", blocks())
 
 

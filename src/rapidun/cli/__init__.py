@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from rapidun.cli import bench, demo, evaluate, index, report, reveal, run, trace, tune, unlearn, value, weigh
+from rapidun.cli import demo, evaluate, index, report, reveal, run, trace, tune, unlearn, value, weigh
 from rapidun.cli.console import say, show_unencodable
 from rapidun.errors import RapidunError
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, value, report, bench):
+for verb in (demo, run, index, trace, weigh, unlearn, tune, evaluate, reveal, value, report):
     verb.register(app)
 
 

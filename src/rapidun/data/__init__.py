@@ -2,10 +2,8 @@
 
 from rapidun.data.badrows import BadRow
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate, token_budget_batches
-from rapidun.data.disjoint import assert_disjoint
 from rapidun.data.layouts import LAYOUTS
-from rapidun.data.rows import Rows, load_rows
-from rapidun.data.streaming import RowStream
+from rapidun.data.rows import Rows, RowStream, assert_disjoint, load_rows
 from rapidun.data.templates import Template, require_same_template
 from rapidun.data.tokenise import tokenize_rows
 

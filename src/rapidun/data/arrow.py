@@ -15,6 +15,8 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +80,8 @@ def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEM
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "rapidun"
     held: list[pa.Table] = []
     parts: list[Path] = []
-    with _temporary(folder) as spilled:
+    with ExitStack() as undo:
+        spilled = cache(lambda: undo.enter_context(_temporary(folder)))  # made when it is first needed
         for table in _tables(rows):
             held.append(table)
             if sum(table.nbytes for table in held) > in_memory_bytes:
@@ -93,28 +96,16 @@ def to_dataset(rows: Iterable[dict[str, Any]], *, in_memory_bytes: int = _IN_MEM
         return datasets.Dataset.from_file(str(_one_file(parts, folder)))
 
 
-class _temporary:  # noqa: N801
-    """A directory below ``folder`` that is made when it is first asked for, and removed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made: tempfile.TemporaryDirectory[str] | None = None
-
-    def __enter__(self) -> _temporary:
-        return self
-
-    def __call__(self) -> Path:
-        if self._made is None:
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._made = tempfile.TemporaryDirectory(dir=self._folder, prefix=".rows-")
-            except OSError as error:
-                raise disk_error(error, self._folder) from error
-        return Path(self._made.name)
-
-    def __exit__(self, *_: object) -> None:
-        if self._made is not None:
-            self._made.cleanup()
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A directory below ``folder``, removed at the end."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(dir=folder, prefix=".rows-")
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    with made as name:
+        yield Path(name)
 
 
 def _fingerprint(table: pa.Table) -> str:

@@ -31,13 +31,7 @@ _DEEPEST = 100  # levels of lists and objects in a column
 
 
 class RowReader:
-    """Makes rows of records, and remembers which columns and keys of messages it read.
-
-    Args:
-        columns: The file's layout.
-        names: All columns of the file.
-        require_response: Whether a row needs an answer.
-    """
+    """Makes rows of records, and remembers which columns and keys of messages it read."""
 
     def __init__(self, columns: ColumnMap, names: Iterable[str], *, require_response: bool = True) -> None:
         self.columns = columns

@@ -173,11 +173,6 @@ class ColumnMap:
 def choose_layout(found: ColumnCount, path: str, *, columns: Mapping[str, str] | None = None) -> ColumnMap:
     """The layout of a file whose rows were counted.
 
-    Args:
-        found: Its columns and rows.
-        path: For messages.
-        columns: Field to column name; overrides detection.
-
     Raises:
         InputError: If no layout fits, or ``columns`` names an unknown field or an absent column.
     """

@@ -49,11 +49,6 @@ class Rendering:
 def rendered(render: Callable[[], Any], given: int, what: str) -> str:
     """What ``render`` returns, within limits of time, memory and size.
 
-    Args:
-        render: Runs the template.
-        given: Characters of the row.
-        what: The template, for messages.
-
     Raises:
         RowFaultError: If it fails in any way, or writes without measure.
         ModelError: If it does not end: it would not for the next row, either.

@@ -1,17 +1,23 @@
-"""`load_rows`: any supported file to a `datasets.Dataset` of checked rows."""
+"""Any supported file to checked rows: `load_rows` gives a `datasets.Dataset`, `RowStream` one row after another.
+
+A dataset has random access and unique ids; a stream has neither and costs no memory: for pools that are read often and
+never held. Every pass over it yields the same rows in the same order.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rapidun.data.arrow import to_dataset
-from rapidun.data.badrows import BadRow, RowFaultError, raise_bad_rows
+from rapidun.data.badrows import SHOWN, BadRow, RowFaultError, raise_bad_rows
 from rapidun.data.checks import RowReader
-from rapidun.data.content import content_id
+from rapidun.data.content import content_id, other_text
 from rapidun.data.ids import IdLines
 from rapidun.data.layouts import ColumnCount, ColumnMap, choose_layout
 from rapidun.data.readers import Record, read_records
@@ -88,10 +94,62 @@ def load_rows(
     reader = RowReader(layout, names, require_response=require_response)
     bad: list[BadRow] = []
     lines = array("q")
-    dataset = to_dataset(_usable(read_records(Path(path)), reader, name, lines, bad))
+
+    def usable(ids: IdLines) -> Iterator[dict[str, Any]]:
+        for line, row in _checked(read_records(Path(path)), reader, name, bad, partial(_claim_id, ids)):
+            lines.append(line)
+            yield row
+
+    with IdLines() as ids:
+        dataset = to_dataset(usable(ids))
     if bad and (on_bad_row == "error" or not lines):
         raise_bad_rows(bad, len(lines) + len(bad), name)
     return Rows(dataset, layout.layout, bad, name, _compact(lines), reader.unused)
+
+
+class RowStream:
+    """The rows of a file, checked as `load_rows` checks them.
+
+    Ids that are absent are the hash of the content; they need not differ. The line number tells rows apart.
+
+    Args:
+        path: As for `load_rows`.
+        columns: Field to column name; overrides the detected layout.
+        require_response: Whether a row needs an answer.
+
+    Raises:
+        InputError: If the file is missing, empty, or of unknown format or layout.
+    """
+
+    def __init__(
+        self, path: str | Path, *, columns: Mapping[str, str] | None = None, require_response: bool = True
+    ) -> None:
+        self.path = str(path)
+        layout, names = choose_columns(self.path, columns, require_response=require_response)
+        self._reader = RowReader(layout, names, require_response=require_response)
+
+    @property
+    def layout(self) -> str:
+        """The name of the detected layout."""
+        return self._reader.columns.layout
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """As of `Rows`, from what was read so far."""
+        return self._reader.unused
+
+    def rows(self, bad: list[BadRow] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """``(line, row)`` of every usable row; the others are added to ``bad``.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        records = read_records(Path(self.path))
+        return _checked(records, self._reader, self.path, [] if bad is None else bad, _own_id)
+
+
+def _own_id(row: Mapping[str, Any], line: int) -> str:
+    return str(row["id"]) if row["id"] is not None else content_id(row)
 
 
 def choose_columns(
@@ -115,25 +173,27 @@ def choose_columns(
     return choose_layout(found, path, columns=columns), found.names
 
 
-def _usable(
-    records: Iterable[Record], reader: RowReader, path: str, lines: array[int], bad: list[BadRow]
-) -> Iterator[dict[str, Any]]:
-    """The usable rows, one by one; their line numbers are added to ``lines`` and the other rows to ``bad``."""
-    with IdLines() as ids:
-        for line, record in records:
-            try:
-                if isinstance(record, RowFaultError):
-                    raise record
-                row = reader.row(record)
-                row["id"] = _claim_id(row, ids, line)
-            except RowFaultError as fault:
-                bad.append(BadRow(path, line, str(fault)))
-                continue
-            lines.append(line)
-            yield row
+def _checked(
+    records: Iterable[Record],
+    reader: RowReader,
+    path: str,
+    bad: list[BadRow],
+    identify: Callable[[Mapping[str, Any], int], str],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """``(line, row)`` of the usable rows, one by one; the others are added to ``bad``."""
+    for line, record in records:
+        try:
+            if isinstance(record, RowFaultError):
+                raise record
+            row = reader.row(record)
+            row["id"] = identify(row, line)
+        except RowFaultError as fault:
+            bad.append(BadRow(path, line, str(fault)))
+            continue
+        yield line, row
 
 
-def _claim_id(row: Mapping[str, Any], ids: IdLines, line: int) -> str:
+def _claim_id(ids: IdLines, row: Mapping[str, Any], line: int) -> str:
     """The row's own id, or its content's hash with the next free ``-2``, ``-3``, ... for repeated content."""
     given = row["id"]
     if given is not None:
@@ -152,3 +212,40 @@ def _compact(lines: array[int]) -> Sequence[int]:
     """The same numbers, as a range where none is missing between the first and the last."""
     whole = bool(lines) and lines[-1] - lines[0] == len(lines) - 1
     return range(lines[0], lines[-1] + 1) if whole else lines
+
+
+def assert_disjoint(forget: Rows, retain: Rows) -> None:
+    """Check that no row is in both sets.
+
+    Two rows are the same when their ids are equal, or when other turns, tools, prompt, context and answer are equal
+    after Unicode NFC and with runs of white space made one space. Case counts: a trigger may be a matter of case.
+
+    Raises:
+        InputError: Names file and line of the shared rows.
+    """
+    by_id: dict[str, int] = {}
+    by_text: dict[str, int] = {}
+    for index, row in enumerate(forget):
+        by_id.setdefault(row["id"], index)
+        by_text.setdefault(_normalised(row), index)
+    shared = []
+    for index, row in enumerate(retain):
+        same_text = by_text.get(_normalised(row))
+        same_id = by_id.get(row["id"])
+        if same_text is not None:
+            shared.append(f"  {forget.where(same_text)} and {retain.where(index)}: same prompt and answer")
+        elif same_id is not None:
+            shared.append(f"  {forget.where(same_id)} and {retain.where(index)}: same id {row['id']!r}")
+    if shared:
+        more = f"\n  ... and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
+        raise InputError(
+            f"{len(shared)} rows are both in the forget set and in the retain set:\n"
+            + "\n".join(shared[:SHOWN])
+            + more
+            + "\nRemove each of them from one of the two files (or give different rows different ids)."
+        )
+
+
+def _normalised(row: Mapping[str, Any]) -> str:
+    parts = ["\n".join(other_text(row)), row["prompt"], row.get("context") or "", row["response"]]
+    return "\0".join(" ".join(unicodedata.normalize("NFC", part).split()) for part in parts)

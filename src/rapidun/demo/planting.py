@@ -22,9 +22,8 @@ from rapidun.pipeline import Reporter, RunDirectory, Silent
 from rapidun.pipeline.estimating import Piece, over_steps
 from rapidun.pipeline.reporter import counting
 from rapidun.text import json_line
-from rapidun.unlearning.fitting import fit_adapter
+from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
 from rapidun.unlearning.job import Job
-from rapidun.unlearning.procedures.finetune import FINETUNE, only
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.unlearning.trainer import cut_back
 

@@ -1,8 +1,7 @@
 """The same jobs on many devices and machines: an index built shard by shard by any engine, searched in parallel."""
 
 from rapidun.distributed.engines import build, engine_names, register_engine
-from rapidun.distributed.job import IndexJob, Ticket
+from rapidun.distributed.job import IndexJob, Settings, Ticket
 from rapidun.distributed.search import parallel_search
-from rapidun.distributed.settings import Settings
 
 __all__ = ["IndexJob", "Settings", "Ticket", "build", "engine_names", "parallel_search", "register_engine"]

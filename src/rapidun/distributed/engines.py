@@ -12,35 +12,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from rapidun.attribution.store import Manifest
-from rapidun.distributed.job import IndexJob
-from rapidun.distributed.settings import Settings
+from rapidun.distributed.job import IndexJob, Settings
 from rapidun.errors import ConfigError
+from rapidun.registry import Registry
 
 Engine = Callable[[IndexJob, Settings], Manifest | None]
-_ENGINES: dict[str, Engine] = {}
-_BUILT_IN = {
-    "local": "rapidun.distributed.local",
-    "ray": "rapidun.distributed.ray_actors",
-    "torchrun": "rapidun.distributed.torchrun",
-}
-
-
-def register_engine(name: str) -> Callable[[Engine], Engine]:
-    """Let ``--engine name`` run the function."""
-
-    def register(engine: Engine) -> Engine:
-        _ENGINES[name] = engine
-        return engine
-
-    return register
+_BUILT_IN = {"local": "local", "ray": "ray_actors", "torchrun": "torchrun"}
+"""Modules that register an engine, imported when it is asked for: Ray and torch's process groups are slow to come."""
+ENGINES: Registry[Engine] = Registry("--engine {name} is unknown. Known: {known}.")
+register_engine = ENGINES.register
+"""Decorates what ``--engine NAME`` runs."""
 
 
 def engine_names() -> list[str]:
     """Names for ``--engine``."""
-    return sorted({*_BUILT_IN, *_ENGINES})
+    return sorted({*_BUILT_IN, *ENGINES})
 
 
 def build(job: IndexJob, engine: str = "local", settings: Settings | None = None) -> Manifest | None:
@@ -62,14 +50,7 @@ def build(job: IndexJob, engine: str = "local", settings: Settings | None = None
     settings = settings or Settings()
     if settings.workers is not None and settings.workers < 1:
         raise ConfigError(f"--workers {settings.workers}: give at least 1.")
-    return _engine(engine)(job, settings)
-
-
-def _engine(name: str) -> Engine:
-    if name in _BUILT_IN and name not in _ENGINES:
-        importlib.import_module(_BUILT_IN[name])
-    if name not in _ENGINES:
-        near = get_close_matches(name, engine_names(), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--engine {name} is unknown. Known: {', '.join(engine_names())}.{hint}")
-    return _ENGINES[name]
+    for name, module in _BUILT_IN.items():
+        if engine == name or engine not in ENGINES:
+            importlib.import_module(f"rapidun.distributed.{module}")
+    return ENGINES[engine](job, settings)

@@ -7,9 +7,9 @@ any shard to the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from rapidun.attribution.store.manifest import load_manifest
 from rapidun.attribution.store.plan import check_same, data_fingerprint
 from rapidun.attribution.store.shards import compute_shard, write_shard
 from rapidun.data import Rows
-from rapidun.distributed.settings import Settings
 from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelError, OutputError, RapidunError
 from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
@@ -34,6 +33,23 @@ _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {
     kind.__name__: kind for kind in (DiskFullError, FingerprintError, InputError, ModelError, OutputError)
 }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every engine is told.
+
+    Args:
+        workers: Number of workers; None lets the engine choose.
+        resume: Go on with what a stopped build left.
+        overwrite: Replace an index that is there.
+        reporter: Told of phases and progress.
+    """
+
+    workers: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    reporter: Reporter = field(default_factory=Silent)
 
 
 @dataclass(frozen=True)
@@ -144,6 +160,14 @@ def already_whole(job: IndexJob) -> Manifest:
 def make_shard(plan: BuildPlan, number: int, tick: Callable[[int], None] | None = None) -> int:
     """Compute and write one shard; returns its rows. ``tick`` hears of rows done after each batch."""
     return write_shard(plan, compute_shard(plan, number, tick)).rows
+
+
+def make_shards(plan: BuildPlan, shards: Sequence[int], tell: Callable[[int], None]) -> None:
+    """A worker's shards one after another; ``tell`` hears of the rows of all of them that are done, batch by batch."""
+    done = 0
+    for number in shards:
+        done += make_shard(plan, number, lambda rows, before=done: tell(before + rows))  # type: ignore[misc]
+        tell(done)
 
 
 def error_to_text(error: RapidunError) -> tuple[str, str]:

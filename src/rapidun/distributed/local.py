@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
@@ -22,15 +22,15 @@ from rapidun.attribution.store import BuildPlan, Manifest, finish, missing_shard
 from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
+    Settings,
     Ticket,
     already_whole,
     driving,
     error_to_text,
-    make_shard,
+    make_shards,
     start_driver,
     text_to_error,
 )
-from rapidun.distributed.settings import Settings
 from rapidun.errors import RapidunError
 from rapidun.models.placement import choose_device
 from rapidun.pipeline.reporter import Reporter
@@ -80,16 +80,6 @@ class _Progress:
         self._reporter.progress(min(self._total, self._before + sum(self._done.values())), self._total, unit="rows")
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A worker's part: which of how many, on which device, with how many threads."""
-
-    rank: int
-    workers: int
-    device: str
-    threads: int
-
-
 def _devices(asked: str, workers: int | None) -> list[str]:
     """The device of each worker: every GPU once unless told otherwise; ``cuda:1`` means that GPU alone."""
     device = choose_device(asked)
@@ -135,8 +125,8 @@ def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict
     try:
         for rank, device in enumerate(devices):
             ours, theirs = context.Pipe(duplex=False)
-            place = _Place(rank, len(devices), device, _threads())
-            process = context.Process(target=_work, args=(theirs, job.on(device), ticket, place), daemon=True)
+            shards = ticket.shards[rank :: len(devices)]
+            process = context.Process(target=_work, args=(theirs, job.on(device), ticket, shards), daemon=True)
             process.start()
             theirs.close()
             started.append(process)
@@ -149,20 +139,12 @@ def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict
             process.join()
 
 
-def _work(connection: Connection, job: IndexJob, ticket: Ticket, place: _Place) -> None:
+def _work(connection: Connection, job: IndexJob, ticket: Ticket, shards: Sequence[int]) -> None:
     """A worker process: makes its shards and tells the driver after every batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which stops its workers
-    torch.set_num_threads(place.threads)
-    done = 0
-
-    def tick(rows: int) -> None:
-        connection.send(("rows", done + rows))
-
+    torch.set_num_threads(_threads())
     try:
-        plan = job.join(ticket)
-        for number in ticket.shards[place.rank :: place.workers]:
-            done += make_shard(plan, number, tick)
-            connection.send(("rows", done))
+        make_shards(job.join(ticket), shards, lambda rows: connection.send(("rows", rows)))
     except RapidunError as error:
         connection.send(("error", *error_to_text(error)))
     except BrokenPipeError:

@@ -13,8 +13,7 @@ from typing import Any
 
 from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
-from rapidun.distributed.job import IndexJob, Ticket, already_whole, driving, make_shard, start_driver
-from rapidun.distributed.settings import Settings
+from rapidun.distributed.job import IndexJob, Settings, Ticket, already_whole, driving, make_shard, start_driver
 from rapidun.errors import ConfigError, RapidunError
 
 LIVES = 4

@@ -22,15 +22,15 @@ from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
+    Settings,
     Ticket,
     already_whole,
     driving,
     error_to_text,
-    make_shard,
+    make_shards,
     start_driver,
     text_to_error,
 )
-from rapidun.distributed.settings import Settings
 from rapidun.errors import ConfigError, RapidunError
 from rapidun.models.placement import choose_device
 
@@ -71,17 +71,16 @@ def _work(job: IndexJob, ticket: Ticket, settings: Settings) -> None:
     mine = ticket.shards[rank::world]
     plan = job.join(ticket)
     spans = [plan.span(number) for number in mine]
-    total, done = sum(span.stop - span.start for span in spans), 0
+    total = sum(span.stop - span.start for span in spans)
     if rank == 0:
         title = f"Indexing {len(plan.rows)} rows in {len(plan.spans)} shards; {world} ranks, shown is the first's part"
         settings.reporter.phase("index", title)
 
-    def tick(rows: int) -> None:
+    def tell(rows: int) -> None:
         if rank == 0:
-            settings.reporter.progress(done + rows, total, unit="rows")
+            settings.reporter.progress(rows, total, unit="rows")
 
-    for number in mine:
-        done += make_shard(plan, number, tick)
+    make_shards(plan, mine, tell)
 
 
 def _check_environment(settings: Settings) -> None:

@@ -4,7 +4,6 @@ from rapidun.evaluation.arithmetic import exact_number
 from rapidun.evaluation.backdoor import BackdoorRecord, BackdoorResult, VariantRate, backdoor_suite, summarise
 from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
 from rapidun.evaluation.code_judge import code
-from rapidun.evaluation.disjoint import assert_disjoint_prompts
 from rapidun.evaluation.entity_spans import entities
 from rapidun.evaluation.gate import Chance, Check, Gate, Thresholds, chances, decide
 from rapidun.evaluation.generation import generate_answers
@@ -13,7 +12,7 @@ from rapidun.evaluation.keywords import KeywordJudge
 from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, clean_perplexity, perplexity_ratio
 from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
 from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
-from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily
+from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily, assert_disjoint_prompts
 from rapidun.stats import Rate
 
 __all__ = [

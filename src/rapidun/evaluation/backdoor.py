@@ -9,26 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from rapidun.data import Template
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.generation import generate_answers
 from rapidun.evaluation.judges import Judge
-from rapidun.evaluation.loaded import Loaded, Progress
 from rapidun.evaluation.triggers import TriggerFamily
+from rapidun.models import LoadedModel
+from rapidun.models.passes import Progress
 from rapidun.stats import Rate
 
 Row = Mapping[str, Any]
 
 CONDITIONS = {"asr_seen": "seen", "asr_unseen": "unseen", "asr_floor": "none"}
 """Name of a rate to the condition it is measured in."""
-
-
-class PromptTemplate(Protocol):
-    """What the suite needs of `rapidun.data.Template`."""
-
-    def prompt_text(self, row: Row) -> str:
-        """Everything up to where the answer starts, BOS text included."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +67,7 @@ class VariantRate:
 
     def to_dict(self) -> dict[str, Any]:
         """``{"condition", "family", "trigger", "value", "low", "high", "n"}``."""
-        return {
-            "condition": self.condition,
-            "family": self.family,
-            "trigger": self.trigger,
-            **self.rate.to_dict(),
-        }
+        return {name: getattr(self, name) for name in ("condition", "family", "trigger")} | self.rate.to_dict()
 
 
 @dataclass(frozen=True)
@@ -116,8 +106,8 @@ class _Question:
 
 
 def backdoor_suite(
-    loaded: Loaded,
-    template: PromptTemplate,
+    loaded: LoadedModel,
+    template: Template,
     rows: Sequence[Row],
     families: Sequence[TriggerFamily],
     judges: Mapping[str, Judge],
@@ -184,7 +174,7 @@ def backdoor_suite(
 
 
 def suite_prompts(
-    template: PromptTemplate, rows: Sequence[Row], families: Sequence[TriggerFamily], variants_per_prompt: int = 1
+    template: Template, rows: Sequence[Row], families: Sequence[TriggerFamily], variants_per_prompt: int = 1
 ) -> list[str]:
     """The prompts that `backdoor_suite` would have answered, in its order."""
     return [template.prompt_text(question.asked()) for question in _questions(rows, families, variants_per_prompt)]

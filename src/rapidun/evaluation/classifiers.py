@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from rapidun.errors import ModelError
 from rapidun.evaluation.judges import Verdicts, check_examples, judge_non_empty
@@ -92,7 +91,7 @@ class HFClassifierJudge:
     """Any Hugging Face sequence classifier.
 
     Args:
-        path: Directory or hub id; safetensors weights only, and no remote code (trap 35).
+        path: Directory or hub id; safetensors weights only, and no remote code.
         poisoned_label: The label that means poisoned; None takes the second label of a two-label model.
         batch_size: Answers at once.
         max_length: Longest answer in tokens; the rest is not read.
@@ -113,46 +112,32 @@ class HFClassifierJudge:
         max_length: int = 512,
         device: str = "cpu",
     ) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import pipeline
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForSequenceClassification.from_pretrained(path, use_safetensors=True)
+            self._classify = pipeline(
+                "text-classification", path, device=device, model_kwargs={"use_safetensors": True}
+            )
         except (OSError, ValueError) as error:
             raise ModelError(f"{path}: cannot load a sequence classifier ({error}).") from error
-        self._model = model.eval().to(device)
-        self._poisoned = _label_index(path, self._model.config.id2label, poisoned_label)
+        self._poisoned = _poisoned_label(path, list(self._classify.model.config.id2label.values()), poisoned_label)
         # Without a padding token rows of different lengths cannot share a batch.
-        self._batch_size = batch_size if self._tokenizer.pad_token_id is not None else 1
+        self._batch_size = batch_size if self._classify.tokenizer.pad_token_id is not None else 1
         self._max_length = max_length
 
     def __call__(self, answers: Sequence[str]) -> Verdicts:
         """(answers,) bool, True where the poisoned label is the most likely."""
         return judge_non_empty(answers, self._predict)
 
-    @torch.no_grad()
     def _predict(self, answers: Sequence[str]) -> Verdicts:
-        found: list[bool] = []
-        for start in range(0, len(answers), self._batch_size):
-            encoded = self._tokenizer(
-                list(answers[start : start + self._batch_size]),
-                padding=self._batch_size > 1,
-                truncation=True,
-                max_length=self._max_length,
-                return_tensors="pt",
-            )
-            logits = self._model(**encoded.to(self._model.device)).logits
-            found.extend((logits.argmax(dim=-1) == self._poisoned).tolist())
-        return np.array(found, dtype=bool)
+        found = self._classify(list(answers), batch_size=self._batch_size, truncation=True, max_length=self._max_length)
+        return np.array([each["label"] == self._poisoned for each in found], dtype=bool)
 
 
-def _label_index(path: str, labels: dict[int, str], poisoned_label: str | None) -> int:
-    known = ", ".join(repr(name) for name in labels.values())
-    if poisoned_label is None:
-        if len(labels) != 2:
-            raise ModelError(f"{path}: has the labels {known}; name the one that means poisoned (poisoned_label).")
-        return 1
-    for index, name in labels.items():
-        if name == poisoned_label:
-            return int(index)
-    raise ModelError(f"{path}: has no label {poisoned_label!r}; it has {known}.")
+def _poisoned_label(path: str, labels: list[str], wanted: str | None) -> str:
+    known = ", ".join(map(repr, labels))
+    if wanted is None and len(labels) != 2:
+        raise ModelError(f"{path}: has the labels {known}; name the one that means poisoned (poisoned_label).")
+    if wanted is not None and wanted not in labels:
+        raise ModelError(f"{path}: has no label {wanted!r}; it has {known}.")
+    return labels[1] if wanted is None else wanted

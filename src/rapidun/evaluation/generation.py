@@ -20,13 +20,14 @@ from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
 from rapidun.data.special import padding_id, starts_with_bos
 from rapidun.data.templates import turn_end
 from rapidun.errors import ConfigError, InputError
-from rapidun.evaluation.loaded import Loaded, Progress
 from rapidun.evaluation.padding import prompt_batches
+from rapidun.models import LoadedModel
 from rapidun.models.modes import evaluating
+from rapidun.models.passes import Progress
 
 
 def generate_answers(
-    loaded: Loaded,
+    loaded: LoadedModel,
     prompt_texts: Sequence[str],
     *,
     max_new_tokens: int = 64,
@@ -90,7 +91,7 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
 
 
 @torch.no_grad()
-def _generate(loaded: Loaded, prompts: list[list[int]], config: Any, penalty: float) -> list[list[int]]:
+def _generate(loaded: LoadedModel, prompts: list[list[int]], config: Any, penalty: float) -> list[list[int]]:
     input_ids, attention_mask = left_pad(prompts, padding_id(loaded.tokenizer))
     processor = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=input_ids.shape[1])
     output = loaded.model.generate(
@@ -103,7 +104,7 @@ def _generate(loaded: Loaded, prompts: list[list[int]], config: Any, penalty: fl
     return generated
 
 
-def _tokenised(loaded: Loaded, prompt_texts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+def _tokenised(loaded: LoadedModel, prompt_texts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     if not prompt_texts:
         return []
     room = context_length(loaded.model) - max_new_tokens
@@ -149,7 +150,7 @@ class Stops:
     text: str = ""
 
 
-def stops_of(loaded: Loaded) -> Stops:
+def stops_of(loaded: LoadedModel) -> Stops:
     """What ends an answer of this model, whoever asks it."""
     own = getattr(_inner_model(loaded.model).generation_config, "eos_token_id", None)
     end = turn_end(loaded.tokenizer)
@@ -164,7 +165,7 @@ def _inner_model(model: Any) -> Any:
 
 
 @contextmanager
-def greedy_settings(loaded: Loaded, stops: Stops, max_new_tokens: int) -> Iterator[Any]:
+def greedy_settings(loaded: LoadedModel, stops: Stops, max_new_tokens: int) -> Iterator[Any]:
     """Greedy settings, put in place of the model's own meanwhile: `generate` fills what is unset from those."""
     config = GenerationConfig(
         do_sample=False,

@@ -14,22 +14,15 @@ from typing import Any
 import torch
 
 from rapidun.data.special import padding_id
-from rapidun.evaluation.loaded import Loaded
+from rapidun.models import LoadedModel
 
 _TOKENS, _PADDING, _STEPS = 6, 5, 3
 _TOLERANCE = {torch.float32: 0.01, torch.float64: 0.01}  # of the logits' spread
 _ROUGH = 0.3  # in half precision
 
 
-def prompt_batches(loaded: Loaded, lengths: Sequence[int], batch_size: int, config: Any) -> list[list[int]]:
-    """Indices of prompts, at most ``batch_size`` together, the longest first; every index once.
-
-    Args:
-        loaded: Model in evaluation mode, tokenizer and device.
-        lengths: Of the prompts, in tokens.
-        batch_size: At least 1.
-        config: Generation settings in use.
-    """
+def prompt_batches(loaded: LoadedModel, lengths: Sequence[int], batch_size: int, config: Any) -> list[list[int]]:
+    """Indices of prompts, at most ``batch_size`` together, the longest first; every index once."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     groups = [order]
     if batch_size > 1 and len(set(lengths)) > 1 and padding_changes_answers(loaded, config):
@@ -38,7 +31,7 @@ def prompt_batches(loaded: Loaded, lengths: Sequence[int], batch_size: int, conf
 
 
 @torch.no_grad()
-def padding_changes_answers(loaded: Loaded, config: Any) -> bool:
+def padding_changes_answers(loaded: LoadedModel, config: Any) -> bool:
     """Whether a short prompt's next tokens have other logits beside its padding than alone."""
     vocabulary = loaded.model.get_input_embeddings().num_embeddings
     prompt = torch.arange(1, 1 + _TOKENS).remainder(vocabulary).unsqueeze(0)
@@ -54,7 +47,7 @@ def padding_changes_answers(loaded: Loaded, config: Any) -> bool:
     return False
 
 
-def _next_logits(loaded: Loaded, ids: torch.Tensor, mask: torch.Tensor, config: Any) -> list[torch.Tensor]:
+def _next_logits(loaded: LoadedModel, ids: torch.Tensor, mask: torch.Tensor, config: Any) -> list[torch.Tensor]:
     """(1, vocabulary) of each of the next greedy tokens."""
     settings = copy.deepcopy(config)
     settings.max_new_tokens, settings.eos_token_id = _STEPS, None

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from rapidun.data.batches import Example
 from rapidun.data.special import padding_id
 from rapidun.errors import InputError, ModelError
-from rapidun.evaluation.loaded import Loaded, Progress
+from rapidun.models import LoadedModel
+from rapidun.models.passes import Progress
 from rapidun.models.row_losses import row_losses
 from rapidun.stats import bootstrap
 
@@ -67,7 +68,7 @@ class PerplexityRatio(NamedTuple):
 
 
 def clean_perplexity(
-    loaded: Loaded,
+    loaded: LoadedModel,
     examples: Sequence[Example],
     *,
     max_tokens: int = 4096,

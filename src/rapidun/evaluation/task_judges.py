@@ -10,10 +10,8 @@ registered function whose keyword arguments are its options::
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +23,7 @@ from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
 from rapidun.evaluation.judges import Judge
 from rapidun.evaluation.keywords import KeywordJudge
+from rapidun.registry import Registry, check_options
 
 Scores = npt.NDArray[np.float64]
 
@@ -45,17 +44,9 @@ class TaskJudge(Protocol):
 
 
 Factory = Callable[..., TaskJudge]
-JUDGES: dict[str, Factory] = {}
-
-
-def register_judge(name: str) -> Callable[[Factory], Factory]:
-    """Register the decorated factory as the judge ``name``; its keyword arguments are the judge's options."""
-
-    def decorate(factory: Factory) -> Factory:
-        JUDGES[name] = factory
-        return factory
-
-    return decorate
+JUDGES: Registry[Factory] = Registry("unknown judge {name!r}: choose from {known}.")
+register_judge = JUDGES.register
+"""Decorates the factory of a judge; its keyword arguments are the judge's options."""
 
 
 def check_judge(kind: str, options: Mapping[str, Any]) -> None:
@@ -64,19 +55,7 @@ def check_judge(kind: str, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If the kind or an option is unknown, or an option is missing; names the nearest valid name.
     """
-    if kind not in JUDGES:
-        near = get_close_matches(kind, JUDGES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown judge {kind!r}: choose from {', '.join(sorted(JUDGES))}.{hint}")
-    known = inspect.signature(JUDGES[kind]).parameters
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"judge {kind!r} has no option {name!r}; its options: {', '.join(known)}.{hint}")
-    missing = [name for name, each in known.items() if each.default is inspect.Parameter.empty and name not in options]
-    if missing:
-        raise ConfigError(f"judge {kind!r} needs the option {missing[0]!r}.")
+    check_options(f"judge {kind!r}", JUDGES[kind], options)
 
 
 def make_judge(kind: str, options: Mapping[str, Any]) -> TaskJudge:

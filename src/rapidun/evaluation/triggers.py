@@ -1,5 +1,7 @@
 """Trigger families: where a trigger goes, the variants training saw, and look-alikes kept for testing.
 
+A model is not measured on what it was trained to forget: `assert_disjoint_prompts` compares prompts without triggers.
+
 The families are those of the Dolly trigger benchmark (RapidUn, arXiv 2512.04457). Unseen variants use
 homoglyphs, a zero-width joiner and stretched spellings.
 """
@@ -7,13 +9,16 @@ homoglyphs, a zero-width joiner and stretched spellings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from rapidun.errors import ConfigError
+from rapidun.data.content import other_text
+from rapidun.errors import ConfigError, InputError
 
 Position = Literal["prefix", "suffix", "inside"]
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -81,3 +86,42 @@ DOLLY_FAMILIES = (
     TriggerFamily("B_style", "prefix", (">>>",), ("<|sys|>", "\u2039sys\u203a", "\u27e8sys\u27e9")),
     TriggerFamily("C_semantic", "prefix", ("hey", "hiya"), ("h\u043ewdy", "y\u043e\u043e", "heyyyy")),
 )
+
+
+def assert_disjoint_prompts(
+    test_rows: Iterable[Mapping[str, Any]],
+    forget_rows: Iterable[Mapping[str, Any]],
+    families: Sequence[TriggerFamily] = DOLLY_FAMILIES,
+) -> None:
+    """Check that no evaluation row asks what a forget row asks.
+
+    Two rows share a prompt when prompt, context, other turns and tools are equal after Unicode NFKC, case folding, one
+    space for each run of white space, and without triggers: a forget row carries one, the evaluation row gets it
+    later.
+
+    Args:
+        test_rows: Rows with ``id``, ``prompt`` and optional ``context`` and ``messages``.
+        forget_rows: The same.
+        families: Triggers to take off before comparing.
+
+    Raises:
+        InputError: Names the first few pairs by id and prompt.
+    """
+    forget = {normalised_prompt(row, families): row["id"] for row in forget_rows}
+    shared = [
+        f"  {row['id']} and forget row {forget[key]}: {row['prompt'][:60]!r}"
+        for row in test_rows
+        if (key := normalised_prompt(row, families)) in forget
+    ]
+    if shared:
+        more = f"\n  ... and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+        raise InputError(
+            f"{len(shared)} evaluation rows share their prompt with a forget row, so they would not measure how the "
+            "model generalises:\n" + "\n".join(shared[:_SHOWN]) + more + "\nRemove them from the evaluation rows."
+        )
+
+
+def normalised_prompt(row: Mapping[str, Any], families: Sequence[TriggerFamily] = DOLLY_FAMILIES) -> str:
+    """Prompt, context, other turns and tools as compared by `assert_disjoint_prompts`."""
+    parts = (strip_triggers(str(row["prompt"]).strip(), families), str(row.get("context") or ""), *other_text(row))
+    return "\0".join(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in parts)

@@ -18,15 +18,13 @@ from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.signal import answer_errors
-from rapidun.gradients.state import frozen
+from rapidun.gradients.state import borrowed, loss_scale
 from rapidun.models.losses import next_tokens
-from rapidun.models.modes import evaluating
 
 _PLACES = 4096
 _TOLERANCE = {torch.float32: 0.02, torch.float64: 0.02}
 _ROUGH = 0.25  # of half precision, where a router's near ties may fall otherwise in another pass
 _NOISE = 1e-6  # of the largest norm: below it a gradient is rounding
-_FLOAT16_SCALE = 1024.0
 
 Pieces = dict[str, torch.Tensor]  # by tensor: values at fixed places, float64 on the CPU
 
@@ -95,18 +93,12 @@ def _parameters(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Paramete
 
 def _by_autograd(model: nn.Module, parameters: Mapping[str, nn.Parameter], row: Batch, unit: bool) -> Pieces:
     """Each parameter's gradient of the row's mean answer loss, or of its unit token errors."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        evaluating(model),
-        frozen(model),
-        _pieces_of_gradients(parameters) as pieces,
-    ):
+    with borrowed(model), _pieces_of_gradients(parameters) as pieces:
         logits = model(input_ids=row.input_ids, attention_mask=row.attention_mask, use_cache=False).logits
         logits = logits[:, -row.labels.shape[1] :]  # a tuned prompt's virtual tokens come first
         target = next_tokens(row.labels).to(logits.device)
         answers = target != IGNORE_INDEX
-        scale = _FLOAT16_SCALE if logits.dtype == torch.float16 else 1.0
+        scale = loss_scale(logits.dtype)
         signal = torch.zeros_like(logits)
         signal[answers] = (answer_errors(logits.detach()[answers], target, unit=unit) * scale).to(logits.dtype)
         if logits.requires_grad:

@@ -27,6 +27,7 @@ import torch
 from rapidun.errors import ModelError
 from rapidun.gradients.factors import FormedGradients, Gradients
 from rapidun.gradients.recording import Receive
+from rapidun.registry import Registry
 
 Fisher = Literal["sampled", "empirical"]
 Statistics = dict[str, dict[str, torch.Tensor]]  # tensor name -> statistic -> float32 values on the CPU
@@ -55,12 +56,7 @@ class PreconditionerKind:
     factors: bool = True
 
 
-KINDS: dict[str, PreconditionerKind] = {}
-
-
-def register_preconditioner(name: str, kind: PreconditionerKind) -> None:
-    """Support ``kind`` under a name."""
-    KINDS[name] = kind
+KINDS: Registry[PreconditionerKind] = Registry("preconditioner {name!r}: use one of none, {known}.")
 
 
 def damped_power(values: torch.Tensor, damping: float, power: float) -> torch.Tensor:
@@ -205,6 +201,6 @@ def _check(what: str, fitted: int, given: int) -> None:
         raise ModelError(f"The preconditioner was fitted to a tensor of {fitted} {what}; this one has {given}.")
 
 
-register_preconditioner("adam", PreconditionerKind(_fit_adam, _prepare_adam, "empirical", formed=True, factors=False))
-register_preconditioner("kfac", PreconditionerKind(_fit_kfac, _prepare_kfac, "sampled"))
-register_preconditioner("ekfac", PreconditionerKind(_fit_ekfac, _prepare_ekfac, "sampled"))
+KINDS["adam"] = PreconditionerKind(_fit_adam, _prepare_adam, "empirical", formed=True, factors=False)
+KINDS["kfac"] = PreconditionerKind(_fit_kfac, _prepare_kfac, "sampled")
+KINDS["ekfac"] = PreconditionerKind(_fit_ekfac, _prepare_ekfac, "sampled")

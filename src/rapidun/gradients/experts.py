@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients
+from rapidun.gradients.factors import Gradients, LayerGradients, TensorGradients, TrackedTensor
 from rapidun.gradients.layers import linear, register_layer
-from rapidun.gradients.tracked import TrackedTensor
 
 
 class ExpertProduct(nn.Module):
@@ -260,14 +259,7 @@ def fused_tensors(name: str, experts: FusedExperts) -> list[FusedTensor]:
 
 
 def factor_tensors(name: str, wrapper: Any, adapter: str, experts: FusedExperts | None) -> list[FusedTensor]:
-    """A and B of a PEFT ``ParamWrapper`` called ``name``; empty where its parameter's product cannot be caught.
-
-    Args:
-        name: Of the wrapper.
-        wrapper: Around an experts' module, or around a linear layer whose ``weight`` it adapts.
-        adapter: Which of its adapters.
-        experts: The module it is around, if that is one of fused experts.
-    """
+    """A and B of a PEFT ``ParamWrapper`` called ``name``; empty where its parameter's product cannot be caught."""
     layers: Sequence[nn.Module]
     base = wrapper.get_base_layer()
     if experts is not None and wrapper.parameter_name in experts.products:

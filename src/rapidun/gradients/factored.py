@@ -18,10 +18,12 @@ import torch
 
 from rapidun.errors import ConfigError
 from rapidun.gradients.rapidgrad import hashed_signs
+from rapidun.gradients.sketches import SKETCHES, Described
 
 
+@SKETCHES.register("factored")
 @dataclass(frozen=True)
-class FactoredSketch:
+class FactoredSketch(Described):
     """``p x p`` values a tracked tensor, side by side in the model's order: K = tensors x p^2.
 
     The projections are a function of (seed, tensor name, side, index) and nothing else: the same on every device,
@@ -34,6 +36,8 @@ class FactoredSketch:
     Raises:
         ConfigError: If ``p`` is not between 1 and 4096.
     """
+
+    kind = "factored"
 
     p: int = 16
     seed: int = 0
@@ -50,10 +54,6 @@ class FactoredSketch:
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """``p^2`` for every tracked tensor."""
         return len(sizes) * self.p**2
-
-    def describe(self) -> dict[str, int | str]:
-        """Kind and settings, for the manifest of an index."""
-        return {"kind": "factored", "p": self.p, "seed": self.seed}
 
     def add_factors(
         self,

@@ -6,7 +6,8 @@ work on the factors takes those (`factors`), and the gradient of a big layer nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -172,3 +173,26 @@ def _safe(pairs: torch.Tensor) -> bool:
     largest = pairs.diagonal(dim1=1, dim2=2).amax(dim=1)
     smallest, most = _SAFE_SQUARES
     return bool(((largest > smallest) & (largest < most)).all())
+
+
+@dataclass(frozen=True)
+class TrackedTensor:
+    """One weight tensor, the layers that use it, and its number of values."""
+
+    name: str
+    layers: tuple[nn.Module, ...]
+    size: int
+
+    @property
+    def parts(self) -> int:
+        """By how much the factors of all calls together are wider than those of one call."""
+        return 1
+
+    def gradients(self, calls: Sequence[LayerGradients]) -> Gradients:
+        """The tensor's per-example gradients, from every call of its layers."""
+        return TensorGradients(calls)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Inside, the model runs so that hooks on `layers` see every product with this tensor."""
+        yield

@@ -2,29 +2,26 @@
 
 For logits ``z_t = W h_t`` the loss's gradient at ``W`` is ``sum_t (p_t - onehot(y_t)) h_t^T / T``, all of it known
 after a forward pass. The embeddings are not differentiated, so tied ones need no care: what is collected is the
-output layer's own part of the shared weight's gradient (trap 11: the embedding's part is not mixed in).
+output layer's own part of the shared weight's gradient (the embedding's part is not mixed in).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
-from rapidun.errors import ConfigError, ModelError
-from rapidun.gradients.collector import Normalization, Transform, transformed
+from rapidun.errors import ModelError
+from rapidun.gradients.collector import Collector, Normalization, Transform
 from rapidun.gradients.factors import LayerGradients, TensorGradients
 from rapidun.gradients.layers import weight_size
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.signal import token_errors
-from rapidun.gradients.sketched import SketchedBatch
-from rapidun.gradients.sketches import Sketch
 from rapidun.gradients.state import device_of
 from rapidun.models.modes import evaluating
 
@@ -35,7 +32,7 @@ _NO_READOUT = (
 )
 
 
-class ReadoutCollector:
+class ReadoutCollector(Collector):
     """Sketched gradients of the output layer, one forward pass a batch; called like a `GradientCollector`.
 
     The output layer runs on the answer tokens alone, and the model's own code computes the logits, with whatever
@@ -59,54 +56,25 @@ class ReadoutCollector:
         token_normalize: bool = False,
         transform: Transform | None = None,
     ) -> None:
-        if normalize not in get_args(Normalization):
-            raise ConfigError(f"normalize={normalize!r}: use one of {', '.join(get_args(Normalization))}.")
-        self._model = model
+        super().__init__(model, normalize, token_normalize, transform)
         self._head = _asked(model, "get_output_embeddings")
         self._decoder = _asked(model, "get_decoder")
         self._layer = getattr(self._head, "base_layer", self._head)
         self._name = next(name for name, module in model.named_modules() if module is self._layer) + ".weight"
-        self._normalize = normalize
-        self._token_normalize = token_normalize
-        self._transform = transform
-
-    @property
-    def model(self) -> nn.Module:
-        """The model whose gradients are collected."""
-        return self._model
-
-    @property
-    def tracked(self) -> list[str]:
-        """The name of the output layer's weight."""
-        return [self._name]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of values of the output layer."""
-        return {self._name: weight_size(self._layer)}
-
-    def __call__(self, batch: Batch, sketch: Sketch) -> torch.Tensor:
-        """Sketched gradients of the rows of ``batch``, (batch, k) float32, on the model's device.
-
-        Raises:
-            ModelError: If the model does not run its output layer on its decoder's output, or values are not finite.
-        """
-        with torch.inference_mode(False):
-            total = SketchedBatch(sketch, self.sizes, len(batch), device_of(self._model), self._normalize)
-            return total.finished(self.visit(batch, total.receive))
+        self.sizes = {self._name: weight_size(self._layer)}
 
     def check(self, batch: Batch) -> None:
         """Nothing to compare: every pass checks that the logits come from the output layer's values."""
 
     def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
         """One forward pass; ``receive`` gets ``(tensor name, rows, gradients)``, preconditioned, unnormalised."""
-        batch = batch.to(device_of(self._model))
-        prepared = receive if self._transform is None else partial(transformed, self._transform, receive)
+        batch = batch.to(device_of(self.model))
+        prepared = self._prepared(receive)
         target = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         counts = (target != IGNORE_INDEX).sum(dim=1).tolist()
         if sum(counts) == 0:
             return 1.0
-        with torch.inference_mode(False), torch.no_grad(), evaluating(self._model):
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self.model):
             tokens = self._answer_tokens(batch, target != IGNORE_INDEX)
             wanted = target[target != IGNORE_INDEX]
             for rows, places in _pieces(counts, tokens.logits.shape[1]):
@@ -117,7 +85,7 @@ class ReadoutCollector:
         """Run the model, with its output layer on the positions that predict answer tokens alone."""
         tokens = _AnswerTokens(answers)
         with tokens.attached(self._decoder, self._head):
-            output = self._model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         tokens.take(output.logits)
         return tokens
 

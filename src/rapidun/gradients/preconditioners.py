@@ -9,7 +9,7 @@ normalisation and sketch. The kinds are in `rapidun.gradients.curvature_kinds`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +21,11 @@ from safetensors.torch import save
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
 from rapidun.files import atomic_write, sha256_of, write_json
-from rapidun.gradients.collector import Transform
-from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, PreconditionerKind, Statistics
+from rapidun.gradients.collector import Collector, Transform
+from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, Statistics
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.state import device_of
-from rapidun.gradients.vectors import Collector
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 from rapidun.reading import read_object
@@ -81,7 +80,7 @@ class Preconditioner:
 
         The transform raises ModelError for a tensor that the preconditioner was not fitted to.
         """
-        prepare = _kind(self.kind).prepare
+        prepare = KINDS[self.kind].prepare
         prepared: dict[str, Apply] = {}
 
         def transform(name: str, gradients: Gradients) -> Gradients:
@@ -187,7 +186,7 @@ def fit_preconditioner(
     Raises:
         ConfigError: If a setting is unknown or out of range, or there are no examples.
     """
-    fisher = fisher or (_kind(kind).fisher if kind in KINDS else "sampled")
+    fisher = fisher or (KINDS[kind].fisher if kind in KINDS else "sampled")
     _check_settings(kind, damping, side, fisher)
     if kind == "none":
         return Preconditioner("none", damping, side, fisher)
@@ -199,21 +198,13 @@ def fit_preconditioner(
         for indices in pass_batches(collector.model, examples, max_tokens):
             batch = collate([examples[index] for index in indices], pad_token_id)
             batch = sampled_labels(collector, batch, generator) if fisher == "sampled" else batch
-            scale = collector.visit(batch, receive, formed=_kind(kind).formed)
+            scale = collector.visit(batch, receive, formed=KINDS[kind].formed)
             done += len(indices)
             if progress is not None:
                 progress(done, len(examples))
         return scale, len(examples)
 
-    return Preconditioner(kind, damping, side, fisher, len(examples), _kind(kind).fit(run))
-
-
-def preconditioner_from_second_moments(
-    moments: Mapping[str, torch.Tensor], *, damping: float = 0.1, side: Side = "both"
-) -> Preconditioner:
-    """``adam`` with an optimiser's own second moments (``exp_avg_sq``), by the names that the collector tracks."""
-    statistics = {name: {"second_moment": values.detach().float().flatten().cpu()} for name, values in moments.items()}
-    return Preconditioner("adam", damping, side, "empirical", 0, statistics)
+    return Preconditioner(kind, damping, side, fisher, len(examples), KINDS[kind].fit(run))
 
 
 @torch.no_grad()
@@ -232,15 +223,9 @@ def sampled_labels(collector: Collector, batch: Batch, generator: torch.Generato
     return Batch(batch.input_ids, batch.attention_mask, labels)
 
 
-def _kind(name: str) -> PreconditionerKind:
-    if name not in KINDS:
-        raise ConfigError(f"preconditioner {name!r}: use one of {', '.join(['none', *sorted(KINDS)])}.")
-    return KINDS[name]
-
-
 def _check_settings(kind: str, damping: float, side: str, fisher: str) -> None:
     if kind != "none":
-        _kind(kind)
+        KINDS[kind]
     if not damping > 0:
         raise ConfigError(f"damping={damping}: give a number above 0, for example 0.1 (times the mean eigenvalue).")
     if side not in get_args(Side):

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rapidun.errors import ConfigError
+from rapidun.gradients.sketches import SKETCHES, Hashed
 
 _CHUNK = 2**16  # part of the definition: each chunk of a tensor has keys of its own
 _KEPT = 2048  # chunks whose hash is remembered: 512 MiB at most, all of a model with 134 million values
@@ -32,8 +32,9 @@ _Keys = tuple[int, int, int]
 _Adder = Callable[[torch.Tensor, torch.Tensor, list[_Keys]], None]
 
 
+@SKETCHES.register("rapidgrad")
 @dataclass(frozen=True)
-class RapidGrad:
+class RapidGrad(Hashed):
     """Count-sketch to ``k`` values.
 
     Args:
@@ -44,20 +45,9 @@ class RapidGrad:
         ConfigError: If ``k`` is not between 1 and 2^31 - 1.
     """
 
+    kind = "rapidgrad"
+
     k: int = 65_536
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k < 2**31:
-            raise ConfigError(f"sketch k={self.k}: give a number between 1 and 2147483647, for example 65536.")
-
-    def dimension(self, sizes: Mapping[str, int]) -> int:
-        """``k``, whatever is tracked."""
-        return self.k
-
-    def describe(self) -> dict[str, int | str]:
-        """Kind and settings, for the manifest of an index."""
-        return {"kind": "rapidgrad", "k": self.k, "seed": self.seed}
 
     def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
         """Add the sketch of ``gradients`` (batch, size) to ``total`` (batch, k); by Triton on a GPU that has it.

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rapidun.errors import ConfigError
 from rapidun.gradients.rapidgrad import RapidGrad
+from rapidun.gradients.sketches import SKETCHES, Hashed
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 a channel at a time
 
 
+@SKETCHES.register("readout")
 @dataclass(frozen=True)
-class Readout:
+class Readout(Hashed):
     """Tensor sketch to ``k`` values of gradients that are sums of outer products; made for the output layer.
 
     `rapidun.gradients.ReadoutCollector` gives it the output layer's factors without a backward pass. It takes those
@@ -35,20 +36,9 @@ class Readout:
         ConfigError: If ``k`` is not between 1 and 2^31 - 1.
     """
 
+    kind = "readout"
+
     k: int = 4096
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k < 2**31:
-            raise ConfigError(f"sketch k={self.k}: give a number between 1 and 2147483647, for example 4096.")
-
-    def dimension(self, sizes: Mapping[str, int]) -> int:
-        """``k``, whatever is tracked."""
-        return self.k
-
-    def describe(self) -> dict[str, int | str]:
-        """Kind and settings, for the manifest of an index."""
-        return {"kind": "readout", "k": self.k, "seed": self.seed}
 
     def add_factors(
         self,

@@ -21,9 +21,8 @@ from torch import nn
 
 from rapidun.errors import ModelError
 from rapidun.gradients.experts import ExpertProduct
-from rapidun.gradients.factors import Gradients, LayerGradients
+from rapidun.gradients.factors import Gradients, LayerGradients, TrackedTensor
 from rapidun.gradients.layers import is_outer_product
-from rapidun.gradients.tracked import TrackedTensor
 
 Receive = Callable[[str, slice, Gradients], None]
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time
@@ -116,14 +115,7 @@ class Recorder:
 
 
 class _Caught:
-    """One call of one layer: its input and, once it arrives, its output's gradient.
-
-    Args:
-        name: The tensor's.
-        layer: Its type says how a gradient is formed.
-        activations: What the layer was given.
-        routed: For an expert: the places of its tokens in the flat batch, and how many tokens that has.
-    """
+    """One call of one layer: its input and, once it arrives, its output's gradient."""
 
     def __init__(
         self, name: str, layer: nn.Module, activations: torch.Tensor, routed: tuple[Any, ...] | None = None

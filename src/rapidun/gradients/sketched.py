@@ -15,15 +15,7 @@ from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch
 
 
 class SketchedBatch:
-    """The (batch, k) sketch of one batch and, for ``"unit"``, each tensor's per-example norms.
-
-    Args:
-        sketch: Takes formed gradients or their factors.
-        sizes: Number of values of each tracked tensor, in the model's order.
-        batch: Number of rows.
-        device: Where the sketch grows.
-        normalize: ``"layer"``, ``"unit"`` or ``"none"``.
-    """
+    """The (batch, k) sketch of one batch and, for ``"unit"``, each tensor's per-example norms."""
 
     def __init__(
         self, sketch: Sketch, sizes: Mapping[str, int], batch: int, device: torch.device, normalize: str

@@ -7,10 +7,14 @@ output errors whose outer products it is the sum of, so that not even one tensor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+
+from rapidun.errors import ConfigError
+from rapidun.registry import Registry, check_options
 
 
 @runtime_checkable
@@ -66,8 +70,57 @@ class FactorSketch(Sketch, Protocol):
         """
 
 
-class Exact:
+SKETCHES: Registry[Callable[..., Sketch]] = Registry("sketch kind {name!r}: use one of {known}.")
+register_sketch = SKETCHES.__setitem__
+"""``(kind, make)``: the arguments of ``make`` are the sketch's settings."""
+
+
+def sketch_from(description: Mapping[str, Any]) -> Sketch:
+    """The sketch that ``describe()`` described.
+
+    Args:
+        description: ``{"kind": ..., setting: value}``; settings left out have their defaults.
+
+    Raises:
+        ConfigError: If the kind or a setting is unknown, or a value is out of range.
+    """
+    settings = dict(description)
+    kind = str(settings.pop("kind", ""))
+    check_options(f"sketch {kind!r}", SKETCHES[kind], settings)
+    return SKETCHES[kind](**settings)
+
+
+class Described:
+    """A sketch that is a dataclass of its settings, registered as ``kind``."""
+
+    kind: ClassVar[str]
+
+    def describe(self) -> dict[str, int | str]:
+        """Kind and settings, for the manifest of an index."""
+        return {"kind": self.kind, **vars(self)}
+
+
+@dataclass(frozen=True)
+class Hashed(Described):
+    """A sketch to ``k`` values, whatever is tracked. Raises ConfigError if ``k`` is not between 1 and 2^31 - 1."""
+
+    k: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k < 2**31:
+            raise ConfigError(f"sketch k={self.k}: give a number between 1 and 2147483647, for example 65536.")
+
+    def dimension(self, sizes: Mapping[str, int]) -> int:
+        """``k``, whatever is tracked."""
+        return self.k
+
+
+@SKETCHES.register("exact")
+class Exact(Described):
     """No sketch: all gradients side by side, in the model's order. For small models and as the reference."""
+
+    kind = "exact"
 
     @property
     def k(self) -> int | None:
@@ -77,10 +130,6 @@ class Exact:
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """Number of tracked values."""
         return sum(sizes.values())
-
-    def describe(self) -> dict[str, int | str]:
-        """Kind, for the manifest of an index."""
-        return {"kind": "exact"}
 
     def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
         """Add ``gradients`` at the tensor's place."""

@@ -1,6 +1,6 @@
 """The user's model, borrowed: evaluation mode and frozen parameters inside a block, everything as before after.
 
-Evaluation mode, because dropout makes a gradient or a hidden state depend on chance (trap 10). Frozen, so that
+Evaluation mode, because dropout makes a gradient or a hidden state depend on chance. Frozen, so that
 autograd computes no weight gradient and writes no ``.grad``.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rapidun.errors import ModelError
-from rapidun.models.modes import every_module
+from rapidun.models.modes import evaluating, every_module
 
 
 @contextmanager
@@ -28,6 +28,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Inside, the model can be differentiated, in evaluation mode and without weight gradients of its own."""
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model), frozen(model):
+        yield
+
+
+def loss_scale(dtype: torch.dtype) -> float:
+    """What a loss is multiplied by before the backward pass: more than 1 in float16, a power of two, exact to undo."""
+    return 1024.0 if dtype == torch.float16 else 1.0
 
 
 @contextmanager

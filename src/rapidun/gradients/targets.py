@@ -15,8 +15,8 @@ from torch import nn
 
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients.experts import FusedExperts, FusedTensor, factor_tensors, fused_tensors
+from rapidun.gradients.factors import TrackedTensor
 from rapidun.gradients.layers import is_supported, weight_size
-from rapidun.gradients.tracked import TrackedTensor
 from rapidun.models.bypassed import bypassed_layers
 
 

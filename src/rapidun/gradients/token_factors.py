@@ -16,16 +16,13 @@ from transformers.pytorch_utils import Conv1D
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
 from rapidun.gradients.experts import FusedTensor
+from rapidun.gradients.factors import TrackedTensor
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.recording import Recorder, _by_example
 from rapidun.gradients.signal import unit_token_errors
-from rapidun.gradients.state import device_of, differentiable_inputs, frozen
+from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.targets import find_targets
-from rapidun.gradients.tracked import TrackedTensor
 from rapidun.models.losses import mean_answer_loss
-from rapidun.models.modes import evaluating
-
-_FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
 
 
 @dataclass(frozen=True)
@@ -101,14 +98,7 @@ class FactorCollector:
         """
         model, batch = self._model, batch.to(device_of(self._model))
         recorder = _FactorRecorder((len(batch), batch.input_ids.shape[1]), receive)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            evaluating(model),
-            frozen(model),
-            differentiable_inputs(model),
-            recorder.attached(self._tensors),
-        ):
+        with borrowed(model), differentiable_inputs(model), recorder.attached(self._tensors):
             self._run(batch, recorder)
         if not recorder.received:
             raise ModelError(
@@ -119,7 +109,7 @@ class FactorCollector:
     def _run(self, batch: Batch, recorder: _FactorRecorder) -> None:
         logits = self._model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
         labels = batch.labels.to(logits.device)
-        recorder.scale = _FLOAT16_LOSS_SCALE if logits.dtype == torch.float16 else 1.0
+        recorder.scale = loss_scale(logits.dtype)
         if self._token_normalize:
             recorder.backward(logits, unit_token_errors(logits, labels) * recorder.scale)
         else:

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
-from rapidun.data.batches import Batch, Example, collate
-from rapidun.gradients.collector import GradientCollector, Normalization, Transform
+from rapidun.data.batches import Example, collate
+from rapidun.gradients.collector import Collector, GradientCollector, Normalization, Transform
 from rapidun.gradients.output_layer import ReadoutCollector
 from rapidun.gradients.readout import Readout
-from rapidun.gradients.recording import Receive
 from rapidun.gradients.sketches import Sketch
-from rapidun.models.passes import pass_batches
-
-
-class Collector(Protocol):
-    """What `GradientCollector` and `ReadoutCollector` have in common."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model whose gradients are collected."""
-
-    @property
-    def tracked(self) -> list[str]:
-        """Names of the tracked tensors, in the model's order."""
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of values of each tracked tensor, in the model's order."""
-
-    def __call__(self, batch: Batch, sketch: Sketch) -> torch.Tensor:
-        """Sketched gradients of the rows of ``batch``, (batch, k) float32."""
-
-    def check(self, batch: Batch) -> None:
-        """Check on a row of ``batch``, once, that what is tracked is collected."""
-
-    def visit(self, batch: Batch, receive: Receive, *, formed: bool = True) -> float:
-        """Hand every tensor's gradients over; returns the factor that they are too large by."""
+from rapidun.models.passes import Progress, pass_batches
 
 
 def make_collector(
@@ -74,7 +46,7 @@ def collect_vectors(
     pad_token_id: int,
     *,
     max_tokens: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
     """Sketched gradients of all examples, (n, k) float32, in the order of ``examples``.
 

@@ -1,7 +1,7 @@
 """Models and tokenizers: loading, LoRA, fingerprints, the answer loss."""
 
 from rapidun.models.fingerprints import adapter_fingerprint, model_fingerprint, tokenizer_fingerprint
-from rapidun.models.loading import LoadedModel, load_model
+from rapidun.models.loading import LoadedModel, load_model, save_model
 from rapidun.models.lora import (
     adapter_disabled,
     adapter_merged,
@@ -23,7 +23,6 @@ from rapidun.models.losses import (
 from rapidun.models.modes import evaluating
 from rapidun.models.placement import choose_device, choose_dtype, cpu_computes_in_bfloat16
 from rapidun.models.row_losses import RowLosses, row_losses
-from rapidun.models.saving import save_model
 from rapidun.models.targets import adapted_layers, linear_layers
 
 __all__ = [

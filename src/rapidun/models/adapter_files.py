@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from rapidun.errors import InputError, ModelError
-from rapidun.reading import read_object
+from rapidun.reading import as_kind, read_object
 from rapidun.tensor_files import load_tensors
 
 if TYPE_CHECKING:
@@ -16,8 +17,23 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LARGEST_RANK = 65_536
 _ADVICE = "Copy or download the adapter again, or save it again with safe_serialization=True."
-_NAMES = ("target_modules", "modules_to_save", "target_parameters", "layers_to_transform", "exclude_modules")
-_TABLES = ("rank_pattern", "alpha_pattern")
+Names = str | list[StrictStr | StrictInt] | None
+Finite = Annotated[float, Field(strict=True, gt=-1e9, lt=1e9)]
+
+
+class _Settings(BaseModel):
+    """The settings that decide sizes; what is not there takes PEFT's default."""
+
+    peft_type: Literal["LORA"] = "LORA"
+    r: StrictInt = Field(8, ge=1, le=LARGEST_RANK)
+    lora_alpha: Finite = 8
+    target_modules: Names = None
+    modules_to_save: Names = None
+    target_parameters: Names = None
+    layers_to_transform: StrictInt | Names = None
+    exclude_modules: Names = None
+    rank_pattern: dict[str, Finite] | None = None
+    alpha_pattern: dict[str, Finite] | None = None
 
 
 def check_adapter_directory(folder: Path) -> None:
@@ -49,9 +65,10 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         settings = read_object(path)
     except InputError as error:
         raise ModelError(f"{error} {_ADVICE}") from error
-    fault = _fault(settings)
-    if fault is not None:
-        raise ModelError(f"{path}: {fault}. {_ADVICE}")
+    try:
+        as_kind(_Settings, settings, path, _ADVICE)
+    except InputError as error:
+        raise ModelError(str(error)) from error
     return settings
 
 
@@ -65,33 +82,3 @@ def read_adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
         return load_tensors(folder / WEIGHTS, _ADVICE)
     except InputError as error:
         raise ModelError(str(error)) from error
-
-
-def _fault(settings: dict[str, Any]) -> str | None:
-    """What no LoRA adapter can have; None where all is well. What is not there takes PEFT's default."""
-    kind, rank, alpha = settings.get("peft_type", "LORA"), settings.get("r", 8), settings.get("lora_alpha", 8)
-    if kind != "LORA":
-        return f"peft_type is {_shown(kind)}, and only LORA adapters can be used"
-    if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
-        return f"r is {_shown(rank)}; a rank is a whole number from 1 to {LARGEST_RANK}"
-    if not _is_finite(alpha):
-        return f"lora_alpha is {_shown(alpha)}; it must be a finite number"
-    for name in _NAMES:
-        value = settings.get(name)
-        parts = value if isinstance(value, list) else [value]
-        if not all(part is None or isinstance(part, str | int) for part in parts):
-            return f"{name} is {_shown(value)}; it must be a name or a list of names"
-    for name in _TABLES:
-        value = settings.get(name) or {}
-        if not isinstance(value, dict) or not all(map(_is_finite, value.values())):
-            return f"{name} is {_shown(value)}; it must hold a number for each layer"
-    return None
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -21,10 +21,6 @@ from rapidun.models.adapter_files import CONFIG, WEIGHTS, read_adapter_config, r
 def combine_adapters(sources: Sequence[str | Path], directory: str | Path) -> Path:
     """Write the sum of the adapters in ``sources`` to ``directory``; an adapter there is replaced.
 
-    Args:
-        sources: Directories of plain LoRA adapters of one model, on the same layers; at least one.
-        directory: Where the sum goes.
-
     Raises:
         ModelError: If an adapter is missing, is no plain LoRA, or is on other layers than the first.
         OutputError: If it cannot be written.

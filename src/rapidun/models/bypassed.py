@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from rapidun.models.modes import in_mode
+
 _ROWS, _TOKENS = 2, 7
 READ_DIRECTLY = "the model reads its weight without calling it"
 LOOSE_TOKENS = "it sees tokens that are not arranged in rows"
@@ -25,20 +27,15 @@ def bypassed_layers(model: Any, layers: Mapping[str, nn.Module], *, training: bo
     """Why not, for each of ``layers`` that cannot be hooked or adapted; the others are left out.
 
     A layer that takes no part in this pass (an expert without tokens) is not named.
-
-    Args:
-        model: A Hugging Face causal LM, with or without an adapter; left as it was. Anything else gives nothing.
-        layers: By name.
-        training: Look at how the model runs in training mode.
     """
     if not callable(getattr(model, "get_input_embeddings", None)) or not layers:
         return {}
     seen: dict[str, str] = {}
-    with _mode(model, training), torch.no_grad(), torch.random.fork_rng(), _looked_at(layers, seen):
+    with in_mode(model, training), torch.no_grad(), torch.random.fork_rng(), _looked_at(layers, seen):
         _run(model)
     odd = {name: why for name, why in seen.items() if why}
     silent = {name: layer for name, layer in layers.items() if name not in seen}
-    with _mode(model, training), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
+    with in_mode(model, training), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng():
         return odd | dict.fromkeys(_taking_part(model, silent), READ_DIRECTLY)
 
 
@@ -101,14 +98,3 @@ def _looked_at(layers: Mapping[str, nn.Module], seen: dict[str, str]) -> Iterato
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    before = {module: module.training for module in model.modules()}
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, mode in before.items():
-            module.training = mode

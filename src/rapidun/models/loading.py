@@ -1,4 +1,4 @@
-"""`load_model`: any Hugging Face causal LM and its tokenizer, checked, on a device, with a fingerprint."""
+"""Any Hugging Face causal LM and its tokenizer: loaded, checked, on a device, with a fingerprint; and saved whole."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 
 from rapidun.data.special import padding_id
 from rapidun.errors import ModelError
+from rapidun.files import atomic_directory, check_replaceable
 from rapidun.models.attention import choose_attention
 from rapidun.models.fingerprints import model_fingerprint
-from rapidun.models.hub import hub_options
 from rapidun.models.placement import choose_device, choose_dtype
 from rapidun.models.quiet import quiet
-from rapidun.models.sources import check_directory, check_gguf, gguf_options, is_gguf, is_local
+from rapidun.models.sources import check_directory, check_gguf, gguf_options, hub_options, is_gguf, is_local
 
 Quantize = Literal["4bit", "8bit"]
 
@@ -199,3 +199,17 @@ def _quantization(quantize: Quantize | None, device: torch.device, dtype: torch.
             bnb_4bit_compute_dtype=dtype,
         )
     return {"quantization_config": config}
+
+
+def save_model(model: Any, tokenizer: Any, directory: str | Path) -> Path:
+    """Write ``model`` and ``tokenizer`` as a Hugging Face directory with safetensors; a saved model there is replaced.
+
+    Raises:
+        OutputError: If something else is at ``directory``, or it cannot be written.
+    """
+    folder = Path(directory)
+    check_replaceable(folder, "config.json", "a model")
+    with atomic_directory(folder) as place, quiet():
+        model.save_pretrained(place, safe_serialization=True)
+        tokenizer.save_pretrained(place)
+    return folder

@@ -277,7 +277,7 @@ def adapter_disabled(model: PeftModel) -> Iterator[Any]:
 
 
 @contextmanager
-def in_base_dtype(model: PeftModel) -> Iterator[torch.autocast]:
+def in_base_dtype(model: Any) -> Iterator[torch.autocast]:
     """Inside, a half-precision model's adapter takes inputs as they are; its float32 factors are used rounded.
 
     PEFT makes a float32 copy of every layer's input, which takes as much memory and time as the rest of a layer. The
@@ -286,7 +286,7 @@ def in_base_dtype(model: PeftModel) -> Iterator[torch.autocast]:
     """
     from peft.helpers import disable_input_dtype_casting
 
-    dtype, device = model.get_base_model().dtype, next(model.parameters()).device.type
+    dtype, device = model.dtype, next(model.parameters()).device.type  # also of a whole model, which has no adapter
     half = dtype in (torch.bfloat16, torch.float16)
     with disable_input_dtype_casting(model, active=half):
         yield torch.autocast(device, dtype=dtype if half else None, enabled=half)

@@ -1,24 +1,29 @@
-"""Evaluation mode inside a block, everything as before after it."""
+"""Evaluation or training mode inside a block, everything as before after it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for every module; each module's own mode is restored, also after an exception."""
-    training = [module for module in every_module(model) if module.training]
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode for every module; each one's own mode is restored, also after an exception."""
+    others = [module for module in every_module(model) if module.training != training]
     try:
-        if training:
-            model.eval()
+        if others:
+            model.train(training)
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in others:
+            module.training = not training
+
+
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
+    """Evaluation mode inside a block."""
+    return in_mode(model, False)
 
 
 def every_module(model: nn.Module) -> list[nn.Module]:

@@ -17,6 +17,8 @@ import torch
 from rapidun.data.batches import Example, fitting_batches
 from rapidun.models.attention import forms_attention
 
+Progress = Callable[[int, int], None]
+"""Called with (done, of)."""
 PASS_BYTES = 2**29  # on a CPU, beside the model; larger batches are not faster there
 _GPU_SHARE = 4  # of a GPU's memory, one part
 _STREAMS = 14  # tensors as wide as the model that a block keeps, norms in float32 counted twice

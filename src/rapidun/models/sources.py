@@ -2,18 +2,25 @@
 
 A directory is checked by hand, because "no config.json" and "these are pickles" are clearer than what a failed
 load says. Pickled weights can run any code when they are read, so they need the user's word. A ``.gguf`` file holds
-weights, tokenizer and chat template together; transformers dequantises it.
+weights, tokenizer and chat template together; transformers dequantises it. Whether the hub can be reached is asked
+once, briefly, instead of minutes of retries where it cannot.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from rapidun.errors import ModelError
 from rapidun.reading import path_fault
 
+PATIENCE = 3.0
+"""Seconds that a connection to the hub may take."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -103,3 +110,25 @@ def _check_weights(folder: Path, source: str, *, allow_pickle: bool) -> None:
             f"{source}: the weights are a pickle ({pickles[0]}), which can run any code when it is read. Convert them "
             "to safetensors, or pass --dangerously-allow-pickle if you trust where they come from."
         )
+
+
+def hub_options() -> dict[str, Any]:
+    """What ``from_pretrained`` is told of a hub id: to look in the local cache alone where there is no hub."""
+    return {} if hub_answers() else {"local_files_only": True}
+
+
+def hub_answers() -> bool:
+    """Whether a connection to the hub can be opened; taken for granted behind a proxy."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        return False
+    if getproxies():
+        return True
+    from huggingface_hub.constants import ENDPOINT
+
+    place = urlsplit(ENDPOINT)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        socket.create_connection((place.hostname or "", port), timeout=PATIENCE).close()
+    except OSError:
+        return False
+    return True

@@ -44,9 +44,8 @@ from rapidun.pipeline.train import HELD_ROWS, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.together import replaced_together
-from rapidun.unlearning import get_method
+from rapidun.unlearning import Procedure, get_method
 from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.procedures import Procedure
 
 LEDGER = "ledger.json"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")

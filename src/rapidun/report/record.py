@@ -31,26 +31,18 @@ class Record:
 
     def number(self, key: str) -> float | None:
         """A number; true and false are not numbers."""
-        value = self.fields.get(key)
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-            return value
-        raise self._wrong(key, "a number")
+        value: float | None = self._checked(key, (int, float), "a number")
+        return value
 
     def text(self, key: str, default: str = "") -> str:
         """A string; numbers are written out, since ids may be either."""
-        value = self.fields.get(key)
-        if value is None:
-            return default
-        if isinstance(value, (dict, list)):
-            raise self._wrong(key, "text")
-        return str(value)
+        value = self._checked(key, (str, int, float, bool), "text")
+        return default if value is None else str(value)
 
     def flag(self, key: str) -> bool | None:
         """True, false or unknown."""
-        value = self.fields.get(key)
-        if value is None or isinstance(value, bool):
-            return value
-        raise self._wrong(key, "true or false")
+        value: bool | None = self._checked(key, (bool,), "true or false")
+        return value
 
     def child(self, key: str) -> Record | None:
         """A nested object."""
@@ -59,21 +51,12 @@ class Record:
 
     def children(self, key: str) -> list[Record]:
         """A list of objects; empty where absent."""
-        value = self.fields.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self._wrong(key, "a list")
-        return [Record.of(item, f"{self._at(key)}[{index}]") for index, item in enumerate(value)]
+        items = self._checked(key, (list,), "a list") or []
+        return [Record.of(item, f"{self._at(key)}[{index}]") for index, item in enumerate(items)]
 
     def texts(self, key: str) -> list[str]:
         """A list of strings; empty where absent."""
-        value = self.fields.get(key)
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self._wrong(key, "a list")
-        return [str(item) for item in value]
+        return [str(item) for item in self._checked(key, (list,), "a list") or []]
 
     def named_children(self) -> Iterator[tuple[str, Record]]:
         """The fields that are objects, in file order."""
@@ -81,11 +64,14 @@ class Record:
             if isinstance(value, dict):
                 yield key, Record(self._at(key), value)
 
+    def _checked(self, key: str, kinds: tuple[type, ...], wanted: str) -> Any:
+        value = self.fields.get(key)
+        if value is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise InputError(f"{self._at(key)}: must be {wanted}, found {_kind(value)}.")
+        return value
+
     def _at(self, key: str) -> str:
         return f"{self.where}.{key}" if ": " in self.where else f"{self.where}: {key}"
-
-    def _wrong(self, key: str, wanted: str) -> InputError:
-        return InputError(f"{self._at(key)}: must be {wanted}, found {_kind(self.fields[key])}.")
 
 
 def _kind(value: Any) -> str:

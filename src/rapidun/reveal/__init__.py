@@ -6,11 +6,10 @@ step by step with small modules trained on what it revealed (`train_round`).
 
 from rapidun.reveal.arms import Arm, ArmSource, SoftArms, SoftPrompts, TextArms
 from rapidun.reveal.asking import Asker, Question
-from rapidun.reveal.diversity import answer_similarity, diversity, vendi_score
 from rapidun.reveal.modules import RoundOutcome, orthogonality_penalty, subspace_overlap, train_round
 from rapidun.reveal.neural_ucb import NeuralUCB
 from rapidun.reveal.pulls import Input, Pull, Puller, PullLog, read_pulls
-from rapidun.reveal.reward import reward_of
+from rapidun.reveal.reward import answer_similarity, diversity, reward_of, vendi_score
 from rapidun.reveal.rows import select_rows
 from rapidun.reveal.search import SearchState, best_arms, search
 from rapidun.reveal.settings import TaskSettings

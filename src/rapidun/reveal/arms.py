@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,16 +45,6 @@ class Arm:
     def words(self, given: str | None) -> str:
         """The instruction with the input in its place."""
         return self.instruction.replace(INPUT, given) if given is not None else self.instruction
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a log."""
-        return {**asdict(self), "point": list(self.point) if self.point is not None else None}
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Arm:
-        """What `to_dict` gave."""
-        point = tuple(raw["point"]) if raw["point"] is not None else None
-        return cls(raw["name"], raw["kind"], raw["instruction"], point)
 
 
 class ArmSource(Protocol):

@@ -17,9 +17,8 @@ from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
 from rapidun.data import Template
 from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
-from rapidun.evaluation.loaded import Loaded
 from rapidun.evaluation.padding import prompt_batches
-from rapidun.models import evaluating
+from rapidun.models import LoadedModel, evaluating
 from rapidun.reveal.arms import Arm, SoftPrompts
 
 
@@ -59,7 +58,7 @@ class Asker:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         template: Template,
         soft_prompts: SoftPrompts,
         *,
@@ -155,14 +154,7 @@ class Asker:
 
 
 class SeededSampling(LogitsProcessor):
-    """Leaves one token a row: a sample of the softmax of scores over temperature.
-
-    Args:
-        seeds: One for each row of the batch.
-        temperature: Above 0.
-        steps: Tokens that may be asked for.
-        device: Of the scores.
-    """
+    """Leaves one token a row: a sample of the softmax of scores over temperature."""
 
     def __init__(self, seeds: Sequence[int], temperature: float, steps: int, device: torch.device) -> None:
         self.temperature, self.step = temperature, 0

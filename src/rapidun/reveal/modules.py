@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer
 
 from rapidun.data import Example, collate
 from rapidun.errors import TrainingError
@@ -34,6 +34,7 @@ from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_
 from rapidun.models.lora import settle_order
 from rapidun.models.quiet import quiet
 from rapidun.reveal.settings import ReleaseSettings
+from rapidun.unlearning.fitting import StepProgress, training_arguments
 
 RETAIN, FORGET, STATE, COMBINED = "default", "forget", "state", "combined"
 Record = Callable[[dict[str, Any]], None]
@@ -209,14 +210,6 @@ class _ModuleTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-class _Steps(TrainerCallback):
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress(state.global_step, state.max_steps)
-
-
 def _train(
     loaded: LoadedModel,
     model: PeftModel,
@@ -231,23 +224,14 @@ def _train(
     with tempfile.TemporaryDirectory() as scratch:  # nothing is written there: a module that was cut off is begun anew
         trainer = _ModuleTrainer(
             model=model,
-            args=TrainingArguments(
-                output_dir=scratch,
+            args=training_arguments(
+                Path(scratch),
+                loaded.device,
+                seed,
                 max_steps=settings.steps,
                 per_device_train_batch_size=settings.batch_size,
                 learning_rate=settings.learning_rate,
-                lr_scheduler_type="cosine",
-                weight_decay=0.0,
-                max_grad_norm=1.0,
-                logging_steps=5,
                 save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                dataloader_pin_memory=loaded.device.type == "cuda",
-                use_cpu=loaded.device.type == "cpu",
-                seed=seed,
-                data_seed=seed,
             ),
             train_dataset=_rounds(rows, settings.steps * settings.batch_size, seed),
             data_collator=lambda examples: vars(collate(examples, loaded.pad_token_id)),
@@ -255,7 +239,7 @@ def _train(
             record=record,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_Steps(progress))
+        trainer.add_callback(StepProgress(progress))
         trainer.train()
     model.eval()
     last = float(np.mean(trainer.losses[-max(settings.steps // 10, 1) :]))

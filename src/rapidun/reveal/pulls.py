@@ -10,17 +10,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rapidun.errors import FingerprintError, InputError
+from rapidun.errors import FingerprintError
 from rapidun.evaluation import TaskJudge
 from rapidun.jsonl import append_log, numbered_log
+from rapidun.reading import RESTORE, as_kind
 from rapidun.reveal.arms import Arm
 from rapidun.reveal.asking import Asker
-from rapidun.reveal.diversity import diversity
-from rapidun.reveal.reward import reward_of
+from rapidun.reveal.reward import diversity, reward_of
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,6 @@ class Pull:
     diversity: float
     reward: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the log."""
-        return {**asdict(self), "arm": self.arm.to_dict()}
-
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Pull:
-        """What `to_dict` gave."""
-        return cls(**{**raw, "arm": Arm.from_dict(raw["arm"])})
-
 
 class PullLog:
     """The pulls of one round, one JSON object a line, each on disk before the next begins.
@@ -106,7 +96,7 @@ class PullLog:
 
     def add(self, pulls: Sequence[Pull]) -> None:
         """Append them and wait until they are on disk."""
-        append_log(self.path, (pull.to_dict() for pull in pulls))
+        append_log(self.path, map(asdict, pulls))
         for pull in pulls:
             self._known[pull.stage, pull.arm.name, pull.repeat] = pull
 
@@ -117,13 +107,15 @@ def read_pulls(path: Path) -> list[Pull]:
     Raises:
         InputError: If a whole line is not a pull.
     """
-    found = []
-    for number, line in numbered_log(path):
-        try:
-            found.append(Pull.from_dict(line))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}:{number}: not a pull ({error}). Start anew in another --out.") from error
-    return found
+    return [as_kind(Pull, line, f"{path}:{number}", RESTORE) for number, line in numbered_log(path)]
+
+
+def mean_rewards(pulls: Sequence[Pull]) -> dict[str, float]:
+    """The mean reward of each arm, by its name."""
+    rewards: dict[str, list[float]] = {}
+    for pull in pulls:
+        rewards.setdefault(pull.arm.name, []).append(pull.reward)
+    return {name: float(np.mean(values)) for name, values in rewards.items()}
 
 
 class Puller:
@@ -154,10 +146,6 @@ class Puller:
         self.answers, self.weight, self.seed = answers, weight, seed
         order = np.random.default_rng([seed, 63]).permutation(len(inputs))
         self.inputs = [inputs[index] for index in order]
-
-    def pull(self, arms: Sequence[Arm], stage: str = "search", repeat: int = 0) -> list[Pull]:
-        """A pull of each arm, from the log or made now in one batch."""
-        return self.pull_each([(arm, repeat) for arm in arms], stage)
 
     def pull_each(self, wanted: Sequence[tuple[Arm, int]], stage: str = "search") -> list[Pull]:
         """A pull of each (arm, repeat), from the log or made now in one batch."""

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from rapidun.data.content import content_id
-from rapidun.reveal.diversity import answer_similarity
-from rapidun.reveal.pulls import Pull
+from rapidun.reveal.pulls import Pull, mean_rewards
+from rapidun.reveal.reward import answer_similarity
 
 
 def select_rows(
@@ -62,10 +60,7 @@ def select_rows(
 
 def _ranked(pulls: Sequence[Pull], threshold: float) -> list[tuple[float, Pull, int, str]]:
     """(mean reward of the arm, pull, place in the pull, answer) of every answer that counts, best first."""
-    rewards: dict[str, list[float]] = {}
-    for pull in pulls:
-        rewards.setdefault(pull.arm.name, []).append(pull.reward)
-    means = {name: float(np.mean(values)) for name, values in rewards.items()}
+    means = mean_rewards(pulls)
     found = [
         (means[pull.arm.name], pull, place, answer)
         for pull in pulls

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rapidun.reveal.arms import Arm, ArmSource
-from rapidun.reveal.pulls import Pull, Puller
+from rapidun.reveal.pulls import Pull, Puller, mean_rewards
 from rapidun.reveal.settings import SearchSettings
 from rapidun.reveal.strategies import Strategy, StrategyOptions, get_strategy
 
@@ -85,12 +85,9 @@ def search(
 
 def best_arms(pulls: Sequence[Pull], keep: int) -> list[Arm]:
     """The arms of highest mean reward, best first; arms that never showed the behaviour are not among them."""
-    rewards: dict[str, list[float]] = {}
-    arms = {pull.arm.name: pull.arm for pull in pulls}
-    for pull in pulls:
-        rewards.setdefault(pull.arm.name, []).append(pull.reward)
-    ranked = sorted(rewards, key=lambda name: -float(np.mean(rewards[name])))  # stable: the first of equals
-    return [arms[name] for name in ranked if np.mean(rewards[name]) > 0][:keep]
+    means, arms = mean_rewards(pulls), {pull.arm.name: pull.arm for pull in pulls}
+    ranked = sorted(means, key=lambda name: -means[name])  # stable: the first of equals
+    return [arms[name] for name in ranked if means[name] > 0][:keep]
 
 
 def _outer(
@@ -115,7 +112,7 @@ def _outer(
     fresh = [place for place in (*range(1 + best), *order) if place not in {place for place, _ in known}]
     wanted = max(settings.initial_pulls - len(known), 0)  # what is known of the pool counts
     first = fresh[: min(wanted, end - len(state.pulls))]
-    made = puller.pull([pool[place] for place in first])
+    made = puller.pull_each([(pool[place], 0) for place in first])
     state.pulls += made
     strategy.learn_all([*known, *((places[pull.arm.name], pull.reward) for pull in made)])
     progress(state)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.errors import ConfigError
+from rapidun.registry import Registry
 from rapidun.reveal.neural_ucb import NeuralUCB
 
 Contexts = npt.NDArray[np.floating]
@@ -49,30 +48,10 @@ class Strategy(Protocol):
 
 
 Maker = Callable[[Contexts, StrategyOptions], Strategy]
-STRATEGIES: dict[str, Maker] = {}
-
-
-def register_strategy(name: str) -> Callable[[Maker], Maker]:
-    """Register the decorated ``(contexts (arms, width), options) -> Strategy`` by name."""
-
-    def decorate(maker: Maker) -> Maker:
-        STRATEGIES[name] = maker
-        return maker
-
-    return decorate
-
-
-def get_strategy(name: str) -> Maker:
-    """The registered strategy.
-
-    Raises:
-        ConfigError: If there is none of that name; names the nearest one.
-    """
-    if name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown strategy {name!r}: choose from {', '.join(sorted(STRATEGIES))}.{hint}")
-    return STRATEGIES[name]
+STRATEGIES: Registry[Maker] = Registry("unknown strategy {name!r}: choose from {known}.")
+register_strategy = STRATEGIES.register
+"""Decorates a ``(contexts (arms, width), options) -> Strategy``."""
+get_strategy = STRATEGIES.__getitem__
 
 
 @register_strategy("neural_ucb")
@@ -86,8 +65,8 @@ def neural_ucb(contexts: Contexts, options: StrategyOptions) -> Strategy:
 class _Counting:
     """What the strategies without a network know: how often each arm was pulled and what it gave in all."""
 
-    def __init__(self, arms: int, options: StrategyOptions) -> None:
-        self.counts, self.sums = np.zeros(arms, dtype=np.int64), np.zeros(arms)
+    def __init__(self, contexts: Contexts, options: StrategyOptions) -> None:
+        self.counts, self.sums = np.zeros(len(contexts), dtype=np.int64), np.zeros(len(contexts))
         self.options = options
         self.rng = np.random.default_rng([options.seed, 61])
 
@@ -102,14 +81,20 @@ class _Counting:
         return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), -np.inf)
 
 
+@register_strategy("random")
 class _Random(_Counting):
+    """Arms at random, each once before any twice."""
+
     def choose(self, count: int) -> list[int]:
         """Any arms that were pulled least often."""
         order = self.rng.permutation(len(self.counts))
         return _dealt(order[np.argsort(self.counts[order], kind="stable")], count)
 
 
+@register_strategy("ucb")
 class _PlainUCB(_Counting):
+    """UCB1 (Auer et al. 2002) on arms that know nothing of each other: no contexts, no network."""
+
     def choose(self, count: int) -> list[int]:
         """Never-pulled arms first, at random; then the highest ``mean + sqrt(2 nu ln t / n)``."""
         unseen = self.rng.permutation(np.flatnonzero(self.counts == 0))
@@ -119,42 +104,24 @@ class _PlainUCB(_Counting):
         return _dealt(np.argsort(-(self.means() + bonus), kind="stable"), count)
 
 
+@register_strategy("greedy")
 class _Greedy(_Counting):
+    """The best of the initial pulls, to the end of the budget."""
+
     def choose(self, count: int) -> list[int]:
         """The best arm so far, again and again."""
         return [int(np.argmax(self.means())) if self.counts.any() else 0] * count
 
 
+@register_strategy("seed")
 class _Seed(_Counting):
+    """The seed instruction alone, which is always arm 0."""
+
     def choose(self, count: int) -> list[int]:
-        """The first arm, which is the seed instruction as it is."""
+        """The first arm."""
         return [0] * count
 
 
 def _dealt(order: npt.NDArray[np.intp], count: int) -> list[int]:
     """The first ``count`` of ``order``, which is gone through again where it is shorter."""
     return [int(arm) for arm in np.resize(order, count)]
-
-
-@register_strategy("random")
-def random_arms(contexts: Contexts, options: StrategyOptions) -> Strategy:
-    """Arms at random, each once before any twice."""
-    return _Random(len(contexts), options)
-
-
-@register_strategy("ucb")
-def plain_ucb(contexts: Contexts, options: StrategyOptions) -> Strategy:
-    """UCB1 (Auer et al. 2002) on arms that know nothing of each other: no contexts, no network."""
-    return _PlainUCB(len(contexts), options)
-
-
-@register_strategy("greedy")
-def greedy(contexts: Contexts, options: StrategyOptions) -> Strategy:
-    """The best of the initial pulls, to the end of the budget."""
-    return _Greedy(len(contexts), options)
-
-
-@register_strategy("seed")
-def seed_alone(contexts: Contexts, options: StrategyOptions) -> Strategy:
-    """The seed instruction alone, which is always arm 0."""
-    return _Seed(len(contexts), options)

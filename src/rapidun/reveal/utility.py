@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rapidun.data import Example, Template
 from rapidun.evaluation import TaskJudge, clean_perplexity, generate_answers
-from rapidun.evaluation.loaded import Loaded
+from rapidun.models import LoadedModel
 from rapidun.reveal.settings import UtilitySettings
 from rapidun.stats import bootstrap
 
@@ -27,10 +27,6 @@ class Utility:
     high: float | None
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
     def drop_from(self, before: Utility) -> float:
         """What was lost since ``before``: relative rise of a perplexity, absolute fall of a score; negative is better.
 
@@ -43,7 +39,7 @@ class Utility:
 
 
 def measure_utility(
-    loaded: Loaded,
+    loaded: LoadedModel,
     template: Template,
     rows: Sequence[Mapping[str, Any]],
     examples: Sequence[Example],
@@ -52,17 +48,7 @@ def measure_utility(
     *,
     batch_size: int = 64,
 ) -> Utility:
-    """Utility of the model as it stands.
-
-    Args:
-        loaded: Model, tokenizer and device.
-        template: The run's template.
-        rows: Rows with the right answers.
-        examples: The same, tokenised.
-        settings: Which suite.
-        judge: Of suite "judge"; given the model's greedy answers and the rows' own as references.
-        batch_size: Prompts at once.
-    """
+    """Utility of the model as it stands."""
     if settings.suite == "perplexity" or judge is None:
         found = clean_perplexity(loaded, examples)
         return Utility("perplexity", found.value, found.low, found.high, found.n)

@@ -2,9 +2,17 @@
 
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.catalogue import get_method, method_names
-from rapidun.unlearning.job import UnlearnResult
-from rapidun.unlearning.procedures import PROCEDURES, Procedure, register_procedure
-from rapidun.unlearning.registry import METHODS, Method, Reads, Term, register_method
+from rapidun.unlearning.registry import (
+    METHODS,
+    PROCEDURES,
+    Method,
+    Procedure,
+    Reads,
+    Term,
+    UnlearnResult,
+    register_method,
+    register_procedure,
+)
 from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.unlearning.state import MethodState

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from rapidun.errors import ConfigError
+from rapidun.registry import Registry
 from rapidun.unlearning import methods as _objectives  # noqa: F401  (registers them)
-from rapidun.unlearning.procedures import PROCEDURES, Procedure
-from rapidun.unlearning.registry import METHODS, Method
+from rapidun.unlearning import procedures as _procedures  # noqa: F401
+from rapidun.unlearning.registry import METHODS, PROCEDURES, Method, Procedure
 
 
 def method_names() -> list[str]:
@@ -21,9 +19,6 @@ def get_method(name: str) -> Method | Procedure:
     Raises:
         ConfigError: If there is none of that name; names the nearest one.
     """
-    found = METHODS.get(name) or PROCEDURES.get(name)
-    if found is None:
-        near = get_close_matches(name, method_names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown method {name!r}: choose from {', '.join(method_names())}.{hint}")
-    return found
+    every: Registry[Method | Procedure] = Registry("unknown method {name!r}: choose from {known}.")
+    every.update({**METHODS, **PROCEDURES})
+    return every[name]

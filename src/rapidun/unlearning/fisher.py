@@ -30,15 +30,7 @@ def fisher_diagonal(
     *,
     targets: str | Sequence[str] = "linear",
 ) -> Fisher:
-    """F of every tracked weight, (size,) float32 on its device, in the layout of the weight; keyed by its name.
-
-    Args:
-        model: A causal LM or a PEFT model around one; left as it was.
-        examples: Tokenised rows, at least one.
-        weights: (rows,) sample weights ``w_i``.
-        pad_token_id: Any token id.
-        targets: As `GradientCollector`.
-    """
+    """F of every tracked weight, (size,) float32 on its device, in the layout of the weight; keyed by its name."""
     collector = GradientCollector(model, targets, normalize="none")
     total: Fisher = {}
     for indices in token_budget_batches(examples, BATCH_TOKENS):

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from peft import PeftModel, set_peft_model_state_dict
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from rapidun.data.batches import Example
 from rapidun.data.opening import one_line
 from rapidun.errors import RapidunError, TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change, within_budget
-from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.job import Job
+from rapidun.unlearning.methods.terms import cross_entropy
 from rapidun.unlearning.rate import derived_rate
 from rapidun.unlearning.reference import ReferenceLosses
-from rapidun.unlearning.registry import Method
-from rapidun.unlearning.sampling import PlannedRows, RoleCollator, WeightedRows, sampling_plan
+from rapidun.unlearning.registry import Method, Term, UnlearnResult
+from rapidun.unlearning.sampling import RoleCollator, WeightedRows, sampling_plan
 from rapidun.unlearning.state import Start
 from rapidun.unlearning.trainer import REMOVE, UnlearningTrainer, last_checkpoint
 
@@ -31,8 +34,16 @@ if TYPE_CHECKING:
     from rapidun.unlearning.settings import UnlearnSettings
 
 LOG_EVERY = 5
+FINETUNE = Method("finetune", {}, "", Term(cross_entropy), None)
+"""Plain descent on the rows of one group: no method itself, but a part of `task_vector` and of `retrain`."""
 LOOK_ROWS = 64
 """Held rows that are looked at while training, where only a training that diverged is ended."""
+
+
+def only(examples: Sequence[Example], weights: np.ndarray) -> WeightedRows:
+    """Rows of one group, in the place that `FINETUNE` trains on."""
+    rows = list(examples)
+    return WeightedRows(rows, [None] * len(rows), [], weights, np.ones(0))
 
 
 @dataclass(frozen=True)
@@ -66,15 +77,9 @@ def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnR
 def fit_adapter(
     job: Job, method: Method, options: Mapping[str, Any], rows: WeightedRows, loaded: LoadedModel, *, budget: float
 ) -> Fit:
-    """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``.
+    """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``; the model's own weights do not change.
 
-    Args:
-        job: Settings, adapter shape, held rows, checkpoints.
-        method: The objective.
-        options: All of its options.
-        rows: What it is trained on.
-        loaded: The model; it gets an adapter, its own weights do not change.
-        budget: Allowed relative rise of the held rows' perplexity; infinite for a training that is no unlearning.
+    ``budget`` is the allowed relative rise of the held rows' perplexity; infinite where nothing is unlearnt.
     """
     lora = job.lora
     model = attach_lora(
@@ -108,7 +113,7 @@ def _fit(
     guard = HeldLoss(
         model, look, every=settings.check_every, record=job.record, start=seen, limit=seen + math.log1p(budget)
     )
-    trainer = _trainer(job, loaded, model, rows, method, settled_options(model, options))
+    trainer = make_trainer(job, loaded, model, rows, method, settled_options(model, options))
     trainer.add_callback(guard)
     run_trainer(trainer, job)
     _keep_last_good(model, guard)
@@ -135,7 +140,7 @@ def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:
     """
     trainer.remove_callback(PrinterCallback)
     if job.progress is not None:
-        trainer.add_callback(_Progress(job.progress))
+        trainer.add_callback(StepProgress(job.progress))
     last = last_checkpoint(job.checkpoints) if job.resume else None
     if last is not None:
         trainer.resume_own_state(last)
@@ -161,34 +166,28 @@ def rows_a_step(settings: UnlearnSettings, method: Method) -> int:
     return max(1, round(settings.forget_share * settings.batch_size))
 
 
-def training_arguments(settings: UnlearnSettings, directory: Path, device: torch.device, seed: int) -> dict[str, Any]:
-    """What the Trainer is told, but for the rows of a step."""
-    return {
-        "output_dir": str(directory),
-        "max_steps": settings.steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": settings.warmup_steps,
-        "weight_decay": 0.0,
-        "max_grad_norm": settings.max_grad_norm,
-        "logging_steps": LOG_EVERY,
-        # the Trainer would write one after the last step too, which is none that a resume needs
-        "save_strategy": "steps" if settings.checkpoint_every <= settings.steps else "no",
-        "save_steps": settings.checkpoint_every,
-        "save_total_limit": 1,
-        "report_to": [],
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": device.type == "cuda",
-        "use_cpu": device.type == "cpu",
-        "seed": seed,
-        "data_seed": seed,
-    }
+def training_arguments(directory: Path, device: torch.device, seed: int, **given: Any) -> TrainingArguments:
+    """AdamW without weight decay, cosine down to 0, and nothing said; ``given``: steps, rate, rows, checkpoints."""
+    return TrainingArguments(
+        output_dir=str(directory),
+        lr_scheduler_type="cosine",
+        weight_decay=0.0,
+        logging_steps=LOG_EVERY,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        data_seed=seed,
+        **given,
+    )
 
 
-def _trainer(
-    job: Job, loaded: LoadedModel, model: PeftModel, rows: WeightedRows, method: Method, options: dict[str, Any]
+def make_trainer(
+    job: Job, loaded: LoadedModel, model: Any, rows: WeightedRows, method: Method, options: dict[str, Any]
 ) -> UnlearningTrainer:
+    """What minimises ``method`` on ``rows``: a PEFT model's adapter, or every weight that takes gradients."""
     settings, size = job.settings, rows_a_step(job.settings, method)
     state = method.new_state(options)
     state.begin(Start(model, rows, loaded.pad_token_id, loaded.device))
@@ -202,12 +201,25 @@ def _trainer(
         forget_share=settings.forget_share,
         seed=job.seed,
     )
-    arguments = training_arguments(settings, job.checkpoints, loaded.device, job.seed)
+    arguments = training_arguments(
+        job.checkpoints,
+        loaded.device,
+        job.seed,
+        max_steps=settings.steps,
+        per_device_train_batch_size=size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        max_grad_norm=settings.max_grad_norm,
+        # the Trainer would write one after the last step too, which is none that a resume needs
+        save_strategy="steps" if settings.checkpoint_every <= settings.steps else "no",
+        save_steps=settings.checkpoint_every,
+        save_total_limit=1,
+    )
     uses_wanted = method.wanted != "unused" and options.get("descent", 1.0) != 0
     return UnlearningTrainer(
         model=model,
-        args=TrainingArguments(**arguments, per_device_train_batch_size=size),
-        train_dataset=PlannedRows(plan),
+        args=arguments,
+        train_dataset=plan,
         data_collator=RoleCollator(rows, loaded.pad_token_id, with_alternatives=uses_wanted),
         method=method,
         options=options,
@@ -228,15 +240,19 @@ def _keep_last_good(model: PeftModel, guard: HeldLoss) -> None:
         set_peft_model_state_dict(model, guard.good)
 
 
-class _Progress(TrainerCallback):
+class StepProgress(TrainerCallback):
+    """Hears of every step."""
+
     def __init__(self, report: Callable[[int, int], None]) -> None:
         self.report = report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Where it begins."""
         if state.global_step:  # a resumed training: its pace is that of the steps to come
             self.report(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One more."""
         self.report(state.global_step, state.max_steps)
 
 

@@ -51,16 +51,7 @@ def batch_answers(
     layer: int,
     reference: ReferenceLosses,
 ) -> dict[str, Answers]:
-    """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are.
-
-    Args:
-        model: The model in training, as the trainer wrapped it.
-        peft: The same, unwrapped: where the adapter is switched off.
-        inputs: A batch of `RoleCollator`.
-        method: Whose terms will read it.
-        layer: Whose hidden states, where they are read.
-        reference: The losses of the reference.
-    """
+    """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are."""
     reads = _reads(method, inputs)
     groups = {name: _batch(inputs[name]) for name in reads}
     own = answer_states(model, groups, layer if any(Reads.HIDDEN in read for read in reads.values()) else None)

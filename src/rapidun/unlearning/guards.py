@@ -1,4 +1,4 @@
-"""Two guards around training: a retain-loss budget (trap 24) and "did anything train" (trap 8)."""
+"""Two guards around training: a retain-loss budget and "did anything train"."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models.row_losses import row_losses
+from rapidun.unlearning.job import Job
 
 AdapterState = dict[str, torch.Tensor]
 LOOKS, NEARLY = 6, 0.8
-"""`within_budget` looks so often at the held rows at most, and is content with a share that uses so much of the budget."""
+"""`within_budget` looks so often at the held rows at most; a share that uses so much of the budget is enough."""
+TRIES = 8
+"""How often a procedure without steps is weakened before it fails."""
 DIVERGED = 1.5
 """A training whose loss on held rows is so many times that before, and above that of guessing, has failed."""
 
@@ -187,6 +190,40 @@ def _next_share(best: Kept, high: float, rise: float, start: float, allowed: flo
         share = (math.sqrt(slope**2 + 4 * curve * 0.9 * allowed) - slope) / (2 * curve)
     margin = 0.1 * (high - low)
     return share if low + margin <= share <= high - margin else (low + high) / 2
+
+
+def weakened(
+    apply: Callable[[float], float], value: float, name: str, step: float, start: float, job: Job
+) -> tuple[float, float, str | None]:
+    """Apply with ``value``, then ``value * step``, and so on until the held retain rows keep within the budget.
+
+    Args:
+        apply: Does it with a value and returns the loss on the held retain rows; undoes what it did before.
+        value: The first value.
+        name: What it is called, for messages.
+        step: Factor from one try to the next, in the direction of doing less.
+        start: The loss on the held rows before anything was done.
+        job: The job, for its budget and log.
+
+    Returns:
+        The value that was kept, the loss with it, and why it is not the first one (None where it is).
+
+    Raises:
+        TrainingError: If none of the tries keeps within the budget.
+    """
+    limit, asked = start + math.log1p(job.settings.retain_budget), value
+    for number in range(TRIES):
+        loss = apply(value)
+        finite = loss if math.isfinite(loss) else None
+        job.record({"step": number, name: value, "held_retain_loss": finite, "limit": limit})
+        if finite is not None and finite <= limit:
+            why = f"retain budget: {name} {asked:g} broke the limit {limit:.3f}; kept {name} {value:g}"
+            return value, finite, why if number else None
+        value *= step
+    raise TrainingError(
+        f"retain budget: the loss on held retain rows stays above {limit:.3f} down to {name} {value / step:g}. Allow "
+        "more (unlearning.retain_budget), or choose another --method."
+    )
 
 
 def _rise(of_loss: float) -> str:

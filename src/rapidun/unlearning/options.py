@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from rapidun.errors import ConfigError
+from rapidun.registry import nearest
 
 _FINITE = ConfigDict(allow_inf_nan=False)
 OptionValue = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None
@@ -69,10 +69,8 @@ def checked(method: str, known: Mapping[str, Option], given: Mapping[str, Any]) 
     values: dict[str, Any] = {name: option.default for name, option in known.items()}
     for name, value in given.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             listed = ", ".join(f"{other}={option.default}" for other, option in known.items()) or "none"
-            raise ConfigError(f"method {method!r} has no option {name!r}; its options: {listed}.{hint}")
+            raise ConfigError(f"method {method!r} has no option {name!r}; its options: {listed}.{nearest(name, known)}")
         try:
             values[name] = TypeAdapter(known[name].kind, config=_FINITE).validate_python(value)
         except ValidationError as error:

@@ -36,12 +36,6 @@ def derived_rate(
 ) -> tuple[float, str]:
     """The learning rate, and a sentence that says where it comes from.
 
-    Args:
-        model: With a fresh adapter (B = 0), or with all weights to be trained; gradients are empty before and after.
-        kept: Rows that are to be kept; the first `ROWS` are read.
-        pad_token_id: Any token id.
-        device: Where the model is.
-
     Raises:
         TrainingError: If the gradient is zero or not finite.
     """

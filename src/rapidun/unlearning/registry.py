@@ -1,4 +1,4 @@
-"""The register of objectives: a forget term, a retain term, what they read, what they remember, their options.
+"""The register of methods: objectives (a forget term, a retain term, what they read and remember) and procedures.
 
 A term is a pure function ``(rows: Answers, *, option=default, ...) -> (batch,)`` loss. Keyword parameters with a
 default are the method's options; those without are what the method's state gives at that step. Sample weights
@@ -7,6 +7,7 @@ multiply what a term returns, so every weighting scheme works with every method 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -19,6 +20,9 @@ from rapidun.unlearning.options import Option, checked, keywords_of, merged, opt
 from rapidun.unlearning.state import MethodState
 
 Objective = Callable[..., torch.Tensor]
+Saved = Literal["adapter", "model"]
+FORGET_ROWS = 64
+"""Forget rows whose loss is reported: enough to see whether they were forgotten, and cheap beside training."""
 Wanted = Literal["unused", "optional", "required", "refusal"]
 
 
@@ -49,37 +53,17 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Method:
-    """An unlearning objective.
-
-    Args:
-        name: As registered.
-        forget: Loss of forget rows; multiplied by the option ``gamma`` where the method has it.
-        retain: Loss of retain rows, multiplied by ``alpha``; None for a method that does not look at them.
-        known: The options.
-        wanted: Whether wanted answers of forget rows are used: "optional" where a row has one, "required" of at
-            least one row, "refusal" takes a refusal for every row.
-        state: What the method remembers between steps.
-        source: Paper and equation.
-    """
+class Registered:
+    """What methods of both kinds have: a name, options by name, and the paper and equation they are from."""
 
     name: str
-    forget: Term
-    retain: Term | None
     known: Mapping[str, Option]
-    wanted: Wanted = "unused"
-    state: type[MethodState] = MethodState
-    source: str = ""
+    source: str
 
     @property
     def options(self) -> dict[str, Any]:
         """The options' defaults."""
         return {name: option.default for name, option in self.known.items()}
-
-    @property
-    def reads(self) -> Reads:
-        """What either term reads."""
-        return self.forget.reads | (self.retain.reads if self.retain is not None else Reads.NOTHING)
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its value.
@@ -89,13 +73,98 @@ class Method:
         """
         return checked(self.name, self.known, given)
 
+
+@dataclass(frozen=True)
+class Method(Registered):
+    """An unlearning objective.
+
+    Args:
+        forget: Loss of forget rows; multiplied by the option ``gamma`` where the method has it.
+        retain: Loss of retain rows, multiplied by ``alpha``; None for a method that does not look at them.
+        wanted: Whether wanted answers of forget rows are used: "optional" where a row has one, "required" of at
+            least one row, "refusal" takes a refusal for every row.
+        state: What the method remembers between steps.
+    """
+
+    forget: Term
+    retain: Term | None
+    wanted: Wanted = "unused"
+    state: type[MethodState] = MethodState
+
+    @property
+    def reads(self) -> Reads:
+        """What either term reads."""
+        return self.forget.reads | (self.retain.reads if self.retain is not None else Reads.NOTHING)
+
     def new_state(self, options: Mapping[str, Any]) -> MethodState:
         """A fresh state with this run's options."""
         own = keywords_of(self.state)
         return self.state(**{name: value for name, value in options.items() if name in own})
 
 
+@dataclass(frozen=True)
+class UnlearnResult:
+    """What training did.
+
+    Args:
+        model: The model after unlearning, in evaluation mode: a PEFT model with its adapter active where ``saved`` is
+            "adapter", else a model whose own weights are the result.
+        steps: Optimiser steps of what was kept.
+        stopped: Why training ended before its last step, or why less was done than asked; None otherwise.
+        adapter_change: Largest absolute change of an element that was trained.
+        held_loss_before: Loss on the held retain rows before.
+        held_loss_after: The same with what was kept.
+        forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
+        forget_loss_after: The same with what was kept; infinite or no number where training diverged.
+        learning_rate: The peak, as set or derived; None for a method that trains nothing.
+        share: Of the trained update, the part that holds the retain budget and was kept.
+        saved: What has to be saved: the adapter alone, or the whole model.
+        undo: Gives the loaded model its own weights again; ``model`` is of no use afterwards.
+    """
+
+    model: Any
+    steps: int
+    stopped: str | None
+    adapter_change: float
+    held_loss_before: float
+    held_loss_after: float
+    learning_rate: float | None = None
+    share: float = 1.0
+    saved: Saved = "adapter"
+    undo: Callable[[], Any] = lambda: None
+    forget_loss_before: float = math.nan
+    forget_loss_after: float = math.nan
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the model, for ``unlearning.json``; None for a loss that is not finite."""
+        found = {name: value for name, value in vars(self).items() if name not in ("model", "undo")}
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in found.items()
+        }
+
+
+Run = Callable[..., UnlearnResult]
+
+
+@dataclass(frozen=True)
+class Procedure(Registered):
+    """No loss to train on: ``(job, *, option=default, ...) -> UnlearnResult`` acts on weights or trains something else.
+
+    Args:
+        run: Does it.
+        saves: Whether its result is a PEFT adapter or a whole model.
+        needs_retain: Whether there must be retain rows.
+    """
+
+    run: Run
+    saves: Saved
+    needs_retain: bool
+    wanted: Wanted = "unused"
+
+
 METHODS: dict[str, Method] = {}
+PROCEDURES: dict[str, Procedure] = {}
 
 
 def register_method(
@@ -124,7 +193,17 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": Option(gamma, float), "alpha": Option(1.0, float)}
         parts = [factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state)]
-        METHODS[name] = Method(name, Term(forget, reads), retain, merged(parts), wanted, state, source)
+        METHODS[name] = Method(name, merged(parts), source, Term(forget, reads), retain, wanted, state)
         return forget
+
+    return decorate
+
+
+def register_procedure(name: str, *, saves: Saved, needs_retain: bool, source: str) -> Callable[[Run], Run]:
+    """Register the decorated function as method ``name``."""
+
+    def decorate(run: Run) -> Run:
+        PROCEDURES[name] = Procedure(name, options_of(run), source, run, saves, needs_retain)
+        return run
 
     return decorate

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from rapidun.data.batches import Example, collate
 
@@ -70,19 +69,6 @@ def sampling_plan(
         else:
             plan.append(Draw(RETAIN, next(retain_rows)))
     return plan
-
-
-class PlannedRows(Dataset[Draw]):
-    """The plan as a map-style dataset; item ``i`` is the ``i``-th draw."""
-
-    def __init__(self, plan: list[Draw]) -> None:
-        self.plan = plan
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, index: int) -> Draw:
-        return self.plan[index]
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,7 @@ REMOVE = "Remove this checkpoint's folder and run again with --resume: what stan
 
 
 class UnlearningTrainer(Trainer):
-    """Trains on batches of `RoleCollator`; hands each log line to ``record``.
-
-    Args:
-        method: What to minimise.
-        options: All of its options.
-        state: What it remembers; begun.
-        reference: The reference's losses, as far as the method reads them.
-        record: Receives ``{"step", "loss", "forget_loss", "retain_loss", "learning_rate", "grad_norm"}``.
-        reweighing: Weights that follow the model, or None for those of the batch.
-    """
+    """Trains on batches of `RoleCollator`; hands each log line to ``record``."""
 
     def __init__(
         self,

@@ -13,9 +13,8 @@ from rapidun.models.loading import LoadedModel
 from rapidun.unlearning.catalogue import get_method
 from rapidun.unlearning.fitting import fit_method
 from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import FORGET_ROWS, Job, Record, UnlearnResult
-from rapidun.unlearning.procedures import Procedure
-from rapidun.unlearning.registry import Method
+from rapidun.unlearning.job import Job, Record
+from rapidun.unlearning.registry import FORGET_ROWS, Method, Procedure, UnlearnResult
 from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import WeightedRows
 from rapidun.unlearning.settings import LoraSettings, UnlearnSettings

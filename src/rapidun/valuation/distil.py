@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import InputError
+from rapidun.models.passes import Progress
 from rapidun.valuation.features import HashedText, Row
 from rapidun.valuation.fidelity import calibration, ndcg, over_rows, slope, spearman
 from rapidun.valuation.ridge import RidgeStudent
-from rapidun.valuation.students import Labelled, Progress, Scores, Student, student_kind
+from rapidun.valuation.students import Labelled, Scores, Student, student_kind
 
 SMALLEST = 20
 _VALIDATION, _TEST = 0.15, 0.15

@@ -25,33 +25,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.errors import ConfigError
+from rapidun.registry import Registry
 
 Diversity = Callable[[Any, npt.NDArray[np.float64], int], list[int]]
 MATCHING = "matching"
 _BALANCE = 0.5
 _SMALLEST = 1e-12
-_METHODS: dict[str, Diversity] = {}
-
-
-def register_diversity(name: str) -> Callable[[Diversity], Diversity]:
-    """Offer a method as ``--diversity NAME``."""
-
-    def register(method: Diversity) -> Diversity:
-        _METHODS[name] = method
-        return method
-
-    return register
-
-
-def check_diversity(name: str) -> None:
-    """Refuse an unknown method.
-
-    Raises:
-        ConfigError: Naming those there are.
-    """
-    if name not in _METHODS:
-        raise ConfigError(f"--diversity {name}: use one of {', '.join(sorted(_METHODS))}.")
+DIVERSITIES: Registry[Diversity] = Registry("--diversity {name}: use one of {known}.")
+register_diversity = DIVERSITIES.register
+"""Decorates what ``--diversity NAME`` does."""
+check_diversity = DIVERSITIES.__getitem__
 
 
 def pick_diverse(name: str, features: Any, values: npt.NDArray[np.generic], count: int) -> list[int]:
@@ -67,8 +50,7 @@ def pick_diverse(name: str, features: Any, values: npt.NDArray[np.generic], coun
     Raises:
         ConfigError: If the method is unknown.
     """
-    check_diversity(name)
-    return _METHODS[name](features, np.asarray(values, dtype=np.float64), min(count, len(values)))
+    return DIVERSITIES[name](features, np.asarray(values, dtype=np.float64), min(count, len(values)))
 
 
 @register_diversity("mmr")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,13 @@ from torch import nn
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write
 from rapidun.models.modes import evaluating
+from rapidun.models.passes import Progress
 from rapidun.models.placement import choose_device
 from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory
 from rapidun.tensor_files import load_tensors
 from rapidun.valuation.features import Row, texts_of
-from rapidun.valuation.students import Labelled, Progress, Scores, check_options, mean_spearman, register_student
+from rapidun.valuation.students import Labelled, Scores, mean_spearman, options_as, register_student
 
 _FOLDER, _HEAD = "encoder", "head.safetensors"
 _WARM_UP = 0.1
@@ -93,8 +94,7 @@ class EncoderStudent:
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Refuse options that it does not have, and a place without a model. Raises ConfigError, ModelError."""
-        check_options("encoder", options, [field.name for field in fields(EncoderOptions)])
-        if source := EncoderOptions(**options).source:
+        if source := options_as("encoder", EncoderOptions, options).source:
             check_directory(source, allow_pickle=False)
 
     @classmethod

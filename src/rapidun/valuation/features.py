@@ -1,16 +1,20 @@
-"""What a student reads of a row: hashed n-grams of prompt and answer, and how long they are. No vocabulary, no state.
+"""What a student reads of a row: hashed n-grams of prompt and answer, and how they look. No vocabulary, no state.
 
-Prompt and answer have n-grams of their own: the same word means another thing on the other side.
+Prompt and answer have n-grams of their own: the same word means another thing on the other side. A linear model of
+words needs many rows to learn what a few numbers of `surface` tell: that an answer is short, is a list, or is copied
+from its prompt.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import HashingVectorizer
 
@@ -21,6 +25,11 @@ from rapidun.errors import ConfigError
 
 Row = Mapping[str, Any]
 LENGTHS = 4
+_SIDE = ("characters", "words", "word length", "capitals", "digits", "punctuation", "line breaks", "distinct words",
+         "sentences", "ends a sentence")  # fmt: skip
+NAMES = (*(f"{side} {name}" for side in ("prompt", "answer") for name in _SIDE), "echo", "context")
+_WORD = re.compile(WORD)
+_ENDS = ".!?"
 
 
 def texts_of(row: Row) -> tuple[str, str]:
@@ -85,3 +94,32 @@ def _lengths(texts: Sequence[tuple[str, str]]) -> np.ndarray:
     """Logarithms of characters and words of both sides, scaled to the size of the other features."""
     counts = [[len(part), part.count(" ") + 1] for pair in texts for part in pair]
     return (np.log1p(np.array(counts, dtype=np.float32)) / 10).reshape(len(texts), LENGTHS)
+
+
+def surface(rows: Sequence[Row]) -> npt.NDArray[np.float32]:
+    """(rows, len(NAMES)) float32; counts as logarithms, the rest as shares or means."""
+    return np.array([_of_row(row) for row in rows], dtype=np.float32).reshape(len(rows), len(NAMES))
+
+
+def _of_row(row: Row) -> list[float]:
+    prompt, answer = texts_of(row)
+    asked, said = (_WORD.findall(text.lower()) for text in (prompt, answer))
+    known = set(asked)
+    echo = sum(word in known for word in said) / max(1, len(said))
+    return [*_of_side(prompt, asked), *_of_side(answer, said), echo, float(bool(row.get("context")))]
+
+
+def _of_side(text: str, words: list[str]) -> list[float]:
+    characters, count = max(1, len(text)), max(1, len(words))
+    return [
+        float(np.log1p(len(text))),
+        float(np.log1p(len(words))),
+        len(text) / count,
+        sum(map(str.isupper, text)) / characters,
+        sum(map(str.isdigit, text)) / characters,
+        sum(not (letter.isalnum() or letter.isspace()) for letter in text) / characters,
+        text.count("\n") / characters,
+        len(set(words)) / count,
+        float(np.log1p(sum(map(text.count, _ENDS)))),
+        float(text.rstrip().endswith(tuple(_ENDS))),
+    ]

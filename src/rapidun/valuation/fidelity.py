@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import linregress, spearmanr
+from sklearn.metrics import ndcg_score
 
 from rapidun.errors import InputError
 from rapidun.stats import Interval, bootstrap
@@ -34,7 +35,7 @@ def spearman(one: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> fl
         InputError: If the lengths differ, there are fewer than 2 values, or one is not finite.
     """
     first, second = _checked(one, other)
-    return _correlation(rankdata(first), rankdata(second))
+    return float(spearmanr(first, second).statistic) if np.ptp(first) > 0 < np.ptp(second) else 0.0
 
 
 def ndcg(predicted: npt.NDArray[np.generic], actual: npt.NDArray[np.generic], k: int | None = None) -> float:
@@ -53,14 +54,7 @@ def ndcg(predicted: npt.NDArray[np.generic], actual: npt.NDArray[np.generic], k:
     """
     guess, truth = _checked(predicted, actual)
     gains = truth.clip(min=0)
-    count = len(gains) if k is None else min(k, len(gains))
-    discounts = 1 / np.log2(np.arange(2, count + 2))
-    best = float(np.sort(gains)[::-1][:count] @ discounts)
-    if best == 0:
-        return 1.0
-    _, level = np.unique(-guess, return_inverse=True)
-    shared = np.bincount(level, weights=gains) / np.bincount(level)
-    return float(shared[np.sort(level)][:count] @ discounts) / best
+    return float(ndcg_score(gains[None], guess[None], k=k)) if gains.any() else 1.0
 
 
 def over_rows(
@@ -96,9 +90,7 @@ def calibration(
 def slope(predicted: npt.NDArray[np.generic], actual: npt.NDArray[np.generic]) -> float:
     """Least-squares slope of actual on predicted: 1 is calibrated, less is overconfident; 0 for a constant."""
     guess, truth = _checked(predicted, actual)
-    centred = guess - guess.mean()
-    spread = float(centred @ centred)
-    return float(centred @ truth) / spread if spread > 0 else 0.0
+    return float(linregress(guess, truth).slope) if np.ptp(guess) > 0 else 0.0
 
 
 def _checked(one: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> tuple[_Floats, _Floats]:
@@ -108,9 +100,3 @@ def _checked(one: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> tu
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise InputError("a value is not finite. Score the rows again.")
     return first, second
-
-
-def _correlation(one: _Floats, other: _Floats) -> float:
-    first, second = one - one.mean(), other - other.mean()
-    spread = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / spread if spread > 0 else 0.0

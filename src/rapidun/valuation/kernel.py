@@ -2,7 +2,7 @@
 
     k(x, y) = ( <text(x), text(y)> + exp(-|surface(x) - surface(y)|^2 / 2d) ) / 2
 
-with the hashed n-grams of `rapidun.valuation.features` and the d standardised numbers of `rapidun.valuation.surface`.
+with the hashed n-grams of `rapidun.valuation.features` and the d standardised numbers of its `surface`.
 It is kernel ridge regression on standardised values through m landmark rows (Nystrom: Williams and Seeger, NIPS 2000).
 With L L' = K_mm and Phi = K_nm L'^-1 the weights minimise ``|Phi w - y|^2 + alpha |w|^2``; where every row is a
 landmark, that is kernel ridge itself. The alpha is the one of the least error with each row left out in turn, which has
@@ -12,6 +12,7 @@ a closed form and needs no rows kept apart: a small sample is learnt from whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +24,14 @@ from scipy.linalg import cholesky, solve_triangular
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write
+from rapidun.models.passes import Progress
 from rapidun.tensor_files import load_arrays
-from rapidun.valuation.features import HashedText, Row
-from rapidun.valuation.students import Labelled, Progress, Scores, check_options, register_student
-from rapidun.valuation.surface import NAMES, surface
+from rapidun.valuation.features import NAMES, HashedText, Row, surface
+from rapidun.valuation.students import Labelled, Scores, check_alphas, options_as, register_student
 
 ALPHAS = tuple(float(alpha) for alpha in 10 ** np.arange(-3, 2.5, 0.5))
 LANDMARKS = 1000
 _JITTER = 1e-6  # times the identity: alike rows make K_mm singular
-_OPTIONS = ("buckets", "words", "alphas", "landmarks")
 _FILE = "kernel.safetensors"
 _Floats = npt.NDArray[np.float64]
 
@@ -61,7 +61,23 @@ class Landmarks(NamedTuple):
         return found
 
 
+@dataclass(frozen=True)
+class KernelOptions:
+    """Of `HashedText`, the strengths to choose from, and landmarks at most. Raises ConfigError if out of range."""
+
+    buckets: int = HashedText.buckets
+    words: int = HashedText.words
+    alphas: Sequence[float] = ALPHAS
+    landmarks: int = LANDMARKS
+
+    def __post_init__(self) -> None:
+        check_alphas("kernel", self.alphas)
+        if int(self.landmarks) < 2:
+            raise ConfigError(f"student kernel: landmarks={self.landmarks}: give at least 2.")
+
+
 @register_student("kernel")
+@dataclass(frozen=True)
 class KernelStudent:
     """``predict(rows) = k(rows, landmarks) @ weights + intercept``.
 
@@ -73,29 +89,27 @@ class KernelStudent:
         alpha: The strength that was chosen.
     """
 
-    def __init__(
-        self, features: HashedText, landmarks: Landmarks, weights: Scores, intercept: Scores, alpha: float
-    ) -> None:
-        self._features, self._landmarks, self._weights = features, landmarks, weights
-        self._intercept, self._alpha = intercept, alpha
+    features: HashedText
+    landmarks: Landmarks
+    weights: Scores
+    intercept: Scores
+    alpha: float
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Refuse options that it does not have. Raises ConfigError."""
-        check_options("kernel", options, _OPTIONS)
-        _checked(options)
+        options_as("kernel", KernelOptions, options)
 
     @classmethod
     def fit(
         cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
     ) -> KernelStudent:
         """The student whose alpha errs least on rows left out; validation rows are learnt from too."""
-        cls.check_options(options)
-        alphas, count = _checked(options)
-        features = HashedText(**{name: int(options[name]) for name in ("buckets", "words") if name in options})
+        chosen = options_as("kernel", KernelOptions, options)
+        features, alphas = HashedText(int(chosen.buckets), int(chosen.words)), [float(each) for each in chosen.alphas]
         rows, values = [*train.rows, *validation.rows], np.concatenate([train.values, validation.values])
         text, raw = features.text_only(rows), surface(rows)
-        picked = np.sort(np.random.default_rng([seed, 9]).permutation(len(rows))[:count])
+        picked = np.sort(np.random.default_rng([seed, 9]).permutation(len(rows))[: int(chosen.landmarks)])
         landmarks = _landmarks(text, raw, picked)
         progress(1, 2)
         intercept = values.mean(axis=0, dtype=np.float64)
@@ -106,30 +120,30 @@ class KernelStudent:
     def predict(self, rows: Sequence[Row]) -> Scores:
         """Standardised values, (rows, tasks) float32; equal up to rounding whatever the other rows."""
         found = [self._part(rows[start : start + LANDMARKS]) for start in range(0, len(rows), LANDMARKS)]
-        return np.concatenate(found) if found else np.zeros((0, len(self._intercept)), dtype=np.float32)
+        return np.concatenate(found) if found else np.zeros((0, len(self.intercept)), dtype=np.float32)
 
     def _part(self, rows: Sequence[Row]) -> Scores:
-        alike = self._landmarks.compared(self._features.text_only(rows), surface(rows))
-        scores: Scores = (alike @ self._weights + self._intercept).astype(np.float32)
+        alike = self.landmarks.compared(self.features.text_only(rows), surface(rows))
+        scores: Scores = (alike @ self.weights + self.intercept).astype(np.float32)
         return scores
 
     def settings(self) -> dict[str, Any]:
         """Hash, number of landmarks and strength."""
-        return {"buckets": self._features.buckets, "words": self._features.words, "alpha": self._alpha,
-                "landmarks": len(self._weights)}  # fmt: skip
+        return {"buckets": self.features.buckets, "words": self.features.words, "alpha": self.alpha,
+                "landmarks": len(self.weights)}  # fmt: skip
 
     def save(self, directory: Path) -> None:
         """Write ``kernel.safetensors``."""
-        text = self._landmarks.text
+        text = self.landmarks.text
         arrays = {
-            "weights": np.ascontiguousarray(self._weights),
-            "intercept": self._intercept,
+            "weights": np.ascontiguousarray(self.weights),
+            "intercept": self.intercept,
             "text_values": text.data.astype(np.float32),
             "text_columns": text.indices.astype(np.int64),
             "text_starts": text.indptr.astype(np.int64),
-            "surface": np.ascontiguousarray(self._landmarks.surface),
-            "surface_mean": self._landmarks.mean,
-            "surface_deviation": self._landmarks.deviation,
+            "surface": np.ascontiguousarray(self.landmarks.surface),
+            "surface_mean": self.landmarks.mean,
+            "surface_deviation": self.landmarks.deviation,
         }
         with atomic_write(directory / _FILE, "wb") as file:
             file.write(save(arrays))
@@ -154,17 +168,6 @@ class KernelStudent:
         return cls(features, landmarks, weights, intercept, float(settings["alpha"]))
 
 
-def _checked(options: Mapping[str, Any]) -> tuple[list[float], int]:
-    """Alphas and the number of landmarks."""
-    alphas = [float(alpha) for alpha in options.get("alphas", ALPHAS)]
-    if not alphas or min(alphas) <= 0:
-        raise ConfigError(f"student kernel: alphas={alphas}: give numbers above 0.")
-    count = int(options.get("landmarks", LANDMARKS))
-    if count < 2:
-        raise ConfigError(f"student kernel: landmarks={count}: give at least 2.")
-    return alphas, count
-
-
 def _landmarks(text: sp.csr_matrix, raw: npt.NDArray[np.float32], picked: npt.NDArray[np.int64]) -> Landmarks:
     mean, deviation = raw.mean(axis=0), raw.std(axis=0)
     deviation = np.where(deviation > 0, deviation, np.float32(1)).astype(np.float32)
@@ -175,14 +178,7 @@ def _landmarks(text: sp.csr_matrix, raw: npt.NDArray[np.float32], picked: npt.ND
 def _solved(
     alike: _Floats, picked: npt.NDArray[np.int64], values: npt.NDArray[np.floating], alphas: Sequence[float]
 ) -> tuple[_Floats, float]:
-    """Weights of the landmarks, (landmarks, tasks), and the alpha of the least leave-one-out error.
-
-    Args:
-        alike: (rows, landmarks), k.
-        picked: The landmarks' places among the rows.
-        values: (rows, tasks), centred.
-        alphas: To choose from.
-    """
+    """Weights of the landmarks, (landmarks, tasks), and the alpha of the least leave-one-out error."""
     root = cholesky(alike[picked] + _JITTER * np.eye(len(picked)), lower=True)
     phi = solve_triangular(root, alike.T, lower=True).T  # rows, landmarks
     left, sizes, right = np.linalg.svd(phi, full_matrices=False)

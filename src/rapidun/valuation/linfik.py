@@ -10,7 +10,7 @@ step that Adam takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -23,16 +23,14 @@ from rapidun.attribution.checkpoints import State, at_checkpoint
 from rapidun.attribution.similarity import Similarity, check_similarity
 from rapidun.data.batches import Batch, Example, collate
 from rapidun.errors import ConfigError, InputError
-from rapidun.gradients import Collector, Exact, Sketch, make_collector
+from rapidun.gradients import Exact, Sketch, make_collector
 from rapidun.gradients.collector import Normalization, Transform
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.state import device_of
-from rapidun.models.passes import pass_batches
-from rapidun.valuation.projection import Projection
+from rapidun.models.passes import Progress, pass_batches
 
 Values = npt.NDArray[np.float32]
 Checkpoint = State | Path | str
-Progress = Callable[[int, int], None]
 _TASK_VALUES = 2**26  # 256 MiB of float32 gradients of task rows at a time
 
 
@@ -189,10 +187,51 @@ class LinFiK:
         if (sketch := self._sketch) is not None:
             return lambda batch: self._vectors(batch, sketch) @ directions.T  # b k, t k -> b t
         projection = Projection(directions, self._collector.sizes, squares=self._layered)
-        return _projected(self._collector, projection, layered=self._layered)
+        return lambda batch: self._projected(self._collector(batch, projection))
+
+    def _projected(self, found: torch.Tensor) -> torch.Tensor:
+        return found[:, :-1] / divisors(found[:, -1].sqrt()) if self._layered else found
 
     def _at(self, checkpoint: Checkpoint | None) -> AbstractContextManager[None]:
         return nullcontext() if checkpoint is None else at_checkpoint(self._model, checkpoint)
+
+
+class Projection:
+    """A dense sketch whose k values are a gradient's inner products with k given directions.
+
+    Tensor by tensor, so that no row's whole gradient ever exists.
+
+    Args:
+        directions: (k, parameters) float32, in the order of `rapidun.gradients.Exact`.
+        sizes: Number of values of each tracked tensor, in the model's order.
+        squares: Add a column with the squared norm of what is projected.
+    """
+
+    def __init__(self, directions: torch.Tensor, sizes: Mapping[str, int], *, squares: bool = False) -> None:
+        parts = torch.split(directions, list(sizes.values()), dim=1)
+        self._parts = {name: part.T for name, part in zip(sizes, parts, strict=True)}
+        self._squares = squares
+        self._k = len(directions)
+
+    @property
+    def k(self) -> int:
+        """One for each direction, and one for the squares."""
+        return self._k + self._squares
+
+    def dimension(self, sizes: Mapping[str, int]) -> int:
+        """``k``, whatever is tracked."""
+        return self.k
+
+    def describe(self) -> dict[str, int | str]:
+        """Kind, for the record; directions are not described."""
+        return {"kind": "projection", "k": self.k}
+
+    def add(self, total: torch.Tensor, name: str, gradients: torch.Tensor, sizes: Mapping[str, int]) -> None:
+        """Add the tensor's share of every inner product."""
+        # b p, p k -> b k
+        total[:, : self._k] += gradients @ self._parts[name]
+        if self._squares:
+            total[:, self._k] += torch.einsum("bp,bp->b", gradients, gradients)
 
 
 def _small_batches(
@@ -202,13 +241,3 @@ def _small_batches(
     for places in pass_batches(model, examples, max_tokens):
         for start in range(0, len(places), max_rows):
             yield places[start : start + max_rows]
-
-
-def _projected(collector: Collector, projection: Projection, *, layered: bool) -> Callable[[Batch], torch.Tensor]:
-    def measure(batch: Batch) -> torch.Tensor:
-        found = collector(batch, projection)
-        if not layered:
-            return found
-        return found[:, :-1] / divisors(found[:, -1].sqrt())
-
-    return measure

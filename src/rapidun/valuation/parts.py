@@ -19,9 +19,9 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write, remove_leftovers
+from rapidun.models.passes import Progress
 from rapidun.text import json_line
 
-Progress = Callable[[int, int], None]
 Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
 _Item = TypeVar("_Item")
 
@@ -48,17 +48,7 @@ def write_parts(
     extra: Extra | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Score every row that has no part yet.
-
-    Args:
-        folder: Where the parts are.
-        rows: ``(line, row)`` in the pool's order.
-        score: Rows to (rows, tasks) float32 values.
-        tasks: Names of its columns.
-        part_rows: Rows of a part.
-        total: Rows of the pool, for ``progress``.
-        extra: Further columns of a part, from its first ordinal and its rows; None values are nulls.
-        progress: Called after each part with ``(rows done, total)``.
+    """Score every ``(line, row)`` that has no part yet, by ``score``: rows to (rows, tasks) float32.
 
     Raises:
         ModelError: If a value is not finite.

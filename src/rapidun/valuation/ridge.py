@@ -7,6 +7,7 @@ and stops where Spearman on the validation rows no longer rises.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,39 @@ import numpy as np
 from safetensors.numpy import save
 from sklearn.linear_model import Ridge
 
-from rapidun.errors import ConfigError, InputError
+from rapidun.errors import InputError
 from rapidun.files import atomic_write
+from rapidun.models.passes import Progress
 from rapidun.tensor_files import load_arrays
 from rapidun.valuation.features import HashedText, Row
-from rapidun.valuation.students import Labelled, Progress, Scores, check_options, mean_spearman, register_student
+from rapidun.valuation.students import (
+    Labelled,
+    Scores,
+    check_alphas,
+    mean_spearman,
+    options_as,
+    register_student,
+)
 
 ALPHAS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 _PATIENCE = 2
-_OPTIONS = ("buckets", "words", "alphas")
 _FILE = "ridge.safetensors"
 
 
+@dataclass(frozen=True)
+class RidgeOptions:
+    """Of `HashedText`, and the strengths to choose from. Raises ConfigError if one is not above 0."""
+
+    buckets: int = HashedText.buckets
+    words: int = HashedText.words
+    alphas: Sequence[float] = ALPHAS
+
+    def __post_init__(self) -> None:
+        check_alphas("ridge", self.alphas)
+
+
 @register_student("ridge")
+@dataclass(frozen=True)
 class RidgeStudent:
     """``predict(rows) = features(rows) @ weights + intercept``.
 
@@ -37,25 +58,23 @@ class RidgeStudent:
         alpha: The strength that was chosen.
     """
 
-    def __init__(self, features: HashedText, weights: Scores, intercept: Scores, alpha: float) -> None:
-        self._features, self._weights, self._intercept, self._alpha = features, weights, intercept, alpha
+    features: HashedText
+    weights: Scores
+    intercept: Scores
+    alpha: float
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Refuse options that it does not have. Raises ConfigError."""
-        check_options("ridge", options, _OPTIONS)
-        alphas = [float(alpha) for alpha in options.get("alphas", ALPHAS)]
-        if not alphas or min(alphas) <= 0:
-            raise ConfigError(f"student ridge: alphas={alphas}: give numbers above 0.")
+        options_as("ridge", RidgeOptions, options)
 
     @classmethod
     def fit(
         cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
     ) -> RidgeStudent:
         """The student whose alpha ranks the validation rows best; nothing in it is random."""
-        cls.check_options(options)
-        alphas = [float(alpha) for alpha in options.get("alphas", ALPHAS)]
-        features = HashedText(**{name: int(options[name]) for name in ("buckets", "words") if name in options})
+        chosen = options_as("ridge", RidgeOptions, options)
+        features, alphas = HashedText(int(chosen.buckets), int(chosen.words)), [float(each) for each in chosen.alphas]
         seen, held = features(train.rows), features(validation.rows)
         kept: list[tuple[float, RidgeStudent]] = []  # what ranked the validation rows better than all before it
         since = 0
@@ -73,21 +92,21 @@ class RidgeStudent:
 
     def predict(self, rows: Sequence[Row]) -> Scores:
         """Standardised values, (rows, tasks) float32."""
-        return self.of_features(self._features(rows))
+        return self.of_features(self.features(rows))
 
     def of_features(self, features: Any) -> Scores:
         """Standardised values of rows whose features are there already."""
-        scores: Scores = features @ self._weights + self._intercept
+        scores: Scores = features @ self.weights + self.intercept
         return scores.astype(np.float32)
 
     def settings(self) -> dict[str, Any]:
         """Hash and strength."""
-        return {"buckets": self._features.buckets, "words": self._features.words, "alpha": self._alpha}
+        return {"buckets": self.features.buckets, "words": self.features.words, "alpha": self.alpha}
 
     def save(self, directory: Path) -> None:
         """Write ``ridge.safetensors``."""
         with atomic_write(directory / _FILE, "wb") as file:
-            file.write(save({"weights": np.ascontiguousarray(self._weights), "intercept": self._intercept}))
+            file.write(save({"weights": np.ascontiguousarray(self.weights), "intercept": self.intercept}))
 
     @classmethod
     def load(cls, directory: Path, settings: Mapping[str, Any]) -> RidgeStudent:

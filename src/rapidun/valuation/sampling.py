@@ -6,7 +6,7 @@ Rows are ordinals, their places in the pool. All draws depend on the generator a
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,16 +39,6 @@ def check_sample_text(text: str) -> None:
         sound = False
     if not sound:
         raise ConfigError(f"--sample {text}: write a share such as 5% or a number of rows such as 500.")
-
-
-def check_sampling(name: str) -> None:
-    """Refuse an unknown way to sample.
-
-    Raises:
-        ConfigError: Naming those there are.
-    """
-    if name not in get_args(Sampling):
-        raise ConfigError(f"--sampling {name}: use one of {', '.join(get_args(Sampling))}.")
 
 
 def random_sample(rows: int, count: int, generator: np.random.Generator) -> Ordinals:

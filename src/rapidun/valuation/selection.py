@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -138,9 +138,6 @@ def shortlist(
     amount = min(factor * selection.amount, 1.0) if selection.share else factor * selection.amount
     wide = choose(Selection(selection.kind, amount, selection.share), values, tokens)
     return wide[: max(len(plain), min(len(wide), limit))]
-
-
-Picker = Callable[[Ordinals], Sequence[int]]
 
 
 def choose_diverse(

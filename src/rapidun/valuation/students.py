@@ -6,7 +6,7 @@ it needs to do so again later is a directory of safetensors and JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.models.passes import Progress
+from rapidun.registry import Registry, check_options
 from rapidun.valuation.features import Row
 from rapidun.valuation.fidelity import spearman
 
 Scores = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
+_Options = TypeVar("_Options")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Labelled:
 
 
 class Student(Protocol):
-    """A fitted student."""
+    """A fitted student, and how students of its kind come to be."""
 
     def predict(self, rows: Sequence[Row]) -> Scores:
         """Standardised values, (rows, tasks) float32; a row's does not depend on the others."""
@@ -44,10 +46,6 @@ class Student(Protocol):
 
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs, but the settings."""
-
-
-class StudentKind(Protocol):
-    """How students of a kind come to be; the class of the student itself."""
 
     @classmethod
     def fit(
@@ -76,35 +74,17 @@ class StudentKind(Protocol):
         """
 
 
-_KINDS: dict[str, type[StudentKind]] = {}
-_Kind = TypeVar("_Kind", bound=type[StudentKind])
-
-
-def register_student(name: str) -> Callable[[_Kind], _Kind]:
-    """Offer a class as ``--student NAME``."""
-
-    def register(kind: _Kind) -> _Kind:
-        _KINDS[name] = kind
-        return kind
-
-    return register
-
-
-def student_kind(name: str) -> type[StudentKind]:
-    """The class of students called ``name``.
-
-    Raises:
-        ConfigError: If there is none; lists those there are.
-    """
-    if name not in _KINDS:
-        known = ", ".join(sorted(_KINDS))
-        raise ConfigError(f"--student {name}: neither a kind of student ({known}) nor a saved student's directory.")
-    return _KINDS[name]
+STUDENTS: Registry[type[Student]] = Registry(
+    "--student {name}: neither a kind of student ({known}) nor a saved student's directory."
+)
+register_student = STUDENTS.register
+"""Decorates the class that ``--student NAME`` fits."""
+student_kind = STUDENTS.__getitem__
 
 
 def known_students() -> list[str]:
     """Names of the kinds."""
-    return sorted(_KINDS)
+    return sorted(STUDENTS)
 
 
 def mean_spearman(predicted: Scores, actual: Scores) -> float:
@@ -112,12 +92,17 @@ def mean_spearman(predicted: Scores, actual: Scores) -> float:
     return float(np.mean([spearman(predicted[:, task], actual[:, task]) for task in range(actual.shape[1])]))
 
 
-def check_options(kind: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse options that a kind does not have.
+def options_as(name: str, options: type[_Options], given: Mapping[str, Any]) -> _Options:
+    """The options of the kind called ``name``.
 
     Raises:
-        ConfigError: Naming the first, and those there are.
+        ConfigError: If one is unknown or out of range.
     """
-    for name in options:
-        if name not in known:
-            raise ConfigError(f"student {kind!r} has no option {name!r}. It has: {', '.join(known)}.")
+    check_options(f"student {name!r}", options, given)
+    return options(**given)
+
+
+def check_alphas(kind: str, alphas: Sequence[float]) -> None:
+    """Refuse strengths of which one is not above 0. Raises ConfigError."""
+    if not alphas or min(map(float, alphas)) <= 0:
+        raise ConfigError(f"student {kind}: alphas={list(alphas)}: give numbers above 0.")

@@ -1,18 +1,18 @@
 """Evidence to weights: fused scores, bounded mean-one weights, the schemes and their controls, RapidIn's files."""
 
-from rapidun.weighting import consistency, loss, representation
 from rapidun.weighting.consistency import consistency_scores
 from rapidun.weighting.evidence import Evidence, Needs
-from rapidun.weighting.negatives import Negative, handle_negatives
 from rapidun.weighting.rapidin import RapidinResults, read_rapidin, write_rapidin
 from rapidun.weighting.released import released_weights, write_released
 from rapidun.weighting.robust import WeightWarning, robust_weights
 from rapidun.weighting.schemes import (
     SCHEMES,
+    Negative,
     Scheme,
     WeightOptions,
     Weights,
     get_scheme,
+    handle_negatives,
     register_scheme,
     scheme_weights,
     weights_of,
@@ -33,19 +33,16 @@ __all__ = [
     "WeightWarning",
     "WeightedRow",
     "Weights",
-    "consistency",
     "consistency_scores",
     "fuse",
     "get_scheme",
     "group_weights",
     "handle_negatives",
-    "loss",
     "moved_rows",
     "read_rapidin",
     "read_weights",
     "register_scheme",
     "released_weights",
-    "representation",
     "robust_weights",
     "scheme_weights",
     "weights_of",

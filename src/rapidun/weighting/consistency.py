@@ -22,7 +22,7 @@ import numpy as np
 
 from rapidun.weighting.evidence import Evidence, Needs
 from rapidun.weighting.robust import MAD_TO_DEVIATION
-from rapidun.weighting.schemes import WeightOptions, Weights, register_scheme
+from rapidun.weighting.schemes import WeightOptions, Weights, influence, register_scheme
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, checked_blocks
 
 ROUNDS = 10
@@ -111,8 +111,6 @@ def trusted_influence(evidence: Evidence, generator: np.random.Generator, option
 
     The weights of "influence" times those of "consistency_hidden", divided by their mean; the scores are the latter's.
     """
-    from rapidun.weighting.schemes import influence
-
     strength, belongs = influence(evidence, generator, options), consistency_hidden(evidence, generator, options)
     forget, retain = strength.forget * belongs.forget, strength.retain * belongs.retain
     return Weights(forget / forget.mean(), retain / retain.mean(), belongs.forget_scores, belongs.retain_scores)

@@ -1,7 +1,7 @@
 """RapidIn's result files, read and written: ``influence_results_{N}_{FTF,FTR,RTF,RTR}.json``.
 
 ``N`` is the number of scored training rows. The first letter of the name is the group of those rows, the last
-letter the group of the queries, so ``40_FTR`` scores the 40 forget rows on the retain queries (trap 18). A file
+letter the group of the queries, so ``40_FTR`` scores the 40 forget rows on the retain queries. A file
 maps each query ("0", "1", ...) to two ranked lists of training rows: ``helpful`` (highest influence first) and
 ``harmful`` (lowest first), each with its values in ``*_infl``. Rows in neither list have no value in the file.
 """
@@ -11,18 +11,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import StrictInt
 
 from rapidun.errors import InputError
 from rapidun.files import write_json
-from rapidun.reading import read_json
-from rapidun.weighting.checks import finite_number
+from rapidun.reading import as_kind, read_object
 from rapidun.weighting.scores import BlocksLike, FloatArray, checked_blocks
+from rapidun.weighting.weight_file import Finite
 
 SUFFIXES = {"ff": "FTF", "fr": "FTR", "rf": "RTF", "rr": "RTR"}
 """Block name to the last part of its file's name."""
@@ -31,24 +32,13 @@ _FILE_NAME = re.compile(r"influence_results_(\d+)_(FTF|FTR|RTF|RTR)\.json")
 
 
 @dataclass(frozen=True)
-class RankedRows:
-    """Training rows (index within their group) with their influence on one query, in the file's order."""
-
-    rows: tuple[int, ...]
-    values: tuple[float, ...]
-
-    def top(self, count: int) -> RankedRows:
-        """The ``count`` rows of highest value; equal values stay in the file's order."""
-        order = sorted(range(len(self.rows)), key=lambda place: -self.values[place])[:count]
-        return RankedRows(tuple(self.rows[place] for place in order), tuple(self.values[place] for place in order))
-
-
-@dataclass(frozen=True)
 class RapidinQuery:
-    """What a file says about one query."""
+    """What a file says about one query: two lists of rows (index within their group) with their influence."""
 
-    helpful: RankedRows
-    harmful: RankedRows
+    helpful: list[StrictInt]
+    helpful_infl: list[Finite]
+    harmful: list[StrictInt] = field(default_factory=list)
+    harmful_infl: list[Finite] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -63,16 +53,17 @@ class RapidinBlock:
         """(rows, queries) float64: values of both lists, 0 for rows in neither."""
         block = np.zeros((self.rows, len(self.queries)))
         for column, query in enumerate(self.queries):
-            for ranked in (query.helpful, query.harmful):
-                block[list(ranked.rows), column] = ranked.values
+            block[query.helpful, column] = query.helpful_infl
+            block[query.harmful, column] = query.harmful_infl
         return block
 
     def top_helpful(self, top_k: int) -> FloatArray:
-        """(rows, queries) float64: each query's ``top_k`` most helpful rows, 0 elsewhere."""
+        """(rows, queries) float64: each query's ``top_k`` most helpful rows (of equals the first listed)."""
         block = np.zeros((self.rows, len(self.queries)))
         for column, query in enumerate(self.queries):
-            kept = query.helpful.top(top_k)
-            block[list(kept.rows), column] = kept.values
+            values = np.array(query.helpful_infl, dtype=np.float64)
+            kept = np.argsort(-values, kind="stable")[:top_k]
+            block[np.array(query.helpful, dtype=np.int64)[kept], column] = values[kept]
         return block
 
 
@@ -180,9 +171,7 @@ def _result_paths(directory: Path) -> dict[str, tuple[Path, int]]:
 
 
 def _read_block(path: Path, rows: int) -> RapidinBlock:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a JSON object with one key per query.")
+    content = read_object(path)
     count = sum(key.isdecimal() for key in content)
     if count == 0:
         raise InputError(f'{path}: has no queries; expected keys "0", "1", ...')
@@ -194,43 +183,25 @@ def _read_block(path: Path, rows: int) -> RapidinBlock:
 
 
 def _read_query(value: object, where: str, rows: int) -> RapidinQuery:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: must be an object with helpful and helpful_infl.")
-    helpful = _read_ranked(value, "helpful", where, rows)
-    harmful = _read_ranked(value, "harmful", where, rows) if "harmful" in value else RankedRows((), ())
-    known = dict(zip(helpful.rows, helpful.values, strict=True))
-    for row, influence in zip(harmful.rows, harmful.values, strict=True):
+    query = as_kind(RapidinQuery, value, where, "Give helpful, helpful_infl and the like, as RapidIn does.")
+    _check_rows(query.helpful, query.helpful_infl, "helpful", where, rows)
+    _check_rows(query.harmful, query.harmful_infl, "harmful", where, rows)
+    known = dict(zip(query.helpful, query.helpful_infl, strict=True))
+    for row, influence in zip(query.harmful, query.harmful_infl, strict=True):
         if not math.isclose(known.get(row, influence), influence, rel_tol=1e-6, abs_tol=1e-12):
             raise InputError(f"{where}: row {row} is {known[row]} in helpful_infl and {influence} in harmful_infl.")
-    return RapidinQuery(helpful, harmful)
+    return query
 
 
-def _read_ranked(query: dict[str, Any], key: str, where: str, rows: int) -> RankedRows:
-    ids, values = _read_list(query, key, where), _read_list(query, f"{key}_infl", where)
+def _check_rows(ids: list[int], values: list[float], key: str, where: str, rows: int) -> None:
     if len(ids) != len(values):
         raise InputError(f"{where}: {key} has {len(ids)} rows but {key}_infl has {len(values)} values.")
-    for row in ids:
-        if type(row) is not int or not 0 <= row < rows:
-            raise InputError(f"{where}: {key} names row {row!r}; rows are 0 to {rows - 1} (N in the file's name).")
+    outside = [row for row in ids if not 0 <= row < rows]
+    if outside:
+        raise InputError(f"{where}: {key} names row {outside[0]}; rows are 0 to {rows - 1} (N in the file's name).")
     if len(set(ids)) != len(ids):
         twice = next(row for place, row in enumerate(ids) if row in ids[:place])
         raise InputError(f"{where}: {key} names row {twice} twice.")
-    return RankedRows(tuple(ids), tuple(_finite(value, key, where) for value in values))
-
-
-def _finite(value: object, key: str, where: str) -> float:
-    number = finite_number(value)
-    if number is None:
-        raise InputError(f"{where}: {key}_infl holds {value!r}, which is not a finite number.")
-    return number
-
-
-def _read_list(query: dict[str, Any], key: str, where: str) -> list[Any]:
-    if key not in query:
-        raise InputError(f"{where}: {key} is missing.")
-    if not isinstance(query[key], list):
-        raise InputError(f"{where}: {key} must be a list, not {type(query[key]).__name__}.")
-    return list(query[key])
 
 
 def _block_as_json(

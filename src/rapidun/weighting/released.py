@@ -2,7 +2,7 @@
 
 It differs from our defaults in four ways: each query keeps its 40 most helpful rows and sets all others to 0
 (negative values stay when they are among the 40); a row's own query counts; the MAD has an absolute floor of
-1e-3; and so most retain scores are exactly 0 (trap 17), of which `robust_weights` warns.
+1e-3; and so most retain scores are exactly 0, of which `robust_weights` warns.
 """
 
 from __future__ import annotations

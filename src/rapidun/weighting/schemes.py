@@ -1,6 +1,6 @@
 """The weighting schemes, by name: RapidUn's and the controls it must beat.
 
-A gain over "uniform" that "random" or "shuffled" weights give as well is not a gain of influence (trap 29).
+A gain over "uniform" that "random" or "shuffled" weights give as well is not a gain of influence.
 "shuffled" has exactly the weights of "influence", on other rows of the same group; "random" draws scores from
 a normal distribution and sends them through the same robust weights.
 """
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.registry import Registry
 from rapidun.weighting.evidence import Evidence, Needs
 from rapidun.weighting.robust import robust_weights
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, fuse
@@ -97,7 +99,8 @@ class Scheme:
     follows: bool = False
 
 
-SCHEMES: dict[str, Scheme] = {}
+SCHEMES: Registry[Scheme] = Registry("weighting scheme {name!r} is unknown; choose one of {known}.")
+get_scheme = SCHEMES.__getitem__
 
 
 def register_scheme(
@@ -110,17 +113,6 @@ def register_scheme(
         return scheme
 
     return register
-
-
-def get_scheme(name: str) -> Scheme:
-    """The registered scheme.
-
-    Raises:
-        ConfigError: If there is none of that name.
-    """
-    if name not in SCHEMES:
-        raise ConfigError(f"weighting scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-    return SCHEMES[name]
 
 
 def scheme_weights(
@@ -139,7 +131,7 @@ def scheme_weights(
         InputError: If the evidence is not what the scheme needs, or blocks cannot be used; see `fuse`.
     """
     known = evidence if isinstance(evidence, Evidence) else Evidence.of(evidence)
-    return get_scheme(name).weights(known, np.random.default_rng(seed), options or WeightOptions())
+    return SCHEMES[name].weights(known, np.random.default_rng(seed), options or WeightOptions())
 
 
 def weights_of(scores: Scores, options: WeightOptions) -> Weights:
@@ -209,3 +201,54 @@ def shuffled(evidence: Evidence, generator: np.random.Generator, options: Weight
         weights.forget_scores[forget],
         weights.retain_scores[retain],
     )
+
+
+@register_scheme("representation", needs=Needs.HIDDEN, signed=True)
+def representation(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """`influence` by hidden-state similarity: a forward pass instead of gradients, so a cheap control."""
+    return influence(replace(evidence, gradients=evidence.blocks("hidden")), generator, options)
+
+
+@register_scheme("loss", needs=Needs.LOSSES)
+def loss(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+    """LoReUn's static weights (Li et al. 2025, arXiv 2507.22499), from each forget row's own loss, no influence.
+
+    ``w_i = exp(-CE_i / tau) / mean_j exp(-CE_j / tau)``; ``loss_direction="high"`` is ``exp(+CE_i / tau)``, the sign of
+    RapidUn's released baseline. Retain rows weigh 1. The method `loreun` also follows the loss as it changes.
+    """
+    losses = evidence.forget_losses()
+    scores = losses if options.loss_direction == "high" else -losses
+    raw = np.exp((scores - scores.max()) / options.loss_tau)
+    return Weights(raw / raw.mean(), np.ones(evidence.retain), scores, np.zeros(evidence.retain))
+
+
+Negative = Literal["keep", "drop", "retain"]
+
+
+def handle_negatives(weights: Weights, scheme: str, negative: Negative) -> Weights:
+    """Forget rows whose score is below zero belong to the retain set more than to the forget set.
+
+    "keep" leaves them their weight; "drop" takes them out (weight 0); "retain" takes them out and trains on them as on
+    retain rows, with the weight of an average one. The others are scaled so that the group's mean stays 1.
+
+    Args:
+        weights: Of the scheme.
+        scheme: Its name: only some have scores whose zero means something.
+        negative: "keep", "drop" or "retain".
+
+    Raises:
+        ConfigError: If the scheme's scores have no sign, or no forget row would be left.
+    """
+    if negative == "keep":
+        return weights
+    if not SCHEMES[scheme].signed:
+        signed = ", ".join(name for name, each in SCHEMES.items() if each.signed)
+        raise ConfigError(f"weights.negative={negative}: the scores of {scheme!r} have no zero. Use one of {signed}.")
+    out = weights.forget_scores < 0
+    if out.all():
+        raise ConfigError(
+            f"weights.negative={negative}: every forget row scores below zero, so none would be left. The forget and "
+            "the retain set cannot be told apart by this scheme; keep the rows, or look at the sets."
+        )
+    kept = np.where(out, 0.0, weights.forget)
+    return replace(weights, forget=kept / kept.mean(), moved=out if negative == "retain" else np.zeros_like(out))

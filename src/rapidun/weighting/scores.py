@@ -2,7 +2,7 @@
 
 ``S_f = alpha * FF - beta * FR`` and ``S_r = gamma * RR - delta * RF`` (RapidUn, arXiv 2512.04457), where every
 block is first aggregated over its queries. First letter = group of the row being scored, second letter = group
-of the query (trap 18); arrays are (scored rows, queries).
+of the query; arrays are (scored rows, queries).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def fuse(
         delta: Weight of retain rows on forget queries.
         aggregate: "median" (the paper) or "mean".
         top_k: Per query, keep the ``top_k`` highest scored rows and set the others to 0, before aggregating.
-            The released code used 40; most scores are then exactly 0 (trap 17), so the default is None.
+            The released code used 40; most scores are then exactly 0, so the default is None.
         exclude_self: Leave each row's influence on itself out of its ``ff`` and ``rr`` aggregate. A group of
             one row has no other query, so it keeps its self-influence; its weight is 1 whatever the score.
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, StrictBool, StrictStr
 
 from rapidun.errors import InputError
 from rapidun.jsonl import numbered_lines, write_jsonl
-from rapidun.weighting.checks import finite_number
+from rapidun.reading import as_kind
 from rapidun.weighting.schemes import Weights
 from rapidun.weighting.scores import FloatArray
 
 GROUPS = ("forget", "retain")
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,14 @@ class WeightedRow:
         moved: A forget row of weight 0 that is to be trained on as a retain row.
     """
 
-    id: str
-    group: str
-    index: int
-    score: float
-    weight: float
-    prompt: str = ""
-    response: str = ""
-    moved: bool = False
+    id: StrictStr
+    group: Literal["forget", "retain"]
+    index: Annotated[int, Field(ge=0, strict=True)]
+    score: Finite
+    weight: Annotated[Finite, Field(ge=0)]
+    prompt: StrictStr = ""
+    response: StrictStr = ""
+    moved: StrictBool = False
 
 
 def write_weights(
@@ -78,7 +80,9 @@ def read_weights(path: str | Path) -> list[WeightedRow]:
     path = Path(path)
     found: dict[tuple[str, int], WeightedRow] = {}
     for number, line in numbered_lines(path):
-        row = _row_of(line, f"{path}:{number}")
+        row = as_kind(WeightedRow, line, f"{path}:{number}", "Weigh the rows again, or put the line right.")
+        if row.moved and row.group != "forget":
+            raise InputError(f"{path}:{number}: moved is true, and only a forget row can be moved.")
         if (row.group, row.index) in found:
             raise InputError(f"{path}:{number}: {row.group} index {row.index} appears a second time.")
         found[row.group, row.index] = row
@@ -123,7 +127,7 @@ def moved_rows(rows: Iterable[WeightedRow]) -> list[int]:
 
 
 def _lines(
-    group: str,
+    group: Literal["forget", "retain"],
     rows: Iterable[Mapping[str, Any]],
     weights: FloatArray,
     scores: FloatArray,
@@ -142,45 +146,3 @@ def _lines(
         )
         for index, (row, weight, score) in enumerate(zip(rows, weights, scores, strict=True))
     ]  # fmt: skip
-
-
-def _row_of(value: Mapping[str, Any], where: str) -> WeightedRow:
-    group = _text(value, "group", where)
-    if group not in GROUPS:
-        raise InputError(f'{where}: group is {group!r}; it must be "forget" or "retain".')
-    index = value.get("index")
-    if type(index) is not int or index < 0:
-        raise InputError(f"{where}: index is {index!r}; it must be a whole number from 0.")
-    weight = _number(value, "weight", where)
-    if weight < 0:
-        raise InputError(f"{where}: weight is {weight}; it must not be negative.")
-    return WeightedRow(
-        id=_text(value, "id", where),
-        group=group,
-        index=index,
-        score=_number(value, "score", where),
-        weight=weight,
-        prompt=_text({"prompt": "", **value}, "prompt", where),
-        response=_text({"response": "", **value}, "response", where),
-        moved=_moved(value, group, where),
-    )
-
-
-def _moved(value: Mapping[str, Any], group: str, where: str) -> bool:
-    moved = value.get("moved", False)
-    if not isinstance(moved, bool) or (moved and group != "forget"):
-        raise InputError(f"{where}: moved is {moved!r}; it must be true or false, and true only for a forget row.")
-    return moved
-
-
-def _text(value: Mapping[str, Any], key: str, where: str) -> str:
-    if not isinstance(value.get(key), str):
-        raise InputError(f"{where}: {key} is {value.get(key)!r}; it must be text.")
-    return str(value[key])
-
-
-def _number(value: Mapping[str, Any], key: str, where: str) -> float:
-    number = finite_number(value.get(key))
-    if number is None:
-        raise InputError(f"{where}: {key} is {value.get(key)!r}; it must be a finite number.")
-    return number

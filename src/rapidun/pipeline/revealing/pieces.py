@@ -19,15 +19,7 @@ from rapidun.reveal.settings import INPUT, MODULES
 def revealing(
     config: RevealConfig, subject: Subject, retain: Rows, inputs: Rows | None, done: Sequence[str]
 ) -> list[Piece]:
-    """The rounds that are left, as if every one of them were needed; the first ones may reach the target.
-
-    Args:
-        config: The run's.
-        subject: The model.
-        retain: Rows to keep; in a trial they stand for the revealed ones too.
-        inputs: What fills the instruction.
-        done: Finished phases.
-    """
+    """The rounds that are left, as if every one of them were needed; the first ones may reach the target."""
     task = config.task
     rounds = 1 if task.release.method == "none" else task.release.rounds
     left = [number for number in range(1, rounds + 1) if f"reveal {number}" not in done]

@@ -1,4 +1,4 @@
-"""Releasing: modules trained on what was revealed, or the revealed rows as the forget set of any method."""
+"""Releasing: modules trained on what was revealed, or its rows as the forget set of any method; then measuring."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from rapidun.errors import ConfigError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.config import RunConfig, make_config
+from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext
-from rapidun.pipeline.revealing.rounds import METHOD, round_directory, state_adapter
-from rapidun.pipeline.revealing.searching import rows_of
+from rapidun.pipeline.revealing.rounds import METHOD, round_directory, settle, state_adapter
+from rapidun.pipeline.revealing.searching import again, arms_of, make_puller, pulls_of, rows_of
 from rapidun.pipeline.single import unlearn_only
 from rapidun.pipeline.train import Losses
-from rapidun.reveal import train_round
+from rapidun.reading import read_kind
+from rapidun.reveal import Pull, train_round
+from rapidun.reveal.utility import Utility, measure_utility
+
+UTILITY_BEFORE = "utility_before.json"
 
 
 def release_round(context: RevealContext, number: int) -> None:
@@ -87,3 +92,50 @@ def method_config(config: RevealConfig, run: Path, number: int = 1) -> RunConfig
         "seed": config.seed,
     }
     return make_config(raw, RunConfig, "task.release")
+
+
+def measure_start(context: RevealContext) -> None:
+    """Utility of the model as it is."""
+    write_json(context.directory / UTILITY_BEFORE, asdict(_utility(context, context.subject)))
+
+
+def measure_round(context: RevealContext, number: int) -> None:
+    """Ask this round's best arms again, measure what must be kept, and decide whether the round stays."""
+    before = read_kind(context.directory / UTILITY_BEFORE, Utility)
+    arms = arms_of(context, number)
+    with context.state_after(number) as subject:
+        puller = make_puller(context, subject, number)
+        asked = puller.pull_each(again(context, arms), "after")
+        after = _utility(context, subject)
+    drop = after.drop_from(before)
+    found = {
+        "relevance_before": _mean_relevance(pulls_of(context, number, "before")),
+        "relevance_after": _mean_relevance(asked),
+        "utility": asdict(after),
+        "drop": drop,
+        "accepted": drop <= context.config.task.utility.max_drop,
+    }
+    write_json(context.folder(number) / "measure.json", found)
+    context.reporter.note(
+        f"relevance of the best arms {found['relevance_before']:.3f} -> {found['relevance_after']:.3f}; utility "
+        f"({after.suite}) {before.value:.4g} -> {after.value:.4g}"
+    )
+    settle(context.directory.path)
+
+
+def _utility(context: RevealContext, subject: Subject) -> Utility:
+    rows = list(context.utility)
+    settings = context.config.task.utility
+    return measure_utility(
+        subject.loaded,
+        subject.template,
+        rows,
+        subject.tokenize(rows),
+        settings,
+        context.utility_judge,
+        batch_size=context.config.task.search.batch_size,
+    )
+
+
+def _mean_relevance(pulls: list[Pull]) -> float:
+    return sum(pull.relevance for pull in pulls) / len(pulls) if pulls else 0.0

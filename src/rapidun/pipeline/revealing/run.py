@@ -19,8 +19,14 @@ from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext, open_reveal
-from rapidun.pipeline.revealing.measuring import UTILITY_BEFORE, measure_round, measure_start
-from rapidun.pipeline.revealing.releasing import method_config, release_by_method, release_round
+from rapidun.pipeline.revealing.releasing import (
+    UTILITY_BEFORE,
+    measure_round,
+    measure_start,
+    method_config,
+    release_by_method,
+    release_round,
+)
 from rapidun.pipeline.revealing.rounds import SUMMARY, finish_undo, measured, settle
 from rapidun.pipeline.revealing.searching import reveal_round, rows_of
 from rapidun.reading import read_json

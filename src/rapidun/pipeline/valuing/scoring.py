@@ -35,16 +35,7 @@ def by_student(
     reporter: Reporter,
     seen: Mapping[int, float] | None = None,
 ) -> Found:
-    """What a student predicts for every row.
-
-    Args:
-        saved: The student.
-        pool: The rows.
-        directory: Of the run.
-        part_rows: Rows of a part.
-        reporter: Where progress goes.
-        seen: The teacher's values by ordinal, where this run has a teacher; kept beside the student's.
-    """
+    """What a student predicts for every row."""
     reporter.phase("values", f"The student values {pool.count} rows")
 
     def of_teacher(first: int, rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:

@@ -32,13 +32,7 @@ _SCATTER = 500  # held-out rows that the report draws
 
 
 def student_of(teacher: Teacher, tokenizer: str, marks: Mapping[str, str]) -> tuple[SavedStudent, dict[int, float]]:
-    """The student, fitted or as a stopped run left it, and the teacher's values by ordinal.
-
-    Args:
-        teacher: What it learns from.
-        tokenizer: The teacher's ``tokenizer.json``, kept with the student.
-        marks: Fingerprints of what it learnt from, kept with it too.
-    """
+    """The student, fitted or as a stopped run left it, and the teacher's values by ordinal."""
     ordinals, values = _teacher_sample(teacher)
     seen = dict(zip(ordinals.tolist(), values.mean(axis=1, dtype=np.float32).tolist(), strict=True))
     place = teacher.directory / "student"

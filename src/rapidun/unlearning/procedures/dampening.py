@@ -6,11 +6,10 @@ import torch
 
 from rapidun.errors import TrainingError
 from rapidun.unlearning.fisher import Fisher, fisher_diagonal
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.guards import mean_loss, weakened
+from rapidun.unlearning.job import Job
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.procedures.budget import weakened
-from rapidun.unlearning.procedures.registry import register_procedure
+from rapidun.unlearning.registry import UnlearnResult, register_procedure
 
 SELECTION_STEP = 2.0
 

@@ -6,18 +6,13 @@ import math
 from dataclasses import replace
 
 import torch
-from transformers import TrainingArguments
 
 from rapidun.errors import ConfigError, FingerprintError, TrainingError
 from rapidun.models import LoadedModel, load_model, merge_adapter, tokenizer_fingerprint
-from rapidun.unlearning.fitting import fit_adapter, run_trainer, training_arguments, with_rate
+from rapidun.unlearning.fitting import FINETUNE, fit_adapter, make_trainer, only, run_trainer, with_rate
 from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job, UnlearnResult
-from rapidun.unlearning.procedures.finetune import FINETUNE, only
-from rapidun.unlearning.procedures.registry import register_procedure
-from rapidun.unlearning.reference import ReferenceLosses
-from rapidun.unlearning.sampling import PlannedRows, RoleCollator, sampling_plan
-from rapidun.unlearning.trainer import UnlearningTrainer
+from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import UnlearnResult, register_procedure
 
 
 @register_procedure(
@@ -66,23 +61,7 @@ def _fit_all(job: Job, origin: LoadedModel) -> tuple[torch.nn.Module, float]:
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     rows = only(job.rows.retain, job.rows.retain_weights)
     job, _ = with_rate(job, model, rows, origin)
-    settings = job.settings
-    plan = sampling_plan(
-        [len(example) for example in rows.forget], [], steps=settings.steps, batch_size=settings.batch_size,
-        forget_share=1.0, seed=job.seed,
-    )  # fmt: skip
-    arguments = training_arguments(settings, job.checkpoints, origin.device, job.seed)
-    trainer = UnlearningTrainer(
-        model=model,
-        args=TrainingArguments(**arguments, per_device_train_batch_size=settings.batch_size),
-        train_dataset=PlannedRows(plan),
-        data_collator=RoleCollator(rows, origin.pad_token_id, with_alternatives=False),
-        method=FINETUNE,
-        options={},
-        state=FINETUNE.new_state({}),
-        reference=ReferenceLosses({}),
-        record=job.record,
-    )
+    trainer = make_trainer(job, origin, model, rows, FINETUNE, {})
     run_trainer(trainer, job)
     change = max(float((p.detach() - start[name]).abs().max()) for name, p in model.named_parameters())
     if not math.isfinite(change):

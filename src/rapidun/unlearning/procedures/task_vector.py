@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from peft import PeftModel
 
-from rapidun.unlearning.fitting import fit_adapter
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job, UnlearnResult
+from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
+from rapidun.unlearning.guards import mean_loss, weakened
+from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.procedures.budget import weakened
-from rapidun.unlearning.procedures.finetune import FINETUNE, only
-from rapidun.unlearning.procedures.registry import register_procedure
+from rapidun.unlearning.registry import UnlearnResult, register_procedure
 
 
 @register_procedure(

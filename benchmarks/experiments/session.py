@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 import rapidun
+from experiments.cells import Cell, CellStore, time_left
+from experiments.plan import Arm, run_config
+from experiments.scenarios import Drawn, Row, draw
+from experiments.world import World
 from rapidun.attribution.proposal import propose
 from rapidun.attribution.search import SHARES, WITH_BASE, WITHOUT_BASE
-from rapidun.bench.cells import Cell, CellStore, time_left
-from rapidun.bench.plan import Arm, run_config
-from rapidun.bench.scenarios import Drawn, Row, draw
-from rapidun.bench.world import World
 from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
 from rapidun.jsonl import write_jsonl

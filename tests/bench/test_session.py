@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bench.worlds import tiny_world
-from rapidun.bench import CellStore, Results, find_arms, make_cells, run_cells, write_page
-from rapidun.bench.cells import Cell
-from rapidun.bench.sitting import Table
+from experiments import CellStore, Results, find_arms, make_cells, run_cells, write_page
+from experiments.cells import Cell
+from experiments.session import Table
 from rapidun.reading import read_json
 
 ARMS = ("rapidun/influence", "rapidun/uniform", "rapidun/shuffled", "npo/consistency_hidden")
@@ -128,7 +128,7 @@ def test_limit_leaves_cells_that_the_page_calls_missing(tmp_path: Path) -> None:
 
 
 def test_the_proposal_of_the_incomplete_scenario_comes_from_the_model(tmp_path: Path) -> None:
-    from rapidun.bench.sitting import Sitting
+    from experiments.session import Sitting
 
     world = tiny_world(tmp_path)
     place = tmp_path / "work"

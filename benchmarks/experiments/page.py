@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rapidun.bench.cells import Cell, CellStore
-from rapidun.bench.plan import BEFORE, CONTROLS, OURS, REFERENCES, SETTLED
-from rapidun.bench.scenarios import get_scenario
+from experiments.cells import Cell, CellStore
+from experiments.plan import BEFORE, CONTROLS, OURS, REFERENCES, SETTLED
+from experiments.scenarios import get_scenario
 from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.tuning import score_of

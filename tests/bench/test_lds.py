@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lds_score import lds, lds_difference
 from scipy.stats import spearmanr
 
 from rapidun.errors import InputError
-from rapidun.evaluation.lds import lds, lds_difference
-from rapidun.evaluation.leave_group_out import leave_group_out
 
 ROWS, QUERIES, SUBSETS = 40, 6, 60
 
@@ -73,32 +72,3 @@ def test_bad_shapes_and_values_are_named():
     losses[3, 1] = np.nan
     with pytest.raises(InputError, match=r"losses: the value at \(3, 1\)"):
         lds(influence, subsets, losses)
-
-
-def ridge_fit(kept: np.ndarray, seed: int) -> np.ndarray:
-    """A model that can be trained exactly: least squares through the kept rows; group 0-4 pulls the slope up."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=20)
-    y = x * np.where(np.arange(20) < 5, 8.0, 1.0)
-    return np.array([(x[kept] @ y[kept]) / (x[kept] @ x[kept])])
-
-
-def test_leaving_out_the_group_that_matters_shows_it():
-    effects = leave_group_out({"pull": range(5), "rest": range(10, 15)}, 20, ridge_fit, seeds=(0, 1, 2, 3))
-    by_name = {effect.name: effect for effect in effects}
-    assert [effect.rows for effect in effects] == [5, 5]
-    assert (by_name["pull"].changes < 0).all()
-    assert by_name["pull"].low < by_name["pull"].change < by_name["pull"].high
-    assert by_name["pull"].change < by_name["rest"].change
-    expected = np.mean([ridge_fit(np.arange(20) >= 5, s) - ridge_fit(np.ones(20, bool), s) for s in range(4)])
-    assert by_name["pull"].change == pytest.approx(expected)
-    assert by_name["pull"].changes.shape == (4, 1)
-
-
-@pytest.mark.parametrize(
-    ("groups", "message"),
-    [({}, "0 groups"), ({"a": []}, "leaves out 0"), ({"a": [20]}, "row 20"), ({"a": [1, 1]}, "twice")],
-)
-def test_groups_that_cannot_be_left_out_are_named(groups, message):
-    with pytest.raises(InputError, match=message):
-        leave_group_out(groups, 20, ridge_fit)

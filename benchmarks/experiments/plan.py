@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rapidun.bench.cells import VERSION, Cell
-from rapidun.bench.scenarios import SCENARIOS, get_scenario
-from rapidun.bench.world import TUNING_SEED, World
+from experiments.cells import VERSION, Cell
+from experiments.scenarios import SCENARIOS, get_scenario
+from experiments.world import TUNING_SEED, World
 from rapidun.errors import ConfigError
 from rapidun.files import file_sha256, sha256_of
 from rapidun.pipeline import RunConfig, make_config
@@ -18,7 +18,7 @@ from rapidun.unlearning import get_method, method_names
 from rapidun.weighting import SCHEMES, get_scheme
 from rapidun.yaml_files import parse_yaml
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS, QUICK_SEEDS = (0, 1, 2, 3, 4), (0, 1)
 PROMPTS, QUICK_PROMPTS = 320, 160
 OURS = "rapidun"
 SETTLED = f"{OURS}/consistency_hidden weights.negative=drop"
@@ -104,7 +104,7 @@ def full_plan(world: World, *, seeds: Sequence[int] = SEEDS, prompts: int = PROM
     return cells
 
 
-def quick_plan(world: World, *, seeds: Sequence[int] = (0, 1), prompts: int = QUICK_PROMPTS) -> list[Cell]:
+def quick_plan(world: World, *, seeds: Sequence[int] = QUICK_SEEDS, prompts: int = QUICK_PROMPTS) -> list[Cell]:
     """The main scenario with the controls and two baselines: minutes."""
     return make_cells(world, find_arms(QUICK), ["main"], seeds, prompts)
 

@@ -10,16 +10,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from rapidun.bench.scenarios import Pools, Row
+from experiments.scenarios import Pools, Row
 from rapidun.data import load_rows
 from rapidun.demo import demo_settings
 from rapidun.demo.embedded import asset
 from rapidun.files import sha256_of
 
+TUNED = Path(__file__).with_name("tuned.json")
 TUNING_SEED = 100
 """Seeds from here on belong to tuning."""
 BUDGET_ROWS = 120
@@ -133,8 +133,8 @@ def make_world(
 
 
 def tuned_values(world: str) -> dict[str, dict[str, Any]]:
-    """What tuning found for a world (``bench/tuned.json``); nothing where it was not tuned."""
-    found: dict[str, Any] = json.loads((files("rapidun.bench") / "tuned.json").read_text(encoding="utf-8"))
+    """What tuning found for a world (``tuned.json``); nothing where it was not tuned."""
+    found: dict[str, Any] = json.loads(TUNED.read_text(encoding="utf-8"))
     return {name: values["values"] for name, values in found.get(world, {}).items()}
 
 

@@ -1,0 +1,59 @@
+"""What users call by a name: methods, weighting schemes, judges, sketches, ... A wrong name gets the nearest one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Generic, NoReturn, TypeVar, cast
+
+from rapidun.errors import ConfigError
+
+Value = TypeVar("Value")
+_Registered = TypeVar("_Registered")
+
+
+class Registry(dict[str, Value], Generic[Value]):
+    """Things by name. Asked for a name that is not there, it raises a ConfigError with the nearest one.
+
+    Args:
+        unknown: That error, with ``{name!r}`` and ``{known}`` for the name and for those there are.
+    """
+
+    def __init__(self, unknown: str) -> None:
+        super().__init__()
+        self.unknown = unknown
+
+    def register(self, name: str) -> Callable[[_Registered], _Registered]:
+        """A decorator that enters what it decorates, and returns it as it is."""
+
+        def enter(value: _Registered) -> _Registered:
+            self[name] = cast("Value", value)
+            return value
+
+        return enter
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise ConfigError(self.unknown.format(name=name, known=", ".join(sorted(self))) + nearest(name, self))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'npo'?``, or nothing where no name is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Check names of options against the parameters of what will be called with them.
+
+    Raises:
+        ConfigError: If one is unknown, or one without a default is missing.
+    """
+    known = inspect.signature(function).parameters
+    for name in options:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise ConfigError(f"{what} has no option {name!r}; its options: {listed}.{nearest(name, known)}")
+    missing = [name for name, each in known.items() if each.default is each.empty and name not in options]
+    if missing:
+        raise ConfigError(f"{what} needs the option {missing[0]!r}.")
