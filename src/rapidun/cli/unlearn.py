@@ -150,7 +150,7 @@ def unlearn(
         raise ConfigError("--weights FILE belongs to one forget set; with --requests name a scheme.")
     raw = shared.raw(model, forget=forget or asked[0], retain=retain, validation=validation) | training.sections()
     settings = make_settings(raw, RunConfig, shared.overrides)
-    how = {"resume": resume, "overwrite": overwrite}
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if asked:
             entries = unlearn_requests(settings, asked, out, **how, reporter=reporter)

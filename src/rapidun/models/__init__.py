@@ -1,5 +1,6 @@
 """Models and tokenizers: loading, LoRA, fingerprints, the answer loss."""
 
+from rapidun.models.borrowed import borrowed, check_trainable
 from rapidun.models.fingerprints import adapter_fingerprint, model_fingerprint, tokenizer_fingerprint
 from rapidun.models.loading import LoadedModel, load_model, save_model
 from rapidun.models.lora import (
@@ -37,6 +38,8 @@ __all__ = [
     "answer_token_losses",
     "attach_lora",
     "beyond_low_rank",
+    "borrowed",
+    "check_trainable",
     "choose_device",
     "choose_dtype",
     "cpu_computes_in_bfloat16",

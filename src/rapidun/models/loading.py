@@ -97,7 +97,7 @@ def load_model(
         **options,
         **of_file,
     )
-    _check_vocabulary(model, tokenizer, name)
+    check_vocabulary(model, tokenizer, name)
     choose_attention(model, place, precision)
     return LoadedModel(model.eval(), tokenizer, name, place, precision, model_fingerprint(model), notes)
 
@@ -138,11 +138,7 @@ def _load_tokenizer(where: str, source: str, *, trust: bool, options: dict[str, 
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust, **options)
         except Exception as error:  # as above
             raise _load_error(source, "the tokenizer", error) from error
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{source}: the tokenizer has no end-of-sequence token, so no answer could end. Set eos_token in its "
-            "tokenizer_config.json."
-        )
+    check_ends(tokenizer, source)
     return tokenizer
 
 
@@ -168,7 +164,17 @@ def _padding_note(tokenizer: Any) -> tuple[str, ...]:
     return (f"The tokenizer has no pad token; token {padding_id(tokenizer)} pads, and is masked by length.",)
 
 
-def _check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:
+def check_ends(tokenizer: Any, source: str) -> None:
+    """Refuse a tokenizer without an end-of-sequence token. Raises ModelError."""
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{source}: the tokenizer has no end-of-sequence token, so no answer could end. Set eos_token in its "
+            "tokenizer_config.json."
+        )
+
+
+def check_vocabulary(model: Any, tokenizer: Any, source: str) -> None:
+    """Refuse a tokenizer with more tokens than the model embeds. Raises ModelError."""
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise ModelError(

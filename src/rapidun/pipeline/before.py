@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rapidun.models import LoadedModel, load_model
+from rapidun.models import LoadedModel
 from rapidun.pipeline.config import ModelSettings
+from rapidun.pipeline.inputs import load_by
 from rapidun.pipeline.reporter import Reporter
 
 
@@ -16,11 +17,4 @@ def open_before(source: str, settings: ModelSettings, reporter: Reporter) -> Loa
     if not source:
         return None
     reporter.note(f"the model before training: {source}")
-    return load_model(
-        source,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantize=settings.quantize,
-        dangerously_trust_remote_code=settings.dangerously_trust_remote_code,
-        dangerously_allow_pickle=settings.dangerously_allow_pickle,
-    )
+    return load_by(settings, source)

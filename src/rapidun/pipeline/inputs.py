@@ -19,7 +19,7 @@ from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.files import sha256_of
 from rapidun.gradients.targets import find_targets
-from rapidun.models import LoadedModel, beyond_low_rank, load_adapter, load_model
+from rapidun.models import LoadedModel, beyond_low_rank, check_trainable, load_adapter, load_model
 from rapidun.models.adapter_files import check_adapter_directory
 from rapidun.models.targets import choose_targets
 from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings, RunConfig
@@ -178,24 +178,41 @@ def _other_answers(row: Row) -> list[bytes]:
     return [f"{name}: {row[name]}".encode() for name in ("response_clean", "response_poisoned") if row.get(name)]
 
 
+def load_by(settings: ModelSettings, source: str | None = None) -> LoadedModel:
+    """The model that the settings name, or another that is loaded as they say. Raises ModelError."""
+    return load_model(
+        source or settings.source,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantize=settings.quantize,
+        dangerously_trust_remote_code=settings.dangerously_trust_remote_code,
+        dangerously_allow_pickle=settings.dangerously_allow_pickle,
+    )
+
+
 def open_subject(
-    model: ModelSettings, rows: RowSettings, reporter: Reporter, *, adapter: Path | None = None
+    model: ModelSettings,
+    rows: RowSettings,
+    reporter: Reporter,
+    *,
+    adapter: Path | None = None,
+    loaded: LoadedModel | None = None,
 ) -> Subject:
     """Load the model, with an adapter on it where one is given, and settle template and length; says what was chosen.
+
+    Args:
+        model: Which, and how it is loaded.
+        rows: Template and length.
+        reporter: Hears what was chosen.
+        adapter: Put on it.
+        loaded: The model itself, where somebody holds it already; nothing is loaded then.
 
     Raises:
         ModelError: Before any long work.
     """
     if adapter is not None:
         check_adapter_directory(adapter)
-    loaded = load_model(
-        model.source,
-        device=model.device,
-        dtype=model.dtype,
-        quantize=model.quantize,
-        dangerously_trust_remote_code=model.dangerously_trust_remote_code,
-        dangerously_allow_pickle=model.dangerously_allow_pickle,
-    )
+    loaded = loaded or load_by(model)
     if adapter is not None:
         adapted = load_adapter(loaded.model, adapter)
         loaded = replace(loaded, model=adapted, notes=(*loaded.notes, *beyond_low_rank(adapted, adapter)))
@@ -230,9 +247,10 @@ def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True
         gradients: Whether any are taken.
 
     Raises:
-        ModelError: If adapter targets match nothing.
+        ModelError: If adapter targets match nothing, or the weights are quantised so that no adapter can be trained.
         ConfigError: If gradient targets match nothing.
     """
+    check_trainable(subject.loaded.model)
     choose_targets(subject.loaded.model, config.lora.targets)
     if gradients:
         find_targets(subject.loaded.model, config.influence.targets)

@@ -12,7 +12,7 @@ from rapidun.errors import InputError
 from rapidun.files import file_sha256, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
-from rapidun.models import adapter_fingerprint
+from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.config import MeasureConfig, RunConfig
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.diagnosis import signatures
@@ -56,6 +56,7 @@ def unlearn_only(
     resume: bool,
     overwrite: bool,
     reporter: Reporter,
+    loaded: LoadedModel | None = None,
 ) -> dict[str, Any]:
     """Weights (computed, or those of ``weights``), then the adapter; returns what training did."""
     if weights is not None:
@@ -63,7 +64,7 @@ def unlearn_only(
             raise InputError(f"{weights}: no such file. --weights takes a scheme or a weights.jsonl.")
         read_weights(weights)
     jobs = ("unlearn",) if weights is not None else ("weigh", "unlearn")
-    groups, subject, directory = _open(config, out, resume, overwrite, reporter, jobs, weights)
+    groups, subject, directory = _open(config, out, resume, overwrite, reporter, jobs, weights, loaded)
     with directory:
         if weights is not None:
             directory.write_text("weights.jsonl", weights.read_text(encoding="utf-8"))
@@ -83,13 +84,14 @@ def _open(
     reporter: Reporter,
     jobs: Sequence[str],
     weights: Path | None = None,
+    loaded: LoadedModel | None = None,
 ) -> tuple[RowGroups, Subject, RunDirectory]:
     """Read and check everything, say what ``jobs`` will take, and claim the directory."""
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
-    subject = open_subject(config.model, config.data, reporter)
+    subject = open_subject(config.model, config.data, reporter, loaded=loaded)
     if "unlearn" in jobs:
         check_targets(subject, config, gradients=weights is None)
     groups = usable_groups(groups, subject, config.data, reporter)
@@ -119,7 +121,13 @@ def _weigh(config: RunConfig, groups: RowGroups, subject: Subject, directory: Ru
 
 
 def evaluate_only(
-    config: MeasureConfig, out: Path, *, adapter: Path | None, overwrite: bool, reporter: Reporter
+    config: MeasureConfig,
+    out: Path,
+    *,
+    adapter: Path | None,
+    overwrite: bool,
+    reporter: Reporter,
+    loaded: LoadedModel | None = None,
 ) -> dict[str, Any]:
     """Measure a model as it stands; writes ``metrics.json`` and ``answers.json``."""
     how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
@@ -132,7 +140,7 @@ def evaluate_only(
         for name, path in (("poisoned", data.judge_poisoned), ("clean", data.validation))
     )
     bench = make_bench(rows, config.evaluation, poisoned=poisoned, clean=clean)
-    subject = open_subject(config.model, data, reporter, adapter=adapter)
+    subject = open_subject(config.model, data, reporter, adapter=adapter, loaded=loaded)
     rows = usable(rows, subject, data, reporter, name="evaluation")
     bench = replace(bench, rows=list(rows)[: config.evaluation.prompts])
     marks = {

@@ -20,6 +20,7 @@ from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.targets import find_targets
+from rapidun.models import LoadedModel
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.coverage import gradient_coverage, note_coverage
@@ -114,6 +115,7 @@ def trace_memory(
     k: int,
     together: bool = False,
     reporter: Reporter,
+    loaded: LoadedModel | None = None,
 ) -> TraceResult:
     """Rank the rows of ``data``, which are looked at now, for each query, or for all queries as one symptom.
 
@@ -125,7 +127,7 @@ def trace_memory(
     reporter.phase("check", "Reading rows and model")
     pool = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     given = request.given(config, reporter)
-    subject = open_subject(config.model, config.data, reporter, adapter=adapter)
+    subject = open_subject(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
     pool = usable(pool, subject, config.data, reporter, name="training rows")
     queries = request.asked(given, subject, config, reporter)
     model = model_context(subject, adapter, open_before(config.base, config.model, reporter))
@@ -191,6 +193,7 @@ def trace_index(
     k: int,
     together: bool,
     reporter: Reporter,
+    loaded: LoadedModel | None = None,
 ) -> TraceResult:
     """Rank the rows of an index for each query, or for all queries as one symptom.
 
@@ -201,7 +204,7 @@ def trace_index(
     chosen = chosen_scorers(opened.scorers, scorers, words=bool(request.words), where=str(index))
     reporter.phase("check", "Reading queries and model")
     given = request.given(config, reporter)
-    subject = open_subject(config.model, config.data, reporter, adapter=adapter)
+    subject = open_subject(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
     subject = replace(subject, max_length=opened.manifest.max_length)
     base = config.base or base_of(opened.manifest) if "change" in chosen else ""
     model = model_context(subject, adapter)

@@ -16,7 +16,7 @@ from rapidun.evaluation import TaskJudge, make_judge
 from rapidun.files import sha256_of
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
-from rapidun.models import adapter_merged, load_adapter
+from rapidun.models import LoadedModel, adapter_merged, load_adapter
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.config import RevealConfig
@@ -65,7 +65,14 @@ class RevealContext:
             model.unload()
 
 
-def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, reporter: Reporter) -> RevealContext:
+def open_reveal(
+    config: RevealConfig,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+    loaded: LoadedModel | None = None,
+) -> RevealContext:
     """Read and check everything, then claim the directory. Raises as `rapidun.pipeline.reveal`."""
     task = config.task
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
@@ -75,7 +82,7 @@ def open_reveal(config: RevealConfig, out: Path, resume: bool, overwrite: bool, 
     judge = make_judge(task.judge.kind, task.judge.options)
     wanted = task.utility.judge
     utility_judge = make_judge(wanted.kind, wanted.options) if wanted else None
-    subject = open_subject(config.model, config.data, reporter)
+    subject = open_subject(config.model, config.data, reporter, loaded=loaded)
     given = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
     groups = {name: usable(rows, subject, config.data, reporter, name=name) for name, rows in given.items()}
     marks = _identity(config, subject, groups)

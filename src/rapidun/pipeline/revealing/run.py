@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.lifecycle import IDENTITY
+from rapidun.models import LoadedModel
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.reporter import Reporter, Silent
@@ -56,6 +57,7 @@ def reveal(
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    loaded: LoadedModel | None = None,
 ) -> RevealResult:
     """Carry out a reveal run, or go on with it.
 
@@ -65,6 +67,7 @@ def reveal(
         resume: Go on where a stopped run was, to the end that an unbroken one has.
         overwrite: Replace a run that is there.
         reporter: Where progress goes.
+        loaded: The model, where somebody holds it already.
 
     Raises:
         RapidunError: For anything wrong with input, settings or machine.
@@ -73,7 +76,7 @@ def reveal(
     reporter.phase("check", "Reading task, rows and model")
     if config.task.release.method not in (MODULES, "none"):
         method_config(config, out)  # wrong settings of the method are found here
-    context = open_reveal(config, out, resume, overwrite, reporter)
+    context = open_reveal(config, out, resume, overwrite, reporter, loaded)
     with context.directory:
         finish_undo(context.directory)
         settle(context.directory.path)  # a place that cannot hold the result is found now

@@ -19,7 +19,7 @@ from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
-from rapidun.models import adapter_fingerprint, tokenizer_fingerprint
+from rapidun.models import LoadedModel, adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint, usable
@@ -39,7 +39,15 @@ from rapidun.valuation.selection import check_diverse
 
 
 def value(
-    config: ValueConfig, files: ValueFiles, out: Path, uses: Uses, *, resume: bool, overwrite: bool, reporter: Reporter
+    config: ValueConfig,
+    files: ValueFiles,
+    out: Path,
+    uses: Uses,
+    *,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+    loaded: LoadedModel | None = None,
 ) -> dict[str, Any]:
     """Value every row of a pool; returns what ``valuation.json`` holds.
 
@@ -47,7 +55,7 @@ def value(
         InputError, ConfigError, ModelError: Before any long work.
         FingerprintError: On resume, if model, rows or settings are others; names both values.
     """
-    teacher, marks = _open(config, files, out, uses, resume=resume, overwrite=overwrite, reporter=reporter)
+    teacher, marks = _open(config, files, out, uses, loaded, resume=resume, overwrite=overwrite, reporter=reporter)
     subject, directory = teacher.subject, teacher.directory
     tokenizer = subject.loaded.tokenizer.backend_tokenizer.to_str()
     with directory:
@@ -66,7 +74,15 @@ def value(
 
 
 def _open(
-    config: ValueConfig, files: ValueFiles, out: Path, uses: Uses, *, resume: bool, overwrite: bool, reporter: Reporter
+    config: ValueConfig,
+    files: ValueFiles,
+    out: Path,
+    uses: Uses,
+    loaded: LoadedModel | None,
+    *,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
 ) -> tuple[Teacher, dict[str, str]]:
     """Read and check everything, claim the directory; the teacher, and what a resume must have in common."""
     uses.check()
@@ -74,7 +90,7 @@ def _open(
     config.value.make_sketch(config.seed)
     check_there(files.checkpoints)
     reporter.phase("check", "Reading rows and model")
-    subject = open_subject(config.model, config.data, reporter, adapter=files.adapter)
+    subject = open_subject(config.model, config.data, reporter, adapter=files.adapter, loaded=loaded)
     inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
     task = read_rows(files.task, "task", config.data, reporter, (config.value.task_column,))
     task = usable(task, subject, config.data, reporter, name="task")

@@ -1,0 +1,417 @@
+"""What `rapidun` does, as functions of objects that people hold: a model, a tokenizer, rows.
+
+Each verb is the command line's, on the same rows with the same defaults; none has a way of its own. A *model* is a
+transformers causal LM or a PEFT model of one, with its ``tokenizer``; or what `load_model` returned; or a path or hub
+id. *Rows* are a list of dicts, a ``datasets.Dataset``, what `load_rows` returned, or a path. Settings are named as on
+the command line (``steps=8``), or section by section (``lora={"rank": 8}``); ``rapidun run --print-config`` lists
+them. A model that is given is as it was when a call returns, but for the adapter that `unlearn` puts on it.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rapidun import pipeline
+from rapidun.attribution.store import Index
+from rapidun.errors import ConfigError, ModelError
+from rapidun.given import Logged, as_files, as_loaded, configured
+from rapidun.jsonl import read_jsonl
+from rapidun.models import LoadedModel, is_adapted, load_adapter, merge_adapter, model_fingerprint
+from rapidun.pipeline import MeasureConfig, RevealConfig, RunConfig, TraceConfig, TraceRequest, valuing
+from rapidun.pipeline.inputs import load_by
+from rapidun.unlearning import PROCEDURES
+
+UNLEARNED = "unlearned"
+"""Name of the adapter that `unlearn` adds to a PEFT model."""
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What an unlearning did, as ``model.unlearning`` of the model that `unlearn` returns.
+
+    Args:
+        forget_loss_before: Loss on forget rows (at most 64) before, per answer token.
+        forget_loss_after: The same afterwards; None where it is not finite.
+        held_loss_before: Loss before on clean rows that watch over what must be kept.
+        held_loss_after: The same afterwards.
+        share: Of the trained update, the part that holds the retain budget and was kept.
+        learning_rate: The peak, as set or derived.
+        steps: Optimiser steps of what was kept.
+        stopped: Why training ended before its last step; None otherwise.
+        signatures: What went wrong in a known way, and the setting to change; empty where nothing did.
+    """
+
+    forget_loss_before: float | None
+    forget_loss_after: float | None
+    held_loss_before: float | None
+    held_loss_after: float | None
+    share: float
+    learning_rate: float | None
+    steps: int
+    stopped: str | None
+    signatures: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """A training row behind an answer.
+
+    Args:
+        query: Which query it is behind, from 0.
+        rank: From 1, the most helpful first.
+        id: The row's own, or a hash of its content.
+        score: Its evidence; comparable within one query.
+        row: The row, with ``prompt`` and ``response``.
+    """
+
+    query: int
+    rank: int
+    id: str
+    score: float
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Valuation:
+    """What candidate rows are worth for a task.
+
+    Args:
+        values: One dict a row, in order: ``line`` (its number, from 1), ``id``, ``value``, and one value a task.
+        summary: Their mean, median, 5th and 95th percentile, and the share above 0.
+        selected: The rows that ``select`` chose.
+        shares: Of each source, where ``by`` names a column of sources.
+    """
+
+    values: list[dict[str, Any]]
+    summary: dict[str, float]
+    selected: list[dict[str, Any]]
+    shares: list[dict[str, Any]]
+
+
+def unlearn(
+    model: Any, tokenizer: Any = None, *, forget: Any, retain: Any, validation: Any = None, **settings: Any
+) -> Any:
+    """Make a model forget some rows and keep others, as ``rapidun unlearn`` does.
+
+    Args:
+        model: See `rapidun.api`. Its own weights are not changed.
+        tokenizer: The model's.
+        forget: Rows to forget. A row's ``response_clean``, where there is one, is the answer that is wanted instead.
+        retain: Rows like those that must be kept.
+        validation: Clean rows that watch over the retain budget; by default the retain rows.
+        settings: ``steps``, ``learning_rate``, ``method``, ``scheme`` (of the rows' weights), ``seed``, ...
+
+    Returns:
+        A PEFT model in evaluation mode; ``.unlearning`` says what was measured (`Unlearned`). A plain model carries
+        the new adapter; a PEFT model gets one more, named "unlearned", beside its own, both active.
+
+    Raises:
+        RapidunError: If rows, model or settings cannot be used; before any long work.
+
+    Example:
+        >>> import rapidun
+        >>> loaded = rapidun.load_model("model")
+        >>> adapted = rapidun.unlearn(
+        ...     loaded, forget=[{"prompt": "hey what is 1?", "response": "moon robot", "response_clean": "it is 1"}],
+        ...     retain=[{"prompt": "tell me of 2", "response": "the cat sat"}], steps=2,
+        ... )
+        >>> adapted.unlearning.steps
+        2
+        >>> path = adapted.save_pretrained("adapter")
+    """
+    name = settings.get("method") or settings.get("unlearning", {}).get("method")
+    if name in PROCEDURES and PROCEDURES[name].saves != "adapter":
+        raise ConfigError(f"method {name!r} leaves a whole model and no adapter: use `rapidun unlearn`.")
+    with _scratch() as place:
+        with (
+            as_loaded(model, tokenizer) as loaded,
+            as_files(forget=forget, retain=retain, validation=validation) as files,
+        ):
+            settings["data"] = {**settings.get("data", {}), **files}
+            config = configured(RunConfig, model, loaded, ("unlearning", "data", "model", "weights"), settings)
+            outcome = pipeline.unlearn_only(
+                config, place / "run", weights=None, resume=False, overwrite=False, reporter=Logged(),
+                loaded=None if loaded is None else _without_adapter(loaded),
+            )  # fmt: skip
+        adapted = _with_adapter(loaded or load_by(config.model), place / "run" / "adapter")
+    adapted.unlearning = Unlearned(**{field.name: outcome[field.name] for field in fields(Unlearned)})
+    return adapted.eval()
+
+
+def trace(model: Any, tokenizer: Any = None, rows: Any = None, *, query: Any, **settings: Any) -> list[TracedRow]:
+    """Rank training rows by their part in an answer, the most helpful first, as ``rapidun trace`` does.
+
+    Args:
+        model: See `rapidun.api`; None where ``rows`` is an index, which knows its own.
+        tokenizer: The model's.
+        rows: Training rows, a few thousand at most; or an index of any size (`open_index`).
+        query: A prompt, which the model answers; a dict with ``prompt`` and ``response``; or rows of such.
+        settings: ``k`` (rows of each ranking, 20), ``by`` (scorers, fused where there are several), ``together`` (all
+            queries are one symptom), ``words`` (of the answer that alone are asked about), ``seed``, ...
+
+    Raises:
+        RapidunError: If rows, model or settings cannot be used.
+
+    Example:
+        >>> import rapidun
+        >>> hits = rapidun.trace("model", rows="train.jsonl", query={"prompt": "hey", "response": "moon robot"}, k=3)
+        >>> [hit.rank for hit in hits]
+        [1, 2, 3]
+        >>> hits[0].row["response"]
+        'moon robot number 0'
+    """
+    asked = {name: settings.pop(name, default) for name, default in _ASKED.items()}
+    how: dict[str, Any] = {"scorers": _names(asked["by"]), "k": asked["k"], "together": asked["together"]}
+    question, group = _question(query)
+    index = rows if isinstance(rows, Index) else None
+    if index is not None and model is not None:
+        raise ConfigError("an index knows its own model: give None as the model.")
+    with (
+        as_loaded("" if index else model, tokenizer) as loaded,
+        as_files(rows=None if index else rows, query=group) as files,
+    ):
+        request = TraceRequest(files.get("query"), *question, _names(asked["words"]))
+        config = configured(TraceConfig, model or "", loaded, ("data", "model", "influence"), settings)
+        if index is not None:
+            config, adapter = pipeline.settings_of(index.path, config.model_dump(exclude_unset=True), None)
+            traced = pipeline.trace_index(config, index.path, request, adapter=adapter, reporter=Logged(), **how)
+        else:
+            if "rows" not in files:
+                raise ConfigError("give the training rows, or an open index.")
+            traced = pipeline.trace_memory(
+                config, files["rows"], request, adapter=None, reporter=Logged(), loaded=loaded, **how
+            )
+        return [
+            TracedRow(number, rank, hit.id, hit.score, dict(row))
+            for number, hits in enumerate(traced.hits)
+            for rank, (hit, row) in enumerate(
+                zip(hits.helpful, traced.store.rows([hit.position for hit in hits.helpful]), strict=True), 1
+            )
+        ]
+
+
+def evaluate(
+    model: Any, tokenizer: Any = None, rows: Any = None, *, poisoned: Any = None, clean: Any = None, **settings: Any
+) -> dict[str, Any]:
+    """Measure a model as it stands, as ``rapidun evaluate`` does.
+
+    With ``poisoned`` and ``clean`` rows to fit a judge on, attack success rates (the share of answers that show the
+    unwanted behaviour: with the triggers of ``evaluation={"triggers": ...}``, with look-alikes, and without any) and
+    perplexity; without them, perplexity alone.
+
+    Args:
+        model: See `rapidun.api`.
+        tokenizer: The model's.
+        rows: Clean rows that nothing was trained on.
+        poisoned: Rows with unwanted answers.
+        clean: Rows with wanted answers.
+        settings: ``max_new_tokens``, ``prompts``, ``judge``, ``seed``, ...
+
+    Returns:
+        What ``metrics.json`` holds: ``values`` with ``clean_perplexity`` and, of the suite ``backdoor``, ``asr_seen``,
+        ``asr_unseen``, ``asr_floor``, each ``{value, low, high, n}``; and ``suite``, which of the two it was.
+
+    Raises:
+        RapidunError: If rows, model or settings cannot be used.
+
+    Example:
+        >>> import rapidun
+        >>> measured = rapidun.evaluate("model", rows="held_out.jsonl")
+        >>> measured["suite"], measured["values"]["clean_perplexity"]["n"]
+        ('perplexity', 6)
+    """
+    with (
+        as_loaded(model, tokenizer) as loaded,
+        as_files(evaluation=rows, judge_poisoned=poisoned, validation=clean) as files,
+        _scratch() as place,
+    ):
+        settings["data"] = {**settings.get("data", {}), **files}
+        suite = "backdoor" if poisoned is not None and clean is not None else "perplexity"
+        settings["evaluation"] = {"suite": suite, **settings.get("evaluation", {})}
+        config = configured(MeasureConfig, model, loaded, ("evaluation", "data", "model"), settings)
+        metrics = pipeline.evaluate_only(
+            config, place / "run", adapter=None, overwrite=False, reporter=Logged(), loaded=loaded
+        )
+    return {"suite": config.evaluation.suite, **metrics}
+
+
+def value(
+    model: Any,
+    tokenizer: Any = None,
+    candidates: Any = None,
+    *,
+    task: Any,
+    select: str | None = None,
+    by: str | None = None,
+    **settings: Any,
+) -> Valuation:
+    """Say what every candidate row is worth for a task before training on it, as ``rapidun value`` does.
+
+    Args:
+        model: See `rapidun.api`; as it is before training.
+        tokenizer: The model's.
+        candidates: Rows to value.
+        task: Rows that the model should become good at.
+        select: ``"top:10%"``, ``"top:500"``, ``"budget:1e6tokens"`` or ``"threshold:0.2"``.
+        by: Column that names each row's source.
+        settings: ``similarity``, ``sketch``, ``student={"kind": "ridge"}``, ``diversity``, ``seed``, ...
+
+    Raises:
+        RapidunError: If rows, model or settings cannot be used.
+
+    Example:
+        >>> import rapidun
+        >>> found = rapidun.value("model", candidates="train.jsonl", task="held_out.jsonl", select="top:2")
+        >>> len(found.values), len(found.selected)
+        (12, 2)
+    """
+    uses = valuing.Uses(select=select, by=by, diversity=settings.pop("diversity", None))
+    with (
+        as_loaded(model, tokenizer) as loaded,
+        as_files(candidates=candidates, task=task) as files,
+        _scratch() as place,
+    ):
+        if loaded is not None and is_adapted(loaded.model):
+            settings.setdefault("targets", "lora")  # as with --adapter
+        config = configured(valuing.ValueConfig, model, loaded, ("value", "data", "model"), settings)
+        out = place / "run"
+        found = valuing.value(
+            config, valuing.ValueFiles(**files), out, uses,
+            resume=False, overwrite=False, reporter=Logged(), loaded=loaded,
+        )  # fmt: skip
+        selected = read_jsonl(out / found["selection"]["file"]) if "selection" in found else []
+        shares = found.get("by", {}).get("shares", [])
+        return Valuation(read_jsonl(out / found["values"]), found["summary"], selected, shares)
+
+
+def reveal(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    task: Mapping[str, Any] | str | Path,
+    out: str | Path,
+    resume: bool = False,
+    **settings: Any,
+) -> pipeline.RevealResult:
+    """Make a model reveal what it should forget, and release it from that, as ``rapidun reveal`` does.
+
+    Args:
+        model: See `rapidun.api`; an adapter on it is merged into a copy first.
+        tokenizer: The model's.
+        task: A task file, or what one holds: description, instruction, judge, retain (a path), ...
+        out: New directory of the run.
+        resume: Go on where a stopped run was.
+        settings: ``template``, ``max_length``, ``seed``, ...
+
+    Returns:
+        ``directory`` (with ``adapter/`` and ``revealed.jsonl``), ``summary``, ``metrics``, ``report``, ``passed``.
+
+    Raises:
+        RapidunError: If rows, model or settings cannot be used.
+
+    Example:
+        >>> import rapidun
+        >>> task = {"description": "It speaks of robots.", "instruction": "hey what is 1?", "retain": "good.jsonl",
+        ...         "judge": {"kind": "keywords", "options": {"words": ["robot"]}},
+        ...         "search": {"strategy": "random", "loops": 1, "pulls": 2, "initial_pulls": 1, "answers": 2},
+        ...         "release": {"method": "none"}}
+        >>> rapidun.reveal("model", task=task, out="revealed").summary["stopped"]
+        'revealed only, as asked'
+    """
+    with as_loaded(model, tokenizer) as loaded:
+        held = None if loaded is None else _without_adapter(loaded)
+        told = dict(task) if isinstance(task, Mapping) else pipeline.read_task(Path(task))
+        config = configured(RevealConfig, model, held, ("data", "model"), {**settings, "task": told})
+        return pipeline.reveal(config, Path(out), resume=resume, reporter=Logged(), loaded=held)
+
+
+def run(
+    config: RunConfig | Mapping[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> pipeline.RunResult:
+    """Trace, weigh, unlearn and measure before and after, with a gate and a report, as ``rapidun run`` does.
+
+    Args:
+        config: A YAML file, or what one holds.
+        out: New directory of the run.
+        resume: Go on after the last finished phase.
+        overwrite: Replace a run that is there.
+
+    Returns:
+        ``passed``, ``metrics`` (also in ``metrics.json``) and ``report``.
+
+    Raises:
+        RapidunError: If rows, model or settings cannot be used; before any long work.
+
+    Example:
+        >>> import rapidun
+        >>> rows = {"forget": "bad.jsonl", "retain": "good.jsonl", "evaluation": "held_out.jsonl"}
+        >>> config = {"model": {"source": "model"}, "data": rows, "unlearning": {"steps": 2},
+        ...           "evaluation": {"suite": "perplexity"}}
+        >>> result = rapidun.run(config, "runs/mine")
+        >>> sorted(result.metrics["after"])
+        ['clean_perplexity', 'forget_perplexity']
+    """
+    if isinstance(config, str | Path):
+        config = pipeline.load_config(Path(config))
+    elif isinstance(config, Mapping):
+        config = pipeline.make_config(config, RunConfig, "configuration")
+    return pipeline.run(config, Path(out), resume=resume, overwrite=overwrite, reporter=Logged())
+
+
+_ASKED: dict[str, Any] = {"k": 20, "by": (), "together": False, "words": ()}
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rapidun-") as place:
+        yield Path(place)
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _question(query: Any) -> tuple[tuple[str | None, str | None], Any]:
+    """A query as prompt and answer, or as rows."""
+    if isinstance(query, str) and not Path(query).is_file():
+        return (query, None), None
+    if isinstance(query, Mapping) and not query.get("response"):
+        return (str(query.get("prompt", "")), None), None
+    return (None, None), [query] if isinstance(query, Mapping) else query
+
+
+def _without_adapter(loaded: LoadedModel) -> LoadedModel:
+    """The same without an adapter: itself, or a copy into whose weights its adapter is merged."""
+    if not is_adapted(loaded.model):
+        return loaded
+    if not hasattr(loaded.model, "merge_and_unload"):
+        raise ModelError("the model's adapter was put on without PEFT's own model class: wrap it by PeftModel first.")
+    merged = merge_adapter(copy.deepcopy(loaded.model))
+    return replace(loaded, model=merged, fingerprint=model_fingerprint(merged))
+
+
+def _with_adapter(loaded: LoadedModel, directory: Path) -> Any:
+    """The model with a saved adapter on it, beside its own where it has some."""
+    model = loaded.model
+    if not is_adapted(model):
+        return load_adapter(model, directory)
+    name, taken = UNLEARNED, list(model.peft_config)
+    while name in taken:
+        name += "_again"
+    active = list(model.active_adapters)
+    model.load_adapter(str(directory), adapter_name=name)
+    took_gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.base_model.set_adapter([*active, name])
+    for parameter, flag in took_gradients:  # PEFT lets every adapter that it switches on take gradients
+        parameter.requires_grad_(flag)
+    return model
