@@ -228,6 +228,27 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
     Args:
         name: What its features are called in an index.
         titles: Names that a trace asks for it by, with titles for tables; by default its name.
+
+    Example:
+        >>> import rapidun, torch
+        >>> from rapidun.attribution import MatrixSpec, Recorder, Scorer
+        >>> from rapidun.attribution.storage import MatrixBuffer
+        >>> class Counted(Recorder):
+        ...     def __init__(self, rows):
+        ...         counts = [[float(row["response"].count(vowel)) for vowel in "aeiou"] for row in rows]
+        ...         self.kept = MatrixBuffer("letters", len(rows), 5, "float32")
+        ...         self.kept.put(list(range(len(rows))), torch.tensor(counts))
+        ...     def tensors(self):
+        ...         return self.kept.tensors()
+        >>> @rapidun.register_scorer("letters")
+        ... class Letters(Scorer):
+        ...     def matrices(self, model):
+        ...         return {"letters": MatrixSpec(width=5, dtype="float32")}
+        ...     def recorder(self, model, rows, fitted, role="train"):
+        ...         return Counted(rows)
+        >>> query = {"prompt": "hey", "response": "moon robot number 0"}
+        >>> rapidun.trace("model", rows="train.jsonl", query=query, by="letters", k=1)[0].row["response"]
+        'moon robot number 0'
     """
 
     def register(scorer: _ScorerType) -> _ScorerType:

@@ -86,6 +86,14 @@ def load_rows(
         InputError: If the file is missing, empty, damaged or of unknown format or layout, if a row is bad and
             ``on_bad_row`` is ``"error"``, or if no row is left.
         ConfigError: If ``on_bad_row`` is neither.
+
+    Example:
+        >>> import rapidun
+        >>> rows = rapidun.load_rows("train.jsonl")
+        >>> len(rows), rows.where(2)
+        (12, 'train.jsonl:3')
+        >>> [row["prompt"] for row in rows][:2]
+        ['hey what is 0?', 'hey what is 1?']
     """
     if on_bad_row not in ("error", "skip"):
         raise ConfigError(f"on_bad_row={on_bad_row!r}: choose 'error' or 'skip'.")

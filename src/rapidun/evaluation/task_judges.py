@@ -45,8 +45,22 @@ class TaskJudge(Protocol):
 
 Factory = Callable[..., TaskJudge]
 JUDGES: Registry[Factory] = Registry("unknown judge {name!r}: choose from {known}.")
-register_judge = JUDGES.register
-"""Decorates the factory of a judge; its keyword arguments are the judge's options."""
+
+
+def register_judge(name: str) -> Callable[[Factory], Factory]:
+    """Register the decorated factory as the judge ``name``; its keyword arguments are the judge's options.
+
+    Example:
+        >>> import rapidun
+        >>> from rapidun.evaluation import make_judge
+        >>> from rapidun.evaluation.task_judges import each_answer
+        >>> @rapidun.register_judge("short")
+        ... def short(*, words=5):
+        ...     return each_answer(lambda answer, reference: float(len(answer.split()) <= words))
+        >>> make_judge("short", {"words": 2})(["moon robot", "it is not so"]).tolist()
+        [1.0, 0.0]
+    """
+    return JUDGES.register(name)
 
 
 def check_judge(kind: str, options: Mapping[str, Any]) -> None:

@@ -99,6 +99,17 @@ class GradientCollector(Collector):
     Raises:
         ConfigError: If ``normalize`` or ``targets`` is unknown.
         ModelError: If ``targets`` match nothing that can be tracked.
+
+    Example:
+        >>> import rapidun
+        >>> from rapidun.data import Template, collate, tokenize_rows
+        >>> from rapidun.gradients import RapidGrad
+        >>> loaded, rows = rapidun.load_model("model"), rapidun.load_rows("train.jsonl")
+        >>> template = Template.resolve("auto", loaded.tokenizer)
+        >>> examples = tokenize_rows(rows, loaded.tokenizer, template, max_length=128)
+        >>> collector = rapidun.GradientCollector(loaded.model, targets="linear")
+        >>> collector(collate(examples, loaded.pad_token_id), RapidGrad(k=256)).shape
+        torch.Size([12, 256])
     """
 
     def __init__(

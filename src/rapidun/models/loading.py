@@ -78,6 +78,12 @@ def load_model(
 
     Raises:
         ModelError: If anything about the model, its tokenizer, the device or the quantisation cannot be used.
+
+    Example:
+        >>> import rapidun
+        >>> loaded = rapidun.load_model("model", dtype="bfloat16")
+        >>> loaded.dtype, loaded.model.training, loaded.tokenizer.eos_token
+        (torch.bfloat16, False, '</s>')
     """
     name = str(source)
     place = choose_device(device)

@@ -34,7 +34,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, Option]:
     target = function.__init__ if inspect.isclass(function) else function
     hints = get_type_hints(target, include_extras=True)
     return {
-        name: Option(parameter.default, hints[name])
+        name: Option(parameter.default, hints.get(name, type(parameter.default)))
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
     }

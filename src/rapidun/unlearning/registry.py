@@ -188,6 +188,16 @@ def register_method(
         gamma: The default factor of the forget term; None for a method whose terms have no factors. With it comes
             ``alpha``, the factor of the retain term, 1 by default.
         source: Paper and equation.
+
+    Example:
+        >>> import rapidun
+        >>> from rapidun.unlearning.methods.terms import RETAIN_LOSS, cross_entropy
+        >>> @rapidun.register_method("gentle", retain=RETAIN_LOSS, source="an example")
+        ... def gentle(rows, *, strength=0.1):
+        ...     return -strength * cross_entropy(rows)
+        >>> adapted = rapidun.unlearn("model", forget="bad.jsonl", retain="good.jsonl", method="gentle", steps=2)
+        >>> adapted.unlearning.steps
+        2
     """
 
     def decorate(forget: Objective) -> Objective:

@@ -106,7 +106,27 @@ get_scheme = SCHEMES.__getitem__
 def register_scheme(
     name: str, *, needs: Needs = Needs.GRADIENTS, signed: bool = False, follows: bool = False
 ) -> Callable[[SchemeFunction], SchemeFunction]:
-    """Register the decorated function ``(evidence, generator, options) -> Weights`` as scheme ``name``."""
+    """Register the decorated function ``(evidence, generator, options) -> Weights`` as scheme ``name``.
+
+    Args:
+        name: What users call it.
+        needs: What it looks at besides the number of rows.
+        signed: Whether its scores have a zero below which a forget row may be dropped.
+        follows: Whether its weights are computed again while the model is trained.
+
+    Example:
+        >>> import numpy as np
+        >>> import rapidun
+        >>> from rapidun.weighting import Needs, Weights
+        >>> @rapidun.register_scheme("first-only", needs=Needs.NOTHING)
+        ... def first_only(evidence, generator, options):
+        ...     forget, retain = np.zeros(evidence.forget), np.ones(evidence.retain)
+        ...     forget[0] = evidence.forget  # so that the mean is 1
+        ...     return Weights(forget, retain, forget, retain)
+        >>> adapted = rapidun.unlearn("model", forget="bad.jsonl", retain="good.jsonl", scheme="first-only", steps=2)
+        >>> adapted.unlearning.steps
+        2
+    """
 
     def register(scheme: SchemeFunction) -> SchemeFunction:
         SCHEMES[name] = Scheme(scheme, needs, signed, follows)

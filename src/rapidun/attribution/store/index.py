@@ -184,6 +184,15 @@ def open_index(path: str | Path, expect: Mapping[str, Any] | None = None) -> Ind
     Raises:
         InputError: If there is no finished index, or its manifest cannot be used.
         FingerprintError: If ``expect`` is not what it was built with; names both values.
+
+    Example:
+        >>> import rapidun
+        >>> index = rapidun.open_index("index")  # rapidun index build --model model --data train.jsonl --out index
+        >>> len(index), list(index.scorers)
+        (12, ['gradient', 'hidden', 'lexical'])
+        >>> hits = rapidun.trace(None, rows=index, query={"prompt": "hey", "response": "moon robot"}, k=1)
+        >>> hits[0].row["response"].startswith("moon robot")
+        True
     """
     index = Index(Path(path), load_manifest(Path(path)))
     index.check(**(expect or {}))
