@@ -14,13 +14,16 @@ from rapidun.reading import read_json
 from rapidun.report import write_report
 from rapidun.report.palette import contrast
 from report.make_run import make_run
+from report.make_valuation import make_valuation
 
 pytestmark = pytest.mark.browser
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+SIZES = {"desktop": (1280, 900), "phone": (375, 812)}
+
+DRAWN = "[...document.querySelectorAll('.plot')].every((p) => p.querySelector('svg.main-svg'))"
 
 # Text elements with the colour they are read in and the first opaque colour behind them.
 READABLE = """() => {
@@ -82,7 +85,7 @@ def tab(browser, report, request):
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto(report.as_uri())
-    until(page, "[...document.querySelectorAll('.plot')].every((p) => p.querySelector('svg.main-svg'))")
+    until(page, DRAWN)
     yield page
     context.close()
 
@@ -90,7 +93,7 @@ def tab(browser, report, request):
 def test_it_is_drawn_readable_quiet_offline_and_fits(tab, report):
     assert tab.problems == []
     assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
-    assert tab.title() == "demo-poisoned-30m \u00b7 rapidun report"
+    assert tab.title() == "Unlearning of the triggers A_surface, B_style and C_semantic \u00b7 rapidun report"
     assert tab.locator("main > section").count() == 10
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for plot in tab.locator(".plot").all():
@@ -110,14 +113,43 @@ def test_opening_everything_still_fits(tab):
     assert tab.evaluate(f"{wide}.length") == 0
 
 
+HIDDEN = """() => {
+  const edge = document.documentElement.clientWidth;
+  const cut = [...document.querySelectorAll('.scroll, nav')].filter((e) => e.scrollWidth > e.clientWidth + 1);
+  const texts = [...document.querySelectorAll('.plot')].flatMap((plot) => {
+    const box = plot.getBoundingClientRect();
+    return [...plot.querySelectorAll('text')].filter((text) => {
+      const own = text.getBoundingClientRect();
+      return own.width && (own.left < box.left - 1 || own.right > Math.min(box.right + 1, edge));
+    });
+  });
+  const over = [...document.querySelectorAll('.checks li')].filter((line) => {
+    const [one, two] = ['.badge', '.bound'].map((name) => line.querySelector(name)?.getBoundingClientRect());
+    return two && one.bottom > two.top + 1 && one.top < two.bottom - 1 && one.right > two.left;
+  });
+  return [...cut, ...texts, ...over].map((e) => e.getAttribute('aria-label') ?? e.textContent.trim().slice(0, 60));
+}"""
+
+
+@pytest.mark.parametrize("make", [make_run, make_valuation])
+def test_nothing_is_cut_or_covered_at_the_width_of_a_phone(browser, tmp_path, make):
+    page = browser.new_page(viewport={"width": 375, "height": 812})
+    page.goto(write_report(make(tmp_path / "run")).as_uri())
+    until(page, DRAWN)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.evaluate(HIDDEN) == []
+    page.close()
+
+
 def test_charts_follow_the_colour_scheme_and_the_window(browser, report):
     page = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light").new_page()
     page.goto(report.as_uri())
+    until(page, DRAWN)
     tick = "getComputedStyle(document.querySelector('#chart-training-losses .xtick text')).fill"
     light = page.evaluate(tick)
     page.emulate_media(color_scheme="dark")
     until(page, f"{tick} !== {light!r}")
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size({"width": 375, "height": 812})
     until(page, "document.querySelector('#chart-training-losses svg').clientWidth <= 360")
     page.context.close()
 
@@ -145,8 +177,9 @@ def test_hostile_lengths_do_not_widen_the_page(browser, tmp_path):
     write_json(run / "metrics.json", metrics)
     samples = [{**sample, "prompt": long, "before": long} for sample in read_jsonl(run / "samples.jsonl")]
     write_jsonl(run / "samples.jsonl", samples)
-    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page = browser.new_page(viewport={"width": 375, "height": 812})
     page.goto(write_report(run).as_uri())
+    until(page, DRAWN)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.close()
@@ -155,6 +188,7 @@ def test_hostile_lengths_do_not_widen_the_page(browser, tmp_path):
 def test_charts_on_paper_are_as_wide_as_half_a_page_and_grow_back(browser, report):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto(report.as_uri())
+    until(page, DRAWN)
     width = "document.querySelector('#chart-weights-forget svg').clientWidth"
     before = page.evaluate(width)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
@@ -167,6 +201,7 @@ def test_charts_on_paper_are_as_wide_as_half_a_page_and_grow_back(browser, repor
 def test_printing_opens_what_is_folded_and_uses_ink_on_white(browser, report, tmp_path):
     page = browser.new_context(color_scheme="dark").new_page()
     page.goto(report.as_uri())
+    until(page, DRAWN)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open]):not(.clip)").count() == 0
     fill = page.evaluate("getComputedStyle(document.querySelector('#chart-training-losses .xtick text')).fill")

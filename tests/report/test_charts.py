@@ -20,7 +20,7 @@ def test_chart_data_cannot_end_its_script_and_stays_the_same_json():
 def test_a_figures_own_margin_wins_over_the_shared_one():
     figure = go.Figure()
     figure.update_layout(margin={"t": 3})
-    layout = json.loads(chart(figure, "id", "title", "words", 100).json)["layout"]
+    layout = json.loads(chart(figure, "id", "title", "words", 100, reading="How to read it.").json)["layout"]
     assert layout["margin"] == {"l": 12, "r": 16, "t": 3, "b": 12}
     assert layout["font"]["color"] == light("ink")
 

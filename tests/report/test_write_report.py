@@ -17,7 +17,10 @@ from rapidun.files import write_json
 from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.reading import read_json
 from rapidun.report import write_report
+from rapidun.report.html import plotly_script
+from rapidun.report.packing import packed, unpacked
 from report.make_run import ATTACK, make_run
+from report.make_valuation import make_valuation, valuation
 
 OPTIONAL = ("blocks.safetensors", "weights.jsonl", "samples.jsonl", "trace.jsonl", "log.jsonl", "rows_skipped.jsonl",
             "config.yaml", "metrics.json", "manifest.json")  # fmt: skip
@@ -70,6 +73,12 @@ def run(tmp_path) -> Path:
     return make_run(tmp_path / "run")
 
 
+def packed_text(html: str, name: str) -> str:
+    """What a page holds under ``name``."""
+    size, text = re.search(rf'id="{name}" data-size="(\d+)">(.*?)</script>', html, re.DOTALL).groups()
+    return unpacked(text, int(size))
+
+
 def rendered(run: Path) -> Page:
     return Page(write_report(run).read_text(encoding="utf-8"))
 
@@ -107,6 +116,7 @@ def test_a_trigger_cannot_break_out_of_the_chart_data(run):
     html = write_report(run).read_text(encoding="utf-8")
     assert "<script>alert(1)" not in html
     assert "</script><script>alert" not in html
+    assert "script" in packed_text(html, "figures")
 
 
 def test_invisible_triggers_are_shown_by_their_code_points(page):
@@ -125,12 +135,22 @@ def test_the_policy_allows_only_the_scripts_of_the_page(page):
     policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
     assert "default-src 'none'" in policy
     assert re.search(r"script-src 'sha256-\S+' 'sha256-\S+';", policy)
+    assert len([tag for tag, attributes in page.tags if tag == "script" and "type" not in attributes]) == 1
 
 
-def test_plotly_is_embedded_once_and_the_file_stays_below_six_megabytes(full):
+def test_plotly_is_embedded_once_with_its_licence_and_the_file_stays_below_two_megabytes(full):
     path = write_report(full)
-    assert path.read_text(encoding="utf-8").count("Copyright 2012-") == 1
-    assert path.stat().st_size < 6_000_000
+    html = path.read_text(encoding="utf-8")
+    assert html.count("Copyright 2012-") == 1 and "Licensed under the MIT license" in html
+    assert path.stat().st_size < 2_000_000
+
+
+def test_what_is_packed_is_what_a_browser_unpacks(full):
+    html = write_report(full).read_text(encoding="utf-8")
+    assert packed_text(html, "plotly") == plotly_script()
+    odd = packed("\u2028 </script> \U0001f600")
+    assert unpacked(odd.text, odd.size) == "\u2028 </script> \U0001f600"
+    assert "/" not in packed(plotly_script()).text
 
 
 def test_the_same_files_give_the_same_bytes(full, tmp_path):
@@ -230,7 +250,7 @@ def test_a_large_run_does_not_make_a_large_page(run):
     write_jsonl(run / "log.jsonl", [{"step": i, "forget_loss": 1.0, "retain_loss": 2.0} for i in range(20_000)])
     sample = json.loads((run / "samples.jsonl").read_text(encoding="utf-8").splitlines()[0])
     write_jsonl(run / "samples.jsonl", [{**sample, "after": "word " * 200_000}] + [sample] * 3000)
-    assert write_report(run).stat().st_size < 6_000_000
+    assert write_report(run).stat().st_size < 2_000_000
     assert "further answers are in samples.jsonl" in rendered(run).text
 
 
@@ -252,7 +272,7 @@ def test_a_step_that_a_resumed_run_logged_twice_counts_once(run):
     page = rendered(run)
     chart = next(a for _, a in page.tags if a.get("id") == "chart-training-losses")
     assert chart["aria-label"] == "Line chart: forget loss from 1.00 to 3.00."
-    assert "[1.0,2.0,3.0]" in (run / "report.html").read_text(encoding="utf-8")
+    assert "[1.0,2.0,3.0]" in packed_text((run / "report.html").read_text(encoding="utf-8"), "figures")
 
 
 def test_the_budget_is_drawn_beside_the_held_out_loss(page):
@@ -332,3 +352,54 @@ def test_a_masked_reveal_run_prints_nothing_that_the_model_said(tmp_path):
     page = rendered(tmp_path)
     assert "vile" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "(3 words, masked)" in page.text and "say {input}" in page.text
+
+
+def test_long_texts_are_cut_further_rather_than_let_the_page_grow_beyond_two_megabytes(run):
+    samples, rows = read_jsonl(run / "samples.jsonl"), read_jsonl(run / "weights.jsonl")
+    long = " ".join(f"word{number}" for number in range(3000))
+    write_jsonl(run / "samples.jsonl", [{**sample, "before": long, "after": long} for sample in samples * 5])
+    write_jsonl(run / "weights.jsonl", [{**row, "prompt": long, "response": long} for row in rows])
+    assert write_report(run).stat().st_size < 2_000_000
+    assert "characters left out" in rendered(run).text
+
+
+def test_every_chart_and_table_has_a_sentence_for_those_who_have_not_seen_one(full, tmp_path):
+    for path in (write_report(full), write_report(make_valuation(tmp_path / "valuation"))):
+        html = path.read_text(encoding="utf-8")
+        readings = re.findall(r'<p class="(?:lead )?reading">([^<]+)</p>', html)
+        assert html.count("<figure>") + html.count("<table") == len(readings) > 8
+        assert all(text[0].isupper() and text.endswith(".") and len(text) > 20 for text in readings)
+
+
+def title(run: Path) -> str:
+    return re.search("<title>(.*?)</title>", write_report(run).read_text(encoding="utf-8")).group(1)
+
+
+def test_the_title_is_what_was_removed_by_the_runs_own_names_escaped(run):
+    assert title(run).startswith("Unlearning of the triggers A_surface, B_style and C_semantic")
+    metrics = read_json(run / "metrics.json")
+    for line in metrics["by_variant"]["before"]:
+        line["family"] = "<b>pirate</b>" if line["family"] else ""
+    write_json(run / "metrics.json", metrics)
+    assert title(run).startswith("Unlearning of the trigger &lt;b&gt;pirate&lt;/b&gt;")
+    write_json(run / "metrics.json", {**metrics, "by_variant": {}})
+    assert title(run).startswith("Unlearning of forget.jsonl")
+    (run / "config.yaml").write_text("data: [", encoding="utf-8")
+    assert title(run).startswith("demo-poisoned-30m")
+    write_json(run / "reveal.json", {"description": "It babbles of robots.", "rounds": []})
+    assert title(run).startswith("Unlearning of \u201cIt babbles of robots\u201d")
+
+
+def test_a_chart_of_one_bar_is_a_sentence_instead(run, tmp_path):
+    rows = read_jsonl(run / "weights.jsonl")
+    write_jsonl(run / "weights.jsonl", [{**row, "weight": 1.0} for row in rows])
+    page = rendered(run)
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert "chart-weights-forget" not in ids and "40 rows, all of weight 1.00" in page.text
+    found = valuation()
+    counts = [0] * 39 + [2000]
+    histogram = {**found["histogram"], "counts": counts, "selected": [0] * 40}
+    shares = found["by"]["shares"][:1]
+    place = make_valuation(tmp_path / "v", histogram=histogram, by={**found["by"], "shares": shares})
+    ids = {attributes.get("id") for _, attributes in rendered(place).tags}
+    assert not ids & {"chart-value", "chart-sources"} and "chart-calibration" in ids

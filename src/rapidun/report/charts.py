@@ -27,17 +27,27 @@ class Chart:
     id: str
     title: str
     description: str
+    reading: str
     height: int
     json: str
 
 
-def chart(figure: go.Figure, identifier: str, title: str, description: str, height: int) -> Chart:
-    """Finish ``figure`` with the shared style. ``description`` becomes its accessible label."""
+def chart(figure: go.Figure, identifier: str, title: str, description: str, height: int, *, reading: str) -> Chart:
+    """Finish ``figure`` with the shared style.
+
+    Args:
+        figure: What is drawn.
+        identifier: Of its element.
+        title: Its caption.
+        description: What it shows in this run: its accessible label.
+        height: In pixels.
+        reading: One sentence for somebody who has not seen such a chart, shown above it.
+    """
     margin = {**_MARGIN, **figure.layout.margin.to_plotly_json()}
     figure.update_layout(**_shared_layout(), height=height, margin=margin)
     figure.update_xaxes(**_shared_axis())
     figure.update_yaxes(**_shared_axis())
-    return Chart(identifier, title, description, height, script_safe(figure.to_json()))
+    return Chart(identifier, title, description, reading, height, script_safe(figure.to_json()))
 
 
 def label(text: str, limit: int = 28) -> str:

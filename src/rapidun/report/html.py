@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import lru_cache
+import re
+from functools import lru_cache, partial
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from rapidun.report.palette import css_variables
-from rapidun.report.visible import clipped, marked, visible
+from rapidun.report.visible import LONGEST, clipped, marked, visible
 
 
-@lru_cache(maxsize=1)
-def environment() -> Environment:
-    """The templates, with escaping on and the filters that make characters visible."""
+@lru_cache(maxsize=4)
+def environment(longest: int = LONGEST) -> Environment:
+    """The templates, with escaping on and the filters that make characters visible.
+
+    Args:
+        longest: Characters of a text that are shown when it is opened.
+    """
     found = Environment(
         loader=PackageLoader("rapidun.report", "templates"),
         autoescape=True,
@@ -31,8 +37,31 @@ def environment() -> Environment:
     found.filters["visible"] = visible
     found.filters["trigger"] = lambda text: visible(text, strict=True)
     found.filters["marked"] = marked
-    found.filters["clipped"] = clipped
+    found.filters["labelled"] = labelled
+    found.filters["clipped"] = partial(clipped, longest=longest)
     return found
+
+
+def labelled(table: Markup) -> Markup:
+    """A table of ours with each cell under its column's name, by which it is stacked where the window is narrow.
+
+    Stacked cells are no table to a screen reader unless their roles are said. Texts are laid out on their own.
+    """
+    if 'class="texts"' in table:
+        return table
+    names = [Markup(name).striptags() for name in re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)]
+    found = re.sub(r"<tr>.*?</tr>", lambda row: _labelled_row(row[0], names), str(table))
+    found = found.replace("<table>", '<table class="stack">').replace("<table ", '<table role="table" ')
+    for tag, role in (("thead", "rowgroup"), ("tbody", "rowgroup"), ("tr", "row"), ("td", "cell")):
+        found = re.sub(f"<{tag}(?=[ >])", f'<{tag} role="{role}"', found)
+    for scope, role in (("col", "columnheader"), ("row", "rowheader")):
+        found = found.replace(f'<th scope="{scope}"', f'<th scope="{scope}" role="{role}"')
+    return Markup(found)
+
+
+def _labelled_row(row: str, names: list[str]) -> str:
+    of_cells = iter(names)
+    return re.sub(r'<(td|th scope="row")', lambda cell: f'<{cell[1]} data-label="{escape(next(of_cells, ""))}"', row)
 
 
 def asset(name: str) -> str:
@@ -52,8 +81,13 @@ def plotly_script() -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
 
 
+def licence(script: str) -> str:
+    """The notice at the head of a script, as an HTML comment may hold it."""
+    return script[: script.index("*/")].strip("/* \n").replace("\n*", "").replace("--", "")
+
+
 def policy(scripts: list[str]) -> str:
-    """A content security policy that allows these scripts, or none, and no connection."""
+    """A content security policy that allows these scripts, packed ones as they are run, or none, and no connection."""
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts) or "'none'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "

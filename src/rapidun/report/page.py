@@ -12,10 +12,11 @@ from markupsafe import Markup
 from rapidun.files import atomic_write
 from rapidun.report.charts import to_script_json
 from rapidun.report.formats import moment
-from rapidun.report.html import asset, environment, plotly_script, policy, style
+from rapidun.report.html import asset, environment, licence, plotly_script, policy, style
+from rapidun.report.packing import packed, packed_once
 from rapidun.report.palette import dark_partners
 from rapidun.report.run_files import RunFiles, read_run
-from rapidun.report.section import SectionBuilder
+from rapidun.report.section import Section, SectionBuilder
 from rapidun.report.sections import (
     cost,
     influence,
@@ -33,6 +34,8 @@ from rapidun.report.sections import (
     verdict,
     weights,
 )
+from rapidun.report.titles import model_of, title_of
+from rapidun.report.visible import LONGEST
 
 SECTIONS: tuple[SectionBuilder, ...] = (
     verdict.build,
@@ -57,10 +60,15 @@ VALUATION_SECTIONS: tuple[SectionBuilder, ...] = (
 )
 
 
+LARGEST = 2_000_000
+"""Bytes of a page. Texts of rows are cut further where it would be more."""
+_TEXTS = (LONGEST, 1_000, 150, 50)  # characters of the longest text, tried in this order
+
+
 def write_report(run_directory: Path) -> Path:
     """Write ``run_directory/report.html`` and return its path.
 
-    The same files give the same bytes. The file is about 5 MB, nearly all of it plotly.js.
+    The same files give the same bytes, at most `LARGEST` of them but for a run of very many rows and triggers.
 
     Raises:
         InputError: If ``run_directory`` is not a run directory or one of its files is broken.
@@ -80,36 +88,45 @@ def render(run: RunFiles) -> str:
     sections = [section for build in builders if (section := build(run)) is not None]
     if run.reveal is not None:  # what other runs have and this one lacks is nothing to remark on
         sections = [section for section in sections if section.template is not None]
+    for longest in _TEXTS:
+        page = _page(run, sections, longest)
+        if len(page.encode("utf-8")) <= LARGEST:
+            break
+    return page
+
+
+def _page(run: RunFiles, sections: list[Section], longest: int) -> str:
     charts = [chart for section in sections for chart in section.charts]
-    scripts = [plotly_script(), asset("report.js")] if charts else [asset("report.js")]
-    return (
-        environment()
+    drawn = ",".join(f'"{chart.id}":{chart.json}' for chart in charts)
+    script, library = asset("report.js"), plotly_script()
+    page: str = (
+        environment(longest)
         .get_template("page.html.j2")
         .render(
-            title=_title(run),
+            title=title_of(run),
             kind="Unlearning report" if run.valuation is None else "Valuation report",
             subtitle=_subtitle(run),
             sections=sections,
             style=Markup(style("report.css")),
-            scripts=[Markup(script) for script in scripts],
-            policy=policy(scripts),
+            script=Markup(script),
+            licence=Markup(licence(library)),
+            library=packed_once(library),
+            figures=packed(f"{{{drawn}}}") if charts else None,
+            policy=policy([script, library] if charts else [script]),
             dark=Markup(to_script_json(dark_partners())),
         )
     )
-
-
-def _title(run: RunFiles) -> str:
-    model = run.manifest.text("model") if run.manifest and not _nested_model(run) else ""
-    return model.rstrip("/").rsplit("/", 1)[-1] or run.directory.resolve().name
-
-
-def _nested_model(run: RunFiles) -> bool:
-    return run.manifest is not None and isinstance(run.manifest.fields.get("model"), (dict, list))
+    return page
 
 
 def _subtitle(run: RunFiles) -> list[str]:
     if run.manifest is None:
         return []
     version, seed = run.manifest.text("rapidun_version"), run.manifest.text("seed")
-    parts = [moment(run.manifest.text("created")), version and f"rapidun {version}", seed and f"seed {seed}"]
+    parts = [
+        model_of(run),
+        moment(run.manifest.text("created")),
+        version and f"rapidun {version}",
+        seed and f"seed {seed}",
+    ]
     return [part for part in parts if part]

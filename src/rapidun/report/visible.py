@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from markupsafe import Markup, escape
 
-_LONGEST = 20_000  # characters of any text in the report
+LONGEST = 20_000  # characters of any text in the report
 _PLAIN = frozenset("\n\t")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _WORD = re.compile(r"\w+", re.UNICODE)
@@ -61,14 +61,18 @@ def marked(text: str, trigger: str) -> Markup:
     return Markup('<mark title="trigger">{}</mark>').format(visible(trigger, strict=True)).join(around)
 
 
-def clipped(text: str, limit: int = 150) -> Markup:
+def clipped(text: str, limit: int = 150, longest: int = LONGEST) -> Markup:
     """Both ends of a long text, where triggers stand, and the whole of it one click away."""
+    if longest <= limit:
+        return whole(text, longest)
     if len(text) <= limit * 1.25:
         return visible(text)
     head, tail = _head(text, limit * 2 // 3), _head(text[::-1], limit // 3)[::-1]
     middle = Markup(' <span class="gap">{} more characters</span> ').format(f"{len(text) - len(head) - len(tail):,}")
     short = visible(head) + "\u2026" + middle + "\u2026" + visible(tail)
-    return Markup('<details class="clip"><summary>{}</summary><div>{}</div></details>').format(short, whole(text))
+    return Markup('<details class="clip"><summary>{}</summary><div>{}</div></details>').format(
+        short, whole(text, longest)
+    )
 
 
 def _head(text: str, length: int) -> str:
@@ -77,11 +81,11 @@ def _head(text: str, length: int) -> str:
     return text[: gap if gap > 0 else length]
 
 
-def whole(text: str) -> Markup:
+def whole(text: str, longest: int = LONGEST) -> Markup:
     """``visible(text)``, cut where no one would read on."""
-    if len(text) <= _LONGEST:
+    if len(text) <= longest:
         return visible(text)
-    return visible(text[:_LONGEST]) + f" \u2026 ({len(text) - _LONGEST} characters left out)"
+    return visible(text[:longest]) + f" \u2026 ({len(text) - longest} characters left out)"
 
 
 def _suspicious(text: str, strict: bool) -> list[int]:

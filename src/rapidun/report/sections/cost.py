@@ -62,7 +62,7 @@ def _bars(phases: list[Record], key: str) -> Chart | None:
     """Horizontal bars, first phase on top, the number written on each."""
     name, title, role, form = _BARS[key]
     known = [(phase.text("name"), value) for phase in phases if (value := phase.number(key)) is not None]
-    if not known:
+    if len(known) < 2:  # the table says as much as one bar
         return None
     figure = go.Figure(
         go.Bar(
@@ -84,4 +84,11 @@ def _bars(phases: list[Record], key: str) -> Chart | None:
         range=[len(known) - 0.4, -0.6], showgrid=False, showline=False, zeroline=False, ticks="",
     )  # fmt: skip
     described = ", ".join(f"{phase} {form(value)}" for phase, value in known)
-    return chart(figure, f"chart-cost-{name}", title, f"{title}: {described}.", 40 + 34 * len(known))
+    return chart(
+        figure,
+        f"chart-cost-{name}",
+        title,
+        f"{title}: {described}.",
+        40 + 34 * len(known),
+        reading="Each bar is one phase of the run, the first on top; the number stands at its end.",
+    )

@@ -18,7 +18,7 @@ from rapidun.report.palette import DIVERGING, light
 from rapidun.report.run_files import BLOCK_NAMES, Block, RunFiles
 from rapidun.report.section import Section
 
-MAX_CELLS = 120  # a side; larger blocks are averaged down, which the page says
+MAX_CELLS = 60  # a side; larger blocks are averaged down, which the page says
 _GROUPS = {"f": "forget", "r": "retain"}
 _MEANING = {
     "ff": "Warm rows carry the bad behaviour that the forget rows share: unlearning them counts most.",
@@ -76,12 +76,13 @@ def _heat_map(name: str, block: Block, orders: dict[str, NDArray[np.intp]], limi
     scored, query = (_GROUPS[letter] for letter in name)
     figure = go.Figure(
         go.Heatmap(
-            z=np.round(values.astype(np.float64), 4).astype(np.float32),
-            zmin=-limit,
-            zmax=limit,
+            z=_hundredths(values, limit),
+            zmin=-100,
+            zmax=100,
             colorscale=[[i / (len(DIVERGING) - 1), light(role)] for i, role in enumerate(DIVERGING)],
             showscale=False,
-            hovertemplate=f"{scored} row %{{y}}<br>{query} query %{{x}}<br>influence %{{z:.3f}}<extra></extra>",
+            hovertemplate=f"{scored} row %{{y}}<br>{query} query %{{x}}<br>"
+            f"influence %{{z}}% of {number(limit, 2)}<extra></extra>",
         )
     )
     figure.update_layout(margin={"t": 8}, showlegend=False)
@@ -98,7 +99,21 @@ def _heat_map(name: str, block: Block, orders: dict[str, NDArray[np.intp]], limi
     )
     median = number(float(np.nanmedian(_without_self(name, block))) if block.size > 1 else 0.0)
     title = f"{name.upper()}: {scored} rows scored on {query} queries"
-    return chart(figure, f"chart-influence-{name}", title, f"Heat map. {title}. Median influence {median}.", 300)
+    return chart(
+        figure,
+        f"chart-influence-{name}",
+        title,
+        f"Heat map. {title}. Median influence {median}.",
+        300,
+        reading=f"Each cell says how training on one {scored} row moves the model towards the answer of one "
+        f"{query} row.",
+    )
+
+
+def _hundredths(values: Block, limit: float) -> NDArray[np.int8]:
+    """Entries in hundredths of ``limit``, in one byte each: more than a colour shows."""
+    scaled: NDArray[np.int8] = np.nan_to_num(np.clip(100 * values / limit, -127, 127)).round().astype(np.int8)
+    return scaled
 
 
 def pooled(values: Block, limit: int) -> Block:

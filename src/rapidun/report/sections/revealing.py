@@ -84,7 +84,15 @@ def _rewards(searched: Sequence[Record]) -> Chart | None:
     figure.update_xaxes(title_text="pull", showgrid=False)
     figure.update_yaxes(range=[0, 1.05 * max(*rewards, 0.05)], showline=False, zeroline=False)
     text = f"Rewards of {len(rewards)} pulls; the best is {max(rewards):.3f}, the first {rewards[0]:.3f}."
-    return chart(figure, "chart-revealed-rewards", "Reward over pulls", text, 300)
+    return chart(
+        figure,
+        "chart-revealed-rewards",
+        "Reward over pulls",
+        text,
+        300,
+        reading="Each dot is one way of asking that was tried: the higher, the more of the behaviour its "
+        "answers showed, and the more they differed from each other; the line is the best so far.",
+    )
 
 
 def _rounds_chart(reveal: Record) -> Chart | None:
@@ -115,7 +123,15 @@ def _rounds_chart(reveal: Record) -> Chart | None:
     figure.update_yaxes(tickformat=".0%", rangemode="tozero", showline=False, zeroline=False)
     told = [_round(line) for line in lines]
     text = "; ".join(f"round {line['number']} {line['before']} to {line['after']}" for line in told)
-    return chart(figure, "chart-revealed-rounds", "The behaviour, asked in the best ways found", f"{text}.", 280)
+    return chart(
+        figure,
+        "chart-revealed-rounds",
+        "The behaviour, asked in the best ways found",
+        f"{text}.",
+        280,
+        reading="How much of the behaviour the answers show, before and after each round of release; the "
+        "dashed line is the target.",
+    )
 
 
 def _round(line: Record) -> dict[str, str]:

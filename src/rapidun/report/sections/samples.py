@@ -16,7 +16,7 @@ from rapidun.report.section import Section
 from rapidun.report.sections.variants import CONDITIONS
 
 SHOWN = 4
-FOLDED = 20
+FOLDED = 8
 
 
 @dataclass(frozen=True)

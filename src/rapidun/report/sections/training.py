@@ -14,12 +14,20 @@ from rapidun.report.record import Record
 from rapidun.report.run_files import RunFiles
 from rapidun.report.section import Section
 
-MAX_POINTS = 1500
+MAX_POINTS = 300
 _Points = tuple[list[float], list[float]]  # steps, values
 # key in log.jsonl -> title, colour role, dash (so that lines differ without colour), mode
 _LOSSES = {
     "forget_loss": ("forget loss", "forget", "solid", "lines"),
     "retain_loss": ("retain loss", "retain", "dash", "lines"),
+}
+
+_READINGS = {
+    "losses": "Loss says how surprising the answers are to the model: that of forget rows should rise, that of retain "
+    "rows should not.",
+    "held": "How surprising clean answers are that training does not see; training is cut back where the line would "
+    "pass the budget.",
+    "rate": "How large a step training took at each point.",
 }
 
 
@@ -113,4 +121,4 @@ def _finish(figure: go.Figure, name: str, title: str, description: str) -> Chart
     figure.update_layout(showlegend=len(figure.data) > 1)
     figure.update_xaxes(title_text="optimiser step", showgrid=False)
     figure.update_yaxes(showline=False, zeroline=False)
-    return chart(figure, f"chart-training-{name}", title, description, 280)
+    return chart(figure, f"chart-training-{name}", title, description, 280, reading=_READINGS[name])

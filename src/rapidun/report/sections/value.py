@@ -96,6 +96,8 @@ def _histogram(found: Record) -> Chart | None:
     edges, counts = _numbers(record, "edges"), _numbers(record, "counts")
     if len(edges) != len(counts) + 1:
         raise InputError(f"{record.where}: {len(edges)} edges and {len(counts)} counts do not fit together.")
+    if np.count_nonzero(counts) < 2:  # one bar: the figures above say as much
+        return None
     figure = go.Figure(_bars(edges, counts, "all rows", "after", ""))
     chosen = _numbers(record, "selected") if "selected" in record.fields else np.zeros(0)
     if len(chosen) == len(counts):
@@ -109,7 +111,15 @@ def _histogram(found: Record) -> Chart | None:
         f"Histogram of {formats.count(float(counts.sum()))} values from {formats.number(float(edges[0]))} to "
         f"{formats.number(float(edges[-1]))}; {formats.count(float(chosen.sum()))} rows are selected."
     )
-    return chart(figure, "chart-value", title, described, 300)
+    return chart(
+        figure,
+        "chart-value",
+        title,
+        described,
+        300,
+        reading="The height of a bar is the number of rows of that value; right of the dashed line a row helps "
+        "the task, left of it a row harms it.",
+    )
 
 
 def _bars(edges: Any, counts: Any, name: str, role: str, pattern: str) -> go.Bar:

@@ -23,14 +23,14 @@ def build(run: RunFiles) -> Section | None:
     shares = found.children("shares") if found else []
     if found is None or not shares:
         return None
-    bars = _bars(shares[:CHARTED])
+    bars = [_bars(shares[:CHARTED])] if len(shares) > 1 else []  # one source has all of it
     context = {
         "column": found.text("column"),
-        "charts": [bars],
+        "charts": bars,
         "lines": [_line(share) for share in shares],
         "left": len(shares) - CHARTED,
     }
-    return Section("sources", "Value by source", "value_sources.html.j2", context, (bars,))
+    return Section("sources", "Value by source", "value_sources.html.j2", context, tuple(bars))
 
 
 def _line(share: Record) -> dict[str, str]:
@@ -82,4 +82,11 @@ def _bars(shares: list[Record]) -> Chart:
     described = ", ".join(
         f"{share.text('name')} {measure.as_percent()}" for share, measure in zip(shares, measures, strict=True)
     )
-    return chart(figure, "chart-sources", "Shares of value", f"Shares of value: {described}.", 90 + 30 * len(names))
+    return chart(
+        figure,
+        "chart-sources",
+        "Shares of value",
+        f"Shares of value: {described}.",
+        90 + 30 * len(names),
+        reading="Each bar is one source; the thin line at its end is where its true share may lie.",
+    )

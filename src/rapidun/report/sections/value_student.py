@@ -68,7 +68,15 @@ def _scatter(found: Record) -> Chart:
     figure.update_xaxes(title_text="student's value")
     figure.update_yaxes(title_text="teacher's value")
     described = f"Scatter of {len(pairs)} held-out rows, the student's value against the teacher's."
-    return chart(figure, "chart-student", "Held-out rows", described, 340)
+    return chart(
+        figure,
+        "chart-student",
+        "Held-out rows",
+        described,
+        340,
+        reading="Each dot is a row: the closer the dots are to the dashed line, the better the student "
+        "predicts the teacher.",
+    )
 
 
 def _calibration(bins: list[Record]) -> Chart:
@@ -97,7 +105,15 @@ def _calibration(bins: list[Record]) -> Chart:
     figure.update_xaxes(title_text="mean value that the student gave")
     figure.update_yaxes(title_text="mean value of the teacher")
     described = f"Calibration in {len(bins)} groups of rows; on the dashed line both agree."
-    return chart(figure, "chart-calibration", "Calibration", described, 340)
+    return chart(
+        figure,
+        "chart-calibration",
+        "Calibration",
+        described,
+        340,
+        reading="Each mark is a group of rows with like predictions: on the dashed line, what the student "
+        "said is what the teacher found.",
+    )
 
 
 def _add_diagonal(figure: go.Figure, values: list[float]) -> None:

@@ -74,7 +74,9 @@ def _dots(condition: str, keys: list[_Key], sides: dict[str, dict[_Key, Measure]
     description = f"{title}: attack success rate of {len(keys)} variants before and after, with 95% intervals."
     name = condition if condition in CONDITIONS else f"other-{len(keys)}-{sum(map(ord, condition))}"
     return chart(figure, f"chart-variants-{name}", title, f"{description} The table below has the numbers.",
-                 96 + 44 * len(keys))  # fmt: skip
+                 96 + 44 * len(keys),
+                 reading="Each line is one trigger: the further to the left a mark, the fewer answers are poisoned; "
+                 "the thin lines are where the true rate may lie.")  # fmt: skip
 
 
 def _trace(side: str, symbol: str, known: list[tuple[int, _Key, Measure]], offset: float) -> go.Scatter:

@@ -40,7 +40,7 @@ class GroupWeights:
     count: int
     low: str
     high: str
-    chart: Chart
+    chart: Chart | None
     most: list[WeightLine]
     least: list[WeightLine]
 
@@ -55,7 +55,7 @@ def build(run: RunFiles) -> Section:
     groups = [_group(name, [row for row in rows if row.text("group") == name], top) for name in _GROUPS]
     present = [group for group in groups if group is not None]
     context = {"groups": present}
-    return Section("weights", title, "weights.html.j2", context, tuple(group.chart for group in present))
+    return Section("weights", title, "weights.html.j2", context, tuple(group.chart for group in present if group.chart))
 
 
 def _weight(row: Record) -> float:
@@ -76,7 +76,7 @@ def _group(name: str, rows: list[Record], top: float) -> GroupWeights | None:
         count=len(rows),
         low=formats.number(weights[-1]),
         high=formats.number(weights[0]),
-        chart=_histogram(name, weights, top),
+        chart=_histogram(name, weights, top) if weights[0] > weights[-1] else None,
         most=[_line(row) for row in most],
         least=[_line(row) for row in reversed(least)],
     )
@@ -118,4 +118,12 @@ def _histogram(name: str, weights: Sequence[float], top: float) -> Chart:
         f"Histogram of the weights of {len(weights)} {name} rows, from {formats.number(min(weights))} "
         f"to {formats.number(max(weights))}, mean {formats.number(float(np.mean(weights)))}."
     )
-    return chart(figure, f"chart-weights-{name}", title, description, 260)
+    return chart(
+        figure,
+        f"chart-weights-{name}",
+        title,
+        description,
+        260,
+        reading="The height of a bar is the number of rows of that weight; right of the dashed line a row "
+        "counts more than the average, left of it less.",
+    )
