@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from rapidun.errors import ModelError
 from rapidun.files import atomic_directory, check_replaceable, write_json
 from rapidun.models.adapter_files import CONFIG, WEIGHTS, read_adapter_config, read_adapter_weights
+from rapidun.models.cards import named_by_itself
 
 
 def combine_adapters(sources: Sequence[str | Path], directory: str | Path) -> Path:
@@ -40,7 +41,7 @@ def combine_adapters(sources: Sequence[str | Path], directory: str | Path) -> Pa
     }
     rank = next(tensor.shape[0] for name, tensor in tensors.items() if ".lora_A." in name)
     settings = {**read_adapter_config(folders[0]), "r": rank, "lora_alpha": rank, "use_rslora": False}
-    return _write(Path(directory), tensors, settings)
+    return _write(Path(directory), tensors, named_by_itself(settings))
 
 
 def _check_shapes(folders: Sequence[Path], parts: Sequence[dict[str, torch.Tensor]]) -> None:

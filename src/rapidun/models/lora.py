@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rapidun.errors import ModelError
-from rapidun.files import atomic_directory, check_replaceable, write_json
+from rapidun.files import atomic_directory, check_replaceable
 from rapidun.models.adapter_files import CONFIG, WEIGHTS, check_adapter_directory, read_adapter_weights
+from rapidun.models.cards import settle_files
 from rapidun.models.quiet import quiet
 from rapidun.models.targets import choose_targets, is_conv1d, linear_layers
-from rapidun.reading import read_object
 from rapidun.tensor_files import tensor_names
 
 if TYPE_CHECKING:
@@ -147,19 +147,8 @@ def save_adapter(model: PeftModel, directory: str | Path) -> Path:
     with atomic_directory(folder) as place:
         with quiet():
             model.save_pretrained(place, safe_serialization=True, save_embedding_layers=False)
-        settle_order(place / CONFIG)
+        settle_files(place)
     return folder
-
-
-def settle_order(path: Path) -> None:
-    """Sort ``target_modules`` in a PEFT configuration file.
-
-    PEFT writes a set's order, which differs from run to run; equal adapters should be equal files.
-    """
-    settings = read_object(path)
-    if isinstance(settings.get("target_modules"), list):
-        settings["target_modules"] = sorted(settings["target_modules"])
-    write_json(path, settings, private=False)
 
 
 def load_adapter(model: Any, directory: str | Path, *, trainable: bool = False) -> PeftModel:

@@ -24,6 +24,7 @@ from rapidun.files import check_replaceable, write_json
 from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
+from rapidun.pipeline.cards import write_sum_card
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
@@ -334,6 +335,7 @@ def _save(out: Path, entries: Sequence[Entry]) -> None:
     with replaced_together(out, (LEDGER, "adapter")) as state:
         if active:  # with every request undone the model is the base model
             combine_adapters(active, state / "adapter")
+            write_sum_card(out, [entry.directory for entry in entries if entry.active], state / "adapter")
         write_json(state / LEDGER, {"requests": [asdict(entry) for entry in entries]})
 
 

@@ -17,6 +17,7 @@ from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import sha256_of, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
+from rapidun.pipeline.cards import write_adapter_card
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import coverage_record, say_coverage
 from rapidun.pipeline.diagnosis import signatures
@@ -117,6 +118,7 @@ def run(
         reporter.phase("report", "Deciding and writing the report")
         metrics = _decide(context, cost)
         _say_what_ran(context)
+        write_adapter_card(out, config, context.subject.template.name, metrics)
         return RunResult(out, metrics, write_report(out))
 
 

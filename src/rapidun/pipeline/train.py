@@ -13,6 +13,7 @@ import numpy as np
 from rapidun.data import Example
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
+from rapidun.pipeline.cards import write_adapter_card
 from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.inputs import Row, RowGroups, Subject, note_truncated
 from rapidun.pipeline.refusals import refusal_rows
@@ -87,6 +88,7 @@ def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Pa
         )
     if result.saved == "adapter":
         save_adapter(result.model, directory / "adapter")
+        write_adapter_card(directory, config, subject.template.name)
     else:
         save_model(result.model, subject.loaded.tokenizer, directory / "model")
     if result.stopped:

@@ -31,7 +31,7 @@ from rapidun.data import Example, collate
 from rapidun.errors import TrainingError
 from rapidun.files import atomic_directory
 from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_loss
-from rapidun.models.lora import settle_order
+from rapidun.models.cards import settle_files
 from rapidun.models.quiet import quiet
 from rapidun.reveal.settings import ReleaseSettings
 from rapidun.unlearning.fitting import StepProgress, training_arguments
@@ -170,7 +170,7 @@ def save_named_adapter(model: PeftModel, name: str, directory: Path) -> None:
             model.save_pretrained(place, selected_adapters=[name], safe_serialization=True, save_embedding_layers=False)
         if name != "default":
             _lift(place, name)
-        settle_order(place / "adapter_config.json")
+        settle_files(place)
 
 
 def _lift(place: Path, name: str) -> None:

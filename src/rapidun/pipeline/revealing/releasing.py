@@ -9,6 +9,7 @@ from typing import Any
 from rapidun.errors import ConfigError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
+from rapidun.models.cards import write_card
 from rapidun.pipeline.config import RunConfig, make_config
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.revealing.config import RevealConfig
@@ -46,6 +47,9 @@ def release_round(context: RevealContext, number: int) -> None:
         progress=lambda done, total: context.reporter.progress(done, total, losses.text, "steps"),
     )
     write_jsonl(folder / "log.jsonl", lines)
+    method = f"Reveal-and-Release, modules of rounds 1 to {number}, {context.config.task.release.steps} steps each"
+    verdict = "that of the run's metrics.json and report.html"
+    write_card(folder / "adapter", template=subject.template.name, method=method, verdict=verdict)
     write_json(folder / "round.json", asdict(outcome))
 
 
