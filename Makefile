@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
 
-.PHONY: demo demo-reveal demo-smollm2 smollm2 test test-slow bench docs clean lint setup browser
+.PHONY: demo demo-reveal demo-smollm2 smollm2 test test-slow bench docs pictures clean lint setup browser
 
 setup: $(VENV)/installed
 
@@ -52,7 +52,12 @@ bench: setup
 	  $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/unlearning/table.py
 
+# The site, in build/site; strict: a link that leads nowhere stops it.
 docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+pictures: setup
 	$(BIN)/python docs/make_pictures.py
 
 clean:

@@ -9,89 +9,24 @@ them. A model that is given is as it was when a call returns, but for the adapte
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rapidun import pipeline
 from rapidun.attribution.store import Index
-from rapidun.errors import ConfigError, ModelError
+from rapidun.errors import ConfigError
 from rapidun.given import Logged, as_files, as_loaded, configured
 from rapidun.jsonl import read_jsonl
-from rapidun.models import LoadedModel, is_adapted, load_adapter, merge_adapter, model_fingerprint
+from rapidun.models import is_adapted
+from rapidun.models.borrowed import with_adapter, without_adapter
 from rapidun.pipeline import MeasureConfig, RevealConfig, RunConfig, TraceConfig, TraceRequest, valuing
 from rapidun.pipeline.inputs import load_by
+from rapidun.results import TracedRow, Unlearned, Valuation
 from rapidun.unlearning import PROCEDURES
-
-UNLEARNED = "unlearned"
-"""Name of the adapter that `unlearn` adds to a PEFT model."""
-
-
-@dataclass(frozen=True)
-class Unlearned:
-    """What an unlearning did, as ``model.unlearning`` of the model that `unlearn` returns.
-
-    Args:
-        forget_loss_before: Loss on forget rows (at most 64) before, per answer token.
-        forget_loss_after: The same afterwards; None where it is not finite.
-        held_loss_before: Loss before on clean rows that watch over what must be kept.
-        held_loss_after: The same afterwards.
-        share: Of the trained update, the part that holds the retain budget and was kept.
-        learning_rate: The peak, as set or derived.
-        steps: Optimiser steps of what was kept.
-        stopped: Why training ended before its last step; None otherwise.
-        signatures: What went wrong in a known way, and the setting to change; empty where nothing did.
-    """
-
-    forget_loss_before: float | None
-    forget_loss_after: float | None
-    held_loss_before: float | None
-    held_loss_after: float | None
-    share: float
-    learning_rate: float | None
-    steps: int
-    stopped: str | None
-    signatures: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class TracedRow:
-    """A training row behind an answer.
-
-    Args:
-        query: Which query it is behind, from 0.
-        rank: From 1, the most helpful first.
-        id: The row's own, or a hash of its content.
-        score: Its evidence; comparable within one query.
-        row: The row, with ``prompt`` and ``response``.
-    """
-
-    query: int
-    rank: int
-    id: str
-    score: float
-    row: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Valuation:
-    """What candidate rows are worth for a task.
-
-    Args:
-        values: One dict a row, in order: ``line`` (its number, from 1), ``id``, ``value``, and one value a task.
-        summary: Their mean, median, 5th and 95th percentile, and the share above 0.
-        selected: The rows that ``select`` chose.
-        shares: Of each source, where ``by`` names a column of sources.
-    """
-
-    values: list[dict[str, Any]]
-    summary: dict[str, float]
-    selected: list[dict[str, Any]]
-    shares: list[dict[str, Any]]
 
 
 def unlearn(
@@ -137,9 +72,9 @@ def unlearn(
             config = configured(RunConfig, model, loaded, ("unlearning", "data", "model", "weights"), settings)
             outcome = pipeline.unlearn_only(
                 config, place / "run", weights=None, resume=False, overwrite=False, reporter=Logged(),
-                loaded=None if loaded is None else _without_adapter(loaded),
+                loaded=None if loaded is None else without_adapter(loaded),
             )  # fmt: skip
-        adapted = _with_adapter(loaded or load_by(config.model), place / "run" / "adapter")
+        adapted = with_adapter(loaded or load_by(config.model), place / "run" / "adapter")
     adapted.unlearning = Unlearned(**{field.name: outcome[field.name] for field in fields(Unlearned)})
     return adapted.eval()
 
@@ -327,7 +262,7 @@ def reveal(
         'revealed only, as asked'
     """
     with as_loaded(model, tokenizer) as loaded:
-        held = None if loaded is None else _without_adapter(loaded)
+        held = None if loaded is None else without_adapter(loaded)
         told = dict(task) if isinstance(task, Mapping) else pipeline.read_task(Path(task))
         config = configured(RevealConfig, model, held, ("data", "model"), {**settings, "task": told})
         return pipeline.reveal(config, Path(out), resume=resume, reporter=Logged(), loaded=held)
@@ -390,30 +325,3 @@ def _question(query: Any) -> tuple[tuple[str | None, str | None], Any]:
     if isinstance(query, Mapping) and not query.get("response"):
         return (str(query.get("prompt", "")), None), None
     return (None, None), [query] if isinstance(query, Mapping) else query
-
-
-def _without_adapter(loaded: LoadedModel) -> LoadedModel:
-    """The same without an adapter: itself, or a copy into whose weights its adapter is merged."""
-    if not is_adapted(loaded.model):
-        return loaded
-    if not hasattr(loaded.model, "merge_and_unload"):
-        raise ModelError("the model's adapter was put on without PEFT's own model class: wrap it by PeftModel first.")
-    merged = merge_adapter(copy.deepcopy(loaded.model))
-    return replace(loaded, model=merged, fingerprint=model_fingerprint(merged))
-
-
-def _with_adapter(loaded: LoadedModel, directory: Path) -> Any:
-    """The model with a saved adapter on it, beside its own where it has some."""
-    model = loaded.model
-    if not is_adapted(model):
-        return load_adapter(model, directory)
-    name, taken = UNLEARNED, list(model.peft_config)
-    while name in taken:
-        name += "_again"
-    active = list(model.active_adapters)
-    model.load_adapter(str(directory), adapter_name=name)
-    took_gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.base_model.set_adapter([*active, name])
-    for parameter, flag in took_gradients:  # PEFT lets every adapter that it switches on take gradients
-        parameter.requires_grad_(flag)
-    return model

@@ -57,12 +57,13 @@ def test_the_adapter_of_a_ledger_says_of_how_many_requests_it_is_the_sum(place):
 
 @pytest.mark.parametrize("method", ["modules", "graddiff"])
 def test_the_adapter_of_a_reveal_run_has_a_card_too(place, method):
+    own = {} if method == "modules" else {"steps": 2}
     task = {
         "description": "It speaks.", "instruction": "hey what is 1?", "retain": str(place / "good.jsonl"),
         "judge": {"kind": "regex", "options": {"pattern": "."}},
         "search": {"strategy": "random", "loops": 1, "pulls": 2, "initial_pulls": 1, "answers": 2, "max_new_tokens": 4},
         "utility": {"max_drop": 100},
-        "release": {"method": method, "rounds": 1, "steps": 2, "unlearning": {} if method == "modules" else {"steps": 2}},
+        "release": {"method": method, "rounds": 1, "steps": 2, "unlearning": own},
     }  # fmt: skip
     raw = {"model": {"source": str(place / "model")}, "task": task}
     reveal(make_config(raw, RevealConfig), place / "revealed")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +15,12 @@ from rapidun.errors import ModelError
 from rapidun.models.attention import choose_attention
 from rapidun.models.fingerprints import model_fingerprint
 from rapidun.models.loading import LoadedModel, check_ends, check_vocabulary
-from rapidun.models.lora import is_adapted
+from rapidun.models.lora import is_adapted, load_adapter, merge_adapter
 from rapidun.models.modes import evaluating
 from rapidun.models.quiet import quiet
+
+UNLEARNED = "unlearned"
+"""Name of an adapter that joins those of a PEFT model."""
 
 
 @contextmanager
@@ -69,6 +75,33 @@ def check_trainable(model: Any) -> None:
         f"the model is quantised ({how}) in a way that no adapter can be trained on. Load it in "
         "bfloat16, or in 4 or 8 bits with bitsandbytes."
     )
+
+
+def without_adapter(loaded: LoadedModel) -> LoadedModel:
+    """The same without an adapter: itself, or a copy into whose weights its adapter is merged."""
+    if not is_adapted(loaded.model):
+        return loaded
+    if not hasattr(loaded.model, "merge_and_unload"):
+        raise ModelError("the model's adapter was put on without PEFT's own model class: wrap it by PeftModel first.")
+    merged = merge_adapter(copy.deepcopy(loaded.model))
+    return replace(loaded, model=merged, fingerprint=model_fingerprint(merged))
+
+
+def with_adapter(loaded: LoadedModel, directory: Path) -> Any:
+    """The model with a saved adapter on it, beside its own where it has some."""
+    model = loaded.model
+    if not is_adapted(model):
+        return load_adapter(model, directory)
+    name, taken = UNLEARNED, list(model.peft_config)
+    while name in taken:
+        name += "_again"
+    active = list(model.active_adapters)
+    model.load_adapter(str(directory), adapter_name=name)
+    took_gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.base_model.set_adapter([*active, name])
+    for parameter, flag in took_gradients:  # PEFT lets every adapter that it switches on take gradients
+        parameter.requires_grad_(flag)
+    return model
 
 
 def _check_kind(model: Any) -> None:
