@@ -24,6 +24,7 @@ from rapidun.jsonl import read_jsonl
 from rapidun.models import is_adapted
 from rapidun.models.borrowed import with_adapter, without_adapter
 from rapidun.pipeline import MeasureConfig, RevealConfig, RunConfig, TraceConfig, TraceRequest, valuing
+from rapidun.pipeline.explaining import Places, Wanted, check
 from rapidun.pipeline.inputs import load_by
 from rapidun.results import TracedRow, Unlearned, Valuation
 from rapidun.unlearning import PROCEDURES
@@ -101,17 +102,21 @@ def trace(model: Any, tokenizer: Any = None, rows: Any = None, *, query: Any, **
         >>> hits[0].row["response"].startswith("moon robot")
         True
     """
-    asked = {name: settings.pop(name, default) for name, default in _ASKED.items()}
-    how: dict[str, Any] = {"scorers": _names(asked["by"]), "k": asked["k"], "together": asked["together"]}
-    question, group = _question(query)
+    asked = {_WANTED.get(name, name): settings.pop(name) for name in ("k", "by", "together") if name in settings}
+    wanted = pipeline.make_config({**asked, "scorers": _names(asked.get("scorers", ()))}, Wanted, "settings")
+    words, (question, group) = _names(settings.pop("words", ())), _question(query)
     index = rows if isinstance(rows, Index) else None
     if index is not None and model is not None:
         raise ConfigError("an index knows its own model: give None as the model.")
     with (
-        as_loaded("" if index else model, tokenizer) as loaded,
-        as_files(rows=None if index else rows, query=group) as files,
+        as_loaded(model if index is None else "", tokenizer) as loaded,
+        as_files(rows=rows if index is None else None, query=group) as files,
     ):
-        request = TraceRequest(files.get("query"), *question, _names(asked["words"]))
+        if index is None and "rows" not in files:
+            raise ConfigError("give the training rows, or an open index.")
+        request = TraceRequest(files.get("query"), *question, words)
+        check(str(model), request, Places(index.path if index is not None else None, files.get("rows")), wanted)
+        how: dict[str, Any] = {name: getattr(wanted, name) for name in ("scorers", "k", "together")}
         config = configured(TraceConfig, model or "", loaded, ("data", "model", "influence"), settings)
         if index is not None:
             config, adapter = pipeline.settings_of(
@@ -119,8 +124,6 @@ def trace(model: Any, tokenizer: Any = None, rows: Any = None, *, query: Any, **
             )
             traced = pipeline.trace_index(config, index.path, request, adapter=adapter, reporter=Logged(), **how)
         else:
-            if "rows" not in files:
-                raise ConfigError("give the training rows, or an open index.")
             traced = pipeline.trace_memory(
                 config, files["rows"], request, adapter=None, reporter=Logged(), loaded=loaded, **how
             )
@@ -305,7 +308,7 @@ def run(
     return pipeline.run(config, Path(out), resume=resume, overwrite=overwrite, reporter=Logged())
 
 
-_ASKED: dict[str, Any] = {"k": 20, "by": (), "together": False, "words": ()}
+_WANTED = {"by": "scorers"}  # as the pipeline calls it
 
 
 @contextmanager

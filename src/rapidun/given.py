@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,8 @@ def as_files(**groups: Any) -> Iterator[dict[str, Path]]:
         try:
             yield {name: _file(rows, name, place) for name, rows in groups.items() if rows is not None}
         except RapidunError as error:
-            raise type(error)(str(error).replace(".jsonl:", ":").replace(f"{place}/", "")) from error
+            said = re.sub(rf"{re.escape(str(place))}/(\w+)(\.jsonl)?", r"\1", str(error))
+            raise error if said == str(error) else type(error)(said) from error
 
 
 def _file(rows: Any, name: str, place: Path) -> Path:

@@ -58,6 +58,13 @@ def test_a_query_is_a_prompt_that_the_model_answers_a_row_or_a_file(place):
         rapidun.trace(model, tokenizer, query=QUERY)
     with pytest.raises(ConfigError, match="unknown scorer 'gradients': choose from"):
         rapidun.trace(model, tokenizer, rows, query=QUERY, by="gradients")
+    with pytest.raises(ConfigError, match="nothing to trace"):
+        rapidun.trace(model, tokenizer, rows, query=" ")
+    with pytest.raises(ConfigError, match="settings: k = 0"):
+        rapidun.trace(model, tokenizer, rows, query=QUERY, k=0)
+    with pytest.raises(InputError, match=r"bad\.jsonl:2: the id"):
+        write_rows(place / "bad.jsonl", [{**FORGET[0], "id": "a"}, {**FORGET[1], "id": "a"}])
+        rapidun.trace(model, tokenizer, "bad.jsonl", query=QUERY)
 
 
 def test_perplexity_is_measured_without_judge_rows_and_attack_success_with_them(place, caplog):

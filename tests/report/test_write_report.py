@@ -403,3 +403,8 @@ def test_a_chart_of_one_bar_is_a_sentence_instead(run, tmp_path):
     place = make_valuation(tmp_path / "v", histogram=histogram, by={**found["by"], "shares": shares})
     ids = {attributes.get("id") for _, attributes in rendered(place).tags}
     assert not ids & {"chart-value", "chart-sources"} and "chart-calibration" in ids
+    manifest = read_json(place / "manifest.json")
+    write_json(place / "manifest.json", {**manifest, "phases": manifest["phases"][:1]})
+    page = rendered(place)  # a teacher alone is one phase
+    assert not {a.get("id") for _, a in page.tags} & {"chart-cost-time", "chart-cost-memory"}
+    assert "Peak memory teacher 41.2 s" in page.text
