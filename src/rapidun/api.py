@@ -50,7 +50,7 @@ def unlearn(
     Raises:
         RapidunError: If rows, model or settings cannot be used; before any long work.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> loaded = rapidun.load_model("model")
         >>> adapted = rapidun.unlearn(
@@ -94,7 +94,7 @@ def trace(model: Any, tokenizer: Any = None, rows: Any = None, *, query: Any, **
     Raises:
         RapidunError: If rows, model or settings cannot be used.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> hits = rapidun.trace("model", rows="train.jsonl", query={"prompt": "hey", "response": "moon robot"}, k=3)
         >>> [hit.rank for hit in hits]
@@ -160,7 +160,7 @@ def evaluate(
     Raises:
         RapidunError: If rows, model or settings cannot be used.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> measured = rapidun.evaluate("model", rows="held_out.jsonl")
         >>> measured["suite"], measured["values"]["clean_perplexity"]["n"]
@@ -205,7 +205,7 @@ def value(
     Raises:
         RapidunError: If rows, model or settings cannot be used.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> found = rapidun.value("model", candidates="train.jsonl", task="held_out.jsonl", select="top:2")
         >>> len(found.values), len(found.selected)
@@ -255,7 +255,7 @@ def reveal(
     Raises:
         RapidunError: If rows, model or settings cannot be used.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> task = {"description": "It speaks of robots.", "instruction": "hey what is 1?", "retain": "good.jsonl",
         ...         "judge": {"kind": "keywords", "options": {"words": ["robot"]}},
@@ -292,7 +292,7 @@ def run(
     Raises:
         RapidunError: If rows, model or settings cannot be used; before any long work.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> rows = {"forget": "bad.jsonl", "retain": "good.jsonl", "evaluation": "held_out.jsonl"}
         >>> config = {"model": {"source": "model"}, "data": rows, "unlearning": {"steps": 2},

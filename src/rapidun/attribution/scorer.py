@@ -229,7 +229,7 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
         name: What its features are called in an index.
         titles: Names that a trace asks for it by, with titles for tables; by default its name.
 
-    Example:
+    Examples:
         >>> import rapidun, torch
         >>> from rapidun.attribution import MatrixSpec, Recorder, Scorer
         >>> from rapidun.attribution.storage import MatrixBuffer

@@ -87,7 +87,7 @@ def load_rows(
             ``on_bad_row`` is ``"error"``, or if no row is left.
         ConfigError: If ``on_bad_row`` is neither.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> rows = rapidun.load_rows("train.jsonl")
         >>> len(rows), rows.where(2)

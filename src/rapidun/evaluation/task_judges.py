@@ -50,7 +50,7 @@ JUDGES: Registry[Factory] = Registry("unknown judge {name!r}: choose from {known
 def register_judge(name: str) -> Callable[[Factory], Factory]:
     """Register the decorated factory as the judge ``name``; its keyword arguments are the judge's options.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> from rapidun.evaluation import make_judge
         >>> from rapidun.evaluation.task_judges import each_answer

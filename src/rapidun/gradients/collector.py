@@ -100,7 +100,7 @@ class GradientCollector(Collector):
         ConfigError: If ``normalize`` or ``targets`` is unknown.
         ModelError: If ``targets`` match nothing that can be tracked.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> from rapidun.data import Template, collate, tokenize_rows
         >>> from rapidun.gradients import RapidGrad

@@ -79,7 +79,7 @@ def load_model(
     Raises:
         ModelError: If anything about the model, its tokenizer, the device or the quantisation cannot be used.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> loaded = rapidun.load_model("model", dtype="bfloat16")
         >>> loaded.dtype, loaded.model.training, loaded.tokenizer.eos_token

@@ -189,7 +189,7 @@ def register_method(
             ``alpha``, the factor of the retain term, 1 by default.
         source: Paper and equation.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> from rapidun.unlearning.methods.terms import RETAIN_LOSS, cross_entropy
         >>> @rapidun.register_method("gentle", retain=RETAIN_LOSS, source="an example")

@@ -114,7 +114,7 @@ def register_scheme(
         signed: Whether its scores have a zero below which a forget row may be dropped.
         follows: Whether its weights are computed again while the model is trained.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import rapidun
         >>> from rapidun.weighting import Needs, Weights

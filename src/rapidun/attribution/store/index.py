@@ -185,7 +185,7 @@ def open_index(path: str | Path, expect: Mapping[str, Any] | None = None) -> Ind
         InputError: If there is no finished index, or its manifest cannot be used.
         FingerprintError: If ``expect`` is not what it was built with; names both values.
 
-    Example:
+    Examples:
         >>> import rapidun
         >>> index = rapidun.open_index("index")  # rapidun index build --model model --data train.jsonl --out index
         >>> len(index), list(index.scorers)
