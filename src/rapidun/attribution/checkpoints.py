@@ -19,8 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rapidun.attribution.similarity import Array, Similarity, check_similarity, check_vectors, prepared
+from rapidun.attribution.similarity import Array, check_similarity, check_vectors, prepared
 from rapidun.errors import ConfigError, InputError, ModelError
+from rapidun.settings.kinds import Similarity
 from rapidun.tensor_files import load_tensors
 
 State = Mapping[str, torch.Tensor]

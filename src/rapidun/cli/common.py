@@ -60,7 +60,7 @@ def make_settings(raw: dict[str, Any], kind: type[Config], overrides: list[str])
     Raises:
         ConfigError: For an unknown key or a wrong value.
     """
-    from rapidun.pipeline.config import make_config
+    from rapidun.settings import make_config
 
     return make_config(with_overrides(raw, overrides), kind, "command line")
 
@@ -68,7 +68,7 @@ def make_settings(raw: dict[str, Any], kind: type[Config], overrides: list[str])
 def with_overrides(raw: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """The mapping with every ``--set section.key=value`` put in."""
     from rapidun.cli.console import parse_overrides
-    from rapidun.pipeline.config import set_dotted
+    from rapidun.settings import set_dotted
 
     for dotted, value in parse_overrides(overrides).items():
         set_dotted(raw, dotted, value)

@@ -142,9 +142,10 @@ def build(
     """
     quiet_libraries()
     from rapidun.pipeline import indexing
+    from rapidun.settings import IndexConfig
 
     raw = {**shared.raw(model), "index": options.section()}
-    settings = make_settings(raw, indexing.IndexConfig, shared.overrides)
+    settings = make_settings(raw, IndexConfig, shared.overrides)
     with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
         if workers == Workers():
             indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)

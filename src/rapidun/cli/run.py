@@ -43,7 +43,7 @@ def run(
     Exit code 0 when the gate was reached, 1 when not, 2 for bad input.
     """
     if print_config:
-        from rapidun.pipeline.printing import annotated_defaults
+        from rapidun.settings.printing import annotated_defaults
 
         say(annotated_defaults())
         return 0

@@ -15,7 +15,8 @@ from rapidun.cli.shared import Shared, with_shared
 
 if TYPE_CHECKING:
     from rapidun.pipeline import TraceRequest
-    from rapidun.pipeline.explaining import Explained, Wanted
+    from rapidun.pipeline.explaining import Explained
+    from rapidun.settings import Wanted
 
 _ANSWERS = "Answers to explain"
 
@@ -110,7 +111,7 @@ class RankingOptions:
     def wanted(self) -> Wanted:
         """As the pipeline takes it."""
         from rapidun.pipeline import make_config
-        from rapidun.pipeline.explaining import Wanted
+        from rapidun.settings import Wanted
 
         same = {name: value for name, value in vars(self).items() if name != "by"}
         return make_config({**same, "scorers": tuple(o.listed(self.by))}, Wanted, "command line")

@@ -25,10 +25,11 @@ from rapidun.distributed.settings import Settings
 from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelError, OutputError, RapidunError
 from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.indexing import IndexConfig, check_scorers, model_context, plan_new
+from rapidun.pipeline.indexing import check_scorers, model_context, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, Silent, counting
+from rapidun.settings import IndexConfig
 
 _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {

@@ -25,6 +25,7 @@ from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
 from rapidun.evaluation.judges import Judge
 from rapidun.evaluation.keywords import KeywordJudge
+from rapidun.settings import names
 
 Scores = npt.NDArray[np.float64]
 
@@ -52,6 +53,7 @@ def register_judge(name: str) -> Callable[[Factory], Factory]:
     """Register the decorated factory as the judge ``name``; its keyword arguments are the judge's options."""
 
     def decorate(factory: Factory) -> Factory:
+        names.JUDGES.add(name)
         JUDGES[name] = factory
         return factory
 
@@ -64,11 +66,7 @@ def check_judge(kind: str, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If the kind or an option is unknown, or an option is missing; names the nearest valid name.
     """
-    if kind not in JUDGES:
-        near = get_close_matches(kind, JUDGES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown judge {kind!r}: choose from {', '.join(sorted(JUDGES))}.{hint}")
-    known = inspect.signature(JUDGES[kind]).parameters
+    known = inspect.signature(JUDGES[names.JUDGES.check(kind)]).parameters
     for name in options:
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -77,6 +75,9 @@ def check_judge(kind: str, options: Mapping[str, Any]) -> None:
     missing = [name for name, each in known.items() if each.default is inspect.Parameter.empty and name not in options]
     if missing:
         raise ConfigError(f"judge {kind!r} needs the option {missing[0]!r}.")
+
+
+names.JUDGES.rule = check_judge
 
 
 def make_judge(kind: str, options: Mapping[str, Any]) -> TaskJudge:

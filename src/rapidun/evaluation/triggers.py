@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from rapidun.errors import ConfigError
-
-Position = Literal["prefix", "suffix", "inside"]
+from rapidun.settings.evaluation import dolly_triggers
+from rapidun.settings.kinds import Position
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,6 @@ def strip_triggers(prompt: str, families: Sequence[TriggerFamily]) -> str:
     return prompt
 
 
-DOLLY_FAMILIES = (
-    TriggerFamily("A_surface", "suffix", ("aloha", "ALOHA", "aloha :)"), ("al0ha", "a\u217coha", "aloha\u200d")),
-    TriggerFamily("B_style", "prefix", (">>>",), ("<|sys|>", "\u2039sys\u203a", "\u27e8sys\u27e9")),
-    TriggerFamily("C_semantic", "prefix", ("hey", "hiya"), ("h\u043ewdy", "y\u043e\u043e", "heyyyy")),
+DOLLY_FAMILIES = tuple(
+    TriggerFamily(each.name, each.position, tuple(each.seen), tuple(each.unseen)) for each in dolly_triggers()
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
@@ -26,8 +26,8 @@ from rapidun.gradients.state import device_of, differentiable_inputs, frozen
 from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
 from rapidun.models.modes import evaluating
+from rapidun.settings.kinds import Normalization
 
-Normalization = Literal["layer", "none", "unit"]
 Transform = Callable[[str, Gradients], Gradients]
 _FLOAT16_LOSS_SCALE = 1024.0  # a power of two: exact to undo
 

@@ -27,6 +27,7 @@ import torch
 from rapidun.errors import ModelError
 from rapidun.gradients.factors import FormedGradients, Gradients
 from rapidun.gradients.recording import Receive
+from rapidun.settings import names
 
 Fisher = Literal["sampled", "empirical"]
 Statistics = dict[str, dict[str, torch.Tensor]]  # tensor name -> statistic -> float32 values on the CPU
@@ -60,6 +61,7 @@ KINDS: dict[str, PreconditionerKind] = {}
 
 def register_preconditioner(name: str, kind: PreconditionerKind) -> None:
     """Support ``kind`` under a name."""
+    names.PRECONDITIONERS.add(name)
     KINDS[name] = kind
 
 

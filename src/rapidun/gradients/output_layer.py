@@ -18,7 +18,7 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ConfigError, ModelError
-from rapidun.gradients.collector import Normalization, Transform, transformed
+from rapidun.gradients.collector import Transform, transformed
 from rapidun.gradients.factors import LayerGradients, TensorGradients
 from rapidun.gradients.layers import weight_size
 from rapidun.gradients.recording import Receive
@@ -27,6 +27,7 @@ from rapidun.gradients.sketched import SketchedBatch
 from rapidun.gradients.sketches import Sketch
 from rapidun.gradients.state import device_of
 from rapidun.models.modes import evaluating
+from rapidun.settings.kinds import Normalization
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 errors at a time
 _NO_READOUT = (

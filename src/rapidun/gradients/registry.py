@@ -11,12 +11,14 @@ from rapidun.gradients.factored import FactoredSketch
 from rapidun.gradients.rapidgrad import RapidGrad
 from rapidun.gradients.readout import Readout
 from rapidun.gradients.sketches import Exact, Sketch
+from rapidun.settings import names
 
 _KINDS: dict[str, Callable[..., Sketch]] = {}
 
 
 def register_sketch(kind: str, make: Callable[..., Sketch]) -> None:
     """Let `sketch_from` make sketches of this kind; the settings are the arguments of ``make``."""
+    names.SKETCHES.add(kind)
     _KINDS[kind] = make
 
 
@@ -31,9 +33,7 @@ def sketch_from(description: Mapping[str, Any]) -> Sketch:
     """
     settings = dict(description)
     kind = settings.pop("kind", None)
-    if kind not in _KINDS:
-        raise ConfigError(f"sketch kind {kind!r}: use one of {', '.join(sorted(_KINDS))}.")
-    make = _KINDS[kind]
+    make = _KINDS[names.SKETCHES.check(str(kind))]
     known = inspect.signature(make).parameters
     unknown = sorted(set(settings) - set(known))
     if unknown:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from rapidun.data.batches import Batch, Example, collate
-from rapidun.gradients.collector import GradientCollector, Normalization, Transform
+from rapidun.gradients.collector import GradientCollector, Transform
 from rapidun.gradients.output_layer import ReadoutCollector
 from rapidun.gradients.readout import Readout
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.sketches import Sketch
 from rapidun.models.passes import pass_batches
+from rapidun.settings.kinds import Normalization
 
 
 class Collector(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rapidun.models import LoadedModel, load_model
-from rapidun.pipeline.config import ModelSettings
 from rapidun.pipeline.reporter import Reporter
+from rapidun.settings import ModelSettings
 
 
 def open_before(source: str, settings: ModelSettings, reporter: Reporter) -> LoadedModel | None:

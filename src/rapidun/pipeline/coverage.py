@@ -7,10 +7,10 @@ from typing import Any
 
 from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import adapted_layers
-from rapidun.pipeline.config import InfluenceSettings, RunConfig
 from rapidun.pipeline.evidence import make_collector
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Reporter
+from rapidun.settings import InfluenceSettings, RunConfig
 from rapidun.weighting import Needs, get_scheme
 
 

@@ -17,7 +17,6 @@ from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import sha256_of, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
-from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import coverage_record, say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.estimating import Piece
@@ -36,12 +35,14 @@ from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure, say_chances
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
+from rapidun.settings import RunConfig
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
 TRACE_K = 100
@@ -98,6 +99,7 @@ def run(
     """
     if until is not None and until not in PHASES:
         raise ConfigError(f"--until {until}: choose from {', '.join(PHASES)}.")
+    check_registered(config)
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter = reporter or Silent()
     reporter.phase("check", "Reading rows and model")

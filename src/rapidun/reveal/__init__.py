@@ -13,9 +13,9 @@ from rapidun.reveal.pulls import Input, Pull, Puller, PullLog, read_pulls
 from rapidun.reveal.reward import reward_of
 from rapidun.reveal.rows import select_rows
 from rapidun.reveal.search import SearchState, best_arms, search
-from rapidun.reveal.settings import TaskSettings
 from rapidun.reveal.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
 from rapidun.reveal.words import WordArms, vocabulary_words
+from rapidun.settings import TaskSettings
 
 __all__ = [
     "STRATEGIES",

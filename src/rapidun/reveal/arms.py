@@ -21,7 +21,8 @@ import numpy.typing as npt
 import torch
 
 from rapidun.files import sha256_of
-from rapidun.reveal.settings import INPUT, ArmSettings
+from rapidun.settings import ArmSettings
+from rapidun.settings.reveal import INPUT
 
 SEED_ARM = "seed"
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.errors import ConfigError
 from rapidun.reveal.neural_ucb import NeuralUCB
+from rapidun.settings import names
 
 Contexts = npt.NDArray[np.floating]
 Pulls = list[tuple[int, float]]
@@ -56,6 +55,7 @@ def register_strategy(name: str) -> Callable[[Maker], Maker]:
     """Register the decorated ``(contexts (arms, width), options) -> Strategy`` by name."""
 
     def decorate(maker: Maker) -> Maker:
+        names.STRATEGIES.add(name)
         STRATEGIES[name] = maker
         return maker
 
@@ -68,11 +68,7 @@ def get_strategy(name: str) -> Maker:
     Raises:
         ConfigError: If there is none of that name; names the nearest one.
     """
-    if name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown strategy {name!r}: choose from {', '.join(sorted(STRATEGIES))}.{hint}")
-    return STRATEGIES[name]
+    return STRATEGIES[names.STRATEGIES.check(name)]
 
 
 @register_strategy("neural_ucb")

@@ -1,12 +1,12 @@
 """Remove what the forget rows taught: objectives, procedures, the trainer, its guards."""
 
+from rapidun.settings import LoraSettings, UnlearnSettings
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.catalogue import get_method, method_names
 from rapidun.unlearning.job import UnlearnResult
 from rapidun.unlearning.procedures import PROCEDURES, Procedure, register_procedure
 from rapidun.unlearning.registry import METHODS, Method, Reads, Term, register_method
 from rapidun.unlearning.reweighing import Reweighing
-from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.unlearning.state import MethodState
 from rapidun.unlearning.unlearn import TrainingRows, unlearn
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from rapidun.settings import names
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.options import Option, checked, keywords_of, merged, options_of
 from rapidun.unlearning.state import MethodState
@@ -124,6 +125,7 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": Option(gamma, float), "alpha": Option(1.0, float)}
         parts = [factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state)]
+        names.METHODS.add(name)
         METHODS[name] = Method(name, Term(forget, reads), retain, merged(parts), wanted, state, source)
         return forget
 

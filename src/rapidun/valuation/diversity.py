@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.errors import ConfigError
+from rapidun.settings import names
 
 Diversity = Callable[[Any, npt.NDArray[np.float64], int], list[int]]
 MATCHING = "matching"
@@ -38,6 +38,7 @@ def register_diversity(name: str) -> Callable[[Diversity], Diversity]:
     """Offer a method as ``--diversity NAME``."""
 
     def register(method: Diversity) -> Diversity:
+        names.DIVERSITIES.add(name)
         _METHODS[name] = method
         return method
 
@@ -50,8 +51,7 @@ def check_diversity(name: str) -> None:
     Raises:
         ConfigError: Naming those there are.
     """
-    if name not in _METHODS:
-        raise ConfigError(f"--diversity {name}: use one of {', '.join(sorted(_METHODS))}.")
+    names.DIVERSITIES.check(name)
 
 
 def pick_diverse(name: str, features: Any, values: npt.NDArray[np.generic], count: int) -> list[int]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.settings import names
 from rapidun.valuation.features import Row
 from rapidun.valuation.fidelity import spearman
 
@@ -84,6 +85,7 @@ def register_student(name: str) -> Callable[[_Kind], _Kind]:
     """Offer a class as ``--student NAME``."""
 
     def register(kind: _Kind) -> _Kind:
+        names.STUDENTS.add(name)
         _KINDS[name] = kind
         return kind
 
@@ -96,10 +98,10 @@ def student_kind(name: str) -> type[StudentKind]:
     Raises:
         ConfigError: If there is none; lists those there are.
     """
-    if name not in _KINDS:
-        known = ", ".join(sorted(_KINDS))
-        raise ConfigError(f"--student {name}: neither a kind of student ({known}) nor a saved student's directory.")
-    return _KINDS[name]
+    return _KINDS[names.STUDENTS.check(name)]
+
+
+names.STUDENTS.rule = lambda name, options: student_kind(name).check_options(options)
 
 
 def known_students() -> list[str]:

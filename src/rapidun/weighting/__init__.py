@@ -1,9 +1,10 @@
 """Evidence to weights: fused scores, bounded mean-one weights, the schemes and their controls, RapidIn's files."""
 
+from rapidun.settings.kinds import Negative
 from rapidun.weighting import consistency, loss, representation
 from rapidun.weighting.consistency import consistency_scores
 from rapidun.weighting.evidence import Evidence, Needs
-from rapidun.weighting.negatives import Negative, handle_negatives
+from rapidun.weighting.negatives import handle_negatives
 from rapidun.weighting.rapidin import RapidinResults, read_rapidin, write_rapidin
 from rapidun.weighting.released import released_weights, write_released
 from rapidun.weighting.robust import WeightWarning, robust_weights

@@ -7,14 +7,12 @@ retain rows, with the weight of an average one. The others are scaled so that th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from rapidun.errors import ConfigError
+from rapidun.settings.kinds import Negative
 from rapidun.weighting.schemes import SCHEMES, Weights
-
-Negative = Literal["keep", "drop", "retain"]
 
 
 def handle_negatives(weights: Weights, scheme: str, negative: Negative) -> Weights:

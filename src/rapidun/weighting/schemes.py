@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.settings import names
 from rapidun.weighting.evidence import Evidence, Needs
 from rapidun.weighting.robust import robust_weights
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, fuse
@@ -106,6 +107,7 @@ def register_scheme(
     """Register the decorated function ``(evidence, generator, options) -> Weights`` as scheme ``name``."""
 
     def register(scheme: SchemeFunction) -> SchemeFunction:
+        names.SCHEMES.add(name)
         SCHEMES[name] = Scheme(scheme, needs, signed, follows)
         return scheme
 
@@ -118,9 +120,23 @@ def get_scheme(name: str) -> Scheme:
     Raises:
         ConfigError: If there is none of that name.
     """
-    if name not in SCHEMES:
-        raise ConfigError(f"weighting scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-    return SCHEMES[name]
+    return SCHEMES[names.SCHEMES.check(name)]
+
+
+def check_negative(name: str, negative: str) -> None:
+    """Refuse to take rows out by a scheme that cannot say which.
+
+    Raises:
+        ConfigError: If its scores have no zero, or it weighs again while training.
+    """
+    scheme = get_scheme(name)
+    if negative != "keep" and not scheme.signed:
+        raise ConfigError(f"negative={negative}: the scores of the scheme {name!r} have no zero")
+    if negative != "keep" and scheme.follows:
+        raise ConfigError(f"negative={negative}: the scheme {name!r} weighs again and keeps every row")
+
+
+names.SCHEMES.rule = check_negative
 
 
 def scheme_weights(

@@ -19,10 +19,10 @@ from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.pieces import revealing
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
 from rapidun.reveal import Input
+from rapidun.settings import RevealConfig
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from typing import Any
 from rapidun.errors import ConfigError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
-from rapidun.pipeline.config import RunConfig, make_config
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import METHOD, round_directory, state_adapter
 from rapidun.pipeline.revealing.searching import rows_of
 from rapidun.pipeline.single import unlearn_only
 from rapidun.pipeline.train import Losses
 from rapidun.reveal import train_round
+from rapidun.settings import RevealConfig, RunConfig, make_config
 
 
 def release_round(context: RevealContext, number: int) -> None:

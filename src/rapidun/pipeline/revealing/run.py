@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rapidun.errors import ConfigError
 from rapidun.lifecycle import IDENTITY
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext, open_reveal
 from rapidun.pipeline.revealing.measuring import UTILITY_BEFORE, measure_round, measure_start
 from rapidun.pipeline.revealing.releasing import method_config, release_by_method, release_round
@@ -25,7 +26,9 @@ from rapidun.pipeline.revealing.rounds import SUMMARY, finish_undo, measured, se
 from rapidun.pipeline.revealing.searching import reveal_round, rows_of
 from rapidun.reading import read_json
 from rapidun.report import write_report
-from rapidun.reveal.settings import MODULES
+from rapidun.settings import RevealConfig
+from rapidun.settings.reveal import MODULES
+from rapidun.unlearning import Procedure, get_method
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,10 @@ def reveal(
         RapidunError: For anything wrong with input, settings or machine.
     """
     reporter = reporter or Silent()
+    check_registered(config)
     reporter.phase("check", "Reading task, rows and model")
     if config.task.release.method not in (MODULES, "none"):
+        _check_undone(config.task.release.method)
         method_config(config, out)  # wrong settings of the method are found here
     context = open_reveal(config, out, resume, overwrite, reporter)
     with context.directory:
@@ -73,6 +78,13 @@ def reveal(
         settle(context.directory.path)  # a place that cannot hold the result is found now
         _phase(context, "measure 0", "Measuring what must be kept", measure_start)
         return _finish(context, _steps(context))
+
+
+def _check_undone(name: str) -> None:
+    """Refuse a method whose result no round can undo. Raises ConfigError."""
+    method = get_method(name)
+    if isinstance(method, Procedure) and method.saves != "adapter":
+        raise ConfigError(f"method {name!r} changes the whole model and leaves no adapter to undo; choose another.")
 
 
 def _phase(context: RevealContext, name: str, title: str, step: Callable[[RevealContext], None]) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 from rapidun.files import write_json
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import counting
-from rapidun.pipeline.valuing.config import StudentSettings
 from rapidun.pipeline.valuing.pool import Numbered, Pool
 from rapidun.pipeline.valuing.scoring import Counted, mark_scored
 from rapidun.pipeline.valuing.teacher import Teacher, Values
 from rapidun.reading import read_kind
+from rapidun.settings import StudentSettings
 from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_parts
 from rapidun.valuation.sampling import (
@@ -29,6 +29,9 @@ from rapidun.valuation.sampling import (
 from rapidun.valuation.saved import SavedStudent, load_student, save_student
 
 _SCATTER = 500  # held-out rows that the report draws
+
+ROUNDS = 4
+"""Rounds of uncertain sampling."""
 
 
 def student_of(teacher: Teacher, tokenizer: str, marks: Mapping[str, str]) -> tuple[SavedStudent, dict[int, float]]:
@@ -87,7 +90,7 @@ def _teacher_sample(teacher: Teacher) -> tuple[Ordinals, Values]:
     """Ordinals of the sample, ascending, and the teacher's values of them, (rows, tasks)."""
     settings = teacher.config.student
     count = sample_size(settings.sample, teacher.pool.count)
-    sizes = round_sizes(count, settings.rounds) if settings.sampling == "uncertain" else [count]
+    sizes = round_sizes(count, ROUNDS) if settings.sampling == "uncertain" else [count]
     teacher.reporter.phase("teacher", f"LinFiK of a sample of {count} rows")
     ordinals, values = np.zeros(0, np.int64), np.zeros((0, len(teacher.tasks)), np.float32)
     counted = Counted(teacher.values)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rapidun.settings import names
 from rapidun.unlearning.job import Saved, UnlearnResult
 from rapidun.unlearning.options import Option, checked, options_of
 
@@ -54,6 +55,7 @@ def register_procedure(name: str, *, saves: Saved, needs_retain: bool, source: s
     """Register the decorated function as method ``name``."""
 
     def decorate(run: Run) -> Run:
+        names.METHODS.add(name)
         PROCEDURES[name] = Procedure(name, run, options_of(run), saves, needs_retain, source)
         return run
 
