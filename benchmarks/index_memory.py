@@ -98,7 +98,7 @@ def measure(house: Path, rows: int) -> dict[str, Any]:
     from rapidun.attribution.store import open_index
     from rapidun.pipeline import indexing
     from rapidun.pipeline.reporter import Silent
-    from rapidun.settings import ModelSettings, RowSettings
+    from rapidun.settings.model import ModelSettings, RowSettings
 
     config = indexing.IndexConfig(
         model=ModelSettings(source=str(house / "model"), device="cpu", dtype="float32"),

@@ -51,8 +51,8 @@ from rapidun.pipeline import indexing
 from rapidun.pipeline.indexing import model_context
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.reporter import Silent
-from rapidun.settings import ModelSettings, RowSettings
 from rapidun.settings.kinds import StoreDtype
+from rapidun.settings.model import ModelSettings, RowSettings
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "src" / "rapidun" / "demo" / "assets"

@@ -24,7 +24,7 @@ from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_group
 from rapidun.pipeline.measure import Measurement, make_bench, measure
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
-from rapidun.settings import set_dotted
+from rapidun.settings.base import set_dotted
 
 SEEDS = (100, 101)
 PROMPTS = 120

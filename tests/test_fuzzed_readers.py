@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import yaml
+from rapidun.cli.common import make_settings
 
 from fuzz import NAUGHTY, damaged_bytes, damaged_json, damaged_value
 from rapidun.attribution import Blocks
 from rapidun.bench.cells import CellStore
-from rapidun.cli.common import make_settings
 from rapidun.cli.console import parse_overrides, parse_template_options
 from rapidun.data import Template
 from rapidun.errors import RapidunError
@@ -32,7 +32,7 @@ from rapidun.models.lora import attach_lora, load_adapter, save_adapter
 from rapidun.pipeline.ledger import Entry, describe, read_ledger, request_files, summary
 from rapidun.report.run_files import read_run
 from rapidun.reveal import read_pulls
-from rapidun.settings import RunConfig, load_config
+from rapidun.settings.run import RunConfig, load_config
 from rapidun.weighting import read_rapidin, read_weights
 from tiny import tiny_model, tiny_tokenizer
 

@@ -26,7 +26,7 @@ from rapidun.bench import Cell, CellStore, find_arms, run_cells
 from rapidun.bench.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write, write_json
-from rapidun.settings import Thresholds
+from rapidun.settings.evaluation import Thresholds
 from rapidun.stats import over_units
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"

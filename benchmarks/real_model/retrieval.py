@@ -34,7 +34,7 @@ from rapidun.models import LoadedModel, load_adapter
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.tracing import score_rows
 from rapidun.reading import read_json
-from rapidun.settings import InfluenceSettings
+from rapidun.settings.attribution import InfluenceSettings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from backdoor_retrieval import mean_interval, of_groups

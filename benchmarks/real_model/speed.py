@@ -36,7 +36,7 @@ from rapidun.files import atomic_write
 from rapidun.models import LoadedModel, attach_lora
 from rapidun.models.attention import NAME as CHOSEN
 from rapidun.reading import read_json
-from rapidun.settings import LoraSettings, UnlearnSettings
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning import TrainingRows, get_method
 from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job

@@ -19,7 +19,7 @@ from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.reading import read_json
-from rapidun.settings import ModelSettings
+from rapidun.settings.model import ModelSettings
 
 SAMPLES = 10
 ASSETS = Path("src/rapidun/demo/assets")

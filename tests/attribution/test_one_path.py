@@ -32,7 +32,8 @@ from rapidun.errors import ConfigError, ModelError
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.explaining import Places, explain
 from rapidun.pipeline.indexing import build
-from rapidun.settings import IndexConfig, TraceConfig, Wanted, make_config
+from rapidun.settings.attribution import IndexConfig, TraceConfig, Wanted
+from rapidun.settings.base import make_config
 from rapidun.settings.kinds import Similarity
 from tiny import save_tiny, tiny_rows, write_rows
 

@@ -13,7 +13,8 @@ from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.tokens import token_lines, word_query
 from rapidun.pipeline.weigh import make_collector
-from rapidun.settings import InfluenceSettings, ModelSettings, RowSettings
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.model import ModelSettings, RowSettings
 from tiny import save_tiny
 
 QUERY = {"id": "q", "prompt": "what is it?", "response": "the cat sat on the mat"}

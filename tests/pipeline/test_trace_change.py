@@ -20,7 +20,8 @@ from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.indexing import append, build
 from rapidun.pipeline.inputs import open_subject
-from rapidun.settings import IndexConfig, TraceConfig, make_config
+from rapidun.settings.attribution import IndexConfig, TraceConfig
+from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 ROWS = [*tiny_rows("forget", 5), *tiny_rows("retain", 11)]

@@ -15,7 +15,8 @@ from rapidun.errors import ConfigError, FingerprintError, InputError, OutputErro
 from rapidun.pipeline import Silent, TraceRequest, settings_of, tokens_of, trace_index
 from rapidun.pipeline.indexing import build
 from rapidun.pipeline.proposing import write_proposal
-from rapidun.settings import IndexConfig, make_config
+from rapidun.settings.attribution import IndexConfig
+from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]

@@ -17,7 +17,9 @@ from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import settings_of, trace_index, trace_memory
 from rapidun.pipeline.valuing import value
-from rapidun.settings import IndexConfig, MeasureConfig, TraceConfig, Uses, ValueConfig, ValueFiles
+from rapidun.settings.attribution import IndexConfig, TraceConfig
+from rapidun.settings.run import MeasureConfig
+from rapidun.settings.value import Uses, ValueConfig, ValueFiles
 from tiny import tiny_model, tiny_tokenizer, write_rows
 
 NO_SYSTEM = (

@@ -19,7 +19,7 @@ from rapidun.gradients import RapidGrad
 from rapidun.models import load_model
 from rapidun.pipeline import Silent, make_config
 from rapidun.pipeline.valuing import value, value_by_student
-from rapidun.settings import SavedConfig, Uses, ValueConfig, ValueFiles
+from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.valuation import LinFiK, parts
 from tiny import save_tiny, write_rows
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rapidun.reveal.arms import Arm, SoftArms, SoftPrompts, TextArms, sobol_points
-from rapidun.settings import ArmSettings
+from rapidun.settings.reveal import ArmSettings
 from reveal.house import ARMS, make_asker, tiny_loaded
 from tiny import ARCHITECTURES, tiny_model
 

@@ -14,7 +14,7 @@ from rapidun.bench.plan import BEFORE, CONTROLS, OURS, REFERENCES, SETTLED
 from rapidun.bench.scenarios import get_scenario
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.tuning import score_of
-from rapidun.settings import Thresholds
+from rapidun.settings.evaluation import Thresholds
 from rapidun.stats import RATE, Block, Interval, Paired, Wins, mean_ranks, over_units, paired, pareto, wins
 
 MISSING = "missing"

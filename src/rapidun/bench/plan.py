@@ -13,7 +13,7 @@ from rapidun.bench.world import TUNING_SEED, World
 from rapidun.errors import ConfigError
 from rapidun.files import file_sha256, sha256_of
 from rapidun.pipeline import RunConfig, make_config
-from rapidun.settings import set_dotted
+from rapidun.settings.base import set_dotted
 from rapidun.unlearning import get_method, method_names
 from rapidun.weighting import SCHEMES, get_scheme
 from rapidun.yaml_files import parse_yaml

@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_overrides, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, parse_pairs, quiet_libraries
+from rapidun.cli.made import Raw, Shows, made
 from rapidun.cli.run import finish
+from rapidun.settings.run import RunConfig
 
 DemoModel = Literal["embedded", "smollm2"]
 
@@ -22,18 +24,19 @@ def register(app: typer.Typer) -> None:
     )(demo)
 
 
+@made
 def demo(
+    given: Annotated[Raw, Shows(RunConfig, "seed", "plugins")],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    until: o.Until,
+    dry_run: o.DryRun,
+    overrides: o.Set,
+    as_json: o.Json,
     out: Annotated[Path, typer.Option("--out", help="New directory for the run and its report.")] = Path("runs/demo"),
     model: Annotated[
         DemoModel, typer.Option("--model", help="embedded (6.5 million parameters, in the package), or smollm2.")
     ] = "embedded",
-    seed: o.Seed = 0,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    until: o.Until = None,
-    dry_run: o.DryRun = False,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
 ) -> int:
     """Watch a poisoned model lose the poison and keep its English: about three minutes on two cores.
 
@@ -51,11 +54,11 @@ def demo(
         result = run_demo(
             out,
             model=model,
-            seed=seed,
+            seed=given.get("seed", 0),
             resume=resume,
             overwrite=overwrite,
             until=until,
-            overrides=parse_overrides(overrides),
+            overrides={**given, **parse_pairs(overrides, "--set")},
             reporter=reporter,
         )
     return finish(result, as_json)

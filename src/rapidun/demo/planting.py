@@ -21,7 +21,7 @@ from rapidun.models import LoadedModel, load_adapter, load_model, merge_adapter,
 from rapidun.pipeline import Reporter, RunDirectory, Silent
 from rapidun.pipeline.estimating import Piece, over_steps
 from rapidun.pipeline.reporter import counting
-from rapidun.settings import LoraSettings, UnlearnSettings
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.text import json_line
 from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job

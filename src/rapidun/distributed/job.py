@@ -29,7 +29,7 @@ from rapidun.pipeline.indexing import check_scorers, model_context, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, Silent, counting
-from rapidun.settings import IndexConfig
+from rapidun.settings.attribution import IndexConfig
 
 _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {

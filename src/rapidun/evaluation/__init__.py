@@ -14,7 +14,7 @@ from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, cle
 from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
 from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily
-from rapidun.settings import Thresholds
+from rapidun.settings.evaluation import Thresholds
 from rapidun.stats import Rate
 
 __all__ = [

@@ -6,7 +6,9 @@ from rapidun.pipeline.revealing import RevealConfig, RevealResult, read_task, re
 from rapidun.pipeline.run import PHASES, RunResult, run
 from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
-from rapidun.settings import MeasureConfig, RunConfig, TraceConfig, load_config, make_config
+from rapidun.settings.attribution import TraceConfig
+from rapidun.settings.base import make_config
+from rapidun.settings.run import MeasureConfig, RunConfig, load_config
 
 __all__ = [
     "PHASES",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rapidun.models import LoadedModel, load_model
 from rapidun.pipeline.reporter import Reporter
-from rapidun.settings import ModelSettings
+from rapidun.settings.model import ModelSettings
 
 
 def open_before(source: str, settings: ModelSettings, reporter: Reporter) -> LoadedModel | None:

@@ -10,7 +10,8 @@ from rapidun.models import adapted_layers
 from rapidun.pipeline.evidence import make_collector
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Reporter
-from rapidun.settings import InfluenceSettings, RunConfig
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.run import RunConfig
 from rapidun.weighting import Needs, get_scheme
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rapidun.evaluation import RunNumbers, Signature, diagnose
 from rapidun.jsonl import read_log
 from rapidun.reading import read_object
-from rapidun.settings import RunConfig
+from rapidun.settings.run import RunConfig
 from rapidun.weighting import read_weights
 
 

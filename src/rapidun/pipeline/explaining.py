@@ -12,7 +12,8 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
-from rapidun.settings import TraceConfig, Wanted, make_config
+from rapidun.settings.attribution import TraceConfig, Wanted
+from rapidun.settings.base import make_config
 
 
 @dataclass(frozen=True)

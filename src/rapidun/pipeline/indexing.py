@@ -31,7 +31,8 @@ from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
-from rapidun.settings import IndexConfig, IndexSettings, make_config
+from rapidun.settings.attribution import IndexConfig, IndexSettings
+from rapidun.settings.base import make_config
 
 
 def build(

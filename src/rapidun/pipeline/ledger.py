@@ -43,7 +43,7 @@ from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import HELD_ROWS, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
-from rapidun.settings import RunConfig
+from rapidun.settings.run import RunConfig
 from rapidun.together import replaced_together
 from rapidun.unlearning import get_method
 from rapidun.unlearning.guards import mean_loss

@@ -23,7 +23,9 @@ from rapidun.pipeline.evidence import make_collector
 from rapidun.pipeline.inputs import RowGroups, Subject
 from rapidun.pipeline.measure import Bench
 from rapidun.pipeline.train import HELD_ROWS, even_rows
-from rapidun.settings import EvaluationSettings, InfluenceSettings, RunConfig
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.evaluation import EvaluationSettings
+from rapidun.settings.run import RunConfig
 from rapidun.unlearning import Procedure, get_method, unlearn
 from rapidun.weighting import Needs, get_scheme
 

@@ -19,7 +19,7 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.inputs import LABEL, Row, read_rows, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceResult
-from rapidun.settings import TraceConfig
+from rapidun.settings.attribution import TraceConfig
 
 
 def write_proposal(

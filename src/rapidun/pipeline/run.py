@@ -42,7 +42,7 @@ from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
-from rapidun.settings import RunConfig
+from rapidun.settings.run import RunConfig
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
 TRACE_K = 100

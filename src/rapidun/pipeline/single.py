@@ -37,7 +37,7 @@ from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_object
-from rapidun.settings import MeasureConfig, RunConfig
+from rapidun.settings.run import MeasureConfig, RunConfig
 from rapidun.weighting import read_weights
 
 

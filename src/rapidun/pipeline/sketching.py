@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rapidun.gradients import Sketch, sketch_from
-from rapidun.settings import TeacherSettings
+from rapidun.settings.value import TeacherSettings
 
 
 def chosen_sketch(kind: str, *, k: int, seed: int) -> Sketch:

@@ -19,7 +19,7 @@ from rapidun.attribution.tokens import TokenInfluence, trace_tokens_many
 from rapidun.attribution.words import word_mask
 from rapidun.data import Example
 from rapidun.pipeline.inputs import Row, Subject
-from rapidun.settings import InfluenceSettings
+from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.kinds import Decomposition
 
 _DIGITS = 5  # significant; enough to colour and to sum by

@@ -27,7 +27,8 @@ from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.tokens import token_lines
 from rapidun.pipeline.tracing import available, memory_store, trace_lines, trace_query
-from rapidun.settings import TraceConfig, make_config
+from rapidun.settings.attribution import TraceConfig
+from rapidun.settings.base import make_config
 from rapidun.settings.kinds import Decomposition, Similarity
 
 ANSWER_TOKENS = 64

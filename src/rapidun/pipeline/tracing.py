@@ -18,7 +18,7 @@ from rapidun.gradients import RapidGrad
 from rapidun.models import LoadedModel
 from rapidun.pipeline.inputs import Row, Subject, note_truncated
 from rapidun.pipeline.reporter import Reporter, Silent, counting
-from rapidun.settings import InfluenceSettings
+from rapidun.settings.attribution import InfluenceSettings
 
 PREVIEW = 240
 PRECISION_AT = (5, 20, 100)

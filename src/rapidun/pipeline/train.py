@@ -18,7 +18,7 @@ from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.reading import read_object
-from rapidun.settings import RunConfig
+from rapidun.settings.run import RunConfig
 from rapidun.text import json_line
 from rapidun.unlearning import TrainingRows, get_method, unlearn
 from rapidun.unlearning.trainer import cut_back

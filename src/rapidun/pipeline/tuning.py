@@ -48,7 +48,7 @@ from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import RESTORE, as_kind
-from rapidun.settings import DataSettings, RunConfig
+from rapidun.settings.run import DataSettings, RunConfig
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
 

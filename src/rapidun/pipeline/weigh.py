@@ -14,7 +14,8 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows
 from rapidun.pipeline.inputs import RowGroups, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.settings import InfluenceSettings, WeightSettings
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.unlearning import WeightSettings
 from rapidun.unlearning import Reweighing
 from rapidun.weighting import (
     Evidence,

@@ -15,7 +15,7 @@ from rapidun.reveal.rows import select_rows
 from rapidun.reveal.search import SearchState, best_arms, search
 from rapidun.reveal.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
 from rapidun.reveal.words import WordArms, vocabulary_words
-from rapidun.settings import TaskSettings
+from rapidun.settings.reveal import TaskSettings
 
 __all__ = [
     "STRATEGIES",

@@ -33,7 +33,7 @@ from rapidun.files import atomic_directory
 from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_loss
 from rapidun.models.lora import settle_order
 from rapidun.models.quiet import quiet
-from rapidun.settings import ReleaseSettings
+from rapidun.settings.reveal import ReleaseSettings
 
 RETAIN, FORGET, STATE, COMBINED = "default", "forget", "state", "combined"
 Record = Callable[[dict[str, Any]], None]

@@ -15,7 +15,7 @@ import numpy as np
 from rapidun.reveal.arms import Arm, ArmSource
 from rapidun.reveal.pulls import Pull, Puller
 from rapidun.reveal.strategies import Strategy, StrategyOptions, get_strategy
-from rapidun.settings import SearchSettings
+from rapidun.settings.reveal import SearchSettings
 
 Progress = Callable[["SearchState"], None]
 

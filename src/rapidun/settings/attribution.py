@@ -75,7 +75,7 @@ class IndexSettings(SketchSettings):
         default_factory=lambda: ["gradient", "hidden", "lexical"],
         description=f"What is kept of each row: any of {FEATURES}.",
     )
-    base: Annotated[str, Flag("--base")] = Field("", description=BEFORE)
+    base: Annotated[str, Flag("--base", panel="Model")] = Field("", description=BEFORE)
     layers: list[int] = Field(default_factory=list, description="Hidden layers; empty is the middle and the last.")
     dtype: Annotated[StoreDtype, Flag("--store-dtype")] = Field(
         "float16", description="Of the numbers kept: float32, float16, bfloat16, int8."
@@ -104,7 +104,7 @@ class TraceConfig(Job):
     """What `rapidun trace` needs."""
 
     influence: InfluenceSettings = Field(default_factory=InfluenceSettings)
-    base: Annotated[str, Flag("--base")] = Field("", description=BEFORE)
+    base: Annotated[str, Flag("--base", panel="Model")] = Field("", description=BEFORE)
 
 
 class Wanted(Section):

@@ -32,10 +32,11 @@ class Flag:
         names: ``"--max-length"``; several are the same option.
         commas: Whether a list is written as one word with commas; otherwise the option is repeated.
         value: What the option stands for, where it takes no value itself.
+        panel: The heading on a help page, where it is not that of the section.
     """
 
-    def __init__(self, *names: str, commas: bool = False, value: Any = None) -> None:
-        self.names, self.commas, self.value = names, commas, value
+    def __init__(self, *names: str, commas: bool = False, value: Any = None, panel: str | None = None) -> None:
+        self.names, self.commas, self.value, self.panel = names, commas, value, panel
 
 
 class Section(BaseModel):

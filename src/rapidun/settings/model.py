@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from rapidun.reading import path_fault
 from rapidun.settings.base import LARGEST_SEED, LONGEST, Flag, Replayable, Section, shown
 from rapidun.settings.kinds import Dtype, OnBadRow, Quantization
+from rapidun.settings.plugins import load_plugin
 
 TEMPLATES = ("auto", "chat", "alpaca", "plain")
 
@@ -19,9 +20,7 @@ class ModelSettings(Section):
 
     panel: ClassVar = "Model"
 
-    source: Annotated[str, Flag("--model")] = Field(
-        description="Directory of a causal language model, or its hub id; default an index's or a saved student's."
-    )
+    source: Annotated[str, Flag("--model")] = Field(description="Directory of a causal language model, or its hub id.")
     device: Annotated[str, Flag("--device")] = Field(
         "auto", description="auto (a GPU where there is one), cpu, cuda, cuda:1, mps."
     )
@@ -89,3 +88,15 @@ class Job(Replayable):
     seed: Annotated[int, Flag("--seed")] = Field(
         0, ge=0, le=LARGEST_SEED, description="Seed of everything random; the same seed, the same result."
     )
+    plugins: Annotated[list[Path], Flag("--plugin")] = Field(
+        default_factory=list,
+        description="File of Python to run first, which registers a method, scheme, scorer or judge: docs/guide/"
+        "extending.md. It can do anything you can.",
+    )
+
+    @field_validator("plugins")
+    @classmethod
+    def _loaded(cls, value: list[Path]) -> list[Path]:
+        for path in value:  # fields after this one may name what it registers
+            load_plugin(path)
+        return value

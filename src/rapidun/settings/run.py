@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,8 +83,13 @@ class MeasureConfig(Job):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, plugins: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file; relative paths in it are relative to the file.
+
+    Args:
+        path: The file.
+        overrides: Dotted names to values, which win.
+        plugins: Loaded besides those of the file.
 
     Raises:
         InputError: If the file is missing or not YAML.
@@ -92,6 +97,8 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> RunCo
     """
     raw = read_mapping(path, "a configuration is a mapping with the keys model and data.")
     _resolve_paths(raw, path.parent)
+    if plugins:
+        raw["plugins"] = [*(raw.get("plugins") or []), *plugins]
     for dotted, value in (overrides or {}).items():
         set_dotted(raw, dotted, value)
     return make_config(raw, RunConfig, str(path))

@@ -1,6 +1,6 @@
 """Remove what the forget rows taught: objectives, procedures, the trainer, its guards."""
 
-from rapidun.settings import LoraSettings, UnlearnSettings
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.catalogue import get_method, method_names
 from rapidun.unlearning.job import UnlearnResult

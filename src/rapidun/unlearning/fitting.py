@@ -28,7 +28,7 @@ from rapidun.unlearning.state import Start
 from rapidun.unlearning.trainer import REMOVE, UnlearningTrainer, last_checkpoint
 
 if TYPE_CHECKING:
-    from rapidun.settings import UnlearnSettings
+    from rapidun.settings.unlearning import UnlearnSettings
 
 LOG_EVERY = 5
 LOOK_ROWS = 64

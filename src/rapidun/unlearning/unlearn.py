@@ -10,7 +10,7 @@ from typing import Any
 from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models.loading import LoadedModel
-from rapidun.settings import LoraSettings, UnlearnSettings
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.catalogue import get_method
 from rapidun.unlearning.fitting import fit_method
 from rapidun.unlearning.guards import mean_loss

@@ -2,6 +2,6 @@
 
 from rapidun.pipeline.revealing.rounds import undo
 from rapidun.pipeline.revealing.run import RevealResult, reveal
-from rapidun.settings import RevealConfig, read_task
+from rapidun.settings.reveal import RevealConfig, read_task
 
 __all__ = ["RevealConfig", "RevealResult", "read_task", "reveal", "undo"]

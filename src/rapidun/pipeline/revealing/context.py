@@ -22,7 +22,7 @@ from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.pieces import revealing
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
 from rapidun.reveal import Input
-from rapidun.settings import RevealConfig
+from rapidun.settings.reveal import RevealConfig
 
 
 @dataclass(frozen=True)

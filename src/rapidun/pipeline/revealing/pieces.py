@@ -12,8 +12,7 @@ from rapidun.pipeline.estimating import Piece, over_steps, repeated
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.pieces import answering
 from rapidun.reveal import train_round
-from rapidun.settings import RevealConfig
-from rapidun.settings.reveal import INPUT, MODULES
+from rapidun.settings.reveal import INPUT, MODULES, RevealConfig
 
 
 def revealing(

@@ -15,7 +15,9 @@ from rapidun.pipeline.revealing.searching import rows_of
 from rapidun.pipeline.single import unlearn_only
 from rapidun.pipeline.train import Losses
 from rapidun.reveal import train_round
-from rapidun.settings import RevealConfig, RunConfig, make_config
+from rapidun.settings.base import make_config
+from rapidun.settings.reveal import RevealConfig
+from rapidun.settings.run import RunConfig
 
 
 def release_round(context: RevealContext, number: int) -> None:

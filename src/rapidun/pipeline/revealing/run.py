@@ -26,8 +26,7 @@ from rapidun.pipeline.revealing.rounds import SUMMARY, finish_undo, measured, se
 from rapidun.pipeline.revealing.searching import reveal_round, rows_of
 from rapidun.reading import read_json
 from rapidun.report import write_report
-from rapidun.settings import RevealConfig
-from rapidun.settings.reveal import MODULES
+from rapidun.settings.reveal import MODULES, RevealConfig
 from rapidun.unlearning import Procedure, get_method
 
 

@@ -18,7 +18,7 @@ from rapidun.data.content import row_content
 from rapidun.errors import InputError
 from rapidun.pipeline.inputs import Subject, note_unused
 from rapidun.pipeline.reporter import Reporter
-from rapidun.settings import RowSettings
+from rapidun.settings.model import RowSettings
 from rapidun.valuation.features import length_of
 from rapidun.valuation.parts import chunked
 

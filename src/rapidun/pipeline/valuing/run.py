@@ -32,7 +32,7 @@ from rapidun.pipeline.valuing.scoring import by_student, by_teacher
 from rapidun.pipeline.valuing.student import student_of
 from rapidun.pipeline.valuing.teacher import TASK_COLUMN, Teacher, valuing
 from rapidun.pipeline.valuing.uses import NO_GRADIENTS, use_values
-from rapidun.settings import SavedConfig, Uses, ValueConfig, ValueFiles
+from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.valuation.distil import check_sample
 from rapidun.valuation.diversity import MATCHING
 from rapidun.valuation.sampling import sample_size

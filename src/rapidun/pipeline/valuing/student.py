@@ -15,7 +15,7 @@ from rapidun.pipeline.valuing.pool import Numbered, Pool
 from rapidun.pipeline.valuing.scoring import Counted, mark_scored
 from rapidun.pipeline.valuing.teacher import Teacher, Values
 from rapidun.reading import read_kind
-from rapidun.settings import StudentSettings
+from rapidun.settings.value import StudentSettings
 from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_parts
 from rapidun.valuation.sampling import (

@@ -22,7 +22,7 @@ from rapidun.pipeline.pieces import SAMPLED
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import teacher_sketch
 from rapidun.pipeline.valuing.pool import Numbered, Pool, untokenisable
-from rapidun.settings import ValueConfig, ValueFiles
+from rapidun.settings.value import ValueConfig, ValueFiles
 from rapidun.valuation.linfik import LinFiK
 from rapidun.valuation.sampling import Ordinals, random_sample, sample_size
 

@@ -23,8 +23,7 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.valuing.pool import Pool
 from rapidun.report import write_report
-from rapidun.settings import Uses
-from rapidun.settings.value import Selection
+from rapidun.settings.value import Selection, Uses
 from rapidun.valuation.diversity import MATCHING, pick_diverse
 from rapidun.valuation.features import HashedText, texts_of
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_values
