@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import yaml
-from rapidun.cli.common import make_settings
 
 from fuzz import NAUGHTY, damaged_bytes, damaged_json, damaged_value
 from rapidun.attribution import Blocks
 from rapidun.bench.cells import CellStore
-from rapidun.cli.console import parse_overrides, parse_template_options
+from rapidun.cli.console import parse_pairs
+from rapidun.cli.options import make_settings
 from rapidun.data import Template
 from rapidun.errors import RapidunError
 from rapidun.lifecycle import RunDirectory
@@ -156,8 +156,8 @@ def set_option(draw: random.Random, place: Path) -> None:
     value = draw.choice([*VALUES, *NAUGHTY]) if draw.random() < 0.6 else str(draw.choice(VALUES)) * draw.randrange(1, 4)
     pair = f"{draw.choice([*KEYS, *NAUGHTY])}={value}"
     raw = {"model": {"source": "m"}, "data": {"forget": "f", "retain": "r"}}
-    parse_overrides([pair])
-    parse_template_options([pair])
+    parse_pairs([pair], "--set")
+    parse_pairs([pair], "--template-option")
     make_settings(raw, RunConfig, [pair])
 
 

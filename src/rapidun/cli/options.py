@@ -67,8 +67,8 @@ def make_settings(given: dict[str, Any], kind: type[Config], overrides: Sequence
     Raises:
         ConfigError: For an unknown key or a wrong value.
     """
-    from rapidun.settings.base import make_config, set_dotted
+    from rapidun.settings.base import COMMAND_LINE, make_config, set_dotted
 
     for dotted, value in parse_pairs(overrides, "--set").items():
         set_dotted(given, dotted, value)
-    return make_config(given, kind, "command line")
+    return make_config(given, kind, COMMAND_LINE)

@@ -12,7 +12,7 @@ from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet
 from rapidun.cli.made import Raw, Shows, listed, made
 from rapidun.files import check_file_place
 from rapidun.settings.attribution import TraceConfig, Wanted
-from rapidun.settings.base import make_config
+from rapidun.settings.base import COMMAND_LINE, make_config
 
 if TYPE_CHECKING:
     from rapidun.pipeline.explaining import Explained
@@ -79,7 +79,7 @@ def trace(
     states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which
     --words fuses with the words themselves. Model, adapter, precision and template are the index's where there is one.
     """
-    asked = make_config({**wanted, "overwrite": overwrite}, Wanted, "command line")
+    asked = make_config({**wanted, "overwrite": overwrite}, Wanted, COMMAND_LINE)
     given["model"] = {"source": "", **given.get("model", {})}
     o.make_settings(given, TraceConfig, overrides)
     if html is not None:

@@ -13,7 +13,7 @@ from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, sa
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError, InputError
 from rapidun.settings import names
-from rapidun.settings.base import make_config
+from rapidun.settings.base import COMMAND_LINE, make_config
 from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 
 
@@ -61,7 +61,7 @@ def value(
     text; it is kept in OUT/student and values other pools later without the model. A finished run can be asked again
     with --resume and another --select, --diversity, --by or --format.
     """
-    use = make_config(uses, Uses, "command line")
+    use = make_config(uses, Uses, COMMAND_LINE)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     if (saved := _saved_student(given)) is not None:
         if "model" in given or "task" in files:

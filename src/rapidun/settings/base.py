@@ -20,6 +20,8 @@ from rapidun.reading import path_fault
 
 LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
 """Most tokens, values of a sketch, rows at once; what NumPy takes as a seed. More is a slip of the keyboard."""
+COMMAND_LINE = "command line"
+"""Origin of what options say."""
 LONGEST_SHOWN = 200
 SHOWN = 8
 """Most wrong settings in one message."""
@@ -116,6 +118,14 @@ def _section_at(root: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]
     return kind
 
 
+def _flag_at(root: type[BaseModel], path: tuple[Any, ...]) -> str:
+    """The option that sets the field at ``path``, in brackets, where there is one."""
+    section = _section_at(root, path[:-1])
+    field = section.model_fields.get(path[-1]) if section is not None else None
+    flags = [each for each in field.metadata if isinstance(each, Flag)] if field is not None else []
+    return f" ({flags[0].names[0]})" if flags else ""
+
+
 def shown(value: Any) -> str:
     """A value as Python writes it, which no terminal obeys, cut where it is long."""
     try:
@@ -138,4 +148,5 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
     if item["type"] == "value_error":  # a check of ours, which names the value itself
         said = str(item["ctx"]["error"])
         return f"{origin}: {where}: {said if said.endswith(('.', '?')) else said + '.'}".replace(": : ", ": ")
-    return f"{origin}: {where} = {shown(item.get('input'))}: {item['msg']}."
+    flag = _flag_at(kind, tuple(item["loc"])) if origin == COMMAND_LINE else ""
+    return f"{origin}: {where} = {shown(item.get('input'))}{flag}: {item['msg']}."
