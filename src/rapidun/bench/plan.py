@@ -136,7 +136,9 @@ def make_cells(
 def cell_config(world: World, arm: Arm, seed: int, prompts: int) -> dict[str, Any]:
     """What a cell is keyed by besides its names: no paths, but the fingerprints of what they hold."""
     config = run_config(world, arm, seed, prompts, {name: name for name in ("forget", "retain")})
-    settings = config.model_dump(mode="json", exclude={"model": {"source"}, "data": {"forget", "retain"}})
+    settings = config.model_dump(
+        mode="json", exclude={"model": {"source"}, "data": {"forget", "retain"}, "plugins": True}
+    )
     if not settings["data"]["template_options"]:  # a setting that is not set gives a cell no new key
         del settings["data"]["template_options"]
     if settings["influence"]["targets"] == "auto":  # which is this for a model without an adapter, as it was called

@@ -33,6 +33,7 @@ from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
 from rapidun.settings.attribution import IndexConfig, IndexSettings
 from rapidun.settings.base import make_config
+from rapidun.settings.plugins import plugin_marks
 
 
 def build(
@@ -70,6 +71,7 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
         quantize=config.model.quantize,
+        plugins=plugin_marks(config.plugins),
     )
     gradient = plan.manifest.views.get("gradient")
     if isinstance(gradient, GradientScorer):

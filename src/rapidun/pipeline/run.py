@@ -42,6 +42,7 @@ from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
+from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import RunConfig
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
@@ -167,7 +168,8 @@ def _pieces(
 def origins_of(config: RunConfig, groups: RowGroups) -> dict[str, object]:
     """Where what `identity` names came from."""
     rows = {f"rows {name}": rows.path for name, rows in groups.present().items()}
-    return {"model": config.model.source, "template": config.data.template, **rows}
+    plugins = {f"plugin {number}": path for number, path in enumerate(config.plugins, 1)}
+    return {"model": config.model.source, "template": config.data.template, **plugins, **rows}
 
 
 def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
@@ -177,6 +179,7 @@ def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str
         "configuration": sha256_of([config.to_yaml().encode()]),
         "model": subject.loaded.fingerprint,
         "template": subject.template.fingerprint,
+        **plugin_marks(config.plugins),
         **rows,
     }
 

@@ -37,6 +37,7 @@ from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_object
+from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import MeasureConfig, RunConfig
 from rapidun.weighting import read_weights
 
@@ -142,6 +143,7 @@ def evaluate_only(
         "model": subject.loaded.fingerprint,
         "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
         "template": subject.template.fingerprint,
+        **plugin_marks(config.plugins),
         "rows evaluation": rows_fingerprint(rows),
     }
     RunDirectory.check(out, marks, **how)

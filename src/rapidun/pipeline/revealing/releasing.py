@@ -86,5 +86,6 @@ def method_config(config: RevealConfig, run: Path, number: int = 1) -> RunConfig
         "weights": task.release.weights,
         "lora": task.release.lora.model_dump(mode="json"),
         "seed": config.seed,
+        "plugins": [str(path) for path in config.plugins],
     }
     return make_config(raw, RunConfig, "task.release")

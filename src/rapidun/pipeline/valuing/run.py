@@ -32,6 +32,7 @@ from rapidun.pipeline.valuing.scoring import by_student, by_teacher
 from rapidun.pipeline.valuing.student import student_of
 from rapidun.pipeline.valuing.teacher import TASK_COLUMN, Teacher, valuing
 from rapidun.pipeline.valuing.uses import NO_GRADIENTS, use_values
+from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.valuation.distil import check_sample
 from rapidun.valuation.diversity import MATCHING
@@ -153,6 +154,7 @@ def _marks(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows,
         "candidates": pool.fingerprint,
         "max_length": str(subject.max_length),
         "seed": str(config.seed),
+        **plugin_marks(config.plugins),
     }
     for section in ("value", "student"):
         settings = getattr(config, section).model_dump(mode="json")
