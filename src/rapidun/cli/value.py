@@ -62,6 +62,7 @@ def value(
     with --resume and another --select, --diversity, --by or --format.
     """
     use = make_config(uses, Uses, COMMAND_LINE)
+    use.check()
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     if (saved := _saved_student(given)) is not None:
         if "model" in given or "task" in files:

@@ -37,13 +37,18 @@ class GradientSettings(Section):
         "layer",
         description="Scale of a row's gradient: layer (each layer's part has length 1), unit (the whole has), none.",
     )
-    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
     max_tokens: Annotated[int, Flag("--max-tokens")] = Field(
         4096, ge=1, le=LONGEST, description="Most tokens in a batch, padding included; fewer where memory asks for it."
     )
 
 
-class InfluenceSettings(GradientSettings):
+class ByToken(Section):
+    """How a row's tokens count in its gradient."""
+
+    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
+
+
+class InfluenceSettings(GradientSettings, ByToken):
     """How gradients are taken and compared."""
 
     sketch_size: int = Field(65_536, ge=64, le=LARGEST_SKETCH, description="Length of a row's gradient sketch.")
@@ -66,7 +71,7 @@ class SketchSettings(GradientSettings):
     )
 
 
-class IndexSettings(SketchSettings):
+class IndexSettings(SketchSettings, ByToken):
     """What an index holds, and how it is stored."""
 
     panel: ClassVar = "Index"

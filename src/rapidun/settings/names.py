@@ -19,7 +19,7 @@ class Names:
     """The known names of one kind of thing, in order.
 
     Args:
-        unknown: What is said of another name; ``{name}`` and ``{known}`` stand for it and for all that are known.
+        unknown: What is said of another name: ``{name}`` is it in quotes, ``{given}`` without, ``{known}`` are all.
         names: Those that come with rapidun.
     """
 
@@ -49,7 +49,7 @@ class Names:
             return name
         near = get_close_matches(name, self._names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(self._unknown.format(name=repr(name), known=self) + hint)
+        raise ConfigError(self._unknown.format(name=repr(name), given=name, known=self) + hint)
 
     def valid(self, name: str, *options: Any) -> str:
         """`check`, and the rule for a name with options, as pydantic wants it. Raises ValueError."""
@@ -82,10 +82,10 @@ JUDGES = Names(
 )
 STRATEGIES = Names("unknown strategy {name}: choose from {known}.", "greedy", "neural_ucb", "random", "seed", "ucb")
 STUDENTS = Names(
-    "--student {name}: no such student: neither a kind ({known}) nor a saved one's directory.",
+    "--student {given}: no such student: neither a kind ({known}) nor a saved one's directory.",
     *("encoder", "kernel", "ridge"),
 )
-DIVERSITIES = Names("--diversity {name}: use one of {known}.", "facility", "matching", "mmr")
+DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")
 
 MethodName = Annotated[str, AfterValidator(METHODS.valid)]
 SchemeName = Annotated[str, AfterValidator(SCHEMES.valid)]

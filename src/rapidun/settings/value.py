@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from rapidun.errors import ConfigError
 from rapidun.settings.attribution import SketchSettings
@@ -17,6 +17,7 @@ from rapidun.settings.model import Job, RowSettings
 from rapidun.settings.names import DIVERSITIES, STUDENTS, DiversityName
 
 Kind = Literal["top", "budget", "threshold"]
+FORMATS = ("csv", "jsonl", "parquet")
 _HOW = "write top:10%, top:500, budget:1e6tokens or threshold:0.2"
 
 
@@ -80,16 +81,6 @@ def check_sample_text(text: str) -> str:
     return text
 
 
-def _valid(check: Any, value: str | None) -> str | None:
-    """A check of ours as pydantic wants it. Raises ValueError."""
-    try:
-        if value is not None:
-            check(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-    return value
-
-
 class TeacherSettings(SketchSettings):
     """LinFiK: gradients of candidates against the gradient of the task."""
 
@@ -127,13 +118,17 @@ class StudentSettings(Section):
     sampling: Annotated[Sampling, Flag("--sampling")] = Field(
         "stratified", description="How they are drawn: stratified (by length), random, uncertain (in rounds)."
     )
+    rounds: int = Field(4, ge=1, description="Rounds of uncertain sampling.")
     part_rows: int = Field(8192, ge=1, description="Rows of a part that the student scores.")
 
     @model_validator(mode="after")
     def _sound(self) -> StudentSettings:
         if self.kind is not None:
             STUDENTS.valid(self.kind, self.options)
-        _valid(check_sample_text, self.sample)
+        try:
+            check_sample_text(self.sample)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return self
 
 
@@ -168,25 +163,26 @@ class Uses(Section):
     by: Annotated[str | None, Flag("--by")] = Field(
         None, description="Column that names each row's source: say the share of each."
     )
-    format: Annotated[Literal["jsonl", "csv", "parquet"], Flag("--format")] = Field(
+    format: Annotated[str, Flag("--format")] = Field(
         "jsonl", description="Of the file of values: jsonl, csv or parquet."
     )
-
-    @field_validator("select")
-    @classmethod
-    def _readable(cls, value: str | None) -> str | None:
-        return _valid(parse_selection, value)
-
-    @model_validator(mode="after")
-    def _diverse_of_many(self) -> Uses:
-        if self.diversity is not None and (self.selection is None or self.selection.kind == "threshold"):
-            raise ValueError("--diversity chooses among good rows: it goes with --select top:... or budget:...")
-        return self
 
     @property
     def selection(self) -> Selection | None:
         """What to select, if anything."""
         return None if self.select is None else parse_selection(self.select)
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any long work.
+
+        Raises:
+            ConfigError: Naming the option.
+        """
+        selection = self.selection
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format {self.format}: use one of {', '.join(FORMATS)}.")
+        if self.diversity is not None and (selection is None or selection.kind == "threshold"):
+            raise ConfigError("--diversity chooses among good rows: it goes with --select top:... or budget:...")
 
 
 class ValueFiles(Section):

@@ -73,6 +73,7 @@ def _open(
 ) -> tuple[Teacher, dict[str, str]]:
     """Read and check everything, claim the directory; the teacher, and what a resume must have in common."""
     check_registered(config)
+    uses.check()
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     teacher_sketch(config.value, config.seed)
     check_there(files.checkpoints)
@@ -112,6 +113,7 @@ def value_by_student(
 ) -> dict[str, Any]:
     """Value a pool with a saved student: no model, no task, forward only. Raises as `value`."""
     check_registered(config)
+    uses.check()
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     if uses.diversity == MATCHING:
         raise ConfigError(NO_GRADIENTS)

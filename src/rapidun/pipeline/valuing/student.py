@@ -30,9 +30,6 @@ from rapidun.valuation.saved import SavedStudent, load_student, save_student
 
 _SCATTER = 500  # held-out rows that the report draws
 
-ROUNDS = 4
-"""Rounds of uncertain sampling."""
-
 
 def student_of(teacher: Teacher, tokenizer: str, marks: Mapping[str, str]) -> tuple[SavedStudent, dict[int, float]]:
     """The student, fitted or as a stopped run left it, and the teacher's values by ordinal.
@@ -90,7 +87,7 @@ def _teacher_sample(teacher: Teacher) -> tuple[Ordinals, Values]:
     """Ordinals of the sample, ascending, and the teacher's values of them, (rows, tasks)."""
     settings = teacher.config.student
     count = sample_size(settings.sample, teacher.pool.count)
-    sizes = round_sizes(count, ROUNDS) if settings.sampling == "uncertain" else [count]
+    sizes = round_sizes(count, settings.rounds) if settings.sampling == "uncertain" else [count]
     teacher.reporter.phase("teacher", f"LinFiK of a sample of {count} rows")
     ordinals, values = np.zeros(0, np.int64), np.zeros((0, len(teacher.tasks)), np.float32)
     counted = Counted(teacher.values)
