@@ -52,7 +52,9 @@ def plugin_marks(paths: Sequence[Path]) -> dict[str, str]:
 def _place(path: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.absolute()
+    ]
     return f"{path}:{lines[-1]}" if lines else str(path)
 
 
