@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,9 @@ from pydantic.fields import FieldInfo
 
 from rapidun.errors import ConfigError
 from rapidun.settings import names
-from rapidun.settings.base import COMMAND_LINE, Section, make_config, section_of
+from rapidun.settings.base import COMMAND_LINE, Section, limits, make_config, section_of
 from rapidun.settings.printing import annotated_defaults
 from rapidun.settings.run import RunConfig
-from rapidun.settings.table import limits, markdown
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn", "pandas"}
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -32,7 +32,7 @@ def loaded_by(code: str, *arguments: str) -> tuple[int, set[str], str]:
 
 
 def test_all_settings_are_imported_without_anything_heavy() -> None:
-    modules = ("attribution", "evaluation", "model", "printing", "reveal", "run", "table", "unlearning", "value")
+    modules = ("attribution", "evaluation", "model", "printing", "reveal", "run", "unlearning", "value")
     assert loaded_by("\n".join(f"import rapidun.settings.{name}" for name in modules))[1] == set()
 
 
@@ -112,7 +112,7 @@ def every_field(kind: type[Section], where: str = "") -> dict[str, FieldInfo]:
 
 def test_every_setting_is_on_the_page_with_its_help_and_the_page_is_current() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == markdown(), "run: python -m rapidun.settings.table > docs/settings.md"
+    assert page == runpy.run_path(str(PAGE.with_name("make_settings.py")))["markdown"](), "run docs/make_settings.py"
     for path, field in every_field(RunConfig).items():
         assert field.description, path
         assert f"| `{path}` |" in page

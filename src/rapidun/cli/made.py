@@ -19,9 +19,8 @@ from pydantic.fields import FieldInfo
 
 from rapidun.cli.console import parse_pairs
 from rapidun.errors import ConfigError
-from rapidun.settings.base import Flag, Section, section_of, set_dotted
+from rapidun.settings.base import Flag, Section, limits, section_of, set_dotted
 from rapidun.settings.plugins import load_plugin
-from rapidun.settings.table import limits
 
 Raw = dict[str, Any]
 

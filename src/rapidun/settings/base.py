@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import yaml
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from rapidun import yaml_files
 from rapidun.errors import ConfigError
@@ -23,6 +25,8 @@ LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
 COMMAND_LINE = "command line"
 """Origin of what options say."""
 LONGEST_SHOWN = 200
+FAR = 10_000
+"""An upper limit beyond this is not worth saying."""
 SHOWN = 8
 """Most wrong settings in one message."""
 
@@ -124,6 +128,27 @@ def _flag_at(root: type[BaseModel], path: tuple[Any, ...]) -> str:
     field = section.model_fields.get(path[-1]) if section is not None else None
     flags = [each for each in field.metadata if isinstance(each, Flag)] if field is not None else []
     return f" ({flags[0].names[0]})" if flags else ""
+
+
+def limits(field: FieldInfo) -> str:
+    """``"From 1 to 512."``, ``"Above 0."`` or nothing."""
+    said = [(Ge, "from {}"), (Gt, "above {}"), (Le, "to {}"), (Lt, "below {}")]
+    text = " ".join(
+        words.format(_number(getattr(each, kind.__name__.lower())))
+        for kind, words in said
+        for each in field.metadata
+        if isinstance(each, kind) and not _is_far(each)
+    )
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _is_far(limit: Any) -> bool:
+    """Whether it only stops a slip of the keyboard."""
+    return isinstance(limit, Le) and isinstance(limit.le, int) and limit.le > FAR
+
+
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def shown(value: Any) -> str:

@@ -6,13 +6,11 @@ Rows are ordinals, their places in the pool. All draws depend on the generator a
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
-from rapidun.settings.kinds import Sampling
 from rapidun.settings.value import check_sample_text
 
 Ordinals = npt.NDArray[np.int64]
@@ -29,16 +27,6 @@ def sample_size(text: str, rows: int) -> int:
     if not 0 < count <= rows:
         raise ConfigError(f"--sample {text}: that is {count} of {rows} rows. Give more than 0 and at most all.")
     return count
-
-
-def check_sampling(name: str) -> None:
-    """Refuse an unknown way to sample.
-
-    Raises:
-        ConfigError: Naming those there are.
-    """
-    if name not in get_args(Sampling):
-        raise ConfigError(f"--sampling {name}: use one of {', '.join(get_args(Sampling))}.")
 
 
 def random_sample(rows: int, count: int, generator: np.random.Generator) -> Ordinals:
