@@ -20,8 +20,8 @@ PAGE = Path(__file__).with_name("settings.md")
 HEADER = """\
 # Settings
 
-Every setting there is, made by `python docs/make_settings.py` from the classes of `rapidun.settings`, as are the options
-of the command line. A setting without an option is given by `--set section.name=value`, or in the YAML file of
+Every setting there is, made by `python docs/make_settings.py` from the classes of `rapidun.settings`, as are the
+options of the command line. A setting without an option is given by `--set section.name=value`, or in the YAML file of
 `rapidun run` or of a task.
 """
 VERBS: dict[str, Callable[..., int]] = {

@@ -75,7 +75,11 @@ class Verbs(TyperGroup):
 @cache
 def _verb(name: str) -> Any:
     holder = typer.Typer(**_STYLE)
-    importlib.import_module(f"rapidun.cli.{name}").register(holder)
+    module = importlib.import_module(f"rapidun.cli.{name}")
+    if hasattr(module, "register"):
+        module.register(holder)
+    else:
+        holder.command(name, epilog=module.EXAMPLES)(getattr(module, name))
     _flow_help(holder)
     return cast("Any", typer.main.get_group(holder)).commands[name]
 

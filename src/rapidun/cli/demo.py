@@ -16,12 +16,11 @@ from rapidun.settings.run import RunConfig
 DemoModel = Literal["embedded", "smollm2"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "demo",
-        epilog=o.examples("rapidun demo --out runs/demo", "rapidun demo --model smollm2", "rapidun demo --resume"),
-    )(demo)
+EXAMPLES = o.examples(
+    "rapidun demo --out runs/demo",
+    "rapidun demo --model smollm2",
+    "rapidun demo --resume",
+)
 
 
 @made

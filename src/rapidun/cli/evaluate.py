@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import MeasureConfig
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "evaluate",
-        epilog=o.examples(
-            "rapidun evaluate --model M --adapter A --data held_out.jsonl --suite perplexity --out runs/after",
-            "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
-        ),
-    )(evaluate)
+EXAMPLES = o.examples(
+    "rapidun evaluate --model M --adapter A --data held_out.jsonl --suite perplexity --out runs/after",
+    "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
+)
 
 
 @made

@@ -13,17 +13,11 @@ from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.printing import annotated_defaults
 from rapidun.settings.run import RunConfig, load_config
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "run",
-        epilog=o.examples(
-            "rapidun run --print-config > config.yaml",
-            "rapidun run config.yaml --out runs/all",
-            "rapidun run config.yaml --out runs/all --set unlearning.steps=100 --overwrite",
-        ),
-    )(run)
+EXAMPLES = o.examples(
+    "rapidun run --print-config > config.yaml",
+    "rapidun run config.yaml --out runs/all",
+    "rapidun run config.yaml --out runs/all --set unlearning.steps=100 --overwrite",
+)
 
 
 @made

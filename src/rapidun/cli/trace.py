@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 _ANSWERS = "Answers to explain"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "trace",
-        epilog=o.examples(
-            'rapidun trace --index runs/index --prompt "What is the moon?"',
-            "rapidun trace --model M --data train.jsonl --query bad.jsonl --tokens 3 --html runs/tokens.html",
-            "rapidun trace --index runs/index --query bad.jsonl --together --data train.jsonl --propose runs/proposal",
-        ),
-    )(trace)
+EXAMPLES = o.examples(
+    'rapidun trace --index runs/index --prompt "What is the moon?"',
+    "rapidun trace --model M --data train.jsonl --query bad.jsonl --tokens 3 --html runs/tokens.html",
+    "rapidun trace --index runs/index --query bad.jsonl --together --data train.jsonl --propose runs/proposal",
+)
 
 
 @made

@@ -13,12 +13,9 @@ from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, quiet_
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.run import RunConfig, load_config
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "tune", epilog=o.examples("rapidun tune config.yaml --tuning tuning.jsonl --trials 12 --out runs/tune")
-    )(tune)
+EXAMPLES = o.examples(
+    "rapidun tune config.yaml --tuning tuning.jsonl --trials 12 --out runs/tune",
+)
 
 
 @made

@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 LEDGER = "Several requests"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "unlearn",
-        epilog=o.examples(
-            "rapidun unlearn --model M --forget bad.jsonl --retain good.jsonl --out runs/first",
-            "rapidun unlearn --model M --requests requests/ --retain good.jsonl --out runs/ledger",
-            "rapidun unlearn --out runs/ledger --undo 2",
-        ),
-    )(unlearn)
+EXAMPLES = o.examples(
+    "rapidun unlearn --model M --forget bad.jsonl --retain good.jsonl --out runs/first",
+    "rapidun unlearn --model M --requests requests/ --retain good.jsonl --out runs/ledger",
+    "rapidun unlearn --out runs/ledger --undo 2",
+)
 
 
 @made

@@ -16,17 +16,11 @@ from rapidun.settings import names
 from rapidun.settings.base import COMMAND_LINE, make_config
 from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "value",
-        epilog=o.examples(
-            "rapidun value --model M --task-data wanted.jsonl --candidates pool.jsonl --select top:10% --out V",
-            "rapidun value --model M --task-data wanted.jsonl --candidates pool.jsonl --student ridge --out V",
-            "rapidun value --student V/student --candidates tomorrow.jsonl --out W",
-        ),
-    )(value)
+EXAMPLES = o.examples(
+    "rapidun value --model M --task-data wanted.jsonl --candidates pool.jsonl --select top:10% --out V",
+    "rapidun value --model M --task-data wanted.jsonl --candidates pool.jsonl --student ridge --out V",
+    "rapidun value --student V/student --candidates tomorrow.jsonl --out W",
+)
 
 
 @made

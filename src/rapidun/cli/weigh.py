@@ -13,16 +13,10 @@ from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import RunConfig
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "weigh",
-        epilog=o.examples(
-            "rapidun weigh --model M --forget bad.jsonl --retain good.jsonl --out runs/weights",
-            "rapidun weigh --from-rapidin results/ --out runs/weights",
-        ),
-    )(weigh)
+EXAMPLES = o.examples(
+    "rapidun weigh --model M --forget bad.jsonl --retain good.jsonl --out runs/weights",
+    "rapidun weigh --from-rapidin results/ --out runs/weights",
+)
 
 
 @made
