@@ -20,7 +20,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # looking for some takes
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from rapidun.cli.console import say, show_unencodable
+from rapidun.cli.console import quiet_libraries, say, show_unencodable
 from rapidun.errors import RapidunError
 
 VERBS = {
@@ -132,6 +132,7 @@ def _root(
 def main() -> None:
     """Entry point of the ``rapidun`` command."""
     show_unencodable()
+    quiet_libraries()
     try:
         code = app(standalone_mode=False)
     except RapidunError as error:

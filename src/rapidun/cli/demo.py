@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_pairs, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, parse_pairs
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.cli.run import finish
 from rapidun.settings.run import RunConfig
@@ -46,7 +46,6 @@ def demo(
     package registry, the model is poisoned on this machine and kept for the next time (in RAPIDUN_CACHE, or
     ~/.cache/rapidun), and the run has the default settings of rapidun run.
     """
-    quiet_libraries()
     from rapidun.demo import run_demo
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

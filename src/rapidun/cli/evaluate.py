@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, print_json
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import MeasureConfig
@@ -33,7 +33,6 @@ def evaluate(
     settings = o.make_settings(given, MeasureConfig, overrides)
     if settings.evaluation.suite == "backdoor" and None in (settings.data.judge_poisoned, settings.data.validation):
         raise ConfigError("--suite backdoor needs --poisoned and --clean rows to fit its judges on.")
-    quiet_libraries()
     from rapidun.cli.tables import print_measurement
     from rapidun.pipeline import evaluate_only
 

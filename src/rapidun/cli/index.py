@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError, InputError
 from rapidun.settings.attribution import IndexConfig
@@ -72,7 +72,6 @@ def build(
     A build that was stopped goes on with --resume and ends with the same bytes.
     """
     settings = o.make_settings(given, IndexConfig, overrides)
-    quiet_libraries()
     from rapidun.pipeline import indexing
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
@@ -107,7 +106,6 @@ def append(
     Model, adapter, precision and template are the index's; what is given must agree with them. Rows whose ids are in
     the index already are refused. A stopped append goes on with --resume; a finished one is said to be so.
     """
-    quiet_libraries()
     from rapidun.pipeline import indexing
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
@@ -178,7 +176,6 @@ def export(
     ] = 1000,
 ) -> int:
     """Write an index for other tools: a plain NumPy array with ids, or RapidIn's result file for some queries."""
-    quiet_libraries()
     if form not in ("numpy", "rapidin"):
         raise ConfigError(f"--format {form}: choose numpy or rapidin.")
     if form == "rapidin" and query is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.reveal import RevealConfig, read_task
 
@@ -65,7 +65,6 @@ def reveal(
     if isinstance(given["task"].setdefault("release", {}), dict):
         given["task"]["release"] |= method
     settings = o.make_settings(given, RevealConfig, overrides)
-    quiet_libraries()
     from rapidun.pipeline import reveal as run_reveal
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

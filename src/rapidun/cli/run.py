@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.printing import annotated_defaults
 from rapidun.settings.run import RunConfig, load_config
@@ -47,7 +47,6 @@ def run(
     if config is None or out is None:
         raise typer.BadParameter("give CONFIG.yaml and --out DIR, or --print-config to see every setting.")
     settings = load_config(config, parse_pairs(overrides, "--set"), **given)
-    quiet_libraries()
     from rapidun.pipeline import run as run_pipeline
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
 from rapidun.cli.made import Raw, Shows, listed, made
 from rapidun.files import check_file_place
+from rapidun.settings import names
 from rapidun.settings.attribution import TraceConfig, Wanted
 from rapidun.settings.base import COMMAND_LINE, make_config
 
@@ -75,11 +76,12 @@ def trace(
     --words fuses with the words themselves. Model, adapter, precision and template are the index's where there is one.
     """
     asked = make_config({**wanted, "overwrite": overwrite}, Wanted, COMMAND_LINE)
+    for by in asked.scorers:
+        names.SCORERS.check(by)
     given["model"] = {"source": "", **given.get("model", {})}
     o.make_settings(given, TraceConfig, overrides)
     if html is not None:
         check_file_place(html)
-    quiet_libraries()
     from rapidun.pipeline import TraceRequest
     from rapidun.pipeline.explaining import Places, explain
 

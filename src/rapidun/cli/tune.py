@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.run import RunConfig, load_config
 
@@ -47,7 +47,6 @@ def tune(
     trials from what it suggests, each a whole unlearning, measured on the tuning rows. Influence is computed once.
     """
     settings = load_config(config, parse_pairs(overrides, "--set"), **given)
-    quiet_libraries()
     from rapidun.pipeline.tuning import tune as tune_run
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

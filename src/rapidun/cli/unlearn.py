@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import RunConfig
@@ -80,7 +80,6 @@ def unlearn(
             raise ConfigError("--weights FILE belongs to one forget set; with --requests name a scheme.")
         rows["forget"] = requests
     settings = o.make_settings(given, RunConfig, overrides)
-    quiet_libraries()
     from rapidun.pipeline import unlearn_only
     from rapidun.pipeline.ledger import request_files, unlearn_requests
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError, InputError
 from rapidun.settings import names
@@ -70,7 +70,6 @@ def value(
         _settle_student(given.setdefault("student", {}), encoder)
         whole = o.make_settings(given, ValueConfig, overrides)
         job = partial(_by_teacher, whole, make_config({**files, "adapter": adapter}, ValueFiles), out, use, **how)
-    quiet_libraries()
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         found = job(reporter=reporter)
     _say(found, out, as_json)

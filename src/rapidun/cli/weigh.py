@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import RunConfig
@@ -64,7 +64,6 @@ def weigh(
     if not {"forget", "retain"} <= given.get("data", {}).keys() or "model" not in given:
         raise ConfigError("give --model, --forget and --retain, or --from-rapidin DIR.")
     settings = o.make_settings(given, RunConfig, overrides)
-    quiet_libraries()
     from rapidun.pipeline import weigh_only
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

@@ -17,7 +17,6 @@ from rapidun.settings.names import (
     SKETCHES,
     FeatureName,
     PreconditionerName,
-    ScorerName,
     SketchName,
 )
 
@@ -116,7 +115,7 @@ class Wanted(Section):
     """What is asked of a trace."""
 
     k: Annotated[int, Flag("--k")] = Field(20, ge=1, description="Rows shown for each query.")
-    scorers: Annotated[tuple[ScorerName, ...], Flag("--by", commas=True)] = Field(
+    scorers: Annotated[tuple[str, ...], Flag("--by", commas=True)] = Field(
         (), description=f"{SCORERS}; several are fused. Default: the best that there is."
     )
     together: Annotated[bool, Flag("--together")] = Field(

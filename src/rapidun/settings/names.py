@@ -90,7 +90,6 @@ DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "mat
 MethodName = Annotated[str, AfterValidator(METHODS.valid)]
 SchemeName = Annotated[str, AfterValidator(SCHEMES.valid)]
 FeatureName = Annotated[str, AfterValidator(FEATURES.valid)]
-ScorerName = Annotated[str, AfterValidator(SCORERS.valid)]
 SketchName = Annotated[str, AfterValidator(SKETCHES.valid)]
 PreconditionerName = Annotated[str, AfterValidator(PRECONDITIONERS.valid)]
 JudgeName = Annotated[str, AfterValidator(JUDGES.valid)]

@@ -102,7 +102,7 @@ class UtilitySettings(Section):
 
 
 def _known_release(name: str) -> str:
-    return name if name in (MODULES, NONE) else METHODS.valid(name)
+    return name if name in (MODULES, NONE) else METHODS.valid(name, {}, True)
 
 
 def _release_lora() -> LoraSettings:

@@ -97,8 +97,8 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, plugi
     """
     raw = read_mapping(path, "a configuration is a mapping with the keys model and data.")
     _resolve_paths(raw, path.parent)
-    if plugins:
-        raw["plugins"] = [*(raw.get("plugins") or []), *plugins]
+    if plugins and isinstance(own := raw.setdefault("plugins", []), list):  # what is no list is said below
+        raw["plugins"] = [*own, *plugins]
     for dotted, value in (overrides or {}).items():
         set_dotted(raw, dotted, value)
     return make_config(raw, RunConfig, str(path))

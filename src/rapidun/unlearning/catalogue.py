@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from rapidun.errors import ConfigError
 from rapidun.settings import names
 from rapidun.unlearning import methods as _objectives  # noqa: F401  (registers them)
 from rapidun.unlearning.procedures import PROCEDURES, Procedure
@@ -23,4 +27,16 @@ def get_method(name: str) -> Method | Procedure:
     return METHODS.get(name) or PROCEDURES[name]
 
 
-names.METHODS.rule = lambda name, options: get_method(name).checked(options)
+def check_method(name: str, options: Mapping[str, Any], adapter: bool = False) -> None:
+    """Refuse options that a method lacks and, where its result must be an ``adapter``, one that changes the whole model.
+
+    Raises:
+        ConfigError: Says which.
+    """
+    method = get_method(name)
+    method.checked(options)
+    if adapter and isinstance(method, Procedure) and method.saves != "adapter":
+        raise ConfigError(f"method {name!r} changes the whole model and leaves no adapter to undo; choose another.")
+
+
+names.METHODS.rule = check_method

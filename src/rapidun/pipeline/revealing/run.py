@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidun.errors import ConfigError
 from rapidun.lifecycle import IDENTITY
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.phases import do_phase
@@ -27,7 +26,6 @@ from rapidun.pipeline.revealing.searching import reveal_round, rows_of
 from rapidun.reading import read_json
 from rapidun.report import write_report
 from rapidun.settings.reveal import MODULES, RevealConfig
-from rapidun.unlearning import Procedure, get_method
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,6 @@ def reveal(
     check_registered(config)
     reporter.phase("check", "Reading task, rows and model")
     if config.task.release.method not in (MODULES, "none"):
-        _check_undone(config.task.release.method)
         method_config(config, out)  # wrong settings of the method are found here
     context = open_reveal(config, out, resume, overwrite, reporter)
     with context.directory:
@@ -77,13 +74,6 @@ def reveal(
         settle(context.directory.path)  # a place that cannot hold the result is found now
         _phase(context, "measure 0", "Measuring what must be kept", measure_start)
         return _finish(context, _steps(context))
-
-
-def _check_undone(name: str) -> None:
-    """Refuse a method whose result no round can undo. Raises ConfigError."""
-    method = get_method(name)
-    if isinstance(method, Procedure) and method.saves != "adapter":
-        raise ConfigError(f"method {name!r} changes the whole model and leaves no adapter to undo; choose another.")
 
 
 def _phase(context: RevealContext, name: str, title: str, step: Callable[[RevealContext], None]) -> None:
