@@ -28,7 +28,7 @@ def get_method(name: str) -> Method | Procedure:
 
 
 def check_method(name: str, options: Mapping[str, Any], adapter: bool = False) -> None:
-    """Refuse options that a method lacks and, where its result must be an ``adapter``, one that changes the whole model.
+    """Refuse options that a method lacks; where its result must be an ``adapter``, also one that changes the model.
 
     Raises:
         ConfigError: Says which.
