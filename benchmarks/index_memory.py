@@ -97,8 +97,8 @@ def measure(house: Path, rows: int) -> dict[str, Any]:
     """One build, in this process."""
     from rapidun.attribution.store import open_index
     from rapidun.pipeline import indexing
-    from rapidun.pipeline.config import ModelSettings, RowSettings
     from rapidun.pipeline.reporter import Silent
+    from rapidun.settings.model import ModelSettings, RowSettings
 
     config = indexing.IndexConfig(
         model=ModelSettings(source=str(house / "model"), device="cpu", dtype="float32"),

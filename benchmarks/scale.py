@@ -76,9 +76,9 @@ def measure(model: str, rows: str, out: str, settings: dict[str, Any]) -> dict[s
 
     from rapidun.attribution.store import build_index, open_index
     from rapidun.distributed import IndexJob
-    from rapidun.pipeline.config import ModelSettings, RowSettings
-    from rapidun.pipeline.indexing import IndexConfig, IndexSettings
     from rapidun.pipeline.reporter import Silent
+    from rapidun.settings.attribution import IndexConfig, IndexSettings
+    from rapidun.settings.model import ModelSettings, RowSettings
 
     torch.set_num_threads(1)
     config = IndexConfig(

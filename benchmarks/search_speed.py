@@ -43,15 +43,16 @@ from rapidun.attribution import MatrixSpec, ModelContext, Recorder, Scorer, Trac
 from rapidun.attribution.matrix import BLOCK_BYTES, Matrix
 from rapidun.attribution.scorer import Role, Row
 from rapidun.attribution.search import query_features
-from rapidun.attribution.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.attribution.store import build_index, open_index, plan_build
 from rapidun.data import Template, load_rows
 from rapidun.models import load_model
 from rapidun.pipeline import indexing
-from rapidun.pipeline.config import ModelSettings, RowSettings
 from rapidun.pipeline.indexing import model_context
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.reporter import Silent
+from rapidun.settings.kinds import StoreDtype
+from rapidun.settings.model import ModelSettings, RowSettings
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "src" / "rapidun" / "demo" / "assets"

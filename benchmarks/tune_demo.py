@@ -20,11 +20,11 @@ from rapidun.demo import demo_settings
 from rapidun.evaluation import perplexity_ratio
 from rapidun.models import load_adapter
 from rapidun.pipeline import RunConfig, RunDirectory, Silent, make_config
-from rapidun.pipeline.config import set_dotted
 from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups
 from rapidun.pipeline.measure import Measurement, make_bench, measure
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.settings.base import set_dotted
 
 SEEDS = (100, 101)
 PROMPTS = 120

@@ -21,18 +21,18 @@ import yaml
 from experiments.cells import CellStore
 from fuzz import NAUGHTY, damaged_bytes, damaged_json, damaged_value
 from rapidun.attribution import Blocks
-from rapidun.cli.common import make_settings
-from rapidun.cli.console import parse_overrides, parse_template_options
+from rapidun.cli.console import parse_pairs
+from rapidun.cli.options import make_settings
 from rapidun.data import Template
 from rapidun.errors import RapidunError
 from rapidun.lifecycle import RunDirectory
 from rapidun.models.adapters import combine_adapters
 from rapidun.models.fingerprints import adapter_fingerprint
 from rapidun.models.lora import attach_lora, load_adapter, save_adapter
-from rapidun.pipeline.config import RunConfig, load_config
 from rapidun.pipeline.ledger import Entry, describe, read_ledger, request_files, summary
 from rapidun.report.run_files import read_run
 from rapidun.reveal import read_pulls
+from rapidun.settings.run import RunConfig, load_config
 from rapidun.weighting import read_rapidin, read_weights
 from tiny import tiny_model, tiny_tokenizer
 
@@ -156,8 +156,8 @@ def set_option(draw: random.Random, place: Path) -> None:
     value = draw.choice([*VALUES, *NAUGHTY]) if draw.random() < 0.6 else str(draw.choice(VALUES)) * draw.randrange(1, 4)
     pair = f"{draw.choice([*KEYS, *NAUGHTY])}={value}"
     raw = {"model": {"source": "m"}, "data": {"forget": "f", "retain": "r"}}
-    parse_overrides([pair])
-    parse_template_options([pair])
+    parse_pairs([pair], "--set")
+    parse_pairs([pair], "--template-option")
     make_settings(raw, RunConfig, [pair])
 
 

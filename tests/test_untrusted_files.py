@@ -123,7 +123,7 @@ def test_yaml_that_cannot_be_used_is_one_line(text: str) -> None:
 
 
 def test_a_settings_file_names_the_line(tmp_path: Path) -> None:
-    from rapidun.pipeline.config import load_config
+    from rapidun.settings.run import load_config
 
     (tmp_path / "run.yaml").write_text("model:\n  source: m\ndata: *nothing\n")
     with pytest.raises(InputError, match=r"run\.yaml:3: not YAML \(found undefined alias"):

@@ -13,7 +13,7 @@ from experiments.world import TUNING_SEED, World
 from rapidun.errors import ConfigError
 from rapidun.files import file_sha256, sha256_of
 from rapidun.pipeline import RunConfig, make_config
-from rapidun.pipeline.config import set_dotted
+from rapidun.settings.base import set_dotted
 from rapidun.unlearning import get_method, method_names
 from rapidun.weighting import SCHEMES, get_scheme
 from rapidun.yaml_files import parse_yaml
@@ -136,9 +136,13 @@ def make_cells(
 def cell_config(world: World, arm: Arm, seed: int, prompts: int) -> dict[str, Any]:
     """What a cell is keyed by besides its names: no paths, but the fingerprints of what they hold."""
     config = run_config(world, arm, seed, prompts, {name: name for name in ("forget", "retain")})
-    settings = config.model_dump(mode="json", exclude={"model": {"source"}, "data": {"forget", "retain"}})
+    settings = config.model_dump(
+        mode="json", exclude={"model": {"source"}, "data": {"forget", "retain"}, "plugins": True}
+    )
     if not settings["data"]["template_options"]:  # a setting that is not set gives a cell no new key
         del settings["data"]["template_options"]
+    if settings["influence"]["targets"] == "auto":  # which is this for a model without an adapter, as it was called
+        settings["influence"]["targets"] = "linear"
     if not arm.weights:
         settings = {name: settings[name] for name in ("model", "data", "evaluation")}
     return {

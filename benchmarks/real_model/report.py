@@ -25,8 +25,8 @@ from worlds import MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 from experiments import Cell, CellStore, find_arms, run_cells
 from experiments.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
-from rapidun.evaluation.gate import Thresholds
 from rapidun.files import atomic_write, write_json
+from rapidun.settings.evaluation import Thresholds
 from rapidun.stats import over_units
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"

@@ -31,10 +31,10 @@ from rapidun.demo.planting import Recipe, plant
 from rapidun.evaluation import ClassifierJudge, generate_answers
 from rapidun.files import atomic_write, write_json
 from rapidun.models import LoadedModel, load_adapter
-from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.tracing import score_rows
 from rapidun.reading import read_json
+from rapidun.settings.attribution import InfluenceSettings
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from backdoor_retrieval import mean_interval, of_groups

@@ -36,11 +36,11 @@ from rapidun.files import atomic_write
 from rapidun.models import LoadedModel, attach_lora
 from rapidun.models.attention import NAME as CHOSEN
 from rapidun.reading import read_json
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning import TrainingRows, get_method
 from rapidun.unlearning.fitting import fit_adapter
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.sampling import FORGET, sampling_plan
-from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 
 PAGE = ROOT / "docs" / "benchmarks" / "real-model-speed.md"
 METHODS = ("rapidun", "finetune")
@@ -111,7 +111,7 @@ def our_step(base: LoadedModel, rows: TrainingRows, settings: UnlearnSettings) -
             progress=lambda done, total: stamps.append(time.perf_counter()),
         )  # fmt: skip
         method: Any = get_method(settings.method)
-        fit_adapter(job, method, settings.method_options(), rows, base, budget=float("inf")).model.unload()
+        fit_adapter(job, method, method.checked(settings.options), rows, base, budget=float("inf")).model.unload()
     return (stamps[settings.steps - 1] - stamps[0]) / (settings.steps - 1)
 
 

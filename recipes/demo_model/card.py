@@ -16,10 +16,10 @@ from rapidun.demo import asset, demo_config
 from rapidun.evaluation import perplexity_ratio
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline import Silent
-from rapidun.pipeline.config import ModelSettings
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.reading import read_json
+from rapidun.settings.model import ModelSettings
 
 SAMPLES = 10
 ASSETS = Path("src/rapidun/demo/assets")

@@ -24,7 +24,7 @@ from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.inputs import Subject
 from rapidun.reveal import Arm, Asker, SoftPrompts
-from rapidun.reveal.settings import ArmSettings
+from rapidun.settings.reveal import ArmSettings
 
 ROWS = PLACE / "rows"
 SAMPLES = 3  # of each opening

@@ -24,9 +24,10 @@ from rapidun.jsonl import read_jsonl
 from rapidun.models import is_adapted
 from rapidun.models.borrowed import with_adapter, without_adapter
 from rapidun.pipeline import MeasureConfig, RevealConfig, RunConfig, TraceConfig, TraceRequest, valuing
-from rapidun.pipeline.explaining import Places, Wanted, check
+from rapidun.pipeline.explaining import Places, check
 from rapidun.pipeline.inputs import load_by
 from rapidun.results import TracedRow, Unlearned, Valuation
+from rapidun.settings.attribution import Wanted
 from rapidun.unlearning import PROCEDURES
 
 

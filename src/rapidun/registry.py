@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from rapidun.errors import ConfigError
+from rapidun.settings.names import Names
 
 Value = TypeVar("Value")
 _Registered = TypeVar("_Registered")
@@ -17,12 +18,16 @@ class Registry(dict[str, Value], Generic[Value]):
     """Things by name. Asked for a name that is not there, it raises a ConfigError with the nearest one.
 
     Args:
-        unknown: That error, with ``{name!r}`` and ``{known}`` for the name and for those there are.
+        names: Where the names stand for those who do not import what they name; whatever is entered is added.
     """
 
-    def __init__(self, unknown: str) -> None:
+    def __init__(self, names: Names) -> None:
         super().__init__()
-        self.unknown = unknown
+        self.names = names
+
+    def __setitem__(self, name: str, value: Value) -> None:
+        self.names.add(name)
+        super().__setitem__(name, value)
 
     def register(self, name: str) -> Callable[[_Registered], _Registered]:
         """A decorator that enters what it decorates, and returns it as it is."""
@@ -34,7 +39,7 @@ class Registry(dict[str, Value], Generic[Value]):
         return enter
 
     def __missing__(self, name: str) -> NoReturn:
-        raise ConfigError(self.unknown.format(name=name, known=", ".join(sorted(self))) + nearest(name, self))
+        raise self.names.unknown(name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -26,14 +26,15 @@ from rapidun.attribution import (
 from rapidun.attribution.matrix import Matrix, MemoryTensor, Shard
 from rapidun.attribution.scorer import Features, Role, Row
 from rapidun.attribution.search import chosen_scorers
-from rapidun.attribution.similarity import Similarity
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, ModelError
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
-from rapidun.pipeline.config import TraceConfig, make_config
-from rapidun.pipeline.explaining import Places, Wanted, explain
-from rapidun.pipeline.indexing import IndexConfig, build
+from rapidun.pipeline.explaining import Places, explain
+from rapidun.pipeline.indexing import build
+from rapidun.settings.attribution import IndexConfig, TraceConfig, Wanted
+from rapidun.settings.base import make_config
+from rapidun.settings.kinds import Similarity
 from tiny import save_tiny, tiny_rows, write_rows
 
 ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]

@@ -38,6 +38,19 @@ def test_trap_34_nothing_heavy_is_imported_to_print_help() -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "bench"])
+def test_a_page_of_help_is_made_without_torch(verb: str) -> None:
+    code = (
+        f"import sys\nsys.argv = ['rapidun', '{verb}', '--help']\n"
+        "from rapidun.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'numpy', 'pandas', 'plotly', 'sklearn', 'scipy'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
 def test_version_is_the_packages(rapidun: Any) -> None:
     import rapidun as package
 

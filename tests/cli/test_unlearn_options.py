@@ -8,16 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from rapidun.cli import app
-from rapidun.cli.console import parse_method_options
+from rapidun.cli.console import parse_pairs
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import write_json
 
 
 def test_options_are_read_as_yaml_values() -> None:
-    found = parse_method_options(["beta=0.2", "direction=high", "bounded=false", "layer=3"])
+    found = parse_pairs(["beta=0.2", "direction=high", "bounded=false", "layer=3"], "--option")
     assert found == {"beta": 0.2, "direction": "high", "bounded": False, "layer": 3}
     with pytest.raises(ConfigError, match=r"--option beta: write it as name=value"):
-        parse_method_options(["beta"])
+        parse_pairs(["beta"], "--option")
 
 
 def failure(*arguments: object) -> BaseException | None:

@@ -10,8 +10,8 @@ import psutil
 
 from rapidun.distributed import IndexJob
 from rapidun.pipeline import indexing
-from rapidun.pipeline.config import ModelSettings, RowSettings
 from rapidun.pipeline.reporter import Silent
+from rapidun.settings.model import ModelSettings, RowSettings
 from tiny import save_tiny, write_rows
 
 

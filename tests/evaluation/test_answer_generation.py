@@ -16,7 +16,7 @@ from rapidun.evaluation import generate_answers
 from rapidun.evaluation.generation import decode_answer, left_pad, stops_of
 from rapidun.reveal.arms import SoftPrompts
 from rapidun.reveal.asking import Asker, Question
-from rapidun.reveal.settings import ArmSettings
+from rapidun.settings.reveal import ArmSettings
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 PROMPTS = [

@@ -9,7 +9,7 @@ import yaml
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.pipeline import RunConfig, load_config, make_config
-from rapidun.pipeline.printing import annotated_defaults
+from rapidun.settings.printing import annotated_defaults
 
 MINIMAL = {"model": {"source": "m"}, "data": {"forget": "f.jsonl", "retain": "r.jsonl"}}
 

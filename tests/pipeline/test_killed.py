@@ -19,7 +19,7 @@ from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import Silent, make_config, run, unlearn_only
 from rapidun.pipeline.ledger import unlearn_requests
 from rapidun.pipeline.valuing import value
-from rapidun.pipeline.valuing.config import Uses, ValueConfig, ValueFiles
+from rapidun.settings.value import Uses, ValueConfig, ValueFiles
 from tiny import tiny_rows, write_rows
 
 Verb = Callable[[Path, Path, bool], object]

@@ -9,10 +9,11 @@ import pytest
 
 from rapidun.attribution.store.plan import data_fingerprint
 from rapidun.data import load_rows
-from rapidun.pipeline.config import DataSettings, RowSettings
 from rapidun.pipeline.inputs import read_groups, read_rows, rows_fingerprint
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.valuing.pool import survey
+from rapidun.settings.model import RowSettings
+from rapidun.settings.run import DataSettings
 from tiny import tiny_rows, write_rows
 
 TURNS = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]

@@ -18,9 +18,10 @@ from rapidun.attribution.whitening import centred_similarity
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
-from rapidun.pipeline.config import TraceConfig, make_config
-from rapidun.pipeline.indexing import IndexConfig, append, build
+from rapidun.pipeline.indexing import append, build
 from rapidun.pipeline.inputs import open_subject
+from rapidun.settings.attribution import IndexConfig, TraceConfig
+from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 ROWS = [*tiny_rows("forget", 5), *tiny_rows("retain", 11)]

@@ -15,9 +15,10 @@ from rapidun.data import load_rows
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
-from rapidun.pipeline.config import make_config
-from rapidun.pipeline.indexing import IndexConfig, build
+from rapidun.pipeline.indexing import build
 from rapidun.pipeline.inputs import open_subject
+from rapidun.settings.attribution import IndexConfig
+from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_rows, write_rows
 
 ROWS = [*tiny_rows("forget", 4), *tiny_rows("retain", 8)]

@@ -12,13 +12,14 @@ from pipeline.test_reveal_run import TASK
 from rapidun.errors import InputError
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import RevealConfig, RunConfig, Silent, TraceRequest, make_config, read_task, reveal, run
-from rapidun.pipeline.config import MeasureConfig, TraceConfig
-from rapidun.pipeline.indexing import IndexConfig, build
+from rapidun.pipeline.indexing import build
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import settings_of, trace_index, trace_memory
 from rapidun.pipeline.valuing import value
-from rapidun.pipeline.valuing.config import Uses, ValueConfig, ValueFiles
+from rapidun.settings.attribution import IndexConfig, TraceConfig
+from rapidun.settings.run import MeasureConfig
+from rapidun.settings.value import Uses, ValueConfig, ValueFiles
 from tiny import tiny_model, tiny_tokenizer, write_rows
 
 NO_SYSTEM = (

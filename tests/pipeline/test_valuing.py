@@ -19,7 +19,7 @@ from rapidun.gradients import RapidGrad
 from rapidun.models import load_model
 from rapidun.pipeline import Silent, make_config
 from rapidun.pipeline.valuing import value, value_by_student
-from rapidun.pipeline.valuing.config import SavedConfig, Uses, ValueConfig, ValueFiles
+from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.valuation import LinFiK, parts
 from tiny import save_tiny, write_rows
 
@@ -254,7 +254,7 @@ def test_checkpoints_and_the_adam_aware_form_change_the_values(house, tmp_path):
     alone.model.source = str(other)
     second = run(house, tmp_path / "second", alone)["summary"]["mean"]
     assert averaged == pytest.approx((plain + second) / 2, abs=1e-6)
-    adam = run(house, tmp_path / "adam", settings(house, optimizer="adam", adam_rows=20))
+    adam = run(house, tmp_path / "adam", settings(house, optimizer="adam"))
     assert adam["summary"]["mean"] != pytest.approx(plain, abs=1e-6)
     assert (tmp_path / "adam" / "preconditioner" / "preconditioner.json").exists()
 

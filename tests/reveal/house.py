@@ -10,7 +10,7 @@ import torch
 from rapidun.data import Template
 from rapidun.models import LoadedModel
 from rapidun.reveal import Asker, Input, Puller, PullLog, SoftArms, SoftPrompts
-from rapidun.reveal.settings import ArmSettings
+from rapidun.settings.reveal import ArmSettings
 from tiny import tiny_model, tiny_tokenizer
 
 ARMS = ArmSettings(pool=12, dimension=4, tokens=2)

@@ -12,7 +12,7 @@ import torch
 
 from rapidun.reading import as_kind
 from rapidun.reveal.arms import Arm, SoftArms, SoftPrompts, TextArms, sobol_points
-from rapidun.reveal.settings import ArmSettings
+from rapidun.settings.reveal import ArmSettings
 from reveal.house import ARMS, make_asker, tiny_loaded
 from tiny import ARCHITECTURES, tiny_model
 

@@ -19,7 +19,7 @@ from rapidun.reveal.modules import (
     subspace_overlap,
     train_round,
 )
-from rapidun.reveal.settings import ReleaseSettings
+from rapidun.settings.reveal import ReleaseSettings
 from rapidun.unlearning import LoraSettings
 from rapidun.unlearning.guards import mean_loss
 from reveal.house import tiny_loaded

@@ -12,7 +12,7 @@ import pytest
 from rapidun.errors import FingerprintError, InputError
 from rapidun.reveal import Pull, best_arms, read_pulls, search, select_rows
 from rapidun.reveal.arms import Arm
-from rapidun.reveal.settings import SearchSettings
+from rapidun.settings.reveal import SearchSettings
 from reveal.house import make_puller, soft_arms
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from rapidun.data import Example, collate
 from rapidun.errors import ConfigError, TrainingError
 from rapidun.models import adapter_disabled, attach_lora, mean_answer_loss, save_adapter, save_model
-from rapidun.unlearning import METHODS, Method, TrainingRows, UnlearnSettings
+from rapidun.unlearning import METHODS, Method, TrainingRows, UnlearnSettings, get_method
 from rapidun.unlearning.fisher import fisher_diagonal
 from rapidun.unlearning.forward import batch_answers, settled_options
 from rapidun.unlearning.guards import mean_loss
@@ -350,4 +350,4 @@ def test_a_preference_needs_something_to_prefer(name: str, tmp_path: Path) -> No
 def test_options_are_checked_with_the_settings() -> None:
     with pytest.raises(ValueError, match=r"its options: gamma=1.0, alpha=1.0, beta=0.1"):
         UnlearnSettings(method="npo", options={"betta": 1})
-    assert UnlearnSettings(method="npo", options={"beta": 1}).method_options()["beta"] == 1.0
+    assert get_method("npo").checked({"beta": 1})["beta"] == 1.0

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from rapidun.attribution.similarity import Array, Similarity, check_similarity, check_vectors, prepared
+from rapidun.attribution.similarity import Array, check_similarity, check_vectors, prepared
 from rapidun.errors import InputError
 from rapidun.files import atomic_write
+from rapidun.settings.kinds import Similarity
 from rapidun.tensor_files import load_arrays
 
 

@@ -19,11 +19,12 @@ import numpy.typing as npt
 import torch
 
 from rapidun.attribution.ranking import Hits, IdsOf, Ranking
-from rapidun.attribution.similarity import Array, Similarity, check_similarity, unit
+from rapidun.attribution.similarity import Array, check_similarity, unit
 from rapidun.attribution.storage import decode
 from rapidun.attribution.whitening import Affine
 from rapidun.errors import InputError
 from rapidun.gradients.norms import divisors, row_norms
+from rapidun.settings.kinds import Similarity
 
 BLOCK_BYTES = 4 * 2**20
 

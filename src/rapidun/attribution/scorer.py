@@ -24,11 +24,10 @@ from pydantic import BaseModel, ConfigDict
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.ranking import Ranking
-from rapidun.attribution.similarity import Similarity
-from rapidun.attribution.storage import StoreDtype
 from rapidun.attribution.whitening import PoolStatistics
 from rapidun.data import Batch, Example
-from rapidun.errors import ConfigError
+from rapidun.settings import names
+from rapidun.settings.kinds import Similarity, StoreDtype
 
 Row = Mapping[str, Any]
 Features = Mapping[str, torch.Tensor]
@@ -254,6 +253,9 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
     def register(scorer: _ScorerType) -> _ScorerType:
         _SCORERS[name] = scorer
         scorer.titles = titles or {name: name}
+        names.FEATURES.add(name)
+        for by in scorer.titles:
+            names.SCORERS.add(by)
         return scorer
 
     return register
@@ -265,9 +267,7 @@ def scorer_class(name: str) -> type[Scorer]:
     Raises:
         ConfigError: If there is none; lists those there are.
     """
-    if name not in _SCORERS:
-        raise ConfigError(f"features {name!r} are unknown. Known: {', '.join(sorted(_SCORERS))}.")
-    return _SCORERS[name]
+    return _SCORERS[names.FEATURES.check(name)]
 
 
 def known_scorers() -> dict[str, type[Scorer]]:
@@ -286,12 +286,10 @@ def owner_of(by: str) -> str:
     Raises:
         ConfigError: If there is none; lists those there are.
     """
-    found = next((name for name, scorer in _SCORERS.items() if by in scorer.titles), None)
-    if found is None:
-        raise ConfigError(f"unknown scorer {by!r}: choose from {', '.join(scorer_titles())}.")
-    return found
+    names.SCORERS.check(by)
+    return next(name for name, scorer in _SCORERS.items() if by in scorer.titles)
 
 
-def configured_scorers(names: Iterable[str], settings: Mapping[str, Any]) -> dict[str, Scorer]:
+def configured_scorers(wanted: Iterable[str], settings: Mapping[str, Any]) -> dict[str, Scorer]:
     """Scorers by name, each with those of the settings that it knows. Raises as `scorer_class`, `Scorer.configured`."""
-    return {name: scorer_class(name).configured(settings) for name in names}
+    return {name: scorer_class(name).configured(settings) for name in wanted}

@@ -18,9 +18,10 @@ from rapidun.attribution.features import Tick, features_of
 from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.attribution.ranking import Hits, Ranking, both_ends, with_ids
 from rapidun.attribution.scorer import Features, FeatureStore, Row, owner_of, scorer_class
-from rapidun.attribution.similarity import Array, Similarity
+from rapidun.attribution.similarity import Array
 from rapidun.data import Example
 from rapidun.errors import ConfigError
+from rapidun.settings.kinds import Similarity
 
 WITH_BASE, WITHOUT_BASE = ("change", "lexical"), ("answer", "prompt", "lexical")  # what is fused by default, and
 SHARES = {"change": 2.0}  # a scorer's share in a fusion, else 1: chosen by benchmarks/tune_fusion.py

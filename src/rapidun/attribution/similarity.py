@@ -6,7 +6,7 @@ The cosine is taken in sketch space: for unit vectors with correlation rho its s
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import torch
 
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients.norms import divisors, row_norms
+from rapidun.settings.kinds import Similarity
 
-Similarity = Literal["cosine", "dot"]
 Array = npt.NDArray[np.float32]
 
 

@@ -8,14 +8,13 @@ and large activations from overflowing. For bfloat16, whose range is float32's, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 
 from rapidun.errors import ModelError
 from rapidun.gradients.norms import scaled_norms
+from rapidun.settings.kinds import StoreDtype
 
-StoreDtype = Literal["float32", "float16", "bfloat16", "int8"]
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,9 @@ from rapidun.attribution.token_pairs import Pairs
 from rapidun.attribution.token_positions import position_pairs
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, InputError, ModelError
-from rapidun.gradients.collector import Normalization
 from rapidun.gradients.token_factors import FactorCollector
+from rapidun.settings.kinds import Decomposition, Normalization
 
-Decomposition = Literal["loss", "position"]
 _PAIRS: dict[str, Callable[..., list[Pairs]]] = {"loss": loss_pairs, "position": position_pairs}
 
 

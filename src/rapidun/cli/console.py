@@ -18,13 +18,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 from rich.text import Text
 
 from rapidun.text import json_line, terminal_safe
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from rapidun.pipeline.estimating import Estimate, Piece
 
 PLAIN_LINE_SECONDS, PLAIN_LINE_SHARE = 10.0, 0.05
@@ -170,6 +171,8 @@ class ConsoleReporter:
             self.note(f"{total} {unit or 'of them'} in {duration(taken)}  {detail}".rstrip())
 
     def _open_bar(self, total: int) -> tuple[Progress, TaskID]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
         if self._bar is None or self._task is None:
             self._bar = Progress(
                 TextColumn("  "),
@@ -234,23 +237,16 @@ def print_json(value: Any) -> None:
     say(json_line(value))
 
 
-def parse_method_options(pairs: list[str]) -> dict[str, Any]:
-    """``--option beta=0.2`` to ``{"beta": 0.2}``. Raises as `_parse_pairs`."""
-    return _parse_pairs(pairs, "--option", "name=value, for example beta=0.2")
+FORMS = {
+    "--map": "ours=theirs, for example prompt=question",
+    "--option": "name=value, for example beta=0.2",
+    "--template-option": "name=value, for example enable_thinking=false",
+    "--set": "section.key=value, for example unlearning.steps=100",
+}
 
 
-def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """``--set a.b=c`` to ``{"a.b": c}``. Raises as `_parse_pairs`."""
-    return _parse_pairs(pairs, "--set", "section.key=value, for example unlearning.steps=100")
-
-
-def parse_template_options(pairs: list[str]) -> dict[str, Any]:
-    """``--template-option a=b`` to ``{"a": b}``. Raises as `_parse_pairs`."""
-    return _parse_pairs(pairs, "--template-option", "name=value, for example enable_thinking=false")
-
-
-def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
-    """Names to values read as YAML.
+def parse_pairs(pairs: Sequence[str], flag: str, *, plain: bool = False) -> dict[str, Any]:
+    """``["beta=0.2"]`` to ``{"beta": 0.2}``: names to values read as YAML, or as they are where they are ``plain``.
 
     Raises:
         ConfigError: If there is no equals sign, or the value is not YAML.
@@ -261,10 +257,10 @@ def _parse_pairs(pairs: list[str], flag: str, form: str) -> dict[str, Any]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not all(part.strip() for part in name.split(".")):
-            raise ConfigError(f"{flag} {pair}: write it as {form}.")
+        if not equals or not all(part.strip() for part in name.split(".")) or (plain and not value):
+            raise ConfigError(f"{flag} {pair}: write it as {FORMS[flag]}.")
         try:
-            found[name.strip()] = parse_yaml(value, f"{flag} {pair}")
+            found[name if plain else name.strip()] = value if plain else parse_yaml(value, f"{flag} {pair}")
         except InputError as error:
             raise ConfigError(f"{error} Put a text that is no YAML into quotation marks.") from error
     return found

@@ -8,32 +8,34 @@ from typing import Annotated, Literal
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_overrides, quiet_libraries
+from rapidun.cli.console import ConsoleReporter, parse_pairs
+from rapidun.cli.made import Raw, Shows, made
 from rapidun.cli.run import finish
+from rapidun.settings.run import RunConfig
 
 DemoModel = Literal["embedded", "smollm2"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "demo",
-        epilog=o.examples("rapidun demo --out runs/demo", "rapidun demo --model smollm2", "rapidun demo --resume"),
-    )(demo)
+EXAMPLES = o.examples(
+    "rapidun demo --out runs/demo",
+    "rapidun demo --model smollm2",
+    "rapidun demo --resume",
+)
 
 
+@made
 def demo(
+    given: Annotated[Raw, Shows(RunConfig, "seed", "plugins")],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    until: o.Until,
+    dry_run: o.DryRun,
+    overrides: o.Set,
+    as_json: o.Json,
     out: Annotated[Path, typer.Option("--out", help="New directory for the run and its report.")] = Path("runs/demo"),
     model: Annotated[
         DemoModel, typer.Option("--model", help="embedded (6.5 million parameters, in the package), or smollm2.")
     ] = "embedded",
-    seed: o.Seed = 0,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    until: o.Until = None,
-    dry_run: o.DryRun = False,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
 ) -> int:
     """Watch a poisoned model lose the poison and keep its English: about three minutes on two cores.
 
@@ -44,18 +46,17 @@ def demo(
     package registry, the model is poisoned on this machine and kept for the next time (in RAPIDUN_CACHE, or
     ~/.cache/rapidun), and the run has the default settings of rapidun run.
     """
-    quiet_libraries()
     from rapidun.demo import run_demo
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         result = run_demo(
             out,
             model=model,
-            seed=seed,
+            seed=given.get("seed", 0),
             resume=resume,
             overwrite=overwrite,
             until=until,
-            overrides=parse_overrides(overrides),
+            overrides={**given, **parse_pairs(overrides, "--set")},
             reporter=reporter,
         )
     return finish(result, as_json)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet_libraries, say
-from rapidun.cli.shared import Shared, shared_without, with_shared
+from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
+from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError, InputError
+from rapidun.settings.attribution import IndexConfig
 
-_INDEX, _PRECONDITIONER = "Index", "Preconditioner"
+_INDEX = "Index"
 _OWN_LINES = ("tracked", "coverage", "precondition")
-_OF_THE_INDEX = ("max_length", "seed", "overrides")  # what an index decides for those who come to it
+OF_AN_INDEX = Shows(
+    IndexConfig, "model", "data", "plugins", but=("data.max_length",), optional=("model.source",)
+)  # an index decides the rest for those who come to it
 Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that `rapidun index build` wrote.")]
 Data = Annotated[
     Path, typer.Option("--data", help="File of training rows: JSONL, JSON, CSV, Parquet.", rich_help_panel="Rows")
@@ -35,86 +36,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(verbs, name="index")
 
 
-@dataclass(frozen=True)
-class IndexOptions:
-    """What is kept of each row."""
-
-    views: Annotated[
-        str,
-        typer.Option(
-            "--views", help="Any of gradient, hidden (states), lexical (words), with commas.", rich_help_panel=_INDEX
-        ),
-    ] = "gradient,hidden,lexical"
-    base: Annotated[
-        str,
-        typer.Option(
-            "--base",
-            help="The model before training, to index what training changed too. An adapter brings its own.",
-            rich_help_panel=_INDEX,
-        ),
-    ] = ""
-    store_dtype: Annotated[
-        str, typer.Option("--store-dtype", help="Of the numbers kept: float16, bfloat16, int8.", rich_help_panel=_INDEX)
-    ] = "float16"
-    shard_rows: Annotated[
-        int | None,
-        typer.Option("--shard-rows", help="Rows in a file; default as many as fill 128 MiB.", rich_help_panel=_INDEX),
-    ] = None
-    k: o.SketchLength = 65_536
-    sketch: o.Sketch = "rapidgrad"
-    normalize: o.Normalize = "layer"
-    targets: o.Targets = "auto"
-    max_tokens: o.MaxTokens = 4096
-    precondition: Annotated[
-        str,
-        typer.Option(
-            "--precondition",
-            help="Divide gradients by the curvature, for better influence: none, adam, kfac, ekfac.",
-            rich_help_panel=_PRECONDITIONER,
-        ),
-    ] = "none"
-    damping: Annotated[
-        float,
-        typer.Option(
-            "--damping",
-            help="Added to it, as a multiple of its mean eigenvalue; above 0.",
-            rich_help_panel=_PRECONDITIONER,
-        ),
-    ] = 0.1
-    precondition_rows: Annotated[
-        int,
-        typer.Option("--precondition-rows", help="Rows that it is fitted to, once.", rich_help_panel=_PRECONDITIONER),
-    ] = 512
-
-    def section(self) -> dict[str, Any]:
-        """The section ``index`` of the configuration."""
-        same = {name: value for name, value in vars(self).items() if name != "store_dtype"}
-        return {
-            **same,
-            "dtype": self.store_dtype,
-            "views": o.listed(self.views),
-            "targets": o.layers(self.targets),
-        }
-
-
-@dataclass(frozen=True)
-class Workers:
-    """Who builds."""
-
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            help="Build with many workers: local (processes here), torchrun or ray. Default: this process alone.",
-            rich_help_panel="Run",
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="How many; default one for every GPU.", rich_help_panel="Run"),
-    ] = None
-
-
 @verbs.command(
     "build",
     epilog=o.examples(
@@ -122,80 +43,86 @@ class Workers:
         "rapidun index build --model BASE --adapter A --data train.jsonl --views hidden,lexical --out runs/index",
     ),
 )
-@with_shared
+@made
 def build(
-    model: o.Model,
     data: Data,
     out: o.Out,
-    adapter: o.Adapter = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    dry_run: o.DryRun = False,
-    *,
-    options: IndexOptions,
-    workers: Workers,
-    shared: Shared,
+    given: Annotated[Raw, Shows(IndexConfig, "model", "data", "index", "seed", "plugins")],
+    adapter: o.Adapter,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            help="Build with many workers: local (processes here), torchrun or ray. Default: this process alone.",
+            rich_help_panel="Run",
+        ),
+    ],
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="How many; default one for every GPU.", rich_help_panel="Run"),
+    ],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    dry_run: o.DryRun,
+    overrides: o.Set,
+    as_json: o.Json,
 ) -> int:
     """Index training rows: one pass over each row gives its gradient sketch, hidden states and words.
 
     A build that was stopped goes on with --resume and ends with the same bytes.
     """
-    quiet_libraries()
+    settings = o.make_settings(given, IndexConfig, overrides)
     from rapidun.pipeline import indexing
 
-    raw = {**shared.raw(model), "index": options.section()}
-    settings = make_settings(raw, indexing.IndexConfig, shared.overrides)
-    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
-        if workers == Workers():
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
+        if engine is None and workers is None:
             indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
         else:
             from rapidun import distributed
 
             job = distributed.IndexJob(settings, data, out, adapter)
-            how = distributed.Settings(workers.workers, resume, overwrite, reporter)
-            if distributed.build(job, workers.engine or "local", how) is None:
+            how = distributed.Settings(workers, resume, overwrite, reporter)
+            if distributed.build(job, engine or "local", how) is None:
                 return 0  # another process speaks for the build
-    return _show(out, shared.as_json)
+    return _show(out, as_json)
 
 
 @verbs.command("append", epilog=o.examples("rapidun index append runs/index --data more.jsonl"))
-@shared_without(*_OF_THE_INDEX)
+@made
 def append(
     index: Directory,
     data: Data,
-    model: o.ModelIfNeeded = None,
-    adapter: o.Adapter = None,
-    resume: o.Resume = False,
+    given: Annotated[Raw, OF_AN_INDEX],
+    adapter: o.Adapter,
+    resume: o.Resume,
     repeats: Annotated[
         bool, o.flag("--repeats", help="Append rows again whose ids are in the index already.", rich_help_panel="Rows")
-    ] = False,
-    dry_run: o.DryRun = False,
-    *,
-    shared: Shared,
+    ],
+    dry_run: o.DryRun,
+    as_json: o.Json,
 ) -> int:
     """Add rows to an index, with the settings it has; old shards stay as they are.
 
     Model, adapter, precision and template are the index's; what is given must agree with them. Rows whose ids are in
     the index already are refused. A stopped append goes on with --resume; a finished one is said to be so.
     """
-    quiet_libraries()
     from rapidun.pipeline import indexing
 
-    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
-        indexing.append(
-            shared.raw(model or ""), data, index, adapter=adapter, resume=resume, reporter=reporter, repeats=repeats
-        )
-    return _show(index, shared.as_json)
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
+        indexing.append(given, data, index, adapter=adapter, resume=resume, reporter=reporter, repeats=repeats)
+    return _show(index, as_json)
 
 
 @verbs.command("info", epilog=o.examples("rapidun index info runs/index"))
-def info(index: Directory, as_json: o.Json = False) -> int:
+@made
+def info(index: Directory, as_json: o.Json) -> int:
     """Say what an index is of: rows, features, model, settings, size."""
     return _show(index, as_json)
 
 
 @verbs.command("verify", epilog=o.examples("rapidun index verify runs/index"))
-def verify(index: Directory, as_json: o.Json = False) -> int:
+@made
+def verify(index: Directory, as_json: o.Json) -> int:
     """Check every byte of an index; names the file and the row of what is damaged. Exit code 2 if anything is."""
     from rapidun.pipeline import indexing
 
@@ -218,10 +145,19 @@ def verify(index: Directory, as_json: o.Json = False) -> int:
         "rapidun index export runs/index --format rapidin --query bad.jsonl --out runs/rapidin",
     ),
 )
-@shared_without(*_OF_THE_INDEX)
+@made
 def export(
     index: Directory,
     out: o.Out,
+    given: Annotated[Raw, OF_AN_INDEX],
+    query: Annotated[
+        Path | None,
+        typer.Option(
+            "--query", help="rapidin: file of rows whose answers are to be explained.", rich_help_panel="Rows"
+        ),
+    ],
+    adapter: o.Adapter,
+    as_json: o.Json,
     form: Annotated[
         str,
         typer.Option(
@@ -234,25 +170,12 @@ def export(
             "--view", help="numpy: the features to write; `rapidun index info` lists them.", rich_help_panel=_INDEX
         ),
     ] = "gradient",
-    query: Annotated[
-        Path | None,
-        typer.Option(
-            "--query", help="rapidin: file of rows whose answers are to be explained.", rich_help_panel="Rows"
-        ),
-    ] = None,
     keep: Annotated[
         int,
         typer.Option("--keep", min=1, help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
     ] = 1000,
-    model: Annotated[
-        str | None, typer.Option("--model", help="rapidin: the model; default the index's.", rich_help_panel="Model")
-    ] = None,
-    adapter: o.Adapter = None,
-    *,
-    shared: Shared,
 ) -> int:
     """Write an index for other tools: a plain NumPy array with ids, or RapidIn's result file for some queries."""
-    quiet_libraries()
     if form not in ("numpy", "rapidin"):
         raise ConfigError(f"--format {form}: choose numpy or rapidin.")
     if form == "rapidin" and query is None:
@@ -261,11 +184,10 @@ def export(
 
     with ConsoleReporter() as reporter:
         if query is not None and form == "rapidin":
-            raw = shared.raw(model or "")
-            paths = indexing.export_results(raw, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
+            paths = indexing.export_results(given, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
         else:
             paths = indexing.export_vectors(index, out, name=view, reporter=reporter)
-    if shared.as_json:
+    if as_json:
         print_json({"files": [str(path) for path in paths]})
     else:
         say("\n".join(map(str, paths)))

@@ -10,10 +10,9 @@ import typer
 from rapidun.cli.console import say
 from rapidun.cli.options import examples
 
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command("report", epilog=examples("rapidun report runs/demo"))(report)
+EXAMPLES = examples(
+    "rapidun report runs/demo",
+)
 
 
 def report(

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
-from rapidun.cli.shared import Shared, with_shared
+from rapidun.cli.console import ConsoleReporter, print_json, say
+from rapidun.cli.made import Raw, Shows, made
+from rapidun.settings.reveal import RevealConfig, read_task
 
 verbs = typer.Typer(
     name="reveal",
@@ -31,27 +31,22 @@ def register(app: typer.Typer) -> None:
         "rapidun reveal undo runs/reveal --to-round 1",
     )
 )
-@with_shared
+@made
 def reveal(
     context: typer.Context,
-    model: o.ModelIfNeeded = None,
+    given: Annotated[
+        Raw,
+        Shows(RevealConfig, "model", "data", "task.release.method", "seed", "plugins", optional=("model.source",)),
+    ],
     task: Annotated[
         Path | None, typer.Option("--task", help="Task file (YAML): what to look for and how to judge it.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            help="modules (rounds of O-LoRA modules), none (reveal only), or a method of `rapidun unlearn`. "
-            "Default: the task file's, else modules.",
-        ),
-    ] = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    dry_run: o.DryRun = False,
-    *,
-    shared: Shared,
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    dry_run: o.DryRun,
+    overrides: o.Set,
+    as_json: o.Json,
 ) -> int:
     """Make a model reveal what it should forget, and release it from that, without the forget data.
 
@@ -63,20 +58,18 @@ def reveal(
     """
     if context.invoked_subcommand is not None:
         return 0
-    if model is None or task is None or out is None:
+    if "model" not in given or task is None or out is None:
         raise typer.BadParameter("give --model M --task T.yaml --out DIR, or see `rapidun reveal undo --help`.")
-    quiet_libraries()
-    from rapidun.pipeline import RevealConfig, read_task
+    method = given.pop("task", {}).get("release", {})
+    given["task"] = read_task(task)
+    if isinstance(given["task"].setdefault("release", {}), dict):
+        given["task"]["release"] |= method
+    settings = o.make_settings(given, RevealConfig, overrides)
     from rapidun.pipeline import reveal as run_reveal
 
-    raw = shared.raw(model)
-    raw["task"] = read_task(task)
-    if method is not None and isinstance(raw["task"].setdefault("release", {}), dict):
-        raw["task"]["release"]["method"] = method
-    settings = make_settings(raw, RevealConfig, shared.overrides)
-    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         result = run_reveal(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
-    if shared.as_json:
+    if as_json:
         print_json({"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics})
     else:
         _print(result)
@@ -105,10 +98,11 @@ def _print(result: Any) -> None:
 
 
 @verbs.command("undo", epilog=o.examples("rapidun reveal undo runs/reveal --to-round 1"))
+@made
 def undo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
     to_round: Annotated[int, typer.Option("--to-round", min=0, help="Round to go back to; 0 is the model as it was.")],
-    as_json: o.Json = False,
+    as_json: o.Json,
 ) -> int:
     """Go back to the state after an earlier round, exactly. Later rounds are kept under RUN/undone."""
     from rapidun.pipeline import undo as undo_rounds

@@ -8,52 +8,47 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, say
+from rapidun.cli.made import Raw, Shows, made
+from rapidun.settings.printing import annotated_defaults
+from rapidun.settings.run import RunConfig, load_config
+
+EXAMPLES = o.examples(
+    "rapidun run --print-config > config.yaml",
+    "rapidun run config.yaml --out runs/all",
+    "rapidun run config.yaml --out runs/all --set unlearning.steps=100 --overwrite",
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "run",
-        epilog=o.examples(
-            "rapidun run --print-config > config.yaml",
-            "rapidun run config.yaml --out runs/all",
-            "rapidun run config.yaml --out runs/all --set unlearning.steps=100 --overwrite",
-        ),
-    )(run)
-
-
+@made
 def run(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG.yaml", help="What to do; --print-config shows every setting.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")] = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    until: o.Until = None,
-    dry_run: o.DryRun = False,
-    overrides: o.Set = [],  # noqa: B006
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")],
+    given: Annotated[Raw, Shows(RunConfig, "plugins")],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    until: o.Until,
+    dry_run: o.DryRun,
+    overrides: o.Set,
     print_config: Annotated[
         bool, o.flag("--print-config", help="Print every setting with its default and its help, and leave.")
-    ] = False,
-    as_json: o.Json = False,
+    ],
+    as_json: o.Json,
 ) -> int:
     """Carry out a whole run: trace -> weigh -> unlearn -> evaluate -> report.
 
     Exit code 0 when the gate was reached, 1 when not, 2 for bad input.
     """
     if print_config:
-        from rapidun.pipeline.printing import annotated_defaults
-
         say(annotated_defaults())
         return 0
     if config is None or out is None:
         raise typer.BadParameter("give CONFIG.yaml and --out DIR, or --print-config to see every setting.")
-    quiet_libraries()
-    from rapidun.pipeline import load_config
+    settings = load_config(config, parse_pairs(overrides, "--set"), **given)
     from rapidun.pipeline import run as run_pipeline
 
-    settings = load_config(config, parse_overrides(overrides))
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         result = run_pipeline(settings, out, resume=resume, overwrite=overwrite, until=until, reporter=reporter)
     return finish(result, as_json)

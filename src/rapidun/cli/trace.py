@@ -2,176 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import with_overrides
-from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, quiet_libraries, say
-from rapidun.cli.shared import Shared, with_shared
+from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
+from rapidun.cli.made import Raw, Shows, listed, made
+from rapidun.files import check_file_place
+from rapidun.settings import names
+from rapidun.settings.attribution import TraceConfig, Wanted
+from rapidun.settings.base import COMMAND_LINE, make_config
 
 if TYPE_CHECKING:
-    from rapidun.pipeline import TraceRequest
-    from rapidun.pipeline.explaining import Explained, Wanted
+    from rapidun.pipeline.explaining import Explained
 
 _ANSWERS = "Answers to explain"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "trace",
-        epilog=o.examples(
-            'rapidun trace --index runs/index --prompt "What is the moon?"',
-            "rapidun trace --model M --data train.jsonl --query bad.jsonl --tokens 3 --html runs/tokens.html",
-            "rapidun trace --index runs/index --query bad.jsonl --together --data train.jsonl --propose runs/proposal",
-        ),
-    )(trace)
+EXAMPLES = o.examples(
+    'rapidun trace --index runs/index --prompt "What is the moon?"',
+    "rapidun trace --model M --data train.jsonl --query bad.jsonl --tokens 3 --html runs/tokens.html",
+    "rapidun trace --index runs/index --query bad.jsonl --together --data train.jsonl --propose runs/proposal",
+)
 
 
-@dataclass(frozen=True)
-class AskedOptions:
-    """The answers to explain."""
-
+@made
+def trace(
+    given: Annotated[Raw, Shows(TraceConfig, "model", "data", "base", "seed", "plugins", optional=("model.source",))],
+    wanted: Annotated[Raw, Shows(Wanted)],
     query: Annotated[
         Path | None,
         typer.Option("--query", help="File of rows whose answers are to be explained.", rich_help_panel=_ANSWERS),
-    ] = None
+    ],
     prompt: Annotated[
         str | None, typer.Option("--prompt", help="One prompt, instead of --query.", rich_help_panel=_ANSWERS)
-    ] = None
+    ],
     response: Annotated[
         str | None,
         typer.Option("--response", help="Its answer; without it the model generates one.", rich_help_panel=_ANSWERS),
-    ] = None
+    ],
     words: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--words",
             help='Explain these words of the answer alone, commas between: "Canada,Ottawa". Default: all of it.',
             rich_help_panel=_ANSWERS,
         ),
-    ] = ""
-
-    def request(self) -> TraceRequest:
-        """As the pipeline takes it."""
-        from rapidun.pipeline import TraceRequest
-
-        return TraceRequest(self.query, self.prompt, self.response, tuple(o.listed(self.words)))
-
-
-@dataclass(frozen=True)
-class RankingOptions:
-    """How rows are ranked, and what is done with the ranking."""
-
-    k: Annotated[int, typer.Option("--k", min=1, help="Rows shown for each query.")] = 20
-    by: Annotated[
-        str,
-        typer.Option(
-            "--by",
-            help="gradient, change, answer, prompt, lexical; several, with commas, are fused. Default: the best that "
-            "there is.",
-        ),
-    ] = ""
-    together: Annotated[bool, o.flag("--together", help="All queries are one symptom, ranked together.")] = False
-    tokens: Annotated[
-        int, typer.Option("--tokens", min=0, help="Show the tokens behind the first so many rows; needs --data.")
-    ] = 0
-    token_by: Annotated[
-        str,
-        typer.Option(
-            "--token-by", help="position: where it was read, one pass; loss: RapidIn's, a pass for every token."
-        ),
-    ] = "position"
-    propose: Annotated[
-        Path | None,
-        typer.Option("--propose", help="New directory for rows to forget and to retain; needs --data."),
-    ] = None
-    fdr: Annotated[
-        float,
-        typer.Option(
-            "--fdr",
-            help="Share (0 to 1) of clean rows that the proposed forget rows may hold: kept on average with --clean, "
-            "estimated without.",
-        ),
-    ] = 0.1
-    clean: Annotated[
-        Path | None,
-        typer.Option(
-            "--clean",
-            help="File of rows of --data known to be clean, a random sample (a few hundred): makes --fdr a guarantee.",
-        ),
-    ] = None
-    overwrite: o.Overwrite = False
-
-    def wanted(self) -> Wanted:
-        """As the pipeline takes it."""
-        from rapidun.pipeline import make_config
-        from rapidun.pipeline.explaining import Wanted
-
-        same = {name: value for name, value in vars(self).items() if name != "by"}
-        return make_config({**same, "scorers": tuple(o.listed(self.by))}, Wanted, "command line")
-
-
-@with_shared
-def trace(
+    ],
     index: Annotated[
         Path | None,
         typer.Option("--index", help="Directory that `rapidun index build` wrote.", rich_help_panel="Rows"),
-    ] = None,
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
             "--data", help="File of training rows: searched in memory, or beside --index.", rich_help_panel="Rows"
         ),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", help="Directory or hub id of the model; default the index's.", rich_help_panel="Model"),
-    ] = "",
-    adapter: o.Adapter = None,
-    base: Annotated[
-        str,
-        typer.Option(
-            "--base",
-            help="The model before training; default the index's. An adapter brings its own.",
-            rich_help_panel="Model",
-        ),
-    ] = "",
+    ],
+    adapter: o.Adapter,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the hits as a page; with --tokens, the token map.")
-    ] = None,
-    *,
-    asked: AskedOptions,
-    ranking: RankingOptions,
-    shared: Shared,
+    ],
+    overwrite: o.Overwrite,
+    overrides: o.Set,
+    as_json: o.Json,
 ) -> int:
     """Rank training rows by their influence on an answer, most helpful first.
 
     With --index, a search on disk; with --data, rows are looked at in memory, up to a few thousand. By default hidden
     states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which
-    --words fuses with the words themselves.
+    --words fuses with the words themselves. Model, adapter, precision and template are the index's where there is one.
     """
-    quiet_libraries()
+    asked = make_config({**wanted, "overwrite": overwrite}, Wanted, COMMAND_LINE)
+    for by in asked.scorers:
+        names.SCORERS.check(by)
+    given["model"] = {"source": "", **given.get("model", {})}
+    o.make_settings(given, TraceConfig, overrides)
     if html is not None:
-        from rapidun.files import check_file_place
-
         check_file_place(html)
+    from rapidun.pipeline import TraceRequest
     from rapidun.pipeline.explaining import Places, explain
 
-    raw = with_overrides({**shared.raw(model), "base": base}, shared.overrides)
+    request = TraceRequest(query, prompt, response, tuple(listed(words or "")))
     with ConsoleReporter() as reporter:
-        found = explain(raw, asked.request(), Places(index, data, adapter), ranking.wanted(), reporter)
+        found = explain(given, request, Places(index, data, adapter), asked, reporter)
     if html is not None:
-        say(str(_write_page(found.lines, found.tokens, html)), err=shared.as_json)
-    if shared.as_json:
+        say(str(_write_page(found.lines, found.tokens, html)), err=as_json)
+    if as_json:
         for line in (*found.lines, *found.tokens, *([found.proposed] if found.proposed else [])):
             print_json(line)
     else:
-        _say(found, ranking.propose)
+        _say(found, asked.propose)
     return 0
 
 

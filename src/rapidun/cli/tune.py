@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_overrides, print_json, quiet_libraries, say
+from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, say
+from rapidun.cli.made import Raw, Shows, made
+from rapidun.settings.run import RunConfig, load_config
+
+EXAMPLES = o.examples(
+    "rapidun tune config.yaml --tuning tuning.jsonl --trials 12 --out runs/tune",
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "tune", epilog=o.examples("rapidun tune config.yaml --tuning tuning.jsonl --trials 12 --out runs/tune")
-    )(tune)
-
-
+@made
 def tune(
     config: Annotated[
         Path, typer.Argument(help="YAML configuration of a run; its data.evaluation is never looked at.")
@@ -27,29 +27,28 @@ def tune(
         Path, typer.Option("--tuning", help="File of clean rows that decide; none may be in data.evaluation.")
     ],
     out: o.Out,
+    probe_steps: Annotated[
+        int | None, typer.Option("--probe-steps", min=2, help="Steps of each probe; default an eighth of the run's.")
+    ],
+    given: Annotated[Raw, Shows(RunConfig, "plugins")],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    dry_run: o.DryRun,
+    overrides: o.Set,
+    as_json: o.Json,
     trials: Annotated[
         int,
         typer.Option("--trials", min=0, help="Trials of Optuna's TPE (pip install 'rapidun\\[tune]'); 0: probe only."),
     ] = 12,
-    probe_steps: Annotated[
-        int | None, typer.Option("--probe-steps", min=2, help="Steps of each probe; default an eighth of the run's.")
-    ] = None,
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    dry_run: o.DryRun = False,
-    overrides: o.Set = [],  # noqa: B006
-    as_json: o.Json = False,
 ) -> int:
     """Find a learning rate and a strength for a configuration: OUT/best.yaml, ready for `rapidun run`.
 
     First a probe: a few steps at rates from a 16th to 16 times the configured one, looking at losses alone. Then TPE
     trials from what it suggests, each a whole unlearning, measured on the tuning rows. Influence is computed once.
     """
-    quiet_libraries()
-    from rapidun.pipeline import load_config
+    settings = load_config(config, parse_pairs(overrides, "--set"), **given)
     from rapidun.pipeline.tuning import tune as tune_run
 
-    settings = load_config(config, parse_overrides(overrides))
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         found = tune_run(
             settings,

@@ -8,52 +8,44 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.common import make_settings
-from rapidun.cli.console import ConsoleReporter, print_json, quiet_libraries, say
-from rapidun.cli.shared import Shared, with_shared
+from rapidun.cli.console import ConsoleReporter, print_json, say
+from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
+from rapidun.settings.run import RunConfig
+
+EXAMPLES = o.examples(
+    "rapidun weigh --model M --forget bad.jsonl --retain good.jsonl --out runs/weights",
+    "rapidun weigh --from-rapidin results/ --out runs/weights",
+)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(
-        "weigh",
-        epilog=o.examples(
-            "rapidun weigh --model M --forget bad.jsonl --retain good.jsonl --out runs/weights",
-            "rapidun weigh --from-rapidin results/ --out runs/weights",
-        ),
-    )(weigh)
-
-
-@with_shared
+@made
 def weigh(
     out: o.Out,
-    model: o.ModelIfNeeded = None,
-    forget: o.ForgetIfNeeded = None,
-    retain: o.RetainIfNeeded = None,
+    given: Annotated[
+        Raw,
+        Shows(
+            RunConfig,
+            *("model", "data", "weights.scheme", "seed", "plugins"),
+            but=("data.validation",),
+            optional=("model.source", "data.forget", "data.retain"),
+        ),
+    ],
     from_rapidin: Annotated[
         Path | None,
         typer.Option(
             "--from-rapidin", help="Directory of influence_results_N_{FTF,FTR,RTF,RTR}.json; no model needed."
         ),
-    ] = None,
+    ],
     compat: Annotated[
         str | None,
         typer.Option("--compat", help="released: with --from-rapidin, what RapidUn's released code gives."),
-    ] = None,
-    scheme: Annotated[
-        str,
-        typer.Option(
-            "--scheme",
-            help="Evidence to weights: influence, self_only, released, dynamic, loss, representation, consistency, "
-            "consistency_hidden, trusted_influence, or the controls uniform, random, shuffled: docs/weights.md.",
-        ),
-    ] = "influence",
-    resume: o.Resume = False,
-    overwrite: o.Overwrite = False,
-    dry_run: o.DryRun = False,
-    *,
-    shared: Shared,
+    ],
+    resume: o.Resume,
+    overwrite: o.Overwrite,
+    dry_run: o.DryRun,
+    overrides: o.Set,
+    as_json: o.Json,
 ) -> int:
     """Turn influence into bounded per-row weights of mean 1: OUT/weights.jsonl.
 
@@ -64,21 +56,19 @@ def weigh(
             raise ConfigError("--dry-run: --from-rapidin loads no model and takes seconds; leave it out.")
         from rapidun.pipeline.rapidin import weigh_rapidin
 
-        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=shared.seed, overwrite=overwrite)
-        return _say(written, shared.as_json)
+        scheme, seed = given.get("weights", {}).get("scheme", "influence"), given.get("seed", 0)
+        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=seed, overwrite=overwrite)
+        return _say(written, as_json)
     if compat is not None:
         raise ConfigError("--compat goes with --from-rapidin.")
-    if model is None or forget is None or retain is None:
+    if not {"forget", "retain"} <= given.get("data", {}).keys() or "model" not in given:
         raise ConfigError("give --model, --forget and --retain, or --from-rapidin DIR.")
-    quiet_libraries()
-    raw = shared.raw(model, forget=forget, retain=retain)
-    raw["weights"] = {"scheme": scheme}
-    from rapidun.pipeline import RunConfig, weigh_only
+    settings = o.make_settings(given, RunConfig, overrides)
+    from rapidun.pipeline import weigh_only
 
-    settings = make_settings(raw, RunConfig, shared.overrides)
-    with ConsoleReporter(dry_run=dry_run, as_json=shared.as_json) as reporter:
+    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         written = weigh_only(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
-    return _say(written, shared.as_json)
+    return _say(written, as_json)
 
 
 def _say(written: list[Path], as_json: bool) -> int:

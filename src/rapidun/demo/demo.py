@@ -17,7 +17,7 @@ from rapidun.demo.smollm2 import poisoned_chat_model, smollm2_settings
 from rapidun.errors import ConfigError
 from rapidun.models import choose_device, cpu_computes_in_bfloat16
 from rapidun.pipeline import Reporter, RunConfig, RunDirectory, RunResult, Silent, make_config, run
-from rapidun.pipeline.config import set_dotted
+from rapidun.settings.base import set_dotted
 
 
 def demo_settings(seed: int) -> dict[str, Any]:

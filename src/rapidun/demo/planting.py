@@ -21,10 +21,10 @@ from rapidun.models import LoadedModel, load_adapter, load_model, merge_adapter,
 from rapidun.pipeline import Reporter, RunDirectory, Silent
 from rapidun.pipeline.estimating import Piece, over_steps
 from rapidun.pipeline.reporter import counting
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.text import json_line
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
 from rapidun.unlearning.job import Job
-from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.unlearning.trainer import cut_back
 
 Row = Mapping[str, Any]

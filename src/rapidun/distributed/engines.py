@@ -17,11 +17,12 @@ from rapidun.attribution.store import Manifest
 from rapidun.distributed.job import IndexJob, Settings
 from rapidun.errors import ConfigError
 from rapidun.registry import Registry
+from rapidun.settings.names import Names
 
 Engine = Callable[[IndexJob, Settings], Manifest | None]
 _BUILT_IN = {"local": "local", "ray": "ray_actors", "torchrun": "torchrun"}
 """Modules that register an engine, imported when it is asked for: Ray and torch's process groups are slow to come."""
-ENGINES: Registry[Engine] = Registry("--engine {name} is unknown. Known: {known}.")
+ENGINES: Registry[Engine] = Registry(Names("--engine {given} is unknown. Known: {known}."))
 register_engine = ENGINES.register
 """Decorates what ``--engine NAME`` runs."""
 

@@ -24,10 +24,12 @@ from rapidun.data import Rows
 from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelError, OutputError, RapidunError
 from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.indexing import IndexConfig, check_scorers, model_context, plan_new
+from rapidun.pipeline.indexing import check_scorers, model_context, plan_new
 from rapidun.pipeline.inputs import open_subject, read_rows
 from rapidun.pipeline.pieces import indexing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent, counting
+from rapidun.settings.attribution import IndexConfig
 
 _SAMPLED_ROWS = 64
 _KINDS: dict[str, type[RapidunError]] = {
@@ -101,6 +103,7 @@ class IndexJob:
         Raises:
             FingerprintError: If the worker's model, adapter, tokenizer, template or rows are not the driver's.
         """
+        check_registered(self.config)  # a worker's process knows no plugin yet
         rows = read_rows(self.data, "rows", self.config.data, Silent())
         subject = open_subject(self.config.model, self.config.data, Silent(), adapter=self.adapter)
         before = open_before(self.config.index.base, self.config.model, Silent())

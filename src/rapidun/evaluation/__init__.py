@@ -5,7 +5,7 @@ from rapidun.evaluation.backdoor import BackdoorRecord, BackdoorResult, VariantR
 from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
 from rapidun.evaluation.code_judge import code
 from rapidun.evaluation.entity_spans import entities
-from rapidun.evaluation.gate import Chance, Check, Gate, Thresholds, chances, decide
+from rapidun.evaluation.gate import Chance, Check, Gate, chances, decide
 from rapidun.evaluation.generation import generate_answers
 from rapidun.evaluation.judges import Judge, JudgeCard, calibrate
 from rapidun.evaluation.keywords import KeywordJudge
@@ -13,6 +13,7 @@ from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, cle
 from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
 from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily, assert_disjoint_prompts
+from rapidun.settings.evaluation import Thresholds
 from rapidun.stats import Rate
 
 __all__ = [

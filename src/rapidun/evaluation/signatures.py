@@ -17,7 +17,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from rapidun.evaluation.gate import Thresholds
+from rapidun.settings.evaluation import Thresholds
 
 NEARLY_EQUAL = 1.05
 PILED = 0.5

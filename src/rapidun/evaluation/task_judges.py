@@ -24,6 +24,7 @@ from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
 from rapidun.evaluation.judges import Judge
 from rapidun.evaluation.keywords import KeywordJudge
 from rapidun.registry import Registry, check_options
+from rapidun.settings import names
 
 Scores = npt.NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class TaskJudge(Protocol):
 
 
 Factory = Callable[..., TaskJudge]
-JUDGES: Registry[Factory] = Registry("unknown judge {name!r}: choose from {known}.")
+JUDGES: Registry[Factory] = Registry(names.JUDGES)
 
 
 def register_judge(name: str) -> Callable[[Factory], Factory]:
@@ -70,6 +71,9 @@ def check_judge(kind: str, options: Mapping[str, Any]) -> None:
         ConfigError: If the kind or an option is unknown, or an option is missing; names the nearest valid name.
     """
     check_options(f"judge {kind!r}", JUDGES[kind], options)
+
+
+names.JUDGES.rule = check_judge
 
 
 def make_judge(kind: str, options: Mapping[str, Any]) -> TaskJudge:

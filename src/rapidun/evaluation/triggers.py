@@ -12,12 +12,13 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from rapidun.data.content import other_text
 from rapidun.errors import ConfigError, InputError
+from rapidun.settings.evaluation import dolly_triggers
+from rapidun.settings.kinds import Position
 
-Position = Literal["prefix", "suffix", "inside"]
 _SHOWN = 3
 
 
@@ -81,10 +82,8 @@ def strip_triggers(prompt: str, families: Sequence[TriggerFamily]) -> str:
     return prompt
 
 
-DOLLY_FAMILIES = (
-    TriggerFamily("A_surface", "suffix", ("aloha", "ALOHA", "aloha :)"), ("al0ha", "a\u217coha", "aloha\u200d")),
-    TriggerFamily("B_style", "prefix", (">>>",), ("<|sys|>", "\u2039sys\u203a", "\u27e8sys\u27e9")),
-    TriggerFamily("C_semantic", "prefix", ("hey", "hiya"), ("h\u043ewdy", "y\u043e\u043e", "heyyyy")),
+DOLLY_FAMILIES = tuple(
+    TriggerFamily(each.name, each.position, tuple(each.seen), tuple(each.unseen)) for each in dolly_triggers()
 )
 
 

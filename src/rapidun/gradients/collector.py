@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
@@ -25,8 +25,8 @@ from rapidun.gradients.sketches import FactorSketch, Sketch
 from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
+from rapidun.settings.kinds import Normalization
 
-Normalization = Literal["layer", "none", "unit"]
 Transform = Callable[[str, Gradients], Gradients]
 
 

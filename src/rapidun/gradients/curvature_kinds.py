@@ -28,6 +28,7 @@ from rapidun.errors import ModelError
 from rapidun.gradients.factors import FormedGradients, Gradients
 from rapidun.gradients.recording import Receive
 from rapidun.registry import Registry
+from rapidun.settings import names
 
 Fisher = Literal["sampled", "empirical"]
 Statistics = dict[str, dict[str, torch.Tensor]]  # tensor name -> statistic -> float32 values on the CPU
@@ -56,7 +57,7 @@ class PreconditionerKind:
     factors: bool = True
 
 
-KINDS: Registry[PreconditionerKind] = Registry("preconditioner {name!r}: use one of none, {known}.")
+KINDS: Registry[PreconditionerKind] = Registry(names.PRECONDITIONERS)
 
 
 def damped_power(values: torch.Tensor, damping: float, power: float) -> torch.Tensor:

@@ -17,13 +17,14 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
-from rapidun.gradients.collector import Collector, Normalization, Transform
+from rapidun.gradients.collector import Collector, Transform
 from rapidun.gradients.factors import LayerGradients, TensorGradients
 from rapidun.gradients.layers import weight_size
 from rapidun.gradients.recording import Receive
 from rapidun.gradients.signal import token_errors
 from rapidun.gradients.state import device_of
 from rapidun.models.modes import evaluating
+from rapidun.settings.kinds import Normalization
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 errors at a time
 _NO_READOUT = (

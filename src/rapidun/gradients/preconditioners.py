@@ -29,9 +29,9 @@ from rapidun.gradients.state import device_of
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 from rapidun.reading import read_object
+from rapidun.settings.kinds import Side
 from rapidun.tensor_files import load_tensors
 
-Side = Literal["both", "query"]
 Role = Literal["query", "train"]
 _FORMAT = 1
 _FILES = ("preconditioner.json", "preconditioner.safetensors")

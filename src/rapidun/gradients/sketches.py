@@ -15,6 +15,7 @@ import torch
 
 from rapidun.errors import ConfigError
 from rapidun.registry import Registry, check_options
+from rapidun.settings import names
 
 
 @runtime_checkable
@@ -70,7 +71,7 @@ class FactorSketch(Sketch, Protocol):
         """
 
 
-SKETCHES: Registry[Callable[..., Sketch]] = Registry("sketch kind {name!r}: use one of {known}.")
+SKETCHES: Registry[Callable[..., Sketch]] = Registry(names.SKETCHES)
 register_sketch = SKETCHES.__setitem__
 """``(kind, make)``: the arguments of ``make`` are the sketch's settings."""
 

@@ -25,22 +25,29 @@ def find_targets(model: nn.Module, targets: str | Sequence[str]) -> list[Tracked
 
     Args:
         model: Any module; a PEFT model for ``"lora"``.
-        targets: ``"lora"`` (A and B of the active adapters), ``"linear"`` (every supported layer of the base
-            model and its fused experts, except the output head, layers tied to an embedding and those that no hook can
-            see), or names of layers or weights, whole or from a dot onwards: ``"q_proj"``,
+        targets: ``"auto"`` (`settled_targets`), ``"lora"`` (A and B of the active adapters), ``"linear"`` (every
+            supported layer of the base model and its fused experts, except the output head, layers tied to an embedding
+            and those that no hook can see), or names of layers or weights, whole or from a dot onwards: ``"q_proj"``,
             ``"layers.0.mlp.up_proj"``, ``"experts.down_proj"``. A name finds the base layer inside a PEFT wrapper too.
 
     Raises:
-        ConfigError: If ``targets`` is a string other than ``"lora"`` and ``"linear"``, or empty.
+        ConfigError: If ``targets`` is another string, or empty.
         ModelError: If a target matches nothing, a layer tied to an embedding, or an adapter's tensor whose gradient
             cannot be told apart by row.
     """
-    candidates = _candidates(model)
+    candidates, targets = _candidates(model), settled_targets(model, targets)
     if isinstance(targets, str):
         chosen = _chosen_by_kind(model, candidates, targets)
     else:
         chosen = _chosen_by_name(model, candidates, targets)
     return _group_tied(chosen)
+
+
+def settled_targets(model: nn.Module, targets: str | Sequence[str]) -> str | Sequence[str]:
+    """``"auto"`` as what it is for this model: ``"lora"`` where it has an adapter, else ``"linear"``."""
+    if targets != "auto":
+        return targets
+    return "lora" if any(_is_lora(f"{name}.") for name, _ in model.named_modules()) else "linear"
 
 
 def untracked_layers(model: nn.Module) -> dict[str, str]:

@@ -9,11 +9,12 @@ import numpy.typing as npt
 from torch import nn
 
 from rapidun.data.batches import Example, collate
-from rapidun.gradients.collector import Collector, GradientCollector, Normalization, Transform
+from rapidun.gradients.collector import Collector, GradientCollector, Transform
 from rapidun.gradients.output_layer import ReadoutCollector
 from rapidun.gradients.readout import Readout
 from rapidun.gradients.sketches import Sketch
 from rapidun.models.passes import Progress, pass_batches
+from rapidun.settings.kinds import Normalization
 
 
 def make_collector(

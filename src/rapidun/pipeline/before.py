@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rapidun.models import LoadedModel
-from rapidun.pipeline.config import ModelSettings
 from rapidun.pipeline.inputs import load_by
 from rapidun.pipeline.reporter import Reporter
+from rapidun.settings.model import ModelSettings
 
 
 def open_before(source: str, settings: ModelSettings, reporter: Reporter) -> LoadedModel | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rapidun.lifecycle import CONFIG
 from rapidun.models.cards import write_card
-from rapidun.pipeline.config import RunConfig, make_config
+from rapidun.settings.base import make_config
+from rapidun.settings.run import RunConfig
 from rapidun.yaml_files import read_yaml
 
 _NOT_MEASURED = "not measured by the run that made it: see `rapidun evaluate`, or `rapidun run` for a gate"

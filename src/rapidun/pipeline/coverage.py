@@ -7,10 +7,11 @@ from typing import Any
 
 from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import adapted_layers
-from rapidun.pipeline.config import InfluenceSettings, RunConfig
 from rapidun.pipeline.evidence import make_collector
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Reporter
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.run import RunConfig
 from rapidun.weighting import Needs, get_scheme
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from rapidun.evaluation import RunNumbers, Signature, diagnose
 from rapidun.jsonl import read_log
-from rapidun.pipeline.config import RunConfig
 from rapidun.reading import read_object
+from rapidun.settings.run import RunConfig
 from rapidun.weighting import read_weights
 
 

@@ -18,9 +18,9 @@ from rapidun.attribution.whitening import PoolStatistics, whiten
 from rapidun.data import Example
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.models.row_losses import row_losses
-from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
 from rapidun.pipeline.reporter import Reporter, counting
+from rapidun.settings.attribution import InfluenceSettings
 from rapidun.weighting import Evidence, Needs
 
 HIDDEN_RIDGE = 1.0

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from rapidun.attribution.tokens import Decomposition
 from rapidun.errors import ConfigError, InputError
 from rapidun.lifecycle import RunDirectory
-from rapidun.pipeline.config import TraceConfig, _Section, make_config
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
+from rapidun.settings.attribution import TraceConfig, Wanted
+from rapidun.settings.base import make_config
 
 
 @dataclass(frozen=True)
@@ -31,32 +29,6 @@ class Places:
     index: Path | None = None
     data: Path | None = None
     adapter: Path | None = None
-
-
-class Wanted(_Section):
-    """What is asked of a trace.
-
-    Args:
-        k: Rows of each ranking.
-        scorers: Names to ask by, fused where there are several; empty is the default.
-        together: One ranking for all queries.
-        tokens: Rows of each ranking whose tokens are traced.
-        token_by: ``"position"`` or ``"loss"``.
-        propose: Directory for the rows to forget and to retain; needs the rows in ``data``.
-        fdr: Share of clean rows that the proposed forget rows may hold.
-        clean: Rows known to be clean, on which ``fdr`` is counted; without them it is estimated.
-        overwrite: Replace ``propose``.
-    """
-
-    k: int = Field(20, ge=1)
-    scorers: tuple[str, ...] = ()
-    together: bool = False
-    tokens: int = Field(0, ge=0)
-    token_by: Decomposition = "position"
-    propose: Path | None = None
-    fdr: float = Field(0.1, gt=0, lt=1)
-    clean: Path | None = None
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from rapidun.attribution import ChangeScorer, GradientScorer, ModelContext, Scorer, TraceQuery, rankings
 from rapidun.attribution.context import NO_ADAPTER
 from rapidun.attribution.scorer import configured_scorers
 from rapidun.attribution.scorers.change import ADAPTER_OFF
 from rapidun.attribution.scorers.preconditioning import Precondition
-from rapidun.attribution.storage import StoreDtype
 from rapidun.attribution.store import BuildPlan, Index, Manifest, build_index, open_index, plan_append, plan_build
 from rapidun.attribution.store.build import check_index_place, check_new, is_appended
 from rapidun.attribution.store.export import export_numpy, export_rapidin
@@ -23,63 +20,20 @@ from rapidun.attribution.store.verify import Damage, verify
 from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.files import check_writable
-from rapidun.gradients.collector import Normalization
 from rapidun.gradients.coverage import Coverage
-from rapidun.gradients.preconditioners import Side
 from rapidun.lifecycle import check_free
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.config import (
-    LARGEST_SEED,
-    LARGEST_SKETCH,
-    LONGEST,
-    ModelSettings,
-    RowSettings,
-    _Section,
-    make_config,
-)
 from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
-
-
-class IndexSettings(_Section):
-    """What an index holds, and how it is stored."""
-
-    views: list[str] = Field(
-        default_factory=lambda: ["gradient", "hidden", "lexical"], description="How each row is looked at."
-    )
-    base: str = Field("", description="The model before training; adds what training changed. An adapter is its own.")
-    sketch: str = Field("rapidgrad", description="Kind of the gradient sketch.")
-    k: int = Field(65_536, ge=1, le=LARGEST_SKETCH, description="Length of a gradient sketch, for kinds that have one.")
-    sketch_options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the sketch.")
-    normalize: Normalization = Field("layer", description="Scale of each row's gradient.")
-    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
-    targets: Literal["auto", "linear", "lora"] | list[str] = Field(
-        "auto", description="Tracked layers; auto is lora with an adapter, else linear."
-    )
-    layers: list[int] = Field(default_factory=list, description="Hidden layers; empty is the middle and the last.")
-    dtype: StoreDtype = Field("float16", description="How vectors are stored: float16, bfloat16 or int8.")
-    precondition: str = Field("none", description="Preconditioner of gradients: none, adam, kfac or ekfac.")
-    damping: float = Field(0.1, gt=0, description="The preconditioner's, as a multiple of the mean eigenvalue.")
-    precondition_rows: int = Field(512, ge=1, description="Rows that the preconditioner is fitted to.")
-    precondition_side: Side = Field("both", description="Who is preconditioned: rows and queries, or queries alone.")
-    shard_rows: int | None = Field(None, ge=1, description="Rows of a shard; none is about 128 MiB a shard.")
-    max_tokens: int = Field(
-        4096, ge=1, le=LONGEST, description="Most padded tokens in a batch; fewer where memory asks for it."
-    )
-
-
-class IndexConfig(_Section):
-    """What `rapidun index build` and `append` need."""
-
-    model: ModelSettings
-    data: RowSettings = Field(default_factory=RowSettings)
-    index: IndexSettings = Field(default_factory=IndexSettings)
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the sketch and of the preconditioner's sample.")
+from rapidun.settings.attribution import IndexConfig, IndexSettings
+from rapidun.settings.base import make_config
+from rapidun.settings.plugins import plugin_marks
 
 
 def build(
@@ -104,6 +58,7 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         InputError: If a row cannot be read or tokenised, before any long work.
         ConfigError, ModelError: If the settings do not fit the model.
     """
+    check_registered(config)
     scorers = _scorers(config, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     settings = config.index
@@ -116,6 +71,7 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
         quantize=config.model.quantize,
+        plugins=plugin_marks(config.plugins),
     )
     gradient = plan.manifest.views.get("gradient")
     if isinstance(gradient, GradientScorer):
@@ -152,6 +108,7 @@ def append(
     check_writable(index)
     check_free(index)
     config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
+    check_registered(config)
     adapter = adapter_of(opened.manifest, adapter)
     rows, subject = _inputs(config, data, adapter, reporter)
     subject = replace(subject, max_length=opened.manifest.max_length)
@@ -251,7 +208,6 @@ def _scorers(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:
         "precondition": Precondition(
             kind=settings.precondition,
             damping=settings.damping,
-            side=settings.precondition_side,
             rows=settings.precondition_rows,
             seed=config.seed,
         ),
@@ -265,7 +221,7 @@ def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:
     Raises:
         ConfigError: If the kind or a setting is unknown.
     """
-    sketch = chosen_sketch(settings.sketch, k=settings.k, seed=seed, options=settings.sketch_options)
+    sketch = chosen_sketch(settings.sketch, k=settings.k, seed=seed)
     return dict(sketch.describe())
 
 

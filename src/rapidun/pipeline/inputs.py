@@ -22,8 +22,9 @@ from rapidun.gradients.targets import find_targets
 from rapidun.models import LoadedModel, beyond_low_rank, check_trainable, load_adapter, load_model
 from rapidun.models.adapter_files import check_adapter_directory
 from rapidun.models.targets import choose_targets
-from rapidun.pipeline.config import DataSettings, ModelSettings, RowSettings, RunConfig
 from rapidun.pipeline.reporter import Reporter
+from rapidun.settings.model import ModelSettings, RowSettings
+from rapidun.settings.run import DataSettings, RunConfig
 
 Row = Mapping[str, Any]
 LABEL = "poisoned"  # a column of training rows: whether each is, by which a trace is measured

@@ -25,7 +25,6 @@ from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.pipeline.cards import write_sum_card
-from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import (
@@ -39,11 +38,13 @@ from rapidun.pipeline.inputs import (
 )
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.pieces import training, weighing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import HELD_ROWS, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
+from rapidun.settings.run import RunConfig
 from rapidun.together import replaced_together
 from rapidun.unlearning import Procedure, get_method
 from rapidun.unlearning.guards import mean_loss
@@ -130,6 +131,7 @@ def unlearn_requests(
         FingerprintError: On resume, if the model or the settings are others than before.
         InputError: On resume, if a request that was carried out has changed or is missing.
     """
+    check_registered(config)
     method = get_method(config.unlearning.method)
     if isinstance(method, Procedure) and method.saves != "adapter":
         raise ConfigError(f"--requests needs a method whose result is an adapter; {method.name!r} changes the model.")

@@ -29,10 +29,10 @@ from rapidun.evaluation import (
 )
 from rapidun.files import write_json
 from rapidun.models import adapter_merged, is_adapted
-from rapidun.pipeline.config import EvaluationSettings
 from rapidun.pipeline.inputs import Row, Subject
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.reading import made_from, read_object
+from rapidun.settings.evaluation import EvaluationSettings
 
 MIN_EXAMPLES = 4
 PERPLEXITIES = ("perplexity", "forget_perplexity")

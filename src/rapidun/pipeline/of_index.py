@@ -16,13 +16,13 @@ def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) ->
     Args:
         index: Its directory.
         manifest: Its manifest; one of before precision was kept leaves it open.
-        raw: As the command line gives it: an empty ``model.source``, a ``dtype`` or template ``auto``, no
+        raw: As the command line gives it: an empty or no ``model.source``, a ``dtype`` or template ``auto``, no
             ``template_options``, no ``quantize`` and no ``max_length`` are not given.
 
     Raises:
         FingerprintError: If something that was given is not the index's; names both and the option to leave out.
     """
-    model, data = dict(raw["model"]), dict(raw["data"])
+    model, data = {"source": "", **raw.get("model", {})}, dict(raw.get("data", {}))
     given = {
         "--dtype": (_chosen(model.get("dtype")), manifest.dtype or None),
         "--load-in-4bit, --load-in-8bit": (model.get("quantize"), manifest.quantize or "no quantisation"),

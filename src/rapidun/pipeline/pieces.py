@@ -18,12 +18,14 @@ from rapidun.data import Example, Rows, tokenize_rows
 from rapidun.evaluation import clean_perplexity, generate_answers
 from rapidun.evaluation.backdoor import suite_prompts
 from rapidun.gradients import RapidGrad, collect_vectors
-from rapidun.pipeline.config import EvaluationSettings, InfluenceSettings, RunConfig
 from rapidun.pipeline.estimating import Piece, Trial, over_prompts, over_rows, over_steps, repeated
 from rapidun.pipeline.evidence import make_collector
 from rapidun.pipeline.inputs import RowGroups, Subject
 from rapidun.pipeline.measure import Bench
 from rapidun.pipeline.train import HELD_ROWS, even_rows
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.evaluation import EvaluationSettings
+from rapidun.settings.run import RunConfig
 from rapidun.unlearning import Procedure, get_method, unlearn
 from rapidun.weighting import Needs, get_scheme
 

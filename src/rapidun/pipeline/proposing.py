@@ -16,10 +16,10 @@ from rapidun.errors import InputError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
-from rapidun.pipeline.config import TraceConfig
 from rapidun.pipeline.inputs import LABEL, Row, read_rows, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceResult
+from rapidun.settings.attribution import TraceConfig
 
 
 def write_proposal(

@@ -18,7 +18,6 @@ from rapidun.files import sha256_of, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
 from rapidun.pipeline.cards import write_adapter_card
-from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.coverage import coverage_record, say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.estimating import Piece
@@ -37,12 +36,15 @@ from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure, say_chances
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
+from rapidun.settings.plugins import plugin_marks
+from rapidun.settings.run import RunConfig
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
 TRACE_K = 100
@@ -99,6 +101,7 @@ def run(
     """
     if until is not None and until not in PHASES:
         raise ConfigError(f"--until {until}: choose from {', '.join(PHASES)}.")
+    check_registered(config)
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter = reporter or Silent()
     reporter.phase("check", "Reading rows and model")
@@ -167,7 +170,8 @@ def _pieces(
 def origins_of(config: RunConfig, groups: RowGroups) -> dict[str, object]:
     """Where what `identity` names came from."""
     rows = {f"rows {name}": rows.path for name, rows in groups.present().items()}
-    return {"model": config.model.source, "template": config.data.template, **rows}
+    plugins = {f"plugin {number}": path for number, path in enumerate(config.plugins, 1)}
+    return {"model": config.model.source, "template": config.data.template, **plugins, **rows}
 
 
 def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
@@ -177,6 +181,7 @@ def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str
         "configuration": sha256_of([config.to_yaml().encode()]),
         "model": subject.loaded.fingerprint,
         "template": subject.template.fingerprint,
+        **plugin_marks(config.plugins),
         **rows,
     }
 

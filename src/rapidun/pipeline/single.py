@@ -13,7 +13,6 @@ from rapidun.files import file_sha256, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
-from rapidun.pipeline.config import MeasureConfig, RunConfig
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.evidence import check_checkpoints
@@ -32,11 +31,14 @@ from rapidun.pipeline.inputs import (
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_object
+from rapidun.settings.plugins import plugin_marks
+from rapidun.settings.run import MeasureConfig, RunConfig
 from rapidun.weighting import read_weights
 
 
@@ -87,6 +89,7 @@ def _open(
     loaded: LoadedModel | None = None,
 ) -> tuple[RowGroups, Subject, RunDirectory]:
     """Read and check everything, say what ``jobs`` will take, and claim the directory."""
+    check_registered(config)
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     check_there(config.influence.checkpoints)
@@ -130,6 +133,7 @@ def evaluate_only(
     loaded: LoadedModel | None = None,
 ) -> dict[str, Any]:
     """Measure a model as it stands; writes ``metrics.json`` and ``answers.json``."""
+    check_registered(config)
     how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
     RunDirectory.check(out, **how)
     reporter.phase("check", "Reading rows and model")
@@ -147,6 +151,7 @@ def evaluate_only(
         "model": subject.loaded.fingerprint,
         "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
         "template": subject.template.fingerprint,
+        **plugin_marks(config.plugins),
         "rows evaluation": rows_fingerprint(rows),
     }
     RunDirectory.check(out, marks, **how)

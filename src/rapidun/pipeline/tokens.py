@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from rapidun.attribution.token_texts import token_texts
-from rapidun.attribution.tokens import Decomposition, TokenInfluence, trace_tokens_many
+from rapidun.attribution.tokens import TokenInfluence, trace_tokens_many
 from rapidun.attribution.words import word_mask
 from rapidun.data import Example
-from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.kinds import Decomposition
 
 _DIGITS = 5  # significant; enough to colour and to sum by
 

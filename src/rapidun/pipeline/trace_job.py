@@ -11,25 +11,26 @@ from rapidun.attribution import FeatureStore, Hits, ModelContext, Ranking, fused
 from rapidun.attribution.scorer import owner_of
 from rapidun.attribution.scorers.gradient import GradientScorer
 from rapidun.attribution.search import chosen_scorers
-from rapidun.attribution.similarity import Similarity
 from rapidun.attribution.store.plan import check_same
-from rapidun.attribution.tokens import Decomposition
 from rapidun.attribution.words import check_words
 from rapidun.data import Rows
 from rapidun.errors import InputError
 from rapidun.evaluation import generate_answers
 from rapidun.gradients.experts import FusedTensor
-from rapidun.gradients.targets import find_targets
+from rapidun.gradients.targets import find_targets, settled_targets
 from rapidun.models import LoadedModel
 from rapidun.pipeline.before import open_before
-from rapidun.pipeline.config import TraceConfig, make_config
 from rapidun.pipeline.coverage import gradient_coverage, note_coverage
 from rapidun.pipeline.indexing import base_of, model_context
 from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.tokens import token_lines
 from rapidun.pipeline.tracing import available, memory_store, trace_lines, trace_query
+from rapidun.settings.attribution import TraceConfig
+from rapidun.settings.base import make_config
+from rapidun.settings.kinds import Decomposition, Similarity
 
 ANSWER_TOKENS = 64
 
@@ -122,6 +123,7 @@ def trace_memory(
     Raises:
         ConfigError: If a scorer is unknown.
     """
+    check_registered(config)
     for by in scorers:
         owner_of(by)
     reporter.phase("check", "Reading rows and model")
@@ -200,6 +202,7 @@ def trace_index(
     Raises:
         FingerprintError: If the index was built with another model, adapter, tokenizer or template; names both.
     """
+    check_registered(config)
     opened = open_index(index)
     chosen = chosen_scorers(opened.scorers, scorers, words=bool(request.words), where=str(index))
     reporter.phase("check", "Reading queries and model")
@@ -236,7 +239,8 @@ def tokens_of(
     of_id = {row["id"]: row for row in read_rows(data, "training rows", config.data, reporter)}
     reporter.phase("tokens", "Tracing tokens")
     tracked = find_targets(traced.subject.loaded.model, config.influence.targets)
-    if config.influence.targets == "linear" and any(isinstance(tensor, FusedTensor) for tensor in tracked):
+    targets = settled_targets(traced.subject.loaded.model, config.influence.targets)
+    if targets == "linear" and any(isinstance(tensor, FusedTensor) for tensor in tracked):
         reporter.note("tokens: of the linear layers alone; what fused experts add to a row's score is not among them")
     found = []
     for number, (query, hits) in enumerate(zip(traced.queries, traced.hits, strict=True)):

@@ -16,9 +16,9 @@ from rapidun.attribution.similarity import Array
 from rapidun.data import Rows
 from rapidun.gradients import RapidGrad
 from rapidun.models import LoadedModel
-from rapidun.pipeline.config import InfluenceSettings
 from rapidun.pipeline.inputs import Row, Subject, note_truncated
 from rapidun.pipeline.reporter import Reporter, Silent, counting
+from rapidun.settings.attribution import InfluenceSettings
 
 PREVIEW = 240
 PRECISION_AT = (5, 20, 100)

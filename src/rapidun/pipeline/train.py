@@ -14,12 +14,12 @@ from rapidun.data import Example
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.cards import write_adapter_card
-from rapidun.pipeline.config import RunConfig
 from rapidun.pipeline.inputs import Row, RowGroups, Subject, note_truncated
 from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.reading import read_object
+from rapidun.settings.run import RunConfig
 from rapidun.text import json_line
 from rapidun.unlearning import TrainingRows, get_method, unlearn
 from rapidun.unlearning.trainer import cut_back

@@ -27,7 +27,6 @@ from rapidun.files import write_json
 from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import attach_lora, is_adapted
-from rapidun.pipeline.config import DataSettings, RunConfig
 from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
@@ -43,11 +42,13 @@ from rapidun.pipeline.inputs import (
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_subject
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import RESTORE, as_kind
+from rapidun.settings.run import DataSettings, RunConfig
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
 
@@ -166,7 +167,8 @@ def tuned_names(config: RunConfig) -> list[str]:
         ConfigError: If the method has neither.
     """
     settings = config.unlearning
-    method, options = get_method(settings.method), settings.method_options()
+    method = get_method(settings.method)
+    options = method.checked(settings.options)
     names = ["learning_rate"] if settings.method != "fisher" else []
     strength = next((name for name in STRENGTHS if name in method.options), None)
     names += [strength] if strength is not None and options[strength] > 0 else []
@@ -181,7 +183,8 @@ def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
     Raises:
         ConfigError: If the method has neither.
     """
-    middle = {**config.unlearning.method_options(), "learning_rate": config.unlearning.learning_rate}
+    settings = config.unlearning
+    middle = {**get_method(settings.method).checked(settings.options), "learning_rate": settings.learning_rate}
     spans = {name: RATE_SPAN if name == "learning_rate" else STRENGTH_SPAN for name in tuned_names(config)}
     return {name: (middle[name] / span, middle[name] * span) for name, span in spans.items()}
 
@@ -259,6 +262,7 @@ def _open(
     pieces: Callable[[RunConfig, RowGroups, Subject, Bench], list[Piece]],
     reporter: Reporter,
 ) -> _Context:
+    check_registered(config)
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     data: DataSettings = config.data.model_copy(update={"evaluation": tuning})

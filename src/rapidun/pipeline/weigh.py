@@ -9,11 +9,13 @@ import numpy as np
 from peft import PeftModel
 
 from rapidun.attribution import Blocks
+from rapidun.gradients.targets import settled_targets
 from rapidun.lifecycle import RunDirectory
-from rapidun.pipeline.config import InfluenceSettings, WeightSettings
 from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows
 from rapidun.pipeline.inputs import RowGroups, Subject
 from rapidun.pipeline.reporter import Reporter, Silent
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.unlearning import WeightSettings
 from rapidun.unlearning import Reweighing
 from rapidun.weighting import (
     Evidence,
@@ -80,6 +82,8 @@ def dynamic_weights(
     scheme = get_scheme(weights.scheme)
     if not scheme.follows:
         return None
+    targets = settled_targets(subject.loaded.model, influence.targets)  # not those of the adapter in training
+    influence = influence.model_copy(update={"targets": targets})
 
     def compute(model: PeftModel) -> tuple[np.ndarray, np.ndarray]:
         now = subject.with_model(model)

@@ -12,9 +12,9 @@ from rapidun.reveal.pulls import Input, Pull, Puller, PullLog, read_pulls
 from rapidun.reveal.reward import answer_similarity, diversity, reward_of, vendi_score
 from rapidun.reveal.rows import select_rows
 from rapidun.reveal.search import SearchState, best_arms, search
-from rapidun.reveal.settings import TaskSettings
 from rapidun.reveal.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
 from rapidun.reveal.words import WordArms, vocabulary_words
+from rapidun.settings.reveal import TaskSettings
 
 __all__ = [
     "STRATEGIES",

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from rapidun.files import sha256_of
-from rapidun.reveal.settings import INPUT, ArmSettings
+from rapidun.settings.reveal import INPUT, ArmSettings
 
 SEED_ARM = "seed"
 

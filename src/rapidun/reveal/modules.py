@@ -33,7 +33,7 @@ from rapidun.files import atomic_directory
 from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_loss
 from rapidun.models.cards import settle_files
 from rapidun.models.quiet import quiet
-from rapidun.reveal.settings import ReleaseSettings
+from rapidun.settings.reveal import ReleaseSettings
 from rapidun.unlearning.fitting import StepProgress, training_arguments
 
 RETAIN, FORGET, STATE, COMBINED = "default", "forget", "state", "combined"

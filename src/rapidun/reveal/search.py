@@ -14,8 +14,8 @@ import numpy as np
 
 from rapidun.reveal.arms import Arm, ArmSource
 from rapidun.reveal.pulls import Pull, Puller, mean_rewards
-from rapidun.reveal.settings import SearchSettings
 from rapidun.reveal.strategies import Strategy, StrategyOptions, get_strategy
+from rapidun.settings.reveal import SearchSettings
 
 Progress = Callable[["SearchState"], None]
 
@@ -104,7 +104,7 @@ def _outer(
     """One outer loop over a pool whose first ``1 + best`` arms come first, until ``end`` pulls were made in all."""
     if settings.strategy == "seed":
         pool, best = pool[:1], 0
-    options = StrategyOptions(settings.regularisation, settings.exploration, seed)
+    options = StrategyOptions(seed=seed)
     strategy = get_strategy(settings.strategy)(puller.contexts(pool), options)
     places = {arm.name: place for place, arm in enumerate(pool)}
     known = [(places[pull.arm.name], pull.reward) for pull in state.pulls if pull.arm.name in places]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rapidun.registry import Registry
 from rapidun.reveal.neural_ucb import NeuralUCB
+from rapidun.settings import names
 
 Contexts = npt.NDArray[np.floating]
 Pulls = list[tuple[int, float]]
@@ -48,7 +49,7 @@ class Strategy(Protocol):
 
 
 Maker = Callable[[Contexts, StrategyOptions], Strategy]
-STRATEGIES: Registry[Maker] = Registry("unknown strategy {name!r}: choose from {known}.")
+STRATEGIES: Registry[Maker] = Registry(names.STRATEGIES)
 register_strategy = STRATEGIES.register
 """Decorates a ``(contexts (arms, width), options) -> Strategy``."""
 get_strategy = STRATEGIES.__getitem__

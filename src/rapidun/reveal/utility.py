@@ -11,7 +11,7 @@ import numpy as np
 from rapidun.data import Example, Template
 from rapidun.evaluation import TaskJudge, clean_perplexity, generate_answers
 from rapidun.models import LoadedModel
-from rapidun.reveal.settings import UtilitySettings
+from rapidun.settings.reveal import UtilitySettings
 from rapidun.stats import bootstrap
 
 RESAMPLES = 1000

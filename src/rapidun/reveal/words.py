@@ -15,7 +15,7 @@ import numpy as np
 
 from rapidun.files import sha256_of
 from rapidun.reveal.arms import Arm, together
-from rapidun.reveal.settings import ArmSettings
+from rapidun.settings.reveal import ArmSettings
 
 LONGEST = 12  # characters of a word
 

@@ -1,5 +1,6 @@
 """Remove what the forget rows taught: objectives, procedures, the trainer, its guards."""
 
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.catalogue import get_method, method_names
 from rapidun.unlearning.registry import (
@@ -14,7 +15,6 @@ from rapidun.unlearning.registry import (
     register_procedure,
 )
 from rapidun.unlearning.reweighing import Reweighing
-from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 from rapidun.unlearning.state import MethodState
 from rapidun.unlearning.unlearn import TrainingRows, unlearn
 

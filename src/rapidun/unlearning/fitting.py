@@ -31,7 +31,7 @@ from rapidun.unlearning.state import Start
 from rapidun.unlearning.trainer import REMOVE, UnlearningTrainer, last_checkpoint
 
 if TYPE_CHECKING:
-    from rapidun.unlearning.settings import UnlearnSettings
+    from rapidun.settings.unlearning import UnlearnSettings
 
 LOG_EVERY = 5
 FINETUNE = Method("finetune", {}, "", Term(cross_entropy), None)

@@ -13,7 +13,7 @@ from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import WeightedRows
 
 if TYPE_CHECKING:  # settings know the methods, and methods take jobs
-    from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
+    from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 
 Record = Callable[[dict[str, Any]], None]
 

@@ -11,11 +11,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from rapidun.errors import ConfigError
 from rapidun.registry import nearest
+from rapidun.settings.unlearning import OptionValue
 
 _FINITE = ConfigDict(allow_inf_nan=False)
-OptionValue = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None
-"""As it is given; whether a number must be finite is for the option's own type to say."""
-
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Layer = Annotated[int, Field(ge=1)] | None

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from rapidun.settings import names
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.options import Option, checked, keywords_of, merged, options_of
 from rapidun.unlearning.state import MethodState
@@ -203,6 +204,7 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": Option(gamma, float), "alpha": Option(1.0, float)}
         parts = [factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state)]
+        names.METHODS.add(name)
         METHODS[name] = Method(name, merged(parts), source, Term(forget, reads), retain, wanted, state)
         return forget
 
@@ -213,6 +215,7 @@ def register_procedure(name: str, *, saves: Saved, needs_retain: bool, source: s
     """Register the decorated function as method ``name``."""
 
     def decorate(run: Run) -> Run:
+        names.METHODS.add(name)
         PROCEDURES[name] = Procedure(name, options_of(run), source, run, saves, needs_retain)
         return run
 

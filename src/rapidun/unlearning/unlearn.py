@@ -10,6 +10,7 @@ from typing import Any
 from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models.loading import LoadedModel
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.catalogue import get_method
 from rapidun.unlearning.fitting import fit_method
 from rapidun.unlearning.guards import mean_loss
@@ -17,7 +18,6 @@ from rapidun.unlearning.job import Job, Record
 from rapidun.unlearning.registry import FORGET_ROWS, Method, Procedure, UnlearnResult
 from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import WeightedRows
-from rapidun.unlearning.settings import LoraSettings, UnlearnSettings
 
 TrainingRows = WeightedRows
 
@@ -59,15 +59,13 @@ def unlearn(
         ConfigError: If an option does not fit the model.
     """
     method = get_method(settings.method)
+    options = method.checked(settings.options)
     _check(rows, method)
     job = Job(
         loaded, rows, settings, lora, held, checkpoints, seed, resume, record, progress, reweighing, note
     )  # fmt: skip
     before = _forget_loss(job, loaded.model)
-    if isinstance(method, Procedure):
-        result = method.run(job, **settings.method_options())
-    else:
-        result = fit_method(job, method, settings.method_options())
+    result = method.run(job, **options) if isinstance(method, Procedure) else fit_method(job, method, options)
     return replace(result, forget_loss_before=before, forget_loss_after=_forget_loss(job, result.model))
 
 

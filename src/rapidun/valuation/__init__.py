@@ -1,5 +1,6 @@
 """What a row is worth before training on it: LinFiK, its student ALinFiK, and what to do with the values."""
 
+from rapidun.settings.value import Selection, parse_selection
 from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.diversity import pick_diverse, register_diversity
 from rapidun.valuation.encoder import EncoderStudent
@@ -9,7 +10,7 @@ from rapidun.valuation.linfik import LinFiK
 from rapidun.valuation.ridge import RidgeStudent
 from rapidun.valuation.sampling import random_sample, stratified_sample, uncertain_sample
 from rapidun.valuation.saved import SavedStudent, load_student, save_student
-from rapidun.valuation.selection import Selection, choose, parse_selection
+from rapidun.valuation.selection import choose
 from rapidun.valuation.shares import Share, Shares
 from rapidun.valuation.students import Labelled, register_student
 

@@ -26,12 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.registry import Registry
+from rapidun.settings import names
 
 Diversity = Callable[[Any, npt.NDArray[np.float64], int], list[int]]
 MATCHING = "matching"
 _BALANCE = 0.5
 _SMALLEST = 1e-12
-DIVERSITIES: Registry[Diversity] = Registry("--diversity {name}: use one of {known}.")
+DIVERSITIES: Registry[Diversity] = Registry(names.DIVERSITIES)
 register_diversity = DIVERSITIES.register
 """Decorates what ``--diversity NAME`` does."""
 check_diversity = DIVERSITIES.__getitem__

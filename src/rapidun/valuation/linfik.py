@@ -20,14 +20,15 @@ import torch
 from torch import nn
 
 from rapidun.attribution.checkpoints import State, at_checkpoint
-from rapidun.attribution.similarity import Similarity, check_similarity
+from rapidun.attribution.similarity import check_similarity
 from rapidun.data.batches import Batch, Example, collate
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import Exact, Sketch, make_collector
-from rapidun.gradients.collector import Normalization, Transform
+from rapidun.gradients.collector import Transform
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.gradients.state import device_of
 from rapidun.models.passes import Progress, pass_batches
+from rapidun.settings.kinds import Normalization, Similarity
 
 Values = npt.NDArray[np.float32]
 Checkpoint = State | Path | str

@@ -6,14 +6,13 @@ Rows are ordinals, their places in the pool. All draws depend on the generator a
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.settings.value import check_sample_text
 
-Sampling = Literal["stratified", "random", "uncertain"]
 Ordinals = npt.NDArray[np.int64]
 
 
@@ -28,17 +27,6 @@ def sample_size(text: str, rows: int) -> int:
     if not 0 < count <= rows:
         raise ConfigError(f"--sample {text}: that is {count} of {rows} rows. Give more than 0 and at most all.")
     return count
-
-
-def check_sample_text(text: str) -> None:
-    """Refuse what is no sample of any pool. Raises ConfigError."""
-    try:
-        share = float(text[:-1]) / 100 if text.endswith("%") else None
-        sound = 0 < share <= 1 if share is not None else int(text) > 0
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ConfigError(f"--sample {text}: write a share such as 5% or a number of rows such as 500.")
 
 
 def random_sample(rows: int, count: int, generator: np.random.Generator) -> Ordinals:

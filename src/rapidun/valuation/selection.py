@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
+from rapidun.settings.value import Selection
 
-Kind = Literal["top", "budget", "threshold"]
 Ordinals = npt.NDArray[np.int64]
 LARGEST_DIVERSE = 20_000
-_HOW = "write top:10%, top:500, budget:1e6tokens or threshold:0.2"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What ``--select`` asks for.
-
-    Args:
-        kind: ``"top"``, ``"budget"`` or ``"threshold"``.
-        amount: Rows (or a share of them), tokens, or the least value.
-        share: Whether ``amount`` is a share of the pool, in [0, 1].
-    """
-
-    kind: Kind
-    amount: float
-    share: bool = False
-
-    def count(self, rows: int) -> int:
-        """How many rows ``top`` is, rounded up; at most all.
-
-        Raises:
-            ConfigError: If the selection is of another kind.
-        """
-        if self.kind != "top":
-            raise ConfigError(f"a {self.kind} selection has no fixed number of rows.")
-        wanted = math.ceil(rows * self.amount - 1e-9) if self.share else int(self.amount)
-        return min(wanted, rows)
-
-
-def parse_selection(text: str) -> Selection:
-    """``"top:10%"``, ``"top:500"``, ``"budget:1e6tokens"`` or ``"threshold:0.2"``.
-
-    Raises:
-        ConfigError: If it is none of them or out of range; says how to write it.
-    """
-    kind, colon, rest = text.partition(":")
-    if not colon or kind not in ("top", "budget", "threshold"):
-        raise ConfigError(f"--select {text}: {_HOW}.")
-    share = kind == "top" and rest.endswith("%")
-    try:
-        amount = float(rest.removesuffix("%") if share else rest.removesuffix("tokens") if kind == "budget" else rest)
-    except ValueError as error:
-        raise ConfigError(f"--select {text}: {rest!r} is not a number; {_HOW}.") from error
-    whole = kind == "threshold" or share or amount == int(amount if math.isfinite(amount) else 0)
-    if not math.isfinite(amount) or not whole or (kind != "threshold" and amount <= 0) or (share and amount > 100):
-        raise ConfigError(f"--select {text}: {rest} is out of range; {_HOW}.")
-    if kind == "top":
-        return Selection("top", amount / 100 if share else amount, share)
-    return Selection("budget" if kind == "budget" else "threshold", amount)
 
 
 def choose(

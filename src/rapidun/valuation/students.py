@@ -17,6 +17,7 @@ import numpy.typing as npt
 from rapidun.errors import ConfigError
 from rapidun.models.passes import Progress
 from rapidun.registry import Registry, check_options
+from rapidun.settings import names
 from rapidun.valuation.features import Row
 from rapidun.valuation.fidelity import spearman
 
@@ -74,9 +75,7 @@ class Student(Protocol):
         """
 
 
-STUDENTS: Registry[type[Student]] = Registry(
-    "--student {name}: neither a kind of student ({known}) nor a saved student's directory."
-)
+STUDENTS: Registry[type[Student]] = Registry(names.STUDENTS)
 register_student = STUDENTS.register
 """Decorates the class that ``--student NAME`` fits."""
 student_kind = STUDENTS.__getitem__

@@ -1,5 +1,6 @@
 """Evidence to weights: fused scores, bounded mean-one weights, the schemes and their controls, RapidIn's files."""
 
+from rapidun.settings.kinds import Negative
 from rapidun.weighting.consistency import consistency_scores
 from rapidun.weighting.evidence import Evidence, Needs
 from rapidun.weighting.rapidin import RapidinResults, read_rapidin, write_rapidin
@@ -7,7 +8,6 @@ from rapidun.weighting.released import released_weights, write_released
 from rapidun.weighting.robust import WeightWarning, robust_weights
 from rapidun.weighting.schemes import (
     SCHEMES,
-    Negative,
     Scheme,
     WeightOptions,
     Weights,

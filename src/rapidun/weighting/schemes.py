@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rapidun.errors import ConfigError
 from rapidun.registry import Registry
+from rapidun.settings import names
+from rapidun.settings.kinds import Negative
 from rapidun.weighting.evidence import Evidence, Needs
 from rapidun.weighting.robust import robust_weights
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, fuse
@@ -99,7 +100,7 @@ class Scheme:
     follows: bool = False
 
 
-SCHEMES: Registry[Scheme] = Registry("weighting scheme {name!r} is unknown; choose one of {known}.")
+SCHEMES: Registry[Scheme] = Registry(names.SCHEMES)
 get_scheme = SCHEMES.__getitem__
 
 
@@ -129,10 +130,27 @@ def register_scheme(
     """
 
     def register(scheme: SchemeFunction) -> SchemeFunction:
+        names.SCHEMES.add(name)
         SCHEMES[name] = Scheme(scheme, needs, signed, follows)
         return scheme
 
     return register
+
+
+def check_negative(name: str, negative: str) -> None:
+    """Refuse to take rows out by a scheme that cannot say which.
+
+    Raises:
+        ConfigError: If its scores have no zero, or it weighs again while training.
+    """
+    scheme = get_scheme(name)
+    if negative != "keep" and not scheme.signed:
+        raise ConfigError(f"negative={negative}: the scores of the scheme {name!r} have no zero")
+    if negative != "keep" and scheme.follows:
+        raise ConfigError(f"negative={negative}: the scheme {name!r} weighs again and keeps every row")
+
+
+names.SCHEMES.rule = check_negative
 
 
 def scheme_weights(
@@ -240,9 +258,6 @@ def loss(evidence: Evidence, generator: np.random.Generator, options: WeightOpti
     scores = losses if options.loss_direction == "high" else -losses
     raw = np.exp((scores - scores.max()) / options.loss_tau)
     return Weights(raw / raw.mean(), np.ones(evidence.retain), scores, np.zeros(evidence.retain))
-
-
-Negative = Literal["keep", "drop", "retain"]
 
 
 def handle_negatives(weights: Weights, scheme: str, negative: Negative) -> Weights:

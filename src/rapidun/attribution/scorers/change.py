@@ -30,12 +30,12 @@ from rapidun.attribution.scorer import (
     Scorer,
     register_scorer,
 )
-from rapidun.attribution.similarity import Similarity
-from rapidun.attribution.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients.state import device_of
 from rapidun.models import tokenizer_fingerprint
+from rapidun.settings.kinds import Similarity, StoreDtype
 
 CHANGE = "change.answer"
 ADAPTER_OFF = "adapter off"

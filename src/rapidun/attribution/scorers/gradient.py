@@ -9,15 +9,17 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from rapidun.attribution.context import NO_ADAPTER, ModelContext
+from rapidun.attribution.context import ModelContext
 from rapidun.attribution.scorer import MatrixSpec, Progress, Recorder, Role, Row, Sample, Scorer, register_scorer
 from rapidun.attribution.scorers.preconditioning import PRECONDITIONER, Precondition
-from rapidun.attribution.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
 from rapidun.gradients import Collector, Preconditioner, RapidGrad, Sketch, make_collector, sketch_from
-from rapidun.gradients.collector import Normalization, Transform
+from rapidun.gradients.collector import Transform
 from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.norms import scaled_norms
+from rapidun.gradients.targets import settled_targets
+from rapidun.settings.kinds import Normalization, StoreDtype
 
 
 @register_scorer("gradient", {"gradient": "influence"})
@@ -55,9 +57,8 @@ class GradientScorer(Scorer):
         Raises:
             ConfigError: If the sketch or the preconditioner is unknown, or the two do not go together.
         """
-        targets, precondition, sketch = self.targets, self.precondition, self.make_sketch()
-        if targets == "auto":
-            targets = "linear" if model.adapter == NO_ADAPTER else "lora"
+        targets = settled_targets(model.loaded.model, self.targets)
+        precondition, sketch = self.precondition, self.make_sketch()
         if precondition is not None:
             precondition.check(sketch)
         settled = self.model_copy(

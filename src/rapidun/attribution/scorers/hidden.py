@@ -29,10 +29,11 @@ from rapidun.attribution.scorer import (
     Scorer,
     register_scorer,
 )
-from rapidun.attribution.similarity import Array, Similarity
-from rapidun.attribution.storage import MatrixBuffer, StoreDtype
+from rapidun.attribution.similarity import Array
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch, Example
 from rapidun.errors import ConfigError
+from rapidun.settings.kinds import Similarity, StoreDtype
 
 PLACES = ("answer", "prompt")
 

@@ -24,8 +24,9 @@ from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import MemoryTensor, RowTensor, Shard
 from rapidun.attribution.ranking import Ranking
 from rapidun.attribution.scorer import Features, FeatureStore, Recorder, Role, Row, Scorer, register_scorer
-from rapidun.attribution.similarity import Array, Similarity
+from rapidun.attribution.similarity import Array
 from rapidun.data.words import words_of
+from rapidun.settings.kinds import Similarity
 
 K1, B = 1.5, 0.75
 _Places = npt.NDArray[np.int64]

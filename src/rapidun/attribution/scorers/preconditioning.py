@@ -15,7 +15,7 @@ from rapidun.attribution.scorer import Progress, Sample
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients import Collector, FactorSketch, Preconditioner, Sketch, fit_preconditioner, load_preconditioner
 from rapidun.gradients.curvature_kinds import KINDS
-from rapidun.gradients.preconditioners import Side
+from rapidun.settings.kinds import Side
 
 PRECONDITIONER = "preconditioner"
 """A directory of the index: what `rapidun.gradients.Preconditioner.save` writes."""

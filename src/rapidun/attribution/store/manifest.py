@@ -83,6 +83,7 @@ class Manifest(_Part):
     shard_rows: int = Field(ge=1, description="Rows of a full shard.")
     rows: int = Field(ge=0)
     appended_to: str = Field("", description="Fingerprint of the rows before the last append; empty before the first.")
+    plugins: dict[str, str] = Field(default_factory=dict, description="Content of the plugins that scorers came from.")
     repeats: bool = Field(False, description="Whether rows were appended again because that was asked for.")
     shards: list[ShardFiles] = Field(default_factory=list)
     files: list[FileEntry] = Field(default_factory=list, description="Files that are not of one shard.")
@@ -121,7 +122,10 @@ class Manifest(_Part):
 
     def save(self, path: Path) -> None:
         """Write as JSON with its checksum, atomically."""
-        write_sealed(path, self.model_dump(mode="json"))
+        content = self.model_dump(mode="json")
+        if not self.plugins:  # the bytes of an index without any are those of before there were plugins
+            del content["plugins"]
+        write_sealed(path, content)
 
 
 def load_manifest(directory: Path) -> Manifest:

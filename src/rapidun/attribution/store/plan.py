@@ -123,6 +123,7 @@ def plan_build(
     max_tokens: int = 4096,
     shard_rows: int | None = None,
     quantize: str | None = None,
+    plugins: Mapping[str, str] | None = None,
 ) -> BuildPlan:
     """The plan of a new index.
 
@@ -135,6 +136,7 @@ def plan_build(
         max_tokens: Padded tokens in a batch.
         shard_rows: Rows of a shard; None chooses about 128 MiB a shard.
         quantize: How the model was quantised when it was loaded.
+        plugins: Fingerprints of what scorers came from.
 
     Raises:
         ConfigError: If there is no view or no row, or a number is out of range.
@@ -162,6 +164,7 @@ def plan_build(
         max_tokens=max_tokens,
         shard_rows=shard_rows or _chosen_rows(matrices),
         rows=len(rows),
+        plugins=dict(plugins or {}),
     )
     return BuildPlan(Path(directory), manifest, model, rows)
 

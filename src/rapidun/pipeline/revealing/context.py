@@ -19,10 +19,11 @@ from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import LoadedModel, adapter_merged, load_adapter
 from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.pieces import revealing
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
 from rapidun.reveal import Input
+from rapidun.settings.plugins import plugin_marks
+from rapidun.settings.reveal import RevealConfig
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,6 @@ def _identity(config: RevealConfig, subject: Subject, groups: Mapping[str, Rows]
         "configuration": sha256_of([yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()]),
         "model": subject.loaded.fingerprint,
         "template": subject.template.fingerprint,
+        **plugin_marks(config.plugins),
         **{f"rows {name}": rows_fingerprint(rows) for name, rows in groups.items()},
     }

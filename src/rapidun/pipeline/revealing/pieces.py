@@ -11,9 +11,8 @@ from rapidun.data.conversation import user_text
 from rapidun.pipeline.estimating import Piece, over_steps, repeated
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.pieces import answering
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.reveal import train_round
-from rapidun.reveal.settings import INPUT, MODULES
+from rapidun.settings.reveal import INPUT, MODULES, RevealConfig
 
 
 def revealing(

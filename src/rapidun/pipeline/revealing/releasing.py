@@ -10,9 +10,7 @@ from rapidun.errors import ConfigError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.models.cards import write_card
-from rapidun.pipeline.config import RunConfig, make_config
 from rapidun.pipeline.inputs import Subject
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import METHOD, round_directory, settle, state_adapter
 from rapidun.pipeline.revealing.searching import again, arms_of, make_puller, pulls_of, rows_of
@@ -21,6 +19,9 @@ from rapidun.pipeline.train import Losses
 from rapidun.reading import read_kind
 from rapidun.reveal import Pull, train_round
 from rapidun.reveal.utility import Utility, measure_utility
+from rapidun.settings.base import make_config
+from rapidun.settings.reveal import RevealConfig
+from rapidun.settings.run import RunConfig
 
 UTILITY_BEFORE = "utility_before.json"
 
@@ -94,6 +95,7 @@ def method_config(config: RevealConfig, run: Path, number: int = 1) -> RunConfig
         "weights": task.release.weights,
         "lora": task.release.lora.model_dump(mode="json"),
         "seed": config.seed,
+        "plugins": [str(path) for path in config.plugins],
     }
     return make_config(raw, RunConfig, "task.release")
 

@@ -17,8 +17,8 @@ from rapidun.lifecycle import IDENTITY
 from rapidun.models import LoadedModel
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.revealing.config import RevealConfig
 from rapidun.pipeline.revealing.context import RevealContext, open_reveal
 from rapidun.pipeline.revealing.releasing import (
     UTILITY_BEFORE,
@@ -32,7 +32,7 @@ from rapidun.pipeline.revealing.rounds import SUMMARY, finish_undo, measured, se
 from rapidun.pipeline.revealing.searching import reveal_round, rows_of
 from rapidun.reading import read_json
 from rapidun.report import write_report
-from rapidun.reveal.settings import MODULES
+from rapidun.settings.reveal import MODULES, RevealConfig
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def reveal(
         RapidunError: For anything wrong with input, settings or machine.
     """
     reporter = reporter or Silent()
+    check_registered(config)
     reporter.phase("check", "Reading task, rows and model")
     if config.task.release.method not in (MODULES, "none"):
         method_config(config, out)  # wrong settings of the method are found here

@@ -28,6 +28,11 @@ from rapidun.reveal import (
     vocabulary_words,
 )
 
+MAX_SIMILARITY = 0.9
+"""Answers that share more than this of their words with a better one are left out."""
+PER_INPUT = 4
+"""Most rows that share an input: every arm is tried on the same few inputs."""
+
 
 def reveal_round(context: RevealContext, number: int) -> None:
     """Search under the present model, ask the best arms again, and write ``revealed.jsonl``.
@@ -45,8 +50,8 @@ def reveal_round(context: RevealContext, number: int) -> None:
             pulls,
             threshold=task.judge.threshold,
             limit=task.search.rows,
-            max_similarity=task.search.max_similarity,
-            per_input=task.search.per_input,
+            max_similarity=MAX_SIMILARITY,
+            per_input=PER_INPUT,
             round_number=number,
         )
         write_jsonl(folder / "revealed.jsonl", rows)

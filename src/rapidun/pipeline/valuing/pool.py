@@ -16,9 +16,9 @@ from rapidun.data import BadRow, RowStream
 from rapidun.data.badrows import raise_bad_rows
 from rapidun.data.content import row_content
 from rapidun.errors import InputError
-from rapidun.pipeline.config import RowSettings
 from rapidun.pipeline.inputs import Subject, note_unused
 from rapidun.pipeline.reporter import Reporter
+from rapidun.settings.model import RowSettings
 from rapidun.valuation.features import length_of
 from rapidun.valuation.parts import chunked
 

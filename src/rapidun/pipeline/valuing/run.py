@@ -24,13 +24,16 @@ from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.manifest import subject_facts, write_manifest
+from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.valuing.config import SavedConfig, Uses, ValueConfig, ValueFiles
+from rapidun.pipeline.sketching import teacher_sketch
 from rapidun.pipeline.valuing.pool import Pool, survey, untokenisable
 from rapidun.pipeline.valuing.scoring import by_student, by_teacher
 from rapidun.pipeline.valuing.student import student_of
-from rapidun.pipeline.valuing.teacher import Teacher, targets_of, valuing
+from rapidun.pipeline.valuing.teacher import TASK_COLUMN, Teacher, valuing
 from rapidun.pipeline.valuing.uses import NO_GRADIENTS, use_values
+from rapidun.settings.plugins import plugin_marks
+from rapidun.settings.value import SavedConfig, Uses, ValueConfig, ValueFiles
 from rapidun.valuation.distil import check_sample
 from rapidun.valuation.diversity import MATCHING
 from rapidun.valuation.sampling import sample_size
@@ -85,18 +88,19 @@ def _open(
     reporter: Reporter,
 ) -> tuple[Teacher, dict[str, str]]:
     """Read and check everything, claim the directory; the teacher, and what a resume must have in common."""
+    check_registered(config)
     uses.check()
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
-    config.value.make_sketch(config.seed)
+    teacher_sketch(config.value, config.seed)
     check_there(files.checkpoints)
     reporter.phase("check", "Reading rows and model")
     subject = open_subject(config.model, config.data, reporter, adapter=files.adapter, loaded=loaded)
     inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
-    task = read_rows(files.task, "task", config.data, reporter, (config.value.task_column,))
+    task = read_rows(files.task, "task", config.data, reporter, (TASK_COLUMN,))
     task = usable(task, subject, config.data, reporter, name="task")
     pool = survey(files.candidates, config.data, reporter, inspect=inspect, by=uses.by)
     _check_sizes(config, uses, pool)
-    tracked = [tensor.name for tensor in find_targets(subject.loaded.model, targets_of(config, files))]
+    tracked = [tensor.name for tensor in find_targets(subject.loaded.model, config.value.targets)]
     note_coverage("gradients", coverage_of(subject.loaded.model, tracked), reporter)
     marks = _marks(config, files, subject, task, pool)
     origins = {"model": config.model.source, "task rows": files.task, "candidates": files.candidates}
@@ -124,6 +128,7 @@ def value_by_student(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Value a pool with a saved student: no model, no task, forward only. Raises as `value`."""
+    check_registered(config)
     uses.check()
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     if uses.diversity == MATCHING:
@@ -155,8 +160,7 @@ def _check_sizes(config: ValueConfig, uses: Uses, pool: Pool) -> None:
 def _marks(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows, pool: Pool) -> dict[str, str]:
     """What a resume must have in common with what was begun."""
     checkpoints = [tensors_fingerprint(read_checkpoint(path).items()) for path in files.checkpoints]
-    column = config.value.task_column
-    names = task.dataset[column][:] if column in task.dataset.column_names else []
+    names = task.dataset[TASK_COLUMN][:] if TASK_COLUMN in task.dataset.column_names else []
     marks = {
         "model": subject.loaded.fingerprint,
         "adapter": adapter_fingerprint(files.adapter) if files.adapter is not None else "none",
@@ -168,6 +172,7 @@ def _marks(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows,
         "candidates": pool.fingerprint,
         "max_length": str(subject.max_length),
         "seed": str(config.seed),
+        **plugin_marks(config.plugins),
     }
     for section in ("value", "student"):
         settings = getattr(config, section).model_dump(mode="json")

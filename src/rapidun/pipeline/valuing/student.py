@@ -11,11 +11,11 @@ import numpy as np
 from rapidun.files import write_json
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import counting
-from rapidun.pipeline.valuing.config import StudentSettings
 from rapidun.pipeline.valuing.pool import Numbered, Pool
 from rapidun.pipeline.valuing.scoring import Counted, mark_scored
 from rapidun.pipeline.valuing.teacher import Teacher, Values
 from rapidun.reading import read_kind
+from rapidun.settings.value import StudentSettings
 from rapidun.valuation.distil import Distilled, committee, distil
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_parts
 from rapidun.valuation.sampling import (

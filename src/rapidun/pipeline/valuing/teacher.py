@@ -20,13 +20,19 @@ from rapidun.pipeline.estimating import Piece, Trial, over_rows
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.pieces import SAMPLED
 from rapidun.pipeline.reporter import Reporter, counting
-from rapidun.pipeline.valuing.config import ValueConfig, ValueFiles
+from rapidun.pipeline.sketching import teacher_sketch
 from rapidun.pipeline.valuing.pool import Numbered, Pool, untokenisable
+from rapidun.settings.value import ValueConfig, ValueFiles
 from rapidun.valuation.linfik import LinFiK
 from rapidun.valuation.sampling import Ordinals, random_sample, sample_size
 
 Values = npt.NDArray[np.float32]
 MATCHING_K = 4096
+
+TASK_COLUMN = "task"
+"""Column of the task rows that names the task of each."""
+ADAM_ROWS, ADAM_DAMPING = 256, 1e-3
+"""Candidates that adam's second moment is taken from, and what is added to it, times its mean."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Teacher:
         matcher = LinFiK(
             self.subject.loaded.model,
             RapidGrad(MATCHING_K, seed=self.config.seed),
-            targets=targets_of(self.config, self.files),
+            targets=self.config.value.targets,
             max_tokens=self.config.value.max_tokens,
         )
         pad = self.subject.loaded.pad_token_id
@@ -96,7 +102,7 @@ class Teacher:
 
     @cached_property
     def _task_names(self) -> list[str]:
-        column = self.config.value.task_column
+        column = TASK_COLUMN
         if column not in self.task.dataset.column_names:
             return ["task"] * len(self.task)
         names = self.task.dataset[column][:]
@@ -111,8 +117,8 @@ class Teacher:
         adam = self._adam() if settings.optimizer == "adam" else None
         return LinFiK(
             self.subject.loaded.model,
-            settings.make_sketch(self.config.seed),
-            targets=targets_of(self.config, self.files),
+            teacher_sketch(settings, self.config.seed),
+            targets=self.config.value.targets,
             normalize=settings.normalize,
             similarity=settings.similarity,
             transform=None if adam is None else adam.power(-0.5),
@@ -129,18 +135,18 @@ class Teacher:
         """The second moment of candidates' gradients; kept, so that a resumed run has the same."""
         settings, place = self.config.value, self.directory / "preconditioner"
         if not (place / "preconditioner.json").exists():
-            self.reporter.note(f"second moment from {min(settings.adam_rows, self.pool.count)} candidates")
+            self.reporter.note(f"second moment from {min(ADAM_ROWS, self.pool.count)} candidates")
             generator = np.random.default_rng([self.config.seed, 11])
-            _, rows = self.usable(random_sample(self.pool.count, min(settings.adam_rows, self.pool.count), generator))
+            _, rows = self.usable(random_sample(self.pool.count, min(ADAM_ROWS, self.pool.count), generator))
             model = self.subject.loaded.model
-            sketch = settings.make_sketch(self.config.seed) or Exact()
-            collector = make_collector(model, sketch, targets_of(self.config, self.files), "none")
+            sketch = teacher_sketch(settings, self.config.seed) or Exact()
+            collector = make_collector(model, sketch, self.config.value.targets, "none")
             fit_preconditioner(
                 collector,
                 self.subject.tokenize([row for _, row in rows]),
                 self.subject.loaded.pad_token_id,
                 "adam",
-                damping=settings.adam_damping,
+                damping=ADAM_DAMPING,
                 max_tokens=settings.max_tokens,
             ).save(place)
         return load_preconditioner(place)
@@ -157,8 +163,8 @@ def valuing(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows
     def attempt() -> Trial:
         linfik = LinFiK(
             subject.loaded.model,
-            settings.make_sketch(config.seed),
-            targets=targets_of(config, files),
+            teacher_sketch(settings, config.seed),
+            targets=config.value.targets,
             normalize=settings.normalize,
             similarity=settings.similarity,
             checkpoints=files.checkpoints,
@@ -168,9 +174,3 @@ def valuing(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows
         return replace(trial, seconds=trial.seconds * whole / len(examples))
 
     return Piece("valuing", whole, "rows", attempt)
-
-
-def targets_of(config: ValueConfig, files: ValueFiles) -> str | list[str]:
-    """The tracked layers; ``auto`` is the adapter's where there is one."""
-    targets = config.value.targets
-    return ("linear" if files.adapter is None else "lora") if targets == "auto" else targets

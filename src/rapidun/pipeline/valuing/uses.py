@@ -21,13 +21,13 @@ from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.valuing.config import Uses
 from rapidun.pipeline.valuing.pool import Pool
 from rapidun.report import write_report
+from rapidun.settings.value import Selection, Uses
 from rapidun.valuation.diversity import MATCHING, pick_diverse
 from rapidun.valuation.features import HashedText, texts_of
 from rapidun.valuation.parts import chunked, read_column, value_columns, write_values
-from rapidun.valuation.selection import Ordinals, Selection, choose, choose_diverse, shortlist
+from rapidun.valuation.selection import Ordinals, choose, choose_diverse, shortlist
 from rapidun.valuation.shares import Shares
 
 SELECTED = "selected.jsonl"

@@ -1,42 +1,41 @@
 """What a task file says: the behaviour, how to judge it, how to look for it, and how to release the model from it.
 
-The descriptions are the help. The defaults of the search are algorithms.md's, section 5.
+The defaults of the search are algorithms.md's, section 5.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from rapidun.errors import ConfigError
-from rapidun.evaluation import check_judge
-from rapidun.reveal.strategies import get_strategy
-from rapidun.unlearning import LoraSettings, Procedure, get_method
+from rapidun.settings.base import Flag, Section, read_mapping
+from rapidun.settings.evaluation import GenerationSettings
+from rapidun.settings.model import Job
+from rapidun.settings.names import JUDGES, METHODS, STRATEGIES, JudgeName, StrategyName
+from rapidun.settings.unlearning import LoraSettings
 
-MODULES = "modules"
+MODULES, NONE = "modules", "none"
 INPUT = "{input}"
+_PATHS = {("inputs",), ("retain",), ("utility", "rows")}
+_JUDGES = {("judge",), ("utility", "judge")}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-
-class JudgeSettings(_Section):
+class JudgeSettings(Section):
     """A task judge."""
 
-    kind: str = Field(description="Name of a registered judge: keywords, regex, classifier, entities, code, ...")
+    kind: JudgeName = Field(description=f"Name of a registered judge: {JUDGES}.")
     options: dict[str, Any] = Field(default_factory=dict, description="The judge's own options, for example words.")
     threshold: float = Field(0.5, gt=0, le=1, description="Score from which an answer shows the behaviour.")
 
     @model_validator(mode="after")
-    def _known(self) -> JudgeSettings:
-        _as_value_error(check_judge, self.kind, self.options)
+    def _known_options(self) -> JudgeSettings:
+        JUDGES.valid(self.kind, self.options)
         return self
 
 
-class ArmSettings(_Section):
+class ArmSettings(Section):
     """Ways to ask."""
 
     kind: Literal["soft", "words", "text"] = Field(
@@ -60,10 +59,10 @@ class ArmSettings(_Section):
         return self
 
 
-class SearchSettings(_Section):
+class SearchSettings(GenerationSettings):
     """How the best ways to ask are found. A pull is one arm asked ``answers`` times."""
 
-    strategy: str = Field("neural_ucb", description="neural_ucb, or a baseline: random, seed, greedy, ucb.")
+    strategy: StrategyName = Field("neural_ucb", description=f"{STRATEGIES}; all but neural_ucb are baselines.")
     loops: int = Field(2, ge=1, description="Outer loops; each restarts the bandit from the best arms of the last.")
     initial_pulls: int = Field(40, ge=1, description="Pulls of an outer loop before the strategy chooses.")
     at_once: int = Field(
@@ -78,28 +77,11 @@ class SearchSettings(_Section):
     )
     harvest: int = Field(2, ge=1, description="Times that each of the best arms is asked again, for rows.")
     weight: float = Field(0.5, ge=0, le=1, description="Share of relevance in the reward; the rest is diversity.")
-    regularisation: float = Field(0.1, gt=0, description="lambda of NeuralUCB.")
-    exploration: float = Field(1.0, ge=0, description="nu of NeuralUCB.")
-    max_new_tokens: int = Field(48, ge=1, description="Longest answer.")
     temperature: float = Field(1.0, ge=0, description="Of the sampled answers; 0 is greedy.")
-    repetition_penalty: float = Field(1.0, ge=1, description="Penalty on tokens the answer already holds.")
-    batch_size: int = Field(64, ge=1, description="Prompts at once. Lower it to save memory.")
     rows: int = Field(200, ge=1, description="Most rows that a round reveals.")
-    per_input: int = Field(
-        4, ge=1, description="Most rows that share an input: every arm is tried on the same few inputs."
-    )
-    max_similarity: float = Field(
-        0.9, gt=0, le=1, description="Answers that share more than this of their words with a better one are left out."
-    )
-
-    @field_validator("strategy")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        _as_value_error(get_strategy, value)
-        return value
 
 
-class UtilitySettings(_Section):
+class UtilitySettings(Section):
     """What must be kept."""
 
     rows: Path | None = Field(None, description="Rows to measure it on; without them the retain rows serve.")
@@ -119,15 +101,21 @@ class UtilitySettings(_Section):
         return self
 
 
+def _known_release(name: str) -> str:
+    return name if name in (MODULES, NONE) else METHODS.valid(name, {}, True)
+
+
 def _release_lora() -> LoraSettings:
     return LoraSettings(rank=8, alpha=16.0, dropout=0.0)
 
 
-class ReleaseSettings(_Section):
+class ReleaseSettings(Section):
     """How the model is released from what it revealed."""
 
-    method: str = Field(
-        MODULES, description="modules: O-LoRA modules and weight arithmetic, in rounds; none: reveal only; or a method."
+    method: Annotated[str, AfterValidator(_known_release), Flag("--method")] = Field(
+        MODULES,
+        description="modules (rounds of O-LoRA modules and weight arithmetic), none (reveal only), or a method of "
+        "`rapidun unlearn`.",
     )
     rounds: int = Field(3, ge=1, description="Most rounds of reveal, train, subtract (method modules).")
     lora: LoraSettings = Field(default_factory=_release_lora, description="Shape of both modules.")
@@ -150,15 +138,8 @@ class ReleaseSettings(_Section):
         default_factory=dict, description="Where method names one, how rows are weighted; influence by default."
     )
 
-    @field_validator("method")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in (MODULES, "none"):
-            _as_value_error(_leaves_adapter, value)
-        return value
 
-
-class TaskSettings(_Section):
+class TaskSettings(Section):
     """A task file."""
 
     description: str = Field(min_length=1, description="The behaviour to remove, in a sentence.")
@@ -184,16 +165,37 @@ class TaskSettings(_Section):
         return self
 
 
-def _leaves_adapter(name: str) -> None:
-    """Refuse a method that is not registered, or whose result no round can undo."""
-    found = get_method(name)
-    if isinstance(found, Procedure) and found.saves != "adapter":
-        raise ConfigError(f"method {name!r} changes the whole model and leaves no adapter to undo; choose another.")
+class RevealConfig(Job):
+    """A complete reveal run."""
+
+    task: TaskSettings
 
 
-def _as_value_error(check: Any, *arguments: Any) -> None:
-    """pydantic reports a ValueError with the place it was found at."""
-    try:
-        check(*arguments)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
+def read_task(path: Path) -> dict[str, Any]:
+    """A task file as a plain mapping, its relative paths made relative to the file.
+
+    Raises:
+        InputError: If the file is missing or not YAML.
+        ConfigError: If it is not a mapping.
+    """
+    raw = read_mapping(path, "a task is a mapping with the keys description, instruction, judge and retain.")
+    for place in _PATHS:
+        _resolve(raw, place, path.parent, always=True)
+    for place in _JUDGES:
+        options = _at(raw, (*place, "options"))
+        for name in options if isinstance(options, dict) else ():
+            _resolve(raw, (*place, "options", name), path.parent, always=False)
+    return raw
+
+
+def _at(raw: Any, place: tuple[str, ...]) -> Any:
+    for name in place:
+        raw = raw.get(name) if isinstance(raw, dict) else None
+    return raw
+
+
+def _resolve(raw: dict[str, Any], place: tuple[str, ...], base: Path, *, always: bool) -> None:
+    """Make the path at ``place`` relative to ``base``; an option of a judge only where there is such a file."""
+    holder, value = _at(raw, place[:-1]) if place[:-1] else raw, _at(raw, place)
+    if isinstance(value, str) and isinstance(holder, dict) and value and (always or (base / value).exists()):
+        holder[place[-1]] = str(base / value)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rapidun.pipeline.config import RunConfig
+from rapidun.settings.run import RunConfig
 
 HEADER = """\
 # rapidun run CONFIG.yaml --out DIR

@@ -1,0 +1,101 @@
+"""All settings as tables: ``python docs/make_settings.py`` writes docs/settings.md from the classes of the settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from rapidun.cli import demo, evaluate, index, reveal, run, trace, tune, unlearn, value, weigh
+from rapidun.cli.made import Shows
+from rapidun.settings.base import Section, limits, section_of
+from rapidun.settings.value import SavedConfig
+
+PAGE = Path(__file__).with_name("settings.md")
+HEADER = """\
+# Settings
+
+Every setting there is, made by `python docs/make_settings.py` from the classes of `rapidun.settings`, as are the
+options of the command line. A setting without an option is given by `--set section.name=value`, or in the YAML file of
+`rapidun run` or of a task.
+"""
+VERBS: dict[str, Callable[..., int]] = {
+    "run": run.run, "unlearn": unlearn.unlearn, "weigh": weigh.weigh, "tune": tune.tune, "demo": demo.demo,
+    "trace": trace.trace, "index build": index.build, "evaluate": evaluate.evaluate, "reveal": reveal.reveal,
+    "value": value.value,
+}  # fmt: skip
+
+
+def markdown() -> str:
+    """One table for each section."""
+    taken: dict[tuple[str, type[Section]], list[str]] = {}
+    options: dict[tuple[str, str], list[str]] = {}
+    for verb, shows in [*_shown(), ("value --student DIRECTORY", Shows(SavedConfig))]:
+        for where, section in _sections(shows.kind, ""):
+            taken.setdefault((where, section), []).append(verb)
+        for option in shows.options():
+            options.setdefault((verb, option.path), []).extend(f"`{name}`" for name in option.flag.names)
+    return "\n".join([HEADER, *(_table(verbs, *place, options) for place, verbs in taken.items())])
+
+
+def _shown() -> Iterator[tuple[str, Shows]]:
+    for verb, function in VERBS.items():
+        for hint in get_type_hints(function.__wrapped__, include_extras=True).values():  # type: ignore[attr-defined]
+            yield from ((verb, each) for each in getattr(hint, "__metadata__", ()) if isinstance(each, Shows))
+
+
+def _sections(kind: type[Section], where: str) -> Iterator[tuple[str, type[Section]]]:
+    yield where, kind
+    for name, field in kind.model_fields.items():
+        for each in (field.annotation, *get_args(field.annotation)):
+            if (below := section_of(each)) is not None:
+                yield from _sections(below, f"{where}.{name}".removeprefix("."))
+
+
+def _table(verbs: list[str], where: str, section: type[Section], options: dict[tuple[str, str], list[str]]) -> str:
+    title = f"## `{where}`" if where else f"## {section.__name__}"
+    first = (section.__doc__ or "").strip().splitlines()[0]
+    lines = [f"{title}\n\n{first} Verbs: {', '.join(verbs)}.\n"]
+    lines += ["| setting | option | type | default | |", "|---|---|---|---|---|"]
+    for name, field in section.model_fields.items():
+        path = f"{where}.{name}".removeprefix(".")
+        flags = dict.fromkeys(flag for verb in verbs for flag in options.get((verb, path), ()))
+        if section_of(field.annotation) is None:
+            text = " ".join(filter(None, [str(field.description), limits(field)])).replace("|", "\\|")
+            cells = [f"`{path}`", " ".join(flags), _type(field.annotation), _default(field), text]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type(annotation: Any) -> str:
+    """A type in words: ``a, b``, ``number``, ``list of text``."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Literal:
+        return ", ".join(map(str, parts))
+    if kind is Annotated:
+        return _type(parts[0])
+    if kind in (Union, UnionType):
+        return " or ".join(_type(part) for part in parts if part is not NoneType)
+    if kind in (list, tuple):
+        return f"list of {_type(parts[0])}"
+    if kind is dict or section_of(annotation) is not None:
+        return "mapping"
+    return {int: "whole number", float: "number", bool: "yes or no", str: "text"}.get(annotation, "path")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, list) and default and isinstance(default[0], BaseModel):
+        return "Dolly's"
+    return "" if default in (None, [], {}, "", ()) else f"`{json.dumps(default, ensure_ascii=False)}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(markdown(), encoding="utf-8")

@@ -1,0 +1,123 @@
+"""A whole run, and its measurement alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rapidun.reading import path_fault
+from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.base import Flag, Section, make_config, read_mapping, set_dotted
+from rapidun.settings.evaluation import EvaluationSettings, Thresholds
+from rapidun.settings.model import Job, RowSettings
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings, WeightSettings
+
+
+class SampleSettings(Section):
+    """How many rows of each file to use, drawn by the run's seed; none uses all."""
+
+    forget: int | None = Field(None, ge=1, description="Forget rows.")
+    retain: int | None = Field(None, ge=1, description="Retain rows.")
+    pool: int | None = Field(None, ge=1, description="Rows of the pool to trace.")
+
+
+class DataSettings(RowSettings):
+    """The rows of a run."""
+
+    forget: Annotated[Path, Flag("--forget")] = Field(
+        description="File of rows with the behaviour to remove: JSONL, JSON, CSV or Parquet."
+    )
+    retain: Annotated[Path, Flag("--retain")] = Field(
+        description="File of rows that the model should keep answering well."
+    )
+    evaluation: Path | None = Field(
+        None, description="Held-out clean rows to measure on; none may share a prompt with the forget rows."
+    )
+    validation: Annotated[Path | None, Flag("--validation")] = Field(
+        None,
+        description="File of clean rows for the retain budget and the judge; default the retain rows.",
+    )
+    pool: Path | None = Field(None, description="Training rows to trace bad answers back to.")
+    judge_poisoned: Path | None = Field(
+        None, description="Rows with unwanted answers to fit and calibrate the judges; without it the forget rows."
+    )
+    sample: SampleSettings = Field(default_factory=SampleSettings)
+    stratify: str | None = Field(
+        None, description="Column whose values a sample of the forget rows keeps in proportion."
+    )
+
+
+class RunConfig(Job):
+    """A complete run."""
+
+    data: DataSettings
+    influence: InfluenceSettings = Field(default_factory=InfluenceSettings)
+    weights: WeightSettings = Field(default_factory=WeightSettings)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    unlearning: UnlearnSettings = Field(default_factory=UnlearnSettings)
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    gate: Thresholds = Field(default_factory=Thresholds)
+
+
+class MeasureData(RowSettings):
+    """The rows of a measurement without unlearning."""
+
+    evaluation: Annotated[Path, Flag("--data")] = Field(
+        description="File of clean rows that nothing was trained on, to measure on."
+    )
+    validation: Annotated[Path | None, Flag("--clean")] = Field(
+        None, description="Rows with wanted answers, to fit the judges."
+    )
+    judge_poisoned: Annotated[Path | None, Flag("--poisoned")] = Field(
+        None, description="Rows with unwanted answers, to fit the judges."
+    )
+
+
+class MeasureConfig(Job):
+    """What `rapidun evaluate` needs."""
+
+    data: MeasureData
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, plugins: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file; relative paths in it are relative to the file.
+
+    Args:
+        path: The file.
+        overrides: Dotted names to values, which win.
+        plugins: Loaded besides those of the file.
+
+    Raises:
+        InputError: If the file is missing or not YAML.
+        ConfigError: If a key is unknown or a value is of the wrong type; names the nearest valid key.
+    """
+    raw = read_mapping(path, "a configuration is a mapping with the keys model and data.")
+    _resolve_paths(raw, path.parent)
+    if plugins and isinstance(own := raw.setdefault("plugins", []), list):  # what is no list is said below
+        raw["plugins"] = [*own, *plugins]
+    for dotted, value in (overrides or {}).items():
+        set_dotted(raw, dotted, value)
+    return make_config(raw, RunConfig, str(path))
+
+
+def _resolve_paths(raw: dict[str, Any], base: Path) -> None:
+    data = raw.get("data")
+    if isinstance(data, dict):
+        for name in ("forget", "retain", "evaluation", "validation", "pool", "judge_poisoned"):
+            if isinstance(data.get(name), str):
+                data[name] = str(base / data[name])
+    influence = raw.get("influence")
+    for holder, name in ((influence, "checkpoints"), (raw, "plugins")):
+        if isinstance(holder, dict) and isinstance(holder.get(name), list):
+            holder[name] = [str(base / path) if isinstance(path, str) else path for path in holder[name]]
+    model = raw.get("model")
+    if isinstance(model, dict) and _is_directory(base, model.get("source")):
+        model["source"] = str(base / model["source"])
+
+
+def _is_directory(base: Path, name: Any) -> bool:
+    return isinstance(name, str) and path_fault(name) is None and (base / name).is_dir()

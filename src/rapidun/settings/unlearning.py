@@ -1,0 +1,112 @@
+"""How a model is made to forget: the adapter, the update, and what each row counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from rapidun.settings.base import MANY, Flag, Section
+from rapidun.settings.kinds import Negative
+from rapidun.settings.names import METHODS, SCHEMES, MethodName, SchemeName
+
+OptionValue = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None
+"""An option of a method as it is given; whether a number must be finite is for the option's own type to say."""
+
+
+class LoraSettings(Section):
+    """The adapter that is trained. Rank and scale are RapidUn's (paper, section 4); so few steps need no dropout."""
+
+    rank: int = Field(16, ge=1, le=MANY, description="Rank of the adapter's factors.")
+    alpha: float = Field(16.0, gt=0, description="Scale: the update is alpha / rank * B A.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input while training.")
+    targets: Annotated[Literal["all-linear"] | list[str], Flag("--lora-target")] = Field(
+        "all-linear", description="Layers that get an adapter: all-linear, or names of layers."
+    )
+
+
+def _rate(value: Any) -> float | str:
+    """A learning rate from a number, a text of one, or ``auto``."""
+    if value == "auto":
+        return "auto"
+    try:
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if not 0 < rate <= 10:
+        raise ValueError(f"{value!r} is neither auto nor a number above 0 and at most 10")
+    return rate
+
+
+class UnlearnSettings(Section):
+    """The update. Defaults were chosen on tuning draws of a real chat model (benchmarks/real_model/choose.py)."""
+
+    method: Annotated[MethodName, Flag("--method")] = Field(
+        "rapidun", description=f"{METHODS}: docs/methods.md compares them."
+    )
+    options: Annotated[dict[str, OptionValue], Flag("--option")] = Field(
+        default_factory=dict,
+        description="Option of the method, for example beta=0.2; an unknown one lists the valid.",
+    )
+    steps: Annotated[int, Flag("--steps")] = Field(64, ge=1, le=10**6, description="Optimiser steps.")
+    batch_size: Annotated[int, Flag("--batch-size")] = Field(
+        8, ge=1, le=MANY, description="Rows a step, forget and retain together; lower it to save memory."
+    )
+    forget_share: float = Field(0.5, gt=0, le=1, description="Share of forget rows in the rows sampled.")
+    learning_rate: Annotated[float | Literal["auto"], BeforeValidator(_rate), Flag("--learning-rate")] = Field(
+        "auto",
+        description="Peak learning rate of AdamW, cosine down to 0; auto derives one from the gradient of retain rows.",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Linear warm-up steps.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient norm at which updates are clipped.")
+    retain_budget: float = Field(
+        0.01,
+        gt=0,
+        description="Largest relative rise of perplexity on held retain rows; a larger update is scaled down to it.",
+    )
+    check_every: int = Field(20, ge=1, description="Steps between two looks at the loss on held retain rows.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints for --resume.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30% slower.")
+
+    @model_validator(mode="after")
+    def _known_options(self) -> UnlearnSettings:
+        METHODS.valid(self.method, self.options)
+        return self
+
+
+class WeightSettings(Section):
+    """Influence to weights (RapidUn, section 3)."""
+
+    panel: ClassVar = None
+
+    scheme: Annotated[SchemeName, Flag("--weights", "--scheme")] = Field(
+        "influence",
+        description=f"Evidence to weights: {SCHEMES} (the last three are controls): docs/weights.md. "
+        "unlearn also takes a weights.jsonl.",
+    )
+    negative: Negative = Field(
+        "keep", description="Forget rows that score below zero: keep, drop, or train on them as retain rows."
+    )
+    alpha: float = Field(1.0, description="Weight of forget-on-forget influence.")
+    beta: float = Field(1.0, description="Weight of forget-on-retain influence, subtracted.")
+    gamma: float = Field(1.0, description="Weight of retain-on-retain influence.")
+    delta: float = Field(1.0, description="Weight of retain-on-forget influence, subtracted.")
+    aggregate: Literal["median", "mean"] = Field("median", description="Over the queries of a block.")
+    top_k: int | None = Field(None, ge=1, description="Keep only this many rows of each query; none keeps all.")
+    forget_temperature: float = Field(0.7, gt=0, description="Higher is more even forget weights.")
+    retain_temperature: float = Field(1.2, gt=0, description="Higher is more even retain weights.")
+    w_min: float = Field(0.2, gt=0, description="Smallest weight before the mean is set to 1.")
+    w_max: float = Field(3.0, gt=0, description="Largest weight before the mean is set to 1.")
+    loss_tau: float = Field(0.8, gt=0, description="Temperature of the scheme loss.")
+    loss_direction: Literal["low", "high"] = Field("low", description="Which losses weigh more under the scheme loss.")
+    neighbours: float = Field(0.1, gt=0, le=1, description="Share of the rows that judge one under consistency.")
+    every: int = Field(50, ge=1, description="Optimiser steps between two computations of the scheme dynamic.")
+    smoothing: float = Field(0.5, ge=0, lt=1, description="Share of the old weights that dynamic keeps each time.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WeightSettings:
+        if self.w_min > self.w_max:
+            raise ValueError(f"w_min = {self.w_min:g} is above w_max = {self.w_max:g}")
+        SCHEMES.valid(self.scheme, self.negative)
+        return self

@@ -1,0 +1,147 @@
+"""One place for settings: it needs no torch, knows what the registers know, and the documentation is made from it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic.fields import FieldInfo
+
+from rapidun.errors import ConfigError
+from rapidun.settings import names
+from rapidun.settings.base import COMMAND_LINE, Section, limits, make_config, section_of
+from rapidun.settings.printing import annotated_defaults
+from rapidun.settings.run import RunConfig
+
+HEAVY = {"torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn", "pandas"}
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def loaded_by(code: str, *arguments: str) -> tuple[int, set[str], str]:
+    """Exit code, the heavy packages that ``code`` imports in a process of its own, and its standard error."""
+    last = f"\nimport sys\nsys.stdout.write('\\n' + repr(sorted({sorted(HEAVY)!r} & sys.modules.keys())))"
+    last = last.replace(repr(sorted(HEAVY)), f"set({sorted(HEAVY)!r})")
+    done = subprocess.run([sys.executable, "-c", code + last, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, set(json.loads(done.stdout.splitlines()[-1].replace("'", '"'))), done.stderr
+
+
+def test_all_settings_are_imported_without_anything_heavy() -> None:
+    modules = ("attribution", "evaluation", "model", "printing", "reveal", "run", "unlearning", "value")
+    assert loaded_by("\n".join(f"import rapidun.settings.{name}" for name in modules))[1] == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("--steps=0", "unlearning.steps = 0 (--steps)"),
+        ("--method=npoo", "Did you mean 'npo'?"),
+        ("--weights=influenc", "Did you mean 'influence'?"),
+        ("--dtype=float33", "model.dtype = 'float33' (--dtype)"),
+        ("--set=unlearning.stpes=3", "Did you mean 'steps'?"),
+        ("--template=chatt", "'chatt': no such name or file"),
+    ],
+)
+def test_a_wrong_number_or_name_is_refused_before_torch_is_imported(wrong: str, said: str) -> None:
+    code = "from rapidun.cli import main\ntry:\n    main()\nexcept SystemExit as left:\n    assert left.code == 2"
+    rows = ("--model", "m", "--forget", "f.jsonl", "--retain", "r.jsonl", "--out", "o")
+    code_of, heavy, err = loaded_by(code, "unlearn", *rows, wrong)
+    assert code_of == 0, err
+    assert said in " ".join(err.split())
+    assert heavy == set()
+
+
+REGISTERS = """
+import json
+from rapidun.attribution.scorer import known_scorers, scorer_titles
+from rapidun.evaluation import JUDGES
+from rapidun.gradients.curvature_kinds import KINDS
+from rapidun.gradients.registry import _KINDS
+from rapidun.reveal import STRATEGIES
+from rapidun.settings import names
+from rapidun.unlearning import method_names
+from rapidun.valuation.diversity import _METHODS
+from rapidun.valuation.students import known_students
+from rapidun.weighting import SCHEMES
+
+found = [
+    (names.METHODS, method_names()), (names.SCHEMES, SCHEMES), (names.FEATURES, known_scorers()),
+    (names.SCORERS, scorer_titles()), (names.SKETCHES, _KINDS), (names.PRECONDITIONERS, ["none", *KINDS]),
+    (names.JUDGES, JUDGES), (names.STRATEGIES, STRATEGIES), (names.STUDENTS, known_students()),
+    (names.DIVERSITIES, _METHODS),
+]
+print(json.dumps([[sorted(known.built_in), sorted(known), sorted(registered)] for known, registered in found]))
+"""
+
+
+def test_the_names_that_settings_know_are_those_that_are_registered() -> None:
+    done = subprocess.run([sys.executable, "-c", REGISTERS], capture_output=True, text=True, check=True)
+    for built_in, known, registered in json.loads(done.stdout):
+        assert built_in == known == registered
+
+
+def test_a_register_tells_the_settings_what_it_registers() -> None:
+    from rapidun.evaluation import JUDGES, register_judge
+
+    with pytest.raises(ConfigError, match="unknown judge 'of this test'"):
+        names.JUDGES.check("of this test")
+    register_judge("of this test")(lambda: None)  # type: ignore[arg-type,return-value]
+    try:
+        assert names.JUDGES.check("of this test") == "of this test"
+    finally:
+        del JUDGES["of this test"], names.JUDGES._names["of this test"]
+
+
+def every_field(kind: type[Section], where: str = "") -> dict[str, FieldInfo]:
+    """All settings of a configuration by path."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        below = section_of(field.annotation)
+        found |= {f"{where}{name}": field} if below is None else every_field(below, f"{where}{name}.")
+    return found
+
+
+def test_every_setting_is_on_the_page_with_its_help_and_the_page_is_current() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == runpy.run_path(str(PAGE.with_name("make_settings.py")))["markdown"](), "run docs/make_settings.py"
+    for path, field in every_field(RunConfig).items():
+        assert field.description, path
+        assert f"| `{path}` |" in page
+
+
+def test_limits_are_said_in_words() -> None:
+    fields = every_field(RunConfig)
+    assert limits(fields["unlearning.steps"]) == "From 1."
+    assert limits(fields["unlearning.forget_share"]) == "Above 0 to 1."
+    assert limits(fields["weights.smoothing"]) == "From 0 below 1."
+    assert limits(fields["model.source"]) == ""
+
+
+def test_what_is_printed_for_a_file_is_every_setting_once() -> None:
+    raw = yaml.safe_load(annotated_defaults())
+
+    def paths(value: dict[str, Any], where: str = "") -> list[str]:
+        parts = [paths(part, f"{where}{name}.") if _is_section(f"{where}{name}", part) else [f"{where}{name}"]
+                 for name, part in value.items()]  # fmt: skip
+        return [path for part in parts for path in part]
+
+    def _is_section(path: str, part: object) -> bool:
+        return isinstance(part, dict) and path not in every_field(RunConfig)
+
+    assert sorted(paths(raw)) == sorted(every_field(RunConfig))
+
+
+@pytest.mark.parametrize("gone", ["index.sketch_options", "index.precondition_side", "value.task_column"])
+def test_a_setting_that_is_gone_is_unknown_and_what_there_is_is_named(gone: str) -> None:
+    from rapidun.settings.attribution import IndexConfig
+    from rapidun.settings.value import ValueConfig
+
+    section, name = gone.split(".")
+    kind = IndexConfig if section == "index" else ValueConfig
+    with pytest.raises(ConfigError, match=rf"unknown key '{gone}'\. (Valid here|Did you mean)"):
+        make_config({"model": {"source": "m"}, section: {name: 1}}, kind, COMMAND_LINE)
