@@ -31,7 +31,7 @@ from rapidun.models.fingerprints import adapter_fingerprint
 from rapidun.models.lora import attach_lora, load_adapter, save_adapter
 from rapidun.pipeline.ledger import Entry, describe, read_ledger, request_files, summary
 from rapidun.report.run_files import read_run
-from rapidun.reveal import read_pulls
+from rapidun.revealing import read_pulls
 from rapidun.settings.run import RunConfig, load_config
 from rapidun.weighting import read_rapidin, read_weights
 from tiny import tiny_model, tiny_tokenizer

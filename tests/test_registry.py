@@ -9,7 +9,7 @@ from rapidun.errors import ConfigError
 from rapidun.evaluation import JUDGES
 from rapidun.gradients.sketches import SKETCHES
 from rapidun.registry import Registry, check_options
-from rapidun.reveal import STRATEGIES
+from rapidun.revealing import STRATEGIES
 from rapidun.valuation.students import STUDENTS
 from rapidun.weighting import SCHEMES
 

@@ -37,7 +37,7 @@ from rapidun.pipeline import (
 from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
 from rapidun.reading import read_json
-from rapidun.reveal import read_pulls, train_round
+from rapidun.revealing import read_pulls, train_round
 
 HERE = Path(__file__).parent
 MEASURES = ("asr_seen", "asr_unseen", "asr_floor", "clean_perplexity")

@@ -23,7 +23,7 @@ from rapidun.files import write_json
 from rapidun.pipeline.inputs import Subject, open_subject
 from rapidun.pipeline.revealing.rounds import round_directory
 from rapidun.reading import read_json
-from rapidun.reveal import train_round
+from rapidun.revealing import train_round
 
 # The last subtracts less of a module without a penalty: is the penalty more than a weaker release?
 SETTINGS: dict[str, dict[str, float]] = {

@@ -30,7 +30,7 @@ from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, re
 from rapidun.pipeline.inputs import open_subject
 from rapidun.pipeline.revealing.rounds import measured as round_measured
 from rapidun.pipeline.revealing.rounds import round_directory, rounds_of, state_adapter
-from rapidun.reveal import read_pulls
+from rapidun.revealing import read_pulls
 
 TASK = Path(__file__).parent / "python_code.yaml"
 TRUE_ROWS = 120

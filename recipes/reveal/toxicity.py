@@ -23,7 +23,7 @@ from rapidun.evaluation import clean_perplexity, make_judge
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.inputs import Subject
-from rapidun.reveal import Arm, Asker, SoftPrompts
+from rapidun.revealing import Arm, Asker, SoftPrompts
 from rapidun.settings.reveal import ArmSettings
 
 ROWS = PLACE / "rows"

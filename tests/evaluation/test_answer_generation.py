@@ -14,8 +14,8 @@ from rapidun.data.special import padding_id
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.generation import decode_answer, left_pad, stops_of
-from rapidun.reveal.arms import SoftPrompts
-from rapidun.reveal.asking import Asker, Question
+from rapidun.revealing.arms import SoftPrompts
+from rapidun.revealing.asking import Asker, Question
 from rapidun.settings.reveal import ArmSettings
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 

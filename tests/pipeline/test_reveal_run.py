@@ -22,7 +22,7 @@ from rapidun.jsonl import read_jsonl
 from rapidun.models import load_adapter, load_model, mean_answer_loss
 from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
 from rapidun.reading import read_json
-from rapidun.reveal import read_pulls
+from rapidun.revealing import read_pulls
 from tiny import tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
 FORK = multiprocessing.get_context("fork")

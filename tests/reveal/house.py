@@ -9,7 +9,7 @@ import torch
 
 from rapidun.data import Template
 from rapidun.models import LoadedModel
-from rapidun.reveal import Asker, Input, Puller, PullLog, SoftArms, SoftPrompts
+from rapidun.revealing import Asker, Input, Puller, PullLog, SoftArms, SoftPrompts
 from rapidun.settings.reveal import ArmSettings
 from tiny import tiny_model, tiny_tokenizer
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rapidun.reveal.reward import answer_similarity, diversity, reward_of, vendi_score
+from rapidun.revealing.reward import answer_similarity, diversity, reward_of, vendi_score
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 40])

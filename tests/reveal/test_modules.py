@@ -11,7 +11,7 @@ import torch
 from rapidun.data import Example
 from rapidun.errors import TrainingError
 from rapidun.models import load_adapter, model_fingerprint
-from rapidun.reveal.modules import (
+from rapidun.revealing.modules import (
     FORGET,
     RETAIN,
     module_stack,

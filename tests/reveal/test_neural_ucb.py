@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rapidun.errors import ConfigError
-from rapidun.reveal.neural_ucb import NeuralUCB, Parameters, standardise
-from rapidun.reveal.strategies import STRATEGIES, StrategyOptions, get_strategy
+from rapidun.revealing.neural_ucb import NeuralUCB, Parameters, standardise
+from rapidun.revealing.strategies import STRATEGIES, StrategyOptions, get_strategy
 
 
 def problem(seed: int, arms: int = 150, width: int = 10) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rapidun.errors import FingerprintError, InputError
-from rapidun.reveal import Pull, best_arms, read_pulls, search, select_rows
-from rapidun.reveal.arms import Arm
+from rapidun.revealing import Pull, best_arms, read_pulls, search, select_rows
+from rapidun.revealing.arms import Arm
 from rapidun.settings.reveal import SearchSettings
 from reveal.house import make_puller, soft_arms
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.reveal import Arm, Pull, WordArms, search, select_rows, vocabulary_words
+from rapidun.revealing import Arm, Pull, WordArms, search, select_rows, vocabulary_words
 from rapidun.settings.reveal import ArmSettings, SearchSettings
 from reveal.house import make_puller
 from tiny import tiny_tokenizer

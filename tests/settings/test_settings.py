@@ -62,7 +62,7 @@ from rapidun.attribution.scorer import known_scorers, scorer_titles
 from rapidun.evaluation import JUDGES
 from rapidun.gradients.curvature_kinds import KINDS
 from rapidun.gradients.registry import _KINDS
-from rapidun.reveal import STRATEGIES
+from rapidun.revealing import STRATEGIES
 from rapidun.settings import names
 from rapidun.unlearning import method_names
 from rapidun.valuation.diversity import _METHODS

@@ -21,7 +21,7 @@ from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_finge
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.pieces import revealing
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
-from rapidun.reveal import Input
+from rapidun.revealing import Input
 from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.reveal import RevealConfig
 

@@ -11,7 +11,7 @@ from rapidun.data.conversation import user_text
 from rapidun.pipeline.estimating import Piece, over_steps, repeated
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.pieces import answering
-from rapidun.reveal import train_round
+from rapidun.revealing import train_round
 from rapidun.settings.reveal import INPUT, MODULES, RevealConfig
 
 

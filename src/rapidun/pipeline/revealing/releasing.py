@@ -17,8 +17,8 @@ from rapidun.pipeline.revealing.searching import again, arms_of, make_puller, pu
 from rapidun.pipeline.single import unlearn_only
 from rapidun.pipeline.train import Losses
 from rapidun.reading import read_kind
-from rapidun.reveal import Pull, train_round
-from rapidun.reveal.utility import Utility, measure_utility
+from rapidun.revealing import Pull, train_round
+from rapidun.revealing.utility import Utility, measure_utility
 from rapidun.settings.base import make_config
 from rapidun.settings.reveal import RevealConfig
 from rapidun.settings.run import RunConfig

@@ -18,7 +18,7 @@ from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.lifecycle import IDENTITY, RunDirectory, held, read_phases
 from rapidun.reading import RESTORE, made_from, read_object
 from rapidun.report import write_report
-from rapidun.reveal import read_pulls
+from rapidun.revealing import read_pulls
 from rapidun.together import replaced_together
 
 ROUNDS, UNDONE, METHOD, SUMMARY = "rounds", "undone", "unlearn", "reveal.json"

@@ -9,7 +9,7 @@ from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import settle
-from rapidun.reveal import (
+from rapidun.revealing import (
     Arm,
     ArmSource,
     Asker,

@@ -17,9 +17,9 @@ from rapidun.errors import FingerprintError
 from rapidun.evaluation import TaskJudge
 from rapidun.jsonl import append_log, numbered_log
 from rapidun.reading import RESTORE, as_kind
-from rapidun.reveal.arms import Arm
-from rapidun.reveal.asking import Asker
-from rapidun.reveal.reward import diversity, reward_of
+from rapidun.revealing.arms import Arm
+from rapidun.revealing.asking import Asker
+from rapidun.revealing.reward import diversity, reward_of
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
 from rapidun.evaluation.padding import prompt_batches
 from rapidun.models import LoadedModel, evaluating
-from rapidun.reveal.arms import Arm, SoftPrompts
+from rapidun.revealing.arms import Arm, SoftPrompts
 
 
 @dataclass(frozen=True)

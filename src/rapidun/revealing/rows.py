@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rapidun.data.content import content_id
-from rapidun.reveal.pulls import Pull, mean_rewards
-from rapidun.reveal.reward import answer_similarity
+from rapidun.revealing.pulls import Pull, mean_rewards
+from rapidun.revealing.reward import answer_similarity
 
 
 def select_rows(

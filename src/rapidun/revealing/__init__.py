@@ -4,16 +4,16 @@ The model is asked, in ways that a bandit optimises, to reveal what it should fo
 step by step with small modules trained on what it revealed (`train_round`).
 """
 
-from rapidun.reveal.arms import Arm, ArmSource, SoftArms, SoftPrompts, TextArms
-from rapidun.reveal.asking import Asker, Question
-from rapidun.reveal.modules import RoundOutcome, orthogonality_penalty, subspace_overlap, train_round
-from rapidun.reveal.neural_ucb import NeuralUCB
-from rapidun.reveal.pulls import Input, Pull, Puller, PullLog, read_pulls
-from rapidun.reveal.reward import answer_similarity, diversity, reward_of, vendi_score
-from rapidun.reveal.rows import select_rows
-from rapidun.reveal.search import SearchState, best_arms, search
-from rapidun.reveal.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
-from rapidun.reveal.words import WordArms, vocabulary_words
+from rapidun.revealing.arms import Arm, ArmSource, SoftArms, SoftPrompts, TextArms
+from rapidun.revealing.asking import Asker, Question
+from rapidun.revealing.modules import RoundOutcome, orthogonality_penalty, subspace_overlap, train_round
+from rapidun.revealing.neural_ucb import NeuralUCB
+from rapidun.revealing.pulls import Input, Pull, Puller, PullLog, read_pulls
+from rapidun.revealing.reward import answer_similarity, diversity, reward_of, vendi_score
+from rapidun.revealing.rows import select_rows
+from rapidun.revealing.search import SearchState, best_arms, search
+from rapidun.revealing.strategies import STRATEGIES, Strategy, StrategyOptions, register_strategy
+from rapidun.revealing.words import WordArms, vocabulary_words
 from rapidun.settings.reveal import TaskSettings
 
 __all__ = [

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rapidun.reveal.arms import Arm, ArmSource
-from rapidun.reveal.pulls import Pull, Puller, mean_rewards
-from rapidun.reveal.strategies import Strategy, StrategyOptions, get_strategy
+from rapidun.revealing.arms import Arm, ArmSource
+from rapidun.revealing.pulls import Pull, Puller, mean_rewards
+from rapidun.revealing.strategies import Strategy, StrategyOptions, get_strategy
 from rapidun.settings.reveal import SearchSettings
 
 Progress = Callable[["SearchState"], None]

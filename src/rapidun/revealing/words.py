@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.files import sha256_of
-from rapidun.reveal.arms import Arm, together
+from rapidun.revealing.arms import Arm, together
 from rapidun.settings.reveal import ArmSettings
 
 LONGEST = 12  # characters of a word

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.registry import Registry
-from rapidun.reveal.neural_ucb import NeuralUCB
+from rapidun.revealing.neural_ucb import NeuralUCB
 from rapidun.settings import names
 
 Contexts = npt.NDArray[np.floating]
