@@ -27,6 +27,7 @@ from experiments.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write, write_json
 from rapidun.settings.evaluation import Thresholds
+from rapidun.settings.unlearning import WeightSettings
 from rapidun.stats import over_units
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"
@@ -34,12 +35,12 @@ PAGE = ROOT / "docs" / "benchmarks"
 ATTACKS = ("nonsense", "badnet", "vpi", "mtba")
 SEEDS = (0, 1, 2)
 PROMPTS = 200
-DEFAULT = "rapidun/consistency_hidden weights.negative=drop"
+DEFAULT = f"rapidun/{WeightSettings().scheme}"
 ARMS = [
     DEFAULT, "finetune/uniform", "rapidun/uniform", "rapidun/influence", "rapidun/random", "rapidun/shuffled",
     "dpo/uniform", "idk/uniform", "npo/uniform",
 ]  # fmt: skip
-TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: "**default** (rapidun/consistency_hidden)"}
+TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
 LIMITS = Thresholds()
 

@@ -214,3 +214,25 @@ def test_scores_without_a_zero_and_sets_without_a_row_left_are_refused() -> None
     all_below = Weights(np.ones(2), np.ones(2), np.array([-1.0, -2.0]), np.zeros(2))
     with pytest.raises(ConfigError, match="none would be left"):
         handle_negatives(all_below, "influence", "drop")
+
+
+def judged(*scores: float) -> Weights:
+    return Weights(np.ones(len(scores)), np.ones(3), np.array(scores), np.zeros(3))
+
+
+def test_by_default_what_consistency_takes_for_mislabelled_is_dropped() -> None:
+    found = handle_negatives(judged(-1, -1, -1, -1, 1, 1, 1, 1), "consistency_hidden", "auto")
+    np.testing.assert_allclose(found.forget, [0, 0, 0, 0, 2, 2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("weights", "scheme"),
+    [
+        (judged(-1, -1, -1, -1, -1, 1, 1, 1), "consistency_hidden"),  # most: the two sets are of one kind
+        (judged(-1, 1, 1, 1, 1, 1, 1), "consistency_hidden"),  # few rows know no wrong one
+        (judged(-1, 1, 1, 1, 1, 1, 1, 1), "influence"),  # its zero is no label
+        (judged(-1, 1, 1, 1, 1, 1, 1, 1), "uniform"),
+    ],
+)
+def test_by_default_no_row_is_dropped_on_weaker_grounds(weights: Weights, scheme: str) -> None:
+    assert handle_negatives(weights, scheme, "auto") is weights

@@ -66,8 +66,14 @@ def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporte
     for warning in caught:
         reporter.note(f"warning: {warning.message}")
     found = handle_negatives(found, weights.scheme, weights.negative)
-    if weights.negative != "keep":
-        reporter.note(f"forget rows below zero: {int((found.forget == 0).sum())} of {evidence.forget} taken out")
+    accused, out = int((found.forget_scores < 0).sum()), int((found.forget == 0).sum())
+    if out:
+        reporter.note(f"{out} of {evidence.forget} forget rows are more at home among the retain rows: taken out")
+    elif accused and get_scheme(weights.scheme).judges:
+        reporter.note(
+            f"{accused} of {evidence.forget} forget rows look like retain rows: all stay. The two sets may be of one "
+            "kind; --weights uniform leaves weights out of it."
+        )
     return found
 
 

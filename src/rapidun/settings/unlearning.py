@@ -81,12 +81,14 @@ class WeightSettings(Section):
     panel: ClassVar = None
 
     scheme: Annotated[SchemeName, Flag("--weights", "--scheme")] = Field(
-        "influence",
+        "consistency_hidden",
         description=f"Evidence to weights: {SCHEMES} (the last three are controls): docs/weights.md. "
         "unlearn also takes a weights.jsonl.",
     )
     negative: Negative = Field(
-        "keep", description="Forget rows that score below zero: keep, drop, or train on them as retain rows."
+        "auto",
+        description="Forget rows that score below zero: keep, drop, or train on them as retain rows; auto drops what "
+        "a consistency scheme takes for mislabelled, unless they are more than half, or of fewer than 8 rows.",
     )
     alpha: float = Field(1.0, description="Weight of forget-on-forget influence.")
     beta: float = Field(1.0, description="Weight of forget-on-retain influence, subtracted.")

@@ -93,13 +93,13 @@ def consistency_weights(blocks: BlocksLike, options: WeightOptions) -> Weights:
     return Weights(weights[0] / weights[0].mean(), weights[1] / weights[1].mean(), scores.forget, scores.retain)
 
 
-@register_scheme("consistency", needs=Needs.GRADIENTS, signed=True)
+@register_scheme("consistency", needs=Needs.GRADIENTS, signed=True, judges=True)
 def consistency(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
     """By gradients: rows that taught the same thing are alike."""
     return consistency_weights(evidence.blocks(), options)
 
 
-@register_scheme("consistency_hidden", needs=Needs.HIDDEN, signed=True)
+@register_scheme("consistency_hidden", needs=Needs.HIDDEN, signed=True, judges=True)
 def consistency_hidden(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
     """By hidden states: a forward pass instead of gradients."""
     return consistency_weights(evidence.blocks("hidden"), options)

@@ -92,20 +92,24 @@ class Scheme:
         needs: What of the evidence it looks at.
         signed: Whether a forget row's score below zero says that the row is more at home in the retain set.
         follows: Whether the weights are computed again on the current adapter while it is trained.
+        judges: Whether that is all it is for: a score below zero calls the row mislabelled.
     """
 
     weights: SchemeFunction
     needs: Needs
     signed: bool = False
     follows: bool = False
+    judges: bool = False
 
 
+JUDGED_ROWS, JUDGED_SHARE = 8, 0.5
+"""Of fewer forget rows, or of more accused ones, "auto" drops none: the rows do not say who is in the wrong group."""
 SCHEMES: Registry[Scheme] = Registry(names.SCHEMES)
 get_scheme = SCHEMES.__getitem__
 
 
 def register_scheme(
-    name: str, *, needs: Needs = Needs.GRADIENTS, signed: bool = False, follows: bool = False
+    name: str, *, needs: Needs = Needs.GRADIENTS, signed: bool = False, follows: bool = False, judges: bool = False
 ) -> Callable[[SchemeFunction], SchemeFunction]:
     """Register the decorated function ``(evidence, generator, options) -> Weights`` as scheme ``name``.
 
@@ -114,6 +118,7 @@ def register_scheme(
         needs: What it looks at besides the number of rows.
         signed: Whether its scores have a zero below which a forget row may be dropped.
         follows: Whether its weights are computed again while the model is trained.
+        judges: Whether a score below zero calls the row mislabelled, so that it is dropped by default.
 
     Examples:
         >>> import numpy as np
@@ -131,7 +136,7 @@ def register_scheme(
 
     def register(scheme: SchemeFunction) -> SchemeFunction:
         names.SCHEMES.add(name)
-        SCHEMES[name] = Scheme(scheme, needs, signed, follows)
+        SCHEMES[name] = Scheme(scheme, needs, signed, follows, judges)
         return scheme
 
     return register
@@ -144,9 +149,9 @@ def check_negative(name: str, negative: str) -> None:
         ConfigError: If its scores have no zero, or it weighs again while training.
     """
     scheme = get_scheme(name)
-    if negative != "keep" and not scheme.signed:
+    if negative not in ("auto", "keep") and not scheme.signed:
         raise ConfigError(f"negative={negative}: the scores of the scheme {name!r} have no zero")
-    if negative != "keep" and scheme.follows:
+    if negative not in ("auto", "keep") and scheme.follows:
         raise ConfigError(f"negative={negative}: the scheme {name!r} weighs again and keeps every row")
 
 
@@ -264,22 +269,24 @@ def handle_negatives(weights: Weights, scheme: str, negative: Negative) -> Weigh
     """Forget rows whose score is below zero belong to the retain set more than to the forget set.
 
     "keep" leaves them their weight; "drop" takes them out (weight 0); "retain" takes them out and trains on them as on
-    retain rows, with the weight of an average one. The others are scaled so that the group's mean stays 1.
+    retain rows, with the weight of an average one. The others are scaled so that the group's mean stays 1. "auto" drops
+    what a scheme that judges labels accuses; where that is more than half, or rows are few, all stay.
 
     Args:
         weights: Of the scheme.
         scheme: Its name: only some have scores whose zero means something.
-        negative: "keep", "drop" or "retain".
+        negative: "auto", "keep", "drop" or "retain".
 
     Raises:
         ConfigError: If the scheme's scores have no sign, or no forget row would be left.
     """
-    if negative == "keep":
+    out = weights.forget_scores < 0
+    sure = SCHEMES[scheme].judges and len(out) >= JUDGED_ROWS and out.mean() <= JUDGED_SHARE
+    if negative == "keep" or (negative == "auto" and not sure):
         return weights
     if not SCHEMES[scheme].signed:
         signed = ", ".join(name for name, each in SCHEMES.items() if each.signed)
         raise ConfigError(f"weights.negative={negative}: the scores of {scheme!r} have no zero. Use one of {signed}.")
-    out = weights.forget_scores < 0
     if out.all():
         raise ConfigError(
             f"weights.negative={negative}: every forget row scores below zero, so none would be left. The forget and "
