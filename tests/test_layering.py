@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house import circles
+from package_size import circles
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "rapidun"

@@ -37,7 +37,7 @@ MISTAKES = {
     "value --student rigde --candidates retain.jsonl --out o": "rigde: no such student",
     "value --student empty --candidates retain.jsonl --out o": "empty: no config.json there",
     "reveal --model model --task none.yaml --out o": "none.yaml: no such file",
-    "reveal --model model --task judge.yaml --out o": "task.judge: unknown judge 'nothing'",
+    "reveal --model model --task judge.yaml --out o": "task.judge.kind: unknown judge 'nothing'",
     "report empty": "Give the --out of `rapidun run`, demo, reveal or value.",
 }
 

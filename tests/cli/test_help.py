@@ -14,7 +14,7 @@ import typer
 from rapidun.cli import app
 from rapidun.unlearning import method_names
 
-VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report", "bench")
+VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report")
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])
@@ -38,7 +38,7 @@ def test_trap_34_nothing_heavy_is_imported_to_print_help() -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "bench"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_a_page_of_help_is_made_without_torch(verb: str) -> None:
     code = (
         f"import sys\nsys.argv = ['rapidun', '{verb}', '--help']\n"

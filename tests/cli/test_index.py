@@ -91,7 +91,7 @@ def test_verify_says_which_file_is_damaged(verb: Verb, house: Path, capsys: pyte
         (("--targets", "q_pruj"), r"q_pruj.*q_proj"),
         (("--sketch", "napkin"), r"sketch kind 'napkin': use one of"),
         (("--set", "index.k=0"), r"index\.k = 0"),
-        (("--precondition", "adamw"), r"preconditioner 'adamw': use one of none, adam, ekfac, kfac"),
+        (("--precondition", "adamw"), r"preconditioner 'adamw': use one of none, adam, kfac, ekfac"),
         (("--precondition", "kfac", "--views", "hidden"), r"no gradient to precondition"),
         (("--damping", "0"), r"index\.damping = 0"),
     ],

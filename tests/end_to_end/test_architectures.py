@@ -41,7 +41,7 @@ def test_so_are_those_of_all_others(matrix):
 
 def test_a_gradient_that_is_off_is_seen(matrix, monkeypatch):
     monkeypatch.setattr("rapidun.gradients.collector.check_agreement", lambda *_, **__: None)
-    monkeypatch.setattr("rapidun.gradients.collector._FLOAT16_LOSS_SCALE", 1.0)
+    monkeypatch.setattr("rapidun.gradients.collector.loss_scale", lambda _: 1.0)
     own = matrix.own_loss
     monkeypatch.setattr(matrix, "own_loss", lambda model, example: 2 * own(model, example))
     assert [said.split(":")[0] for said in faults(matrix, "llama")] == ["loss", "gradients", "LoRA"]

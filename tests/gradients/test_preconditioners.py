@@ -242,7 +242,7 @@ def test_tensors_that_it_was_not_fitted_to_are_errors():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"kind": "shampoo"}, "'shampoo': use one of none, adam, ekfac, kfac"),
+        ({"kind": "shampoo"}, "'shampoo': use one of none, adam, kfac, ekfac"),
         ({"kind": "kfac", "damping": 0}, "damping=0"),
         ({"kind": "kfac", "side": "left"}, "side='left'"),
         ({"kind": "kfac", "fisher": "true"}, "fisher='true'"),

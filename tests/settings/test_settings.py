@@ -61,19 +61,19 @@ import json
 from rapidun.attribution.scorer import known_scorers, scorer_titles
 from rapidun.evaluation import JUDGES
 from rapidun.gradients.curvature_kinds import KINDS
-from rapidun.gradients.registry import _KINDS
+from rapidun.gradients.sketches import SKETCHES
 from rapidun.revealing import STRATEGIES
 from rapidun.settings import names
 from rapidun.unlearning import method_names
-from rapidun.valuation.diversity import _METHODS
+from rapidun.valuation.diversity import DIVERSITIES
 from rapidun.valuation.students import known_students
 from rapidun.weighting import SCHEMES
 
 found = [
     (names.METHODS, method_names()), (names.SCHEMES, SCHEMES), (names.FEATURES, known_scorers()),
-    (names.SCORERS, scorer_titles()), (names.SKETCHES, _KINDS), (names.PRECONDITIONERS, ["none", *KINDS]),
+    (names.SCORERS, scorer_titles()), (names.SKETCHES, SKETCHES), (names.PRECONDITIONERS, ["none", *KINDS]),
     (names.JUDGES, JUDGES), (names.STRATEGIES, STRATEGIES), (names.STUDENTS, known_students()),
-    (names.DIVERSITIES, _METHODS),
+    (names.DIVERSITIES, DIVERSITIES),
 ]
 print(json.dumps([[sorted(known.built_in), sorted(known), sorted(registered)] for known, registered in found]))
 """

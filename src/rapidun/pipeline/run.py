@@ -15,6 +15,7 @@ from typing import Any
 from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import sha256_of, write_json
+from rapidun.gradients.targets import settled_targets
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
 from rapidun.pipeline.cards import write_adapter_card
@@ -150,7 +151,9 @@ def _open(
     directory = RunDirectory.claim(out, marks, **how, **origins)
     directory.write_text(CONFIG, config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
-    return _Context(config, groups, subject, bench, directory, reporter)
+    targets = settled_targets(subject.loaded.model, config.influence.targets)  # not those of the adapter to come
+    settled = {"influence": config.influence.model_copy(update={"targets": targets})}
+    return _Context(config.model_copy(update=settled), groups, subject, bench, directory, reporter)
 
 
 def _pieces(

@@ -86,7 +86,7 @@ JUDGES = Names(
 )
 STRATEGIES = Names("unknown strategy {name}: choose from {known}.", "greedy", "neural_ucb", "random", "seed", "ucb")
 STUDENTS = Names(
-    "--student {given}: no such student: neither a kind ({known}) nor a saved one's directory.",
+    "--student {given}: neither a kind of student ({known}) nor a saved student's directory.",
     *("encoder", "kernel", "ridge"),
 )
 DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")

@@ -135,7 +135,7 @@ class ReleaseSettings(Section):
         default_factory=dict, description="Where method names one, its settings: steps, learning_rate, options, ..."
     )
     weights: dict[str, Any] = Field(
-        default_factory=dict, description="Where method names one, how rows are weighted; influence by default."
+        default_factory=dict, description="Where method names one, how rows are weighted: the section weights."
     )
 
 

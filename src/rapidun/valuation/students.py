@@ -79,6 +79,7 @@ STUDENTS: Registry[type[Student]] = Registry(names.STUDENTS)
 register_student = STUDENTS.register
 """Decorates the class that ``--student NAME`` fits."""
 student_kind = STUDENTS.__getitem__
+names.STUDENTS.rule = lambda name, options: student_kind(name).check_options(options)
 
 
 def known_students() -> list[str]:

@@ -1,6 +1,6 @@
 """How large the package is and whether its modules import in circles; the numbers of docs/architecture.md.
 
-    python benchmarks/house.py
+    python benchmarks/package_size.py
 
 Lines and files are those of ``src/rapidun/**/*.py``; a public definition is a function or class at the top of a module
 whose name has no underscore in front; a circle is a set of modules that need each other, imports inside functions and
