@@ -10,6 +10,7 @@ from rapidun.evaluation import JUDGES
 from rapidun.gradients.sketches import SKETCHES
 from rapidun.registry import Registry, check_options
 from rapidun.revealing import STRATEGIES
+from rapidun.settings.names import Names
 from rapidun.valuation.students import STUDENTS
 from rapidun.weighting import SCHEMES
 
@@ -39,7 +40,7 @@ def test_an_engine_that_is_not_there_leaves_the_register_as_it_was() -> None:
 
 
 def test_what_is_registered_is_returned_as_it_is() -> None:
-    register: Registry[object] = Registry("no {name!r} among {known}.")
+    register: Registry[object] = Registry(Names("no {name} among {known}."))
     thing = register.register("thing")(len)
     assert thing is len
     assert register["thing"] is len

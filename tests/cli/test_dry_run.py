@@ -19,10 +19,10 @@ EVALUATE = (
     f"evaluate --model model --data evaluation.jsonl --poisoned forget.jsonl --clean retain.jsonl {PLAIN} --out o"
 )
 VERBS = {
-    UNLEARN: ["influence for weights", "unlearning"],
-    f"{UNLEARN} --method fisher": ["influence for weights", "unlearning"],
+    UNLEARN: ["evidence for weights", "unlearning"],
+    f"{UNLEARN} --method fisher": ["evidence for weights", "unlearning"],
     f"{UNLEARN} --weights uniform": ["unlearning"],
-    f"weigh --model model --forget forget.jsonl --retain retain.jsonl {FAST} --out o": ["influence for weights"],
+    f"weigh --model model --forget forget.jsonl --retain retain.jsonl {FAST} --out o": ["evidence for weights"],
     f'{EVALUATE} --set "evaluation.triggers=[{{name: t, position: prefix, seen: [a]}}]"': [
         "measuring, perplexity",
         "measuring, answers",
@@ -33,11 +33,11 @@ VERBS = {
     "run run.yaml --out o": [
         "measuring before and after, perplexity",
         "measuring before and after, answers",
-        "influence for weights",
+        "evidence for weights",
         "unlearning",
     ],
     "tune run.yaml --tuning evaluation.jsonl --out o --trials 0": [
-        "influence for weights",
+        "evidence for weights",
         "probing",
         "measuring, perplexity",
         "measuring, answers",

@@ -175,6 +175,7 @@ def test_settings_that_do_not_go_together_are_refused(weights: dict[str, Any], m
 
 def test_signatures_are_read_from_the_files_of_a_run(tmp_path: Path) -> None:
     config = make_run_config(tmp_path)
+    config = config.model_copy(update={"weights": config.weights.model_copy(update={"scheme": "influence"})})
     weights = [
         {"id": "x", "group": g, "index": i, "score": 0.0, "weight": 1.0} for g in ("forget", "retain") for i in (0, 1)
     ]
