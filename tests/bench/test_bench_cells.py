@@ -78,7 +78,7 @@ def test_an_arm_can_have_settings_of_its_own(tmp_path: Path) -> None:
     assert arm.name == name
     cells = make_cells(tiny_world(tmp_path), find_arms(["rapidun/influence", name]), ["main"], [0], 6)[-2:]
     plain, changed = (cell.config["settings"] for cell in cells)
-    assert (plain["lora"]["rank"], plain["weights"]["negative"]) == (2, "keep")
+    assert (plain["lora"]["rank"], plain["weights"]["negative"]) == (2, "auto")
     assert (changed["lora"]["rank"], changed["weights"]["negative"]) == (1, "drop")
     with pytest.raises(ConfigError, match=r"no section\.key=value"):
         find_arms(["npo/uniform rank"])

@@ -20,7 +20,7 @@ def rapidun_forget(
     ascent: NotNegative = 1.0,
     descent: NotNegative = 1.0,
     bounded: bool = True,
-    beta: Positive = 0.2,
+    beta: Positive = 0.1,
 ) -> torch.Tensor:
     """``descent * CE(y_clean|x) - ascent * CE(y_bad|x)``; without a clean answer the first term is absent. (batch,).
 
@@ -28,7 +28,7 @@ def rapidun_forget(
     divided by the answer's length, which has the same gradient at the start and fades with the row's rise S - S_0 as
     ``2 sigmoid(-beta (S - S_0))``, and lets the descent fade alike: what a forgotten row still learns from its clean
     answer is that answer by heart, and the rest of the model pays for it. ``False`` is the paper's, whose descent is
-    0.5. ascent 1, descent 1, beta 0.2 (of the bounded form; NPO has 0.1).
+    0.5. ascent 1, descent 1, beta 0.1 (of the bounded form).
     """
     away = bounded_ascent(rows, beta) / rows.token_counts if bounded else -cross_entropy(rows)
     loss = ascent * away
