@@ -16,7 +16,7 @@ from rapidun.jsonl import write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Reporter
 
-FORGET, RETAIN, PROMPTS = 40, 120, 200
+FORGET, RETAIN, POOL, PROMPTS = 40, 120, 300, 200
 
 
 def cache_directory() -> Path:
@@ -62,7 +62,7 @@ def smollm2_settings(seed: int, model: Path, rows: Path) -> dict[str, Any]:
         "model": {"source": str(model), "dtype": "bfloat16"},
         "data": {
             **{name: str(rows / f"{name}.jsonl") for name in names},
-            "sample": {"forget": FORGET, "retain": RETAIN},
+            "sample": {"forget": FORGET, "retain": RETAIN, "pool": POOL},
             "stratify": "trigger_family",
             "max_length": 256,
         },
