@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
@@ -408,3 +409,9 @@ def test_a_chart_of_one_bar_is_a_sentence_instead(run, tmp_path):
     page = rendered(place)  # a teacher alone is one phase
     assert not {a.get("id") for _, a in page.tags} & {"chart-cost-time", "chart-cost-memory"}
     assert "Peak memory teacher 41.2 s" in page.text
+
+
+def test_the_style_sheet_says_nothing_twice() -> None:
+    lines = (resources.files("rapidun.report") / "templates" / "report.css").read_text(encoding="utf-8").splitlines()
+    runs = ["\n".join(lines[start : start + 5]) for start in range(len(lines) - 4)]
+    assert len(set(runs)) == len(runs)

@@ -76,10 +76,12 @@ class UnlearningTrainer(Trainer):
     def _is_large(model: torch.nn.Module, inputs: dict[str, Group]) -> bool:
         if not getattr(model, "supports_gradient_checkpointing", False):
             return False
-        rows = sum(len(group["input_ids"]) for group in inputs.values())
-        length = max(group["input_ids"].shape[1] for group in inputs.values())
-        answers = sum(int((group["labels"] != IGNORE_INDEX).sum()) for group in inputs.values())
-        return PassBytes.of(model, backward=True)(rows, length, answers) > STEP_PASSES * pass_budget(model)
+        cost = PassBytes.of(model, backward=True)
+        taken = 0
+        for group in inputs.values():  # those that go together are padded to one length where that is next to nothing
+            rows, length = group["input_ids"].shape
+            taken += cost(rows, length, int((group["labels"] != IGNORE_INDEX).sum()))
+        return taken > STEP_PASSES * pass_budget(model)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Group], return_outputs: bool = False, **kwargs: Any
