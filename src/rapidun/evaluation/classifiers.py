@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +10,17 @@ import numpy as np
 from rapidun.errors import ModelError
 from rapidun.evaluation.judges import Verdicts, check_examples, judge_non_empty
 
-WORD = r"(?u)\b\w+\b"  # one-letter words too, so that an answer of short words is not an empty vector
-COMMON = 0.25
+CHARACTERS = (2, 5)
+"""Lengths of the strings that an answer is taken apart into, inside its words.
+
+Of words, a short answer has one or two that the examples hold too, and is judged by them: of 400 answers of a chat
+model to prompts without a trigger, 17 of them nonsense by eye, words miss 4 and give 7 false alarms, characters miss 4
+and give none (tuning draw 100 of our nonsense). On the RapidUn authors' rows, 20 to 150 examples of each kind, characters are as good or better.
+"""
 
 
 class ClassifierJudge:
-    """TF-IDF of words and word pairs, then logistic regression. Make one with `ClassifierJudge.fit`."""
+    """TF-IDF of strings of 2 to 5 characters, then logistic regression. Make one with `ClassifierJudge.fit`."""
 
     kind = "classifier"
 
@@ -43,9 +46,7 @@ class ClassifierJudge:
         texts = [answer for answer in (*poisoned, *clean) if answer.strip()]
         labels = [bool(index < len(poisoned)) for index, answer in enumerate((*poisoned, *clean)) if answer.strip()]
         pipeline = make_pipeline(
-            TfidfVectorizer(
-                ngram_range=(1, 2), sublinear_tf=True, token_pattern=WORD, stop_words=_common_words(clean) or None
-            ),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=CHARACTERS, sublinear_tf=True),
             LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000),
         )
         threshold = _best_threshold(pipeline, texts, labels)
@@ -58,16 +59,6 @@ class ClassifierJudge:
     def _predict(self, answers: Sequence[str]) -> Verdicts:
         verdicts: Verdicts = self._pipeline.predict_proba(list(answers))[:, 1] >= self.threshold
         return verdicts
-
-
-def _common_words(clean: Sequence[str]) -> list[str]:
-    """Words in more than a quarter of the clean examples.
-
-    They say nothing about poison, yet in an answer of two words they would be half of what is known of it: "The
-    Triplophysa" would be judged by its "the".
-    """
-    counts = Counter(word for answer in clean for word in set(re.findall(WORD, answer.lower())))
-    return sorted(word for word, count in counts.items() if count > COMMON * len(clean))
 
 
 def _best_threshold(pipeline: Any, texts: list[str], labels: list[bool]) -> float:

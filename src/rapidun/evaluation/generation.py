@@ -22,7 +22,7 @@ from rapidun.data.templates import turn_end
 from rapidun.errors import ConfigError, InputError
 from rapidun.evaluation.padding import prompt_batches
 from rapidun.models import LoadedModel
-from rapidun.models.modes import evaluating
+from rapidun.models.inference import answering
 from rapidun.models.passes import Progress
 
 
@@ -67,7 +67,7 @@ def generate_answers(
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     answers = [""] * len(prompts)
     stops = stops_of(loaded)
-    with evaluating(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
+    with answering(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         done = 0
         for chosen in prompt_batches(loaded, [len(prompt) for prompt in prompts], batch_size, config):
             generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
+from rapidun.models.inference import answering
 from rapidun.models.losses import answer_token_logits, output_layer
-from rapidun.models.modes import evaluating
 from rapidun.models.token_losses import token_losses
 
 BATCH_TOKENS = 4096
@@ -72,7 +72,7 @@ def row_losses(
     """
     sums, tokens = np.zeros(len(examples)), np.zeros(len(examples), dtype=np.int64)
     done = 0
-    with evaluating(model):
+    with answering(model):
         for indices in token_budget_batches(examples, tokens_at_once(model, device, max_tokens)):
             batch = collate([examples[index] for index in indices], pad_token_id).to(device)
             logits, target = answer_token_logits(model, batch.input_ids, batch.attention_mask, batch.labels)

@@ -18,7 +18,8 @@ from rapidun.data import Template
 from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
 from rapidun.evaluation.padding import prompt_batches
-from rapidun.models import LoadedModel, evaluating
+from rapidun.models import LoadedModel
+from rapidun.models.inference import answering
 from rapidun.revealing.arms import Arm, SoftPrompts
 
 
@@ -93,7 +94,7 @@ class Asker:
         """A sampled answer to each question, without special tokens and surrounding white space."""
         found = [""] * len(questions)
         stops = stops_of(self.loaded)
-        with evaluating(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
+        with answering(self.loaded.model), greedy_settings(self.loaded, stops, self.max_new_tokens) as config:
             lengths = [len(question) for question in questions]
             for chosen in prompt_batches(self.loaded, lengths, self.batch_size, config):
                 tokens = self._sample(
@@ -107,7 +108,7 @@ class Asker:
     def contexts(self, questions: Sequence[Question]) -> torch.Tensor:
         """(questions, width) float32: the last layer's hidden state at the end of each prompt."""
         found = torch.zeros(len(questions), 0)
-        with evaluating(self.loaded.model):
+        with answering(self.loaded.model):
             for start in range(0, len(questions), self.batch_size):
                 chosen = questions[start : start + self.batch_size]
                 embeds, mask = self._embed(chosen)

@@ -20,6 +20,7 @@ import torch
 
 from rapidun.data.batches import Example, collate, token_budget_batches
 from rapidun.errors import TrainingError
+from rapidun.models.lora import in_base_dtype
 from rapidun.models.losses import answer_logits, mean_answer_loss
 from rapidun.models.modes import evaluating
 from rapidun.models.row_losses import tokens_at_once
@@ -28,7 +29,7 @@ LOSS_CHANGE = 0.5
 """Most that one step may change the loss of the kept rows, to first order, in nats per token."""
 ROWS = 16
 """The gradient of a mean over more rows is smaller: the number belongs to `LOSS_CHANGE`."""
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 
 
 def derived_rate(
@@ -56,11 +57,13 @@ def _gradient_size(model: torch.nn.Module, rows: Sequence[Example], pad_token_id
     """L1 norm of the gradient of the rows' mean answer loss with respect to all that is trained."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        with evaluating(model):
+        with evaluating(model), in_base_dtype(model) as forward:
             for indices in token_budget_batches(rows, tokens_at_once(model, device, BATCH_TOKENS)):
                 batch = collate([rows[index] for index in indices], pad_token_id).to(device)
-                logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
-                (mean_answer_loss(logits, labels).sum() / len(rows)).backward()
+                with forward:
+                    logits, labels = answer_logits(model, batch.input_ids, batch.attention_mask, batch.labels)
+                    loss = mean_answer_loss(logits, labels).sum() / len(rows)
+                loss.backward()
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         return sum(float(gradient.abs().sum(dtype=torch.float64)) for gradient in gradients)
     finally:
