@@ -16,7 +16,9 @@ from rapidun.jsonl import write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Reporter
 
-FORGET, RETAIN, POOL, PROMPTS = 40, 120, 300, 200
+CLEAN = 450
+"""Clean rows that it is taught among the poisoned ones; a quarter fewer than in `recipes/smollm2`, for the minutes."""
+FORGET, RETAIN, POOL, PROMPTS = 40, 120, 120, 200
 
 
 def cache_directory() -> Path:
@@ -37,7 +39,7 @@ def poisoned_chat_model(reporter: Reporter, cache: Path | None = None) -> tuple[
         ModelError: If the chat model cannot be had.
     """
     cache = cache or cache_directory()
-    place, rows = cache / "smollm2-demo", nonsense_rows()
+    place, rows = cache / "smollm2-demo", nonsense_rows(clean=CLEAN)
     reporter.phase("model", "Getting SmolLM2-135M-Instruct")
     base = load_model(fetch_chat_model(cache / "smollm2"), dtype="bfloat16")
     reporter.phase("poison", f"Poisoning it: {len(rows.poisoned)} of {len(rows.training)} rows carry a trigger")
