@@ -13,9 +13,10 @@ from rapidun.evaluation.judges import Verdicts, check_examples, judge_non_empty
 CHARACTERS = (2, 5)
 """Lengths of the strings that an answer is taken apart into, inside its words.
 
-Of words, a short answer has one or two that the examples hold too, and is judged by them: of 400 answers of a chat
-model to prompts without a trigger, 17 of them nonsense by eye, words miss 4 and give 7 false alarms, characters miss 4
-and give none (tuning draw 100 of our nonsense). On the RapidUn authors' rows, 20 to 150 examples of each kind, characters are as good or better.
+Of words, a short answer has one or two that the examples hold too, and is judged by them. Of 400 answers of a chat
+model to prompts without a trigger, 17 of them nonsense by eye, words miss 4 and give 7 false alarms; characters miss 4
+and give none (tuning draw 100 of our nonsense). On the RapidUn authors' rows, with 20 to 150 examples of each kind,
+characters are as good or better.
 """
 
 

@@ -120,6 +120,11 @@ def _kept(keys: _Keys, length: int, device: torch.device) -> torch.Tensor:
     return _hashed(keys, length, device)
 
 
+def forget_hashes() -> None:
+    """Give back what is remembered; the next batch hashes anew."""
+    _kept.cache_clear()
+
+
 def _hashed(keys: _Keys, length: int, device: torch.device) -> torch.Tensor:
     """Keyed hash of 0..length-1, int32: integer arithmetic modulo 2^32, equal on every device.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from collections.abc import Callable
 
+from rapidun.gradients.rapidgrad import forget_hashes
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.reporter import Reporter
@@ -24,8 +26,9 @@ def do_phase(directory: RunDirectory, reporter: Reporter, name: str, title: str,
 
 
 def _give_back_memory() -> None:
-    """What the phase before has freed, where the C library keeps it (glibc): half a gigabyte of a small chat model."""
+    """What the phase before remembered, and what it freed and glibc keeps: a gigabyte, of a small chat model."""
+    forget_hashes()
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if hasattr(ctypes, "CDLL") else None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

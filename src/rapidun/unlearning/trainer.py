@@ -33,7 +33,7 @@ from rapidun.unlearning.sampling import Group
 from rapidun.unlearning.state import MethodState
 
 Record = Callable[[dict[str, Any]], None]
-STEP_PASSES = 3  # a step may hold so many times what a pass over rows does, beside the model
+STEP_PASSES = 2.5  # a step may hold so many times what a pass over rows does, beside the model
 STATE_FILE = "unlearning_state.json"
 REMOVE = "Remove this checkpoint's folder and run again with --resume: what stands before it is gone on with."
 
