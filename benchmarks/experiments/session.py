@@ -281,6 +281,7 @@ class Table:
             "peak_memory_mib": max(priced.memory, meter.record["peak_memory_mib"]),
             "auc": label_auc(weights, self.drawn.mislabelled),
             "steps": outcome["steps"],
+            "share": outcome.get("share", 1.0),
             "stopped": outcome["stopped"],
             **self._counts(),
         }

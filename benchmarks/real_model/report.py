@@ -12,6 +12,7 @@ No setting was chosen on these seeds or on `mtba`. Writes docs/benchmarks/real-m
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -106,8 +107,16 @@ def rows_of(attack: str, found: Mapping[tuple[str, str], Mapping[int, Mapping[st
         taken = [result["seconds"] for result in sound if result.get("seconds")]
         minutes = f"{sum(taken) / len(taken) / 60:.1f}" if taken else "–"
         passed = f"{sum(passes(result) for result in sound)} of {len(results)}"
-        lines.append(f"| {TITLES.get(arm, arm)} | {' | '.join(cells)} | {ratio} | {minutes} | {passed} |")
+        shares = ", ".join(share_of(result) for result in sound) or "–"
+        lines.append(f"| {TITLES.get(arm, arm)} | {' | '.join(cells)} | {ratio} | {shares} | {minutes} | {passed} |")
     return lines
+
+
+def share_of(result: Mapping[str, Any]) -> str:
+    """How much of the update the retain budget let through; cells of the first commits say it in words alone."""
+    said = re.search(r"kept ([\d.]+) of it", result.get("stopped") or "")
+    share = result.get("share", float(said[1]) if said else 1.0)
+    return f"{share:.2f}" if "seconds" in result else "–"
 
 
 def rate_cell(results: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -155,7 +164,8 @@ def write_page(store: CellStore) -> None:
         f"retain rows, {PROMPTS} held-out prompts a condition (199 where they are BackdoorLLM's: one has no answer),",
         "greedy answers of 32 tokens. Every seed draws model, rows and adapter anew. Rates in percent: value [upper",
         "end of the exact 95% interval], one for each seed.",
-        "Perplexity: clean perplexity after over before [upper end of the bootstrap interval over rows]. Minutes: of",
+        "Perplexity: clean perplexity after over before [upper end of the bootstrap interval over rows]. Share: of the",
+        "update that the retain budget let through. Minutes: of",
         "influence and training, on one thread of a machine that did other work. Passed: upper ends of both rates",
         f"under {100 * LIMITS.max_asr_upper:g}% and of the ratio under {LIMITS.max_perplexity_ratio:g}. Baselines have",
         "the same rows, steps, batch and derived rate, and their own options' defaults. No setting was chosen on these",
@@ -163,7 +173,7 @@ def write_page(store: CellStore) -> None:
     ]  # fmt: skip
     if there < whole:
         text += ["", f"**Incomplete: {there} of {whole} cells are computed.**"]
-    head = ["| arm | " + " | ".join(RATES.values()) + " | perplexity | minutes | passed |", "|---" * 7 + "|"]
+    head = ["| arm | " + " | ".join(RATES.values()) + " | perplexity | share | minutes | passed |", "|---" * 8 + "|"]
     for attack in ATTACKS:
         if lines := rows_of(attack, found):
             text += ["", f"## {attack}", "", *head, *lines]
