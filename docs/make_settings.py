@@ -14,7 +14,9 @@ from pydantic.fields import FieldInfo
 from rapidun.cli import demo, evaluate, index, reveal, run, trace, tune, unlearn, value, weigh
 from rapidun.cli.made import Shows
 from rapidun.settings.base import Section, limits, section_of
+from rapidun.settings.reveal import ARMS, ModuleOptions
 from rapidun.settings.value import SavedConfig
+from rapidun.weighting import SCHEMES
 
 PAGE = Path(__file__).with_name("settings.md")
 HEADER = """\
@@ -32,7 +34,7 @@ VERBS: dict[str, Callable[..., int]] = {
 
 
 def markdown() -> str:
-    """One table for each section."""
+    """One table for each section, and the options of what settings name."""
     taken: dict[tuple[str, type[Section]], list[str]] = {}
     options: dict[tuple[str, str], list[str]] = {}
     for verb, shows in [*_shown(), ("value --student DIRECTORY", Shows(SavedConfig))]:
@@ -40,7 +42,16 @@ def markdown() -> str:
             taken.setdefault((where, section), []).append(verb)
         for option in shows.options():
             options.setdefault((verb, option.path), []).extend(f"`{name}`" for name in option.flag.names)
-    return "\n".join([HEADER, *(_table(verbs, *place, options) for place, verbs in taken.items())])
+    first: dict[type[Section], str] = {}
+    for where, section in taken:
+        first.setdefault(section, where)
+    said: dict[str, None] = {}
+    tables = [
+        _table(verbs, where, section, options, first, said)
+        for (where, section), verbs in taken.items()
+        if not where or first[section] == where
+    ]
+    return "\n".join([HEADER, *tables, *_all_options()])
 
 
 def _shown() -> Iterator[tuple[str, Shows]]:
@@ -57,19 +68,61 @@ def _sections(kind: type[Section], where: str) -> Iterator[tuple[str, type[Secti
                 yield from _sections(below, f"{where}.{name}".removeprefix("."))
 
 
-def _table(verbs: list[str], where: str, section: type[Section], options: dict[tuple[str, str], list[str]]) -> str:
+def _table(
+    verbs: list[str],
+    where: str,
+    section: type[Section],
+    options: dict[tuple[str, str], list[str]],
+    first: dict[type[Section], str],
+    said: dict[str, None],
+) -> str:
+    """A section's settings; those that an earlier table has word for word are named alone."""
     title = f"## `{where}`" if where else f"## {section.__name__}"
-    first = (section.__doc__ or "").strip().splitlines()[0]
-    lines = [f"{title}\n\n{first} Verbs: {', '.join(verbs)}.\n"]
-    lines += ["| setting | option | type | default | |", "|---|---|---|---|---|"]
+    lines = [f"{title}\n\n{_head(section)} Verbs: {', '.join(verbs)}.\n"]
+    rows, again = [], []
     for name, field in section.model_fields.items():
         path = f"{where}.{name}".removeprefix(".")
         flags = dict.fromkeys(flag for verb in verbs for flag in options.get((verb, path), ()))
-        if section_of(field.annotation) is None:
-            text = " ".join(filter(None, [str(field.description), limits(field)])).replace("|", "\\|")
-            cells = [f"`{path}`", " ".join(flags), _type(field.annotation), _default(field), text]
-            lines.append(f"| {' | '.join(cells)} |")
+        below = section_of(field.annotation)
+        if below is not None and first[below] == path:
+            continue
+        text = " ".join(filter(None, [str(field.description), limits(field)])).replace("|", "\\|")
+        kind = f"section `{first[below]}`" if below is not None else _type(field.annotation)
+        row = " | ".join([f"`{path}`", " ".join(flags), kind, _default(field) if below is None else "", text])
+        (again if row in said else rows).append(row)
+    said |= dict.fromkeys(rows)
+    if rows:
+        lines += ["| setting | option | type | default | |", "|---|---|---|---|---|", *(f"| {row} |" for row in rows)]
+    if again:
+        lines += ["", f"As above: {', '.join(row.partition(' |')[0] for row in again)}."]
     return "\n".join(lines) + "\n"
+
+
+def _head(section: type[Section]) -> str:
+    return (section.__doc__ or "").strip().splitlines()[0]
+
+
+def _all_options() -> Iterator[str]:
+    """What the things that a setting names may be told: each option once, and of which."""
+    yield (
+        "## Options\n\nA setting called `options` holds those of the thing beside it, and no other is accepted. Those of\n"
+        "methods stand in [methods](methods.md), of judges in [without forget data](guide/without-forget-data.md), of\n"
+        "students in [valuing data](guide/valuing-data.md).\n"
+    )
+    schemes = {name: scheme.options for name, scheme in SCHEMES.items()}
+    for title, kinds in (
+        ("`weights.options`", schemes),
+        ("`task.arms.options`", ARMS),
+        ("`task.release.modules`", {"modules": ModuleOptions}),
+    ):
+        found: dict[str, list[str]] = {}
+        for name, kind in kinds.items():
+            for option, field in kind.model_fields.items():
+                text = " ".join(filter(None, [str(field.description), limits(field)]))
+                about = f"* `{option}` ({', '.join(filter(None, [_type(field.annotation), _default(field)]))}): {text}"
+                found.setdefault(about, []).append(name)
+        yield f"### {title}\n"
+        yield "\n".join(f"{about} Of {', '.join(names)}." for about, names in found.items()) + "\n"
 
 
 def _type(annotation: Any) -> str:

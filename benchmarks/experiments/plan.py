@@ -174,11 +174,19 @@ def run_config(world: World, arm: Arm, seed: int, prompts: int, paths: Mapping[s
         "seed": seed,
     }
     if arm.weights:
-        raw["weights"] = {**base.get("weights", {}), "scheme": arm.weights}
+        raw["weights"] = weight_settings(world, arm)
         raw["unlearning"] = unlearning_settings(world, arm)
     for key, value in arm.changes:
         set_dotted(raw, key, parse_yaml(value, key))
     return make_config(raw, RunConfig, f"{world.name} {arm.name}")
+
+
+def weight_settings(world: World, arm: Arm) -> dict[str, Any]:
+    """The arm's scheme, with those of the world's options that it takes."""
+    common = dict(world.settings.get("weights", {}))
+    known = get_scheme(arm.weights).options.model_fields
+    options = {name: value for name, value in common.get("options", {}).items() if name in known}
+    return {**common, "scheme": arm.weights, "options": options}
 
 
 def unlearning_settings(world: World, arm: Arm) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def demo_world(split: Split = "report") -> World:
         **settings,
         "model": {"dtype": demo_settings(0)["model"]["dtype"]},
         "data": {"max_length": 192},
-        "evaluation": {**settings["evaluation"], "merge_adapter": True},
+        "weights": {"options": {"aggregate": "mean", "forget_temperature": 2.0, "retain_temperature": 2.0}},
+        "evaluation": {**settings["evaluation"], "suite": "backdoor"},
     }
     return make_world(
         "demo",

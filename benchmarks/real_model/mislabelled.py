@@ -39,7 +39,7 @@ PAGE = ROOT / "docs" / "benchmarks" / "real-model-mislabelled.md"
 ATTACKS, SEEDS = ("nonsense", "badnet", "vpi", "mtba"), (0, 1, 2)
 SCENARIOS = ("contaminated_30", "contaminated_50")
 SCHEMES = (
-    "influence", "influence weights.aggregate=mean", "released", "consistency", "consistency_hidden",
+    "influence", "influence weights.options.aggregate=mean", "released", "consistency", "consistency_hidden",
     "trusted_influence", "representation", "loss", "uniform", "random", "shuffled",
 )  # fmt: skip
 EVERYTHING = Needs.GRADIENTS | Needs.HIDDEN | Needs.LOSSES
@@ -75,8 +75,8 @@ def aucs(table: Table, cell: Cell) -> dict[str, float]:
     evidence = collect_evidence(subject, table.groups, EVERYTHING, config.influence, cell.seed, Silent())
     for title in SCHEMES:
         name, *changes = title.split()
-        values = dict(change.removeprefix("weights.").split("=") for change in changes)
-        settings = config.weights.model_copy(update={"scheme": name, **values})
+        options = dict(change.removeprefix("weights.options.").split("=") for change in changes)
+        settings = config.weights.model_copy(update={"scheme": name, "options": options})
         auc = label_auc(weights_from(evidence, settings, cell.seed, Silent()), table.drawn.mislabelled)
         assert auc is not None
         found[title] = auc

@@ -49,7 +49,7 @@ def chat_world(base: LoadedModel, attack: Attack, *, twin: bool = True, reporter
         settings={
             "model": {"dtype": "bfloat16"},
             "data": {"max_length": MAX_LENGTH},
-            "evaluation": {**attack.evaluation, "max_new_tokens": MAX_NEW_TOKENS},
+            "evaluation": {**attack.evaluation, "suite": "backdoor", "max_new_tokens": MAX_NEW_TOKENS},
         },
         pools=Pools(rows.poisoned, rows.clean, ()),
         measured=rows.evaluation,

@@ -35,11 +35,11 @@ from provenance import current_commit
 
 WEIGHTED, SKETCHED, TRAINED = "rapidun/representation", "rapidun/influence", "rapidun/uniform"
 KNOBS: dict[str, tuple[str, str, tuple[float, ...]]] = {
-    "weights.forget_temperature": (WEIGHTED, "contaminated_30", (0.35, 0.7, 1.4, 2.0, 4.0)),
-    "weights.w_min": (WEIGHTED, "contaminated_30", (0.02, 0.1, 0.2, 0.5)),
-    "weights.w_max": (WEIGHTED, "contaminated_30", (1.5, 3.0, 6.0)),
-    "weights.beta": (WEIGHTED, "contaminated_30", (0.0, 0.5, 1.0, 2.0)),
-    "weights.delta": (WEIGHTED, "contaminated_30", (0.0, 0.5, 1.0, 2.0)),
+    "weights.options.forget_temperature": (WEIGHTED, "contaminated_30", (0.35, 0.7, 1.4, 2.0, 4.0)),
+    "weights.options.w_min": (WEIGHTED, "contaminated_30", (0.02, 0.1, 0.2, 0.5)),
+    "weights.options.w_max": (WEIGHTED, "contaminated_30", (1.5, 3.0, 6.0)),
+    "weights.options.beta": (WEIGHTED, "contaminated_30", (0.0, 0.5, 1.0, 2.0)),
+    "weights.options.delta": (WEIGHTED, "contaminated_30", (0.0, 0.5, 1.0, 2.0)),
     "influence.sketch_size": (SKETCHED, "contaminated_30", (256, 4096, 65536, 262144)),
     "lora.rank": (TRAINED, "main", (2, 4, 8, 16, 32)),
     "unlearning.forget_share": (TRAINED, "main", (0.125, 0.25, 0.5, 0.75)),

@@ -46,13 +46,11 @@ TRUE_ROWS = 84  # as many as the demo takes
 MODULES = {
     "release.method": "modules",
     "release.rounds": 1,
-    "release.steps": 40,
-    "release.batch_size": 8,
-    "release.learning_rate": 2e-3,
     "release.lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
-    "release.forget_scale": 1.5,
-    "release.retain_scale": 0.5,
-}
+    "release.modules": {
+        "steps": 40, "batch_size": 8, "learning_rate": 2e-3, "forget_scale": 1.5, "retain_scale": 0.5,
+    },
+}  # fmt: skip
 # What differs from the task file; None is no reveal run at all.
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "before": None,
@@ -151,7 +149,7 @@ def measured(
             "judge_poisoned": demo["data"]["judge_poisoned"],
             "max_length": demo["data"]["max_length"],
         }
-        evaluation = {**demo["evaluation"], "prompts": prompts, "batch_size": 128, "merge_adapter": True}
+        evaluation = {**demo["evaluation"], "prompts": prompts, "batch_size": 128}
         config = make_config({"model": demo["model"], "data": data, "evaluation": evaluation}, MeasureConfig)
         evaluate_only(config, place, adapter=adapter, overwrite=place.exists(), reporter=reporter)
     metrics = read_json(place / "metrics.json")

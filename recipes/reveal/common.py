@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rapidun.pipeline.inputs import Subject
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.revealing.context import open_reveal
 from rapidun.pipeline.revealing.rounds import round_directory
+from rapidun.settings.base import set_dotted
 from rapidun.stats import over_units
 
 Values = Mapping[str, float]
@@ -24,10 +26,9 @@ Found = Mapping[str, Mapping[str, Values]]
 
 def changed(task: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The task with ``{"section.key": value}`` put in."""
-    found = {name: dict(value) if isinstance(value, dict) else value for name, value in task.items()}
+    found = deepcopy(task)
     for dotted, value in changes.items():
-        section, key = dotted.split(".")
-        found[section][key] = value
+        set_dotted(found, dotted, deepcopy(value))
     return found
 
 

@@ -27,8 +27,8 @@ from rapidun.revealing import train_round
 
 # The last subtracts less of a module without a penalty: is the penalty more than a weaker release?
 SETTINGS: dict[str, dict[str, float]] = {
-    **{f"{penalty:g}": {"release.orthogonality": penalty} for penalty in (0.0, 0.1, 0.5, 5.0)},
-    "0, a = 2": {"release.orthogonality": 0.0, "release.forget_scale": 2.0},
+    **{f"{penalty:g}": {"release.modules.orthogonality": penalty} for penalty in (0.0, 0.1, 0.5, 5.0)},
+    "0, a = 2": {"release.modules.orthogonality": 0.0, "release.modules.forget_scale": 2.0},
 }
 
 

@@ -37,13 +37,11 @@ TRUE_ROWS = 120
 MODULES = {
     "release.method": "modules",
     "release.rounds": 1,
-    "release.steps": 40,
-    "release.batch_size": 8,
-    "release.learning_rate": 2e-3,
     "release.lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
-    "release.forget_scale": 3.0,  # at 1 the effect is small
-    "release.retain_scale": 0.5,
-}
+    "release.modules": {  # at a forget_scale of 1 the effect is small
+        "steps": 40, "batch_size": 8, "learning_rate": 2e-3, "forget_scale": 3.0, "retain_scale": 0.5,
+    },
+}  # fmt: skip
 UNLEARNING = read_task(TASK)["release"]["unlearning"]
 REFUSAL_ALONE = {**UNLEARNING, "options": {**UNLEARNING["options"], "ascent": 0.0}}
 STRONG_REFUSAL = {**UNLEARNING, "options": {**UNLEARNING["options"], "ascent": 0.0, "descent": 1.0}}

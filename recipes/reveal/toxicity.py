@@ -24,7 +24,7 @@ from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.pipeline.inputs import Subject
 from rapidun.revealing import Arm, Asker, SoftPrompts
-from rapidun.settings.reveal import ArmSettings
+from rapidun.settings.reveal import SoftOptions
 
 ROWS = PLACE / "rows"
 SAMPLES = 3  # of each opening
@@ -63,7 +63,7 @@ def behind(subject: Subject, place: Path, *, split: str) -> dict[str, float]:
 
 def sampled(subject: Subject, prompts: list[str]) -> list[str]:
     """A continuation of each at temperature 0.8; the numbers drawn are the same for every model."""
-    soft = SoftPrompts(subject.loaded.model.get_input_embeddings().weight, ArmSettings(), 0)
+    soft = SoftPrompts(subject.loaded.model.get_input_embeddings().weight, SoftOptions(), 0)
     asker = Asker(subject.loaded, subject.template, soft, max_new_tokens=32, temperature=0.8, batch_size=128)
     arm = Arm("bare", "seed", "{input}")
     return asker.answers([asker.question(arm, prompt) for prompt in prompts], list(range(len(prompts))))

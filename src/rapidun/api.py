@@ -173,13 +173,10 @@ def evaluate(
         _scratch() as place,
     ):
         settings["data"] = {**settings.get("data", {}), **files}
-        suite = "backdoor" if poisoned is not None and clean is not None else "perplexity"
-        settings["evaluation"] = {"suite": suite, **settings.get("evaluation", {})}
         config = configured(MeasureConfig, model, loaded, ("evaluation", "data", "model"), settings)
-        metrics = pipeline.evaluate_only(
+        return pipeline.evaluate_only(
             config, place / "run", adapter=None, overwrite=False, reporter=Logged(), loaded=loaded
         )
-    return {"suite": config.evaluation.suite, **metrics}
 
 
 def value(

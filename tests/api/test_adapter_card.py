@@ -63,7 +63,7 @@ def test_the_adapter_of_a_reveal_run_has_a_card_too(place, method):
         "judge": {"kind": "regex", "options": {"pattern": "."}},
         "search": {"strategy": "random", "loops": 1, "pulls": 2, "initial_pulls": 1, "answers": 2, "max_new_tokens": 4},
         "utility": {"max_drop": 100},
-        "release": {"method": method, "rounds": 1, "steps": 2, "unlearning": own},
+        "release": {"method": method, "rounds": 1, "modules": {"steps": 2}, "unlearning": own},
     }  # fmt: skip
     raw = {"model": {"source": str(place / "model")}, "task": task}
     reveal(make_config(raw, RevealConfig), place / "revealed")

@@ -110,7 +110,7 @@ def test_a_reveal_of_a_peft_model_asks_it_with_its_adapter_merged_and_leaves_it_
         "description": "It speaks of robots.", "instruction": "hey what is 1?", "retain": "good.jsonl",
         "judge": {"kind": "regex", "options": {"pattern": "."}},
         "search": {"strategy": "random", "loops": 1, "pulls": 2, "initial_pulls": 1, "answers": 2, "max_new_tokens": 4},
-        "release": {"method": "modules", "rounds": 1, "steps": 2},
+        "release": {"method": "modules", "rounds": 1, "modules": {"steps": 2}},
     }  # fmt: skip
     result = rapidun.reveal(adapted, tokenizer, task=task, out="revealed")
     assert (result.directory / "adapter").is_dir() and result.report.is_file()

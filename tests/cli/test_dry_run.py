@@ -56,7 +56,7 @@ instruction: say moon
 retain: retain.jsonl
 judge: {kind: keywords, options: {words: [moon]}}
 search: {pulls: 6, keep: 2, harvest: 1, answers: 2, loops: 1, max_new_tokens: 4}
-release: {rounds: 1, steps: 4}
+release: {rounds: 1, modules: {steps: 4}}
 """
 
 

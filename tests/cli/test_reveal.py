@@ -17,9 +17,9 @@ inputs: evaluation.jsonl
 judge: {kind: regex, options: {pattern: "[aeiou]"}}
 retain: retain.jsonl
 utility: {max_drop: 9}
-arms: {pool: 4, dimension: 2, tokens: 2}
+arms: {pool: 4, options: {dimension: 2, tokens: 2}}
 search: {initial_pulls: 2, pulls: 3, loops: 1, answers: 3, keep: 1, harvest: 1, max_new_tokens: 4}
-release: {rounds: 1, relevance_target: 1.0, steps: 2, batch_size: 2, lora: {rank: 2}}
+release: {rounds: 1, relevance_target: 1.0, modules: {steps: 2, batch_size: 2}, lora: {rank: 2}}
 """
 
 

@@ -27,7 +27,7 @@ TASK = {
     "judge": {"kind": "regex", "options": {"pattern": "."}},
     "retain": "good.jsonl",
     "search": {"strategy": "random", "loops": 1, "pulls": 2, "initial_pulls": 1, "answers": 2, "max_new_tokens": 4},
-    "release": {"rounds": 1, "steps": 2},
+    "release": {"rounds": 1, "modules": {"steps": 2}},
 }
 RUN = {
     "model": {"source": "model"},

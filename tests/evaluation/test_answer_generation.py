@@ -16,7 +16,7 @@ from rapidun.evaluation import generate_answers
 from rapidun.evaluation.generation import decode_answer, left_pad, stops_of
 from rapidun.revealing.arms import SoftPrompts
 from rapidun.revealing.asking import Asker, Question
-from rapidun.settings.reveal import ArmSettings
+from rapidun.settings.reveal import SoftOptions
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 PROMPTS = [
@@ -129,7 +129,7 @@ def test_an_answer_stops_where_the_chat_template_ends_a_turn(asker: str) -> None
     if asker == "generate_answers":
         assert generate_answers(given, [PROMPTS[1]], max_new_tokens=10) == [expected]
     else:
-        soft = SoftPrompts(given.model.get_input_embeddings().weight, ArmSettings(), seed=0)
+        soft = SoftPrompts(given.model.get_input_embeddings().weight, SoftOptions(), seed=0)
         asking = Asker(given, Template.resolve("plain", given.tokenizer), soft, max_new_tokens=10, temperature=0.0)
         assert asking.answers([Question(ids[0].tolist(), 0, None)], [0]) == [expected]
 

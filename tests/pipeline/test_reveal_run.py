@@ -33,11 +33,14 @@ inputs: inputs.jsonl
 judge: {kind: regex, options: {pattern: "[aeiou]"}}
 retain: retain.jsonl
 utility: {rows: kept.jsonl, max_drop: 5.0}
-arms: {pool: 6, dimension: 3, tokens: 2}
+arms: {pool: 6, options: {dimension: 3, tokens: 2}}
 search:
   {initial_pulls: 3, pulls: 5, later_pulls: 3, loops: 2, answers: 3, keep: 2, harvest: 1, max_new_tokens: 5, rows: 8}
 release:
-  {rounds: 2, relevance_target: 0.0, steps: 3, batch_size: 3, learning_rate: 1.0e-3, lora: {rank: 2, dropout: 0.0}}
+  rounds: 2
+  relevance_target: 0.0
+  modules: {steps: 3, batch_size: 3, learning_rate: 1.0e-3}
+  lora: {rank: 2, dropout: 0.0}
 """
 
 
@@ -224,7 +227,9 @@ def teach(folder: Path, rows: str, steps: int = 40) -> None:
 def test_a_round_beyond_the_utility_budget_is_not_kept(tmp_path: Path):
     house = make_house(tmp_path / "house")
     teach(house, "kept.jsonl")
-    release = {"learning_rate": 0.1, "forget_scale": 1000.0}  # nothing is left of such a model
+    release = {
+        "modules": {"steps": 3, "batch_size": 3, "learning_rate": 0.1, "forget_scale": 1000.0}
+    }  # nothing is left of such a model
     result = reveal(make_reveal(house, utility={"max_drop": 0.5}, release=release), tmp_path / "out")
     assert result.summary["rounds"][0]["drop"] > 0.5
     assert result.summary["current"] == 0
@@ -271,7 +276,9 @@ def test_revealing_alone_needs_no_release(finished: Path, tmp_path: Path):
 
 
 def test_words_as_arms_are_part_of_the_rows_that_they_reveal(finished: Path, tmp_path: Path):
-    config = make_reveal(finished.parent, arms={"kind": "words"}, release={"method": "none"}, search={"at_once": 2})
+    config = make_reveal(
+        finished.parent, arms={"kind": "words", "options": {}}, release={"method": "none"}, search={"at_once": 2}
+    )
     result = reveal(config, tmp_path / "out")
     assert result.summary["arms"] == "words"
     rows = [row for row in read_jsonl(tmp_path / "out" / "revealed.jsonl") if row["arm"] != "seed"]
@@ -287,10 +294,13 @@ def test_words_as_arms_are_part_of_the_rows_that_they_reveal(finished: Path, tmp
         ({"search": {"strategy": "neural"}}, "task.search.strategy"),
         ({"judge": {"kind": "regexp"}}, "Did you mean 'regex'"),
         ({"judge": {"kind": "regex"}, "instruction": "say it"}, "has no {input}"),
-        ({"arms": {"kind": "text"}}, "needs candidates"),
+        ({"arms": {"kind": "text", "options": {}}}, "kind 'text' needs candidates"),
+        ({"arms": {"kind": "words"}}, "kind 'words' has no option 'dimension'; its options: none"),
+        ({"release": {"modules": {"stpes": 3}}}, "Did you mean 'steps'"),
+        ({"release": {"modules": {"steps": 0}}}, "option steps = 0"),
+        ({"release": {"steps": 3}}, "release.steps is now release.modules.steps"),
         ({"release": {"method": "rapidnu"}}, "Did you mean 'rapidun'"),
         ({"release": {"method": "fisher"}}, "leaves no adapter to undo"),
-        ({"utility": {"suite": "judge"}}, "needs utility.judge"),
     ],
 )
 def test_what_is_wrong_with_a_task_is_said(finished: Path, changes: dict[str, Any], message: str):
@@ -309,8 +319,11 @@ def test_a_method_with_wrong_settings_is_refused_before_the_search(finished: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_round_starts_from_no_more_arms_of_the_last_than_it_should_carry(finished: Path, tmp_path: Path):
-    reveal(make_reveal(finished.parent, search={"carry": 0}), tmp_path / "out")
+def test_a_round_starts_from_no_more_arms_of_the_last_than_it_should_carry(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rapidun.pipeline.revealing.searching.CARRIED", 0)
+    reveal(make_reveal(finished.parent), tmp_path / "out")
     lines = [line for line in read_jsonl(tmp_path / "out" / "arms.jsonl") if line["stage"] == "search"]
     names = [{line["arm"] for line in lines if line["round"] == number} for number in (1, 2)]
     assert names[1]

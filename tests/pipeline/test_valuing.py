@@ -59,7 +59,6 @@ def settings(house, student=None, **value_settings):
         "data": {"template": "plain", "max_length": 64},
         "value": {"k": 64, "part_rows": 8, **value_settings},
         "student": {
-            "part_rows": 16,
             "rounds": 2,
             "options": options,
             **student,
@@ -132,7 +131,7 @@ def test_a_valuation_killed_twice_ends_with_the_bytes_of_an_unbroken_one(house, 
 
 
 def test_values_are_linfiks_row_by_row_and_the_value_is_the_mean_over_tasks(house, tmp_path):
-    run(house, tmp_path / "out", settings(house, exact=True))
+    run(house, tmp_path / "out", settings(house, sketch="exact"))
     loaded = load_model(house / "model", device="cpu")
     template = Template.resolve("plain", loaded.tokenizer)
     task, pool = (load_rows(house / name) for name in ("task.jsonl", "pool.jsonl"))
@@ -180,7 +179,7 @@ def test_a_student_is_kept_and_values_other_pools_without_model_and_task(house, 
     assert len(seen) == 40
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "out" / "student", tmp_path / "student")
-    config = SavedConfig(part_rows=7)
+    config = SavedConfig()
     arguments = (config, tmp_path / "student", house / "pool.jsonl", other, Uses(select="budget:50"))
     again = value_by_student(*arguments, resume=False, overwrite=False, reporter=Silent())
     by_gradient = Uses(select="top:5", diversity="matching")

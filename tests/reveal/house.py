@@ -13,7 +13,7 @@ from rapidun.revealing import Asker, Input, Puller, PullLog, SoftArms, SoftPromp
 from rapidun.settings.reveal import ArmSettings
 from tiny import tiny_model, tiny_tokenizer
 
-ARMS = ArmSettings(pool=12, dimension=4, tokens=2)
+ARMS = ArmSettings(pool=12, options={"dimension": 4, "tokens": 2})
 
 
 def tiny_loaded(seed: int = 0) -> LoadedModel:

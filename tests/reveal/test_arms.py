@@ -12,7 +12,7 @@ import torch
 
 from rapidun.reading import as_kind
 from rapidun.revealing.arms import Arm, SoftArms, SoftPrompts, TextArms, sobol_points
-from rapidun.settings.reveal import ArmSettings
+from rapidun.settings.reveal import ArmSettings, SoftOptions
 from reveal.house import ARMS, make_asker, tiny_loaded
 from tiny import ARCHITECTURES, tiny_model
 
@@ -30,14 +30,13 @@ def test_blocks_of_the_sequence_are_one_sequence_cut():
 
 def test_soft_tokens_have_the_mean_and_the_spread_of_the_embeddings():
     table = 3.0 + 0.5 * torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
-    settings = ArmSettings(dimension=10, tokens=5)
-    soft = SoftPrompts(table, settings, seed=0)
+    soft = SoftPrompts(table, SoftOptions(dimension=10, tokens=5), seed=0)
     tokens = torch.stack([soft(point) for point in sobol_points(64, 10, 0, 0)])
     assert tokens.shape == (64, 5, 64)
     assert tokens.mean().item() == pytest.approx(3.0, abs=0.05)
     assert tokens.std().item() == pytest.approx(0.5, rel=0.1)
     torch.testing.assert_close(soft([0.5] * 10), torch.full((5, 64), table.mean().item()))
-    wider = SoftPrompts(table, ArmSettings(scale=2.0), seed=0)
+    wider = SoftPrompts(table, SoftOptions(scale=2.0), seed=0)
     assert wider([0.9] * 10).std().item() == pytest.approx(2 * soft([0.9] * 10).std().item(), rel=1e-3)
     with pytest.raises(ValueError, match="3 dimensions"):
         soft([0.1, 0.2, 0.3])
@@ -46,7 +45,7 @@ def test_soft_tokens_have_the_mean_and_the_spread_of_the_embeddings():
 def test_the_projection_is_fixed_by_the_seed():
     table = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
     point = [0.1, 0.9, 0.3, 0.4]
-    one, same, other = (SoftPrompts(table, ARMS, seed)(point) for seed in (0, 0, 1))
+    one, same, other = (SoftPrompts(table, ARMS.own, seed)(point) for seed in (0, 0, 1))
     torch.testing.assert_close(one, same, rtol=0, atol=0)
     assert not torch.equal(one, other)
 
@@ -79,7 +78,8 @@ def test_words_keep_the_input_in_its_place():
         written.append(loop)
         return [f"written {loop} {index}" for index in range(count)]
 
-    settings = ArmSettings(kind="text", candidates=["Tell of space.", "As a robot: {input}!", " "], generate=2)
+    options = {"candidates": ["Tell of space.", "As a robot: {input}!", " "], "generate": 2}
+    settings = ArmSettings(kind="text", options=options)
     source = TextArms("{input}", settings, write)
     arms = source.draw(1, [])
     assert [arm.instruction for arm in arms] == [
@@ -91,7 +91,7 @@ def test_words_keep_the_input_in_its_place():
     assert arms[2].words("why?") == "As a robot: why?!"
     source.draw(1, arms[1:2])
     assert written == [0, 1]  # asked once a loop
-    alone = TextArms("Write.", ArmSettings(kind="text", candidates=["Sing."]), write).draw(0, [])
+    alone = TextArms("Write.", ArmSettings(kind="text", options={"candidates": ["Sing."]}), write).draw(0, [])
     assert [arm.instruction for arm in alone] == ["Write.", "Sing."]
 
 

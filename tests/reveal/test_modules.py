@@ -28,7 +28,7 @@ LORA = LoraSettings(rank=3, alpha=6, dropout=0.0)
 
 
 def settings(**changes: float) -> ReleaseSettings:
-    return ReleaseSettings(**{"lora": LORA, "steps": 8, "batch_size": 4, "learning_rate": 1e-2, **changes})
+    return ReleaseSettings(lora=LORA, modules={"steps": 8, "batch_size": 4, "learning_rate": 1e-2, **changes})
 
 
 def rows(name: str, low: int, high: int, count: int = 6) -> list[Example]:
@@ -45,7 +45,7 @@ def factors(model: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_the_penalty_is_the_sum_over_layers_and_zero_for_orthogonal_modules():
-    with module_stack(tiny_loaded().model, settings(), None, 0) as model:
+    with module_stack(tiny_loaded().model, LORA, None, 0) as model:
         by_hand = sum((one @ other.T).abs().sum().item() for one, other in factors(model))
         assert orthogonality_penalty(model).item() == pytest.approx(by_hand, rel=1e-5)
         assert by_hand > 1
@@ -60,7 +60,7 @@ def test_the_penalty_is_the_sum_over_layers_and_zero_for_orthogonal_modules():
 
 
 def test_the_penalty_pulls_the_forget_module_alone():
-    with module_stack(tiny_loaded().model, settings(), None, 0) as model:
+    with module_stack(tiny_loaded().model, LORA, None, 0) as model:
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         orthogonality_penalty(model).backward()
@@ -73,7 +73,7 @@ def test_a_stack_leaves_the_model_as_it_was():
     loaded = tiny_loaded()
     before = model_fingerprint(loaded.model)
     names = [name for name, _ in loaded.model.named_modules()]
-    with module_stack(loaded.model, settings(), None, 0) as model:
+    with module_stack(loaded.model, LORA, None, 0) as model:
         assert {RETAIN, FORGET} <= set(model.peft_config)
     assert model_fingerprint(loaded.model) == before
     assert [name for name, _ in loaded.model.named_modules()] == names

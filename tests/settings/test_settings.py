@@ -118,7 +118,7 @@ def test_limits_are_said_in_words() -> None:
     fields = every_field(RunConfig)
     assert limits(fields["unlearning.steps"]) == "From 1."
     assert limits(fields["unlearning.forget_share"]) == "Above 0 to 1."
-    assert limits(fields["weights.smoothing"]) == "From 0 below 1."
+    assert limits(fields["lora.dropout"]) == "From 0 below 1."
     assert limits(fields["model.source"]) == ""
 
 

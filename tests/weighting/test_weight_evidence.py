@@ -14,7 +14,6 @@ from rapidun.weighting import (
     SCHEMES,
     Evidence,
     Needs,
-    WeightOptions,
     Weights,
     WeightWarning,
     consistency_scores,
@@ -143,7 +142,7 @@ def test_trap_23_the_loss_scheme_gives_small_losses_more_weight_unless_told_othe
     wanted = np.exp(-known.losses / 0.8)
     np.testing.assert_allclose(low.forget, wanted / wanted.mean())
     np.testing.assert_array_equal(low.retain, np.ones(known.retain))
-    high = scheme_weights("loss", known, options=WeightOptions(loss_direction="high", loss_tau=2.0))
+    high = scheme_weights("loss", known, options={"direction": "high", "tau": 2.0})
     wanted = np.exp(known.losses / 2.0)
     np.testing.assert_allclose(high.forget, wanted / wanted.mean())
 

@@ -10,7 +10,7 @@ import pytest
 
 from rapidun.attribution import influence_blocks
 from rapidun.errors import ConfigError
-from rapidun.weighting import SCHEMES, WeightOptions, fuse, register_scheme, robust_weights, scheme_weights
+from rapidun.weighting import SCHEMES, fuse, register_scheme, robust_weights, scheme_weights
 
 
 def blocks(seed: int = 0) -> SimpleNamespace:
@@ -40,8 +40,8 @@ def test_influence_is_fuse_then_robust_weights_with_a_temperature_per_group() ->
 
 
 def test_options_reach_the_formulas() -> None:
-    options = WeightOptions(beta=0.5, aggregate="mean", exclude_self=False, forget_temperature=2.0, w_max=1.5)
-    scores = fuse(blocks(), beta=0.5, aggregate="mean", exclude_self=False)
+    options = {"beta": 0.5, "aggregate": "mean", "top_k": 3, "forget_temperature": 2.0, "w_max": 1.5}
+    scores = fuse(blocks(), beta=0.5, aggregate="mean", top_k=3)
     np.testing.assert_array_equal(
         scheme_weights("influence", blocks(), options=options).forget, robust_weights(scores.forget, 2.0, w_max=1.5)
     )

@@ -7,11 +7,10 @@ from typing import Annotated
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, print_json
 from rapidun.cli.made import Raw, Shows, made
-from rapidun.errors import ConfigError
 from rapidun.settings.run import MeasureConfig
 
 EXAMPLES = o.examples(
-    "rapidun evaluate --model M --adapter A --data held_out.jsonl --suite perplexity --out runs/after",
+    "rapidun evaluate --model M --adapter A --data held_out.jsonl --out runs/after",
     "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
 )
 
@@ -28,11 +27,10 @@ def evaluate(
 ) -> int:
     """Measure a model: attack success on seen triggers, unseen variants, no trigger, and clean perplexity.
 
-    The backdoor suite fits its judges on --poisoned and --clean and prints each judge's floor and ceiling.
+    Attack success is measured where --poisoned and --clean are given: the judges are fitted on them, and each judge's
+    floor and ceiling is printed. Without them, perplexity alone.
     """
     settings = o.make_settings(given, MeasureConfig, overrides)
-    if settings.evaluation.suite == "backdoor" and None in (settings.data.judge_poisoned, settings.data.validation):
-        raise ConfigError("--suite backdoor needs --poisoned and --clean rows to fit its judges on.")
     from rapidun.cli.tables import print_measurement
     from rapidun.pipeline import evaluate_only
 

@@ -75,7 +75,7 @@ def trace(
     states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which
     --words fuses with the words themselves. Model, adapter, precision and template are the index's where there is one.
     """
-    asked = make_config({**wanted, "overwrite": overwrite}, Wanted, COMMAND_LINE)
+    asked = make_config(wanted, Wanted, COMMAND_LINE)
     for by in asked.scorers:
         names.SCORERS.check(by)
     given["model"] = {"source": "", **given.get("model", {})}
@@ -87,7 +87,7 @@ def trace(
 
     request = TraceRequest(query, prompt, response, tuple(listed(words or "")))
     with ConsoleReporter() as reporter:
-        found = explain(given, request, Places(index, data, adapter), asked, reporter)
+        found = explain(given, request, Places(index, data, adapter), asked, reporter, overwrite=overwrite)
     if html is not None:
         say(str(_write_page(found.lines, found.tokens, html)), err=as_json)
     if as_json:

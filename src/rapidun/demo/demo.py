@@ -40,7 +40,6 @@ def demo_settings(seed: int) -> dict[str, Any]:
             "max_length": 192,
         },
         "influence": {"max_tokens": 2048},
-        "weights": {"aggregate": "mean", "forget_temperature": 2.0, "retain_temperature": 2.0},
         "lora": {"dropout": 0.0},
         "unlearning": {
             "steps": 24,

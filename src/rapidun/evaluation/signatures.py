@@ -147,14 +147,14 @@ def weight_collapse(numbers: RunNumbers) -> Signature | None:
             return Signature(
                 "weight collapse",
                 f"the {group} weights lie between {low:.3f} and {high:.3f}: the same as uniform ones.",
-                f"Lower weights.{group}_temperature, or take another --weights.",
+                f"Lower weights.options.{group}_temperature, or take another --weights.",
             )
         at = sum(math.isclose(weight, low) or math.isclose(weight, high) for weight in kept) / len(kept)
         if at > PILED and len(kept) > 4:
             return Signature(
                 "weight collapse",
                 f"{at:.0%} of the {group} weights sit at the smallest or the largest: a two-way split of the rows.",
-                f"Raise weights.{group}_temperature, widen weights.w_min and weights.w_max, or drop weights.top_k.",
+                f"Under weights.options raise {group}_temperature, widen w_min and w_max, or drop top_k.",
             )
     return None
 

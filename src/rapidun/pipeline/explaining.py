@@ -41,7 +41,13 @@ class Explained:
 
 
 def explain(
-    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: Wanted, reporter: Reporter
+    raw: Mapping[str, Any],
+    request: TraceRequest,
+    places: Places,
+    wanted: Wanted,
+    reporter: Reporter,
+    *,
+    overwrite: bool = False,
 ) -> Explained:
     """Trace the answers of ``request`` to training rows.
 
@@ -51,12 +57,13 @@ def explain(
         places: Index or rows.
         wanted: What is asked.
         reporter: Where progress goes.
+        overwrite: Replace an earlier proposal.
 
     Raises:
         ConfigError: If two of these do not go together; before anything is loaded.
         OutputError: If the place for a proposal is taken.
     """
-    check(str(raw["model"]["source"]), request, places, wanted)
+    check(str(raw["model"]["source"]), request, places, wanted, overwrite)
     traced, settings = _trace(raw, request, places, wanted, reporter)
     if places.data is None:
         return Explained(traced.lines, [], None)
@@ -70,7 +77,7 @@ def explain(
     if wanted.propose is not None:
         proposed = write_proposal(
             traced, settings, places.data, wanted.propose, fdr=wanted.fdr, clean=wanted.clean, retain=None,
-            overwrite=wanted.overwrite, reporter=reporter,
+            overwrite=overwrite, reporter=reporter,
         )  # fmt: skip
     return Explained(traced.lines, tokens, proposed)
 
@@ -86,7 +93,7 @@ def _trace(
     return trace_index(settings, places.index, request, adapter=adapter, reporter=reporter, **asked), settings
 
 
-def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> None:
+def check(model: str, request: TraceRequest, places: Places, wanted: Wanted, overwrite: bool = False) -> None:
     """Refuse what cannot work. Raises as `explain`."""
     if (request.path is None) == (request.prompt is None):
         raise ConfigError("give either --query FILE or --prompt TEXT.")
@@ -103,10 +110,10 @@ def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> 
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
     if wanted.together and wanted.tokens:
         raise ConfigError("--tokens explains the ranking of one answer: leave out --together, or --tokens.")
-    _check_proposal(places, wanted)
+    _check_proposal(places, wanted, overwrite)
 
 
-def _check_proposal(places: Places, wanted: Wanted) -> None:
+def _check_proposal(places: Places, wanted: Wanted, overwrite: bool) -> None:
     if wanted.propose is not None and places.data is None:
         raise ConfigError("--propose with --index needs --data: the rows that were indexed.")
     if wanted.clean is not None and wanted.propose is None:
@@ -114,4 +121,4 @@ def _check_proposal(places: Places, wanted: Wanted) -> None:
     if wanted.clean is not None and not wanted.clean.exists():
         raise InputError(f"{wanted.clean}: no such file. --clean takes rows of --data known to be clean.")
     if wanted.propose is not None:
-        RunDirectory.check(wanted.propose, resume=False, overwrite=wanted.overwrite, resumable=False)
+        RunDirectory.check(wanted.propose, resume=False, overwrite=overwrite, resumable=False)

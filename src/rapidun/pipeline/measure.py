@@ -28,8 +28,7 @@ from rapidun.evaluation import (
     clean_perplexity,
 )
 from rapidun.files import write_json
-from rapidun.models import adapter_merged, is_adapted
-from rapidun.pipeline.inputs import Row, Subject
+from rapidun.pipeline.inputs import Row, RowGroups, Subject
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.reading import made_from, read_object
 from rapidun.settings.evaluation import EvaluationSettings
@@ -47,6 +46,11 @@ class Bench:
     judges: dict[str, Judge]
     cards: dict[str, JudgeCard]
     primary: str
+
+    @property
+    def suite(self) -> str:
+        """What is measured: backdoor, or perplexity alone."""
+        return "backdoor" if self.judges else "perplexity"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,24 @@ def _restored(raw: dict[str, Any] | None) -> PerplexityResult | None:
     return PerplexityResult(**{**raw, **arrays})
 
 
-def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | None, clean: Rows | None) -> Bench:
+def judge_examples(groups: RowGroups, settings: EvaluationSettings) -> dict[str, Rows | None]:
+    """The rows of a run that judges are fitted on, for `make_bench`.
+
+    Forget rows stand in for rows with unwanted answers where the backdoor suite is asked for by name: not every set of
+    rows to forget has triggers.
+    """
+    poisoned = groups.judge_poisoned or (groups.forget if settings.suite == "backdoor" else None)
+    return {"poisoned": poisoned, "clean": groups.validation or groups.retain}
+
+
+def make_bench(
+    rows: Rows,
+    settings: EvaluationSettings,
+    *,
+    poisoned: Rows | None,
+    clean: Rows | None,
+    reporter: Reporter | None = None,
+) -> Bench:
     """Fit the judges on one half of the example answers and calibrate them on the other half (trap 27).
 
     Args:
@@ -114,6 +135,9 @@ def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | Non
         settings: Suite, triggers, judges.
         poisoned: Rows with unwanted answers (their ``response_clean``, where there is one, is a wanted answer).
         clean: Rows with wanted answers.
+        reporter: Hears which suite "auto" is.
+
+    The suite "auto" is the backdoor suite where both kinds of examples are given, and perplexity alone otherwise.
 
     Raises:
         ConfigError: If the backdoor suite lacks example answers.
@@ -122,7 +146,7 @@ def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | Non
     if settings.prompts is not None and settings.prompts > len(rows):
         raise InputError(f"{rows.path}: evaluation.prompts = {settings.prompts} rows asked for, {len(rows)} there.")
     measured = list(rows)[: settings.prompts]
-    if settings.suite == "perplexity":
+    if _settled_suite(settings, poisoned, clean, reporter) == "perplexity":
         return Bench(measured, [], {}, {}, settings.judge)
     if poisoned is None or clean is None or min(len(poisoned), len(clean)) < MIN_EXAMPLES:
         raise ConfigError(
@@ -141,6 +165,22 @@ def make_bench(rows: Rows, settings: EvaluationSettings, *, poisoned: Rows | Non
         for family in settings.triggers
     ]
     return Bench(measured, families, judges, cards, settings.judge)
+
+
+def _settled_suite(
+    settings: EvaluationSettings, poisoned: Rows | None, clean: Rows | None, reporter: Reporter | None
+) -> str:
+    if settings.suite != "auto":
+        return settings.suite
+    there = poisoned is not None and clean is not None
+    if reporter is not None:
+        reporter.note(
+            "suite: backdoor, as there are example answers to fit the judges on"
+            if there
+            else "suite: perplexity alone; attack success rates need example answers: rows with unwanted ones "
+            "(data.judge_poisoned) and with wanted ones (data.validation)"
+        )
+    return "backdoor" if there else "perplexity"
 
 
 def say_chances(bench: Bench, limits: Thresholds, reporter: Reporter) -> None:
@@ -166,15 +206,6 @@ def measure(
     subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, *, forget: Rows | None = None
 ) -> Measurement:
     """Generate, judge, and take the perplexity of the model as it stands."""
-    if settings.merge_adapter and is_adapted(subject.loaded.model):
-        with adapter_merged(subject.loaded.model):
-            return _measured(subject, bench, settings, reporter, forget)
-    return _measured(subject, bench, settings, reporter, forget)
-
-
-def _measured(
-    subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, forget: Rows | None
-) -> Measurement:
     rows = counting(reporter, "rows")
     perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows), progress=rows)
     forgotten = None

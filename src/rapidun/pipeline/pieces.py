@@ -49,13 +49,13 @@ def weighing(subject: Subject, groups: RowGroups, config: RunConfig) -> list[Pie
     else:
         return []
     if scheme.follows:
-        times *= 1 + config.unlearning.steps // config.weights.every
+        times *= 1 + config.unlearning.steps // scheme.checked(config.weights.options).every
     return [piece if times == 1 else repeated(piece, times, piece.title)]
 
 
 def tracing(subject: Subject, pool: Rows | None, config: RunConfig) -> list[Piece]:
     """Hidden states of the pool, and gradients where its rows are labelled and every scorer is measured."""
-    if pool is None or not config.evaluation.trace_queries:
+    if pool is None:
         return []
     examples = subject.tokenize(pool)
     found = [forward(subject, examples, config.influence.max_tokens, "tracing by hidden states")]

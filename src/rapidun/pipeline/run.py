@@ -34,7 +34,7 @@ from rapidun.pipeline.inputs import (
     usable_groups,
 )
 from rapidun.pipeline.manifest import subject_facts, write_manifest
-from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure, say_chances
+from rapidun.pipeline.measure import Bench, Measurement, judge_examples, make_bench, measure, say_chances
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.registered import check_registered
@@ -48,6 +48,8 @@ from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import RunConfig
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
+TRACE_QUERIES = 20
+"""Most bad answers that are traced back to the pool."""
 TRACE_K = 100
 TRACE_SHOWN = 10
 
@@ -139,8 +141,8 @@ def _open(
     bench = make_bench(
         groups.evaluation or groups.validation or groups.retain,
         config.evaluation,
-        poisoned=groups.judge_poisoned or groups.forget,
-        clean=groups.validation or groups.retain,
+        **judge_examples(groups, config.evaluation),
+        reporter=reporter,
     )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     marks = identity(config, groups, subject)
@@ -199,10 +201,10 @@ def _before(context: _Context) -> None:
 
 
 def _trace(context: _Context) -> None:
-    pool, settings = context.groups.pool, context.config.evaluation
+    pool = context.groups.pool
     before = Measurement.load(context.directory / "before.json")
     bad = [record for record in before.records if record["condition"] == "seen" and record["poisoned"]]
-    queries = [_query(record, context.bench) for record in bad[: settings.trace_queries]]
+    queries = [_query(record, context.bench) for record in bad[:TRACE_QUERIES]]
     if pool is None or not queries:
         context.reporter.note(
             "nothing to trace: " + ("no pool of training rows given" if pool is None else "no bad answer")

@@ -143,7 +143,7 @@ def evaluate_only(
         read_rows(path, name, data, reporter) if path is not None else None
         for name, path in (("poisoned", data.judge_poisoned), ("clean", data.validation))
     )
-    bench = make_bench(rows, config.evaluation, poisoned=poisoned, clean=clean)
+    bench = make_bench(rows, config.evaluation, poisoned=poisoned, clean=clean, reporter=reporter)
     subject = open_subject(config.model, data, reporter, adapter=adapter, loaded=loaded)
     rows = usable(rows, subject, data, reporter, name="evaluation")
     bench = replace(bench, rows=list(rows)[: config.evaluation.prompts])
@@ -169,6 +169,7 @@ def evaluate_only(
 
 def _metrics(found: Measurement, bench: Bench, marks: Mapping[str, str]) -> dict[str, Any]:
     return {
+        "suite": bench.suite,
         "values": found.summary(bench.primary),
         "primary_judge": bench.primary,
         "judges": {name: card.to_dict() for name, card in bench.cards.items()},

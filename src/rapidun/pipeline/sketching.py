@@ -19,4 +19,4 @@ def chosen_sketch(kind: str, *, k: int, seed: int) -> Sketch:
 
 def teacher_sketch(settings: TeacherSettings, seed: int) -> Sketch | None:
     """The sketch of a valuation, or None for exact values. Raises as `chosen_sketch`."""
-    return None if settings.exact else chosen_sketch(settings.sketch, k=settings.k, seed=seed)
+    return None if settings.sketch == "exact" else chosen_sketch(settings.sketch, k=settings.k, seed=seed)

@@ -56,10 +56,10 @@ def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Pa
     if wanted == "optional" and not any(rows.alternatives):
         reporter.note(ASCENT_ALONE.format(config.unlearning.method))
     reweighing = dynamic_weights(subject, groups, config.influence, config.weights, config.seed)
-    if reweighing is not None and config.weights.every >= config.unlearning.steps:
+    if reweighing is not None and reweighing.every >= config.unlearning.steps:
         reporter.note(
-            f"weights are computed anew every {config.weights.every} steps and there are {config.unlearning.steps}: "
-            "they stay as they are. Lower weights.every."
+            f"weights are computed anew every {reweighing.every} steps and there are {config.unlearning.steps}: "
+            "they stay as they are. Lower weights.options.every."
         )
     checkpoints = directory / CHECKPOINTS
     log = directory / "log.jsonl"

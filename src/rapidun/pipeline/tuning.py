@@ -39,7 +39,7 @@ from rapidun.pipeline.inputs import (
     read_rows,
     usable_groups,
 )
-from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.measure import Bench, Measurement, judge_examples, make_bench, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.registered import check_registered
@@ -281,8 +281,8 @@ def _open(
     bench = make_bench(
         groups.evaluation or groups.retain,
         config.evaluation,
-        poisoned=groups.judge_poisoned or groups.forget,
-        clean=groups.validation or groups.retain,
+        **judge_examples(groups, config.evaluation),
+        reporter=reporter,
     )
     own = config.model_copy(update={"data": data})
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": own.to_yaml()}

@@ -19,7 +19,6 @@ from rapidun.settings.unlearning import WeightSettings
 from rapidun.unlearning import Reweighing
 from rapidun.weighting import (
     Evidence,
-    WeightOptions,
     Weights,
     WeightWarning,
     get_scheme,
@@ -29,8 +28,6 @@ from rapidun.weighting import (
 )
 
 __all__ = ["Weighed", "dynamic_weights", "make_collector", "sketch_rows", "weigh", "weights_from", "write_weighed"]
-
-NOT_OPTIONS = {"scheme", "negative", "every", "smoothing"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporte
     """The weights of the chosen scheme from evidence that is there; warnings become notes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = scheme_weights(weights.scheme, evidence, seed=seed, options=_options(weights))
+        found = scheme_weights(weights.scheme, evidence, seed=seed, options=weights.options)
     for warning in caught:
         reporter.note(f"warning: {warning.message}")
     found = handle_negatives(found, weights.scheme, weights.negative)
@@ -75,10 +72,6 @@ def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporte
             "kind; --weights uniform leaves weights out of it."
         )
     return found
-
-
-def _options(weights: WeightSettings) -> WeightOptions:
-    return WeightOptions(**weights.model_dump(exclude=NOT_OPTIONS))
 
 
 def dynamic_weights(
@@ -96,10 +89,11 @@ def dynamic_weights(
         evidence = collect_evidence(now, groups, scheme.needs, influence, seed, Silent())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WeightWarning)  # said once, before training
-            found = scheme_weights(weights.scheme, evidence, seed=seed, options=_options(weights))
+            found = scheme_weights(weights.scheme, evidence, seed=seed, options=weights.options)
         return found.forget, found.retain
 
-    return Reweighing(compute, every=weights.every, smoothing=weights.smoothing)
+    how = scheme.checked(weights.options)
+    return Reweighing(compute, every=how.every, smoothing=how.smoothing)
 
 
 def write_weighed(weighed: Weighed, groups: RowGroups, directory: RunDirectory) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from rapidun.files import sha256_of
-from rapidun.settings.reveal import INPUT, ArmSettings
+from rapidun.settings.reveal import INPUT, ArmSettings, SoftOptions
 
 SEED_ARM = "seed"
 
@@ -64,7 +64,7 @@ class SoftArms:
 
     Args:
         instruction: The seed instruction.
-        settings: Pool, dimension.
+        settings: Pool, dimension; of kind soft.
         seed: Scrambles the sequence.
         label: Part of the names of the arms, to tell those of one round from those of another.
     """
@@ -77,7 +77,7 @@ class SoftArms:
     def draw(self, loop: int, best: Sequence[Arm]) -> list[Arm]:
         """See `ArmSource`."""
         centres = [arm.point for arm in best if arm.point is not None]
-        points = sobol_points(self.settings.pool, self.settings.dimension, self.seed, loop)
+        points = sobol_points(self.settings.pool, self.settings.own.dimension, self.seed, loop)
         radius = self.NEAR * 0.5 ** max(loop - 1, 0)
         for index in range(1, len(points), 2) if centres else ():
             centre = np.asarray(centres[(index // 2) % len(centres)])
@@ -96,20 +96,20 @@ class TextArms:
 
     Args:
         instruction: The seed instruction.
-        settings: Candidates, number to generate.
-        write: ``(count, loop) -> instructions`` from the model; asked for ``settings.generate`` in each loop.
+        settings: Candidates, number to generate; of kind text.
+        write: ``(count, loop) -> instructions`` from the model; asked for ``generate`` in each loop.
     """
 
     def __init__(self, instruction: str, settings: ArmSettings, write: Callable[[int, int], list[str]]) -> None:
-        self.instruction, self.settings, self.write = instruction, settings, write
+        self.instruction, self.options, self.write = instruction, settings.own, write
         self._written: dict[int, list[str]] = {}
 
     def draw(self, loop: int, best: Sequence[Arm]) -> list[Arm]:
         """See `ArmSource`."""
-        texts = [text.strip() for text in self.settings.candidates]
-        for number in range(loop + 1 if self.settings.generate else 0):
+        texts = [text.strip() for text in self.options.candidates]
+        for number in range(loop + 1 if self.options.generate else 0):
             if number not in self._written:
-                self._written[number] = self.write(self.settings.generate, number)
+                self._written[number] = self.write(self.options.generate, number)
             texts += self._written[number]
         arms: dict[str, Arm] = {}
         for text in filter(None, texts):
@@ -146,14 +146,14 @@ class SoftPrompts:
 
     Args:
         embeddings: (vocabulary, width), the model's input embeddings.
-        settings: Dimension, tokens, scale.
+        options: Dimension, tokens, scale.
         seed: Of the projection.
     """
 
-    def __init__(self, embeddings: torch.Tensor, settings: ArmSettings, seed: int) -> None:
+    def __init__(self, embeddings: torch.Tensor, options: SoftOptions, seed: int) -> None:
         table = embeddings.detach().float()
-        self.mean, self.spread = float(table.mean()), float(table.std()) * settings.scale
-        self.tokens, self.width, self.dimension = settings.tokens, table.shape[1], settings.dimension
+        self.mean, self.spread = float(table.mean()), float(table.std()) * options.scale
+        self.tokens, self.width, self.dimension = options.tokens, table.shape[1], options.dimension
         rng = np.random.default_rng([seed, 62])
         self.projection = rng.standard_normal((self.tokens * self.width, self.dimension)).astype(np.float32)
 

@@ -33,7 +33,8 @@ from rapidun.files import atomic_directory
 from rapidun.models import LoadedModel, answer_logits, attach_lora, mean_answer_loss
 from rapidun.models.cards import settle_files
 from rapidun.models.quiet import quiet
-from rapidun.settings.reveal import ReleaseSettings
+from rapidun.settings.reveal import ModuleOptions, ReleaseSettings
+from rapidun.settings.unlearning import LoraSettings
 from rapidun.unlearning.fitting import StepProgress, training_arguments
 
 RETAIN, FORGET, STATE, COMBINED = "default", "forget", "state", "combined"
@@ -75,7 +76,7 @@ def train_round(
         state: The adapter of the rounds before, or None.
         retain: Rows to keep.
         forget: Rows that were revealed.
-        settings: Steps, learning rate, lambda_o, a and b.
+        settings: Options of modules, and their shape.
         directory: Of the round.
         seed: Of the factors and of the order of rows.
         record: Receives each log line.
@@ -87,7 +88,8 @@ def train_round(
     for name, rows in (("retain", retain), ("revealed", forget)):
         if not rows:
             raise TrainingError(f"no {name} rows to train on.")
-    with module_stack(loaded.model, settings, state, seed) as model:
+    options = settings.of_modules
+    with module_stack(loaded.model, settings.lora, state, seed) as model:
         before = [STATE] if state is not None else []
         losses = {}
         stages = (("retain", RETAIN, [*before, RETAIN], retain), ("forget", FORGET, [*before, RETAIN, FORGET], forget))
@@ -97,14 +99,14 @@ def train_round(
                 loaded,
                 model,
                 rows,
-                settings,
+                options,
                 seed=seed + number,
-                penalty=settings.orthogonality if module == FORGET else 0.0,
+                penalty=options.orthogonality if module == FORGET else 0.0,
                 record=lambda line, name=name: record({"module": name, **line}),  # type: ignore[misc]
                 progress=lambda done, total, number=number: progress(number * total + done, 2 * total),  # type: ignore[misc]
             )
         outcome = RoundOutcome(subspace_overlap(model), float(orthogonality_penalty(model).detach()), losses)
-        weights = [*(1.0 for _ in before), settings.retain_scale, -settings.forget_scale]
+        weights = [*(1.0 for _ in before), options.retain_scale, -options.forget_scale]
         with torch.random.fork_rng():
             model.base_model.add_weighted_adapter([*before, RETAIN, FORGET], weights, COMBINED, combination_type="cat")
         for adapter, folder in ((RETAIN, "retain"), (FORGET, "forget"), (COMBINED, "adapter")):
@@ -113,9 +115,8 @@ def train_round(
 
 
 @contextmanager
-def module_stack(base: Any, settings: ReleaseSettings, state: Path | None, seed: int) -> Iterator[PeftModel]:
+def module_stack(base: Any, lora: LoraSettings, state: Path | None, seed: int) -> Iterator[PeftModel]:
     """``base`` with a retain module, a forget module and the state so far; without any of them afterwards."""
-    lora = settings.lora
     model = attach_lora(
         base, rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=lora.targets, seed=2 * seed
     )
@@ -214,7 +215,7 @@ def _train(
     loaded: LoadedModel,
     model: PeftModel,
     rows: Sequence[Example],
-    settings: ReleaseSettings,
+    options: ModuleOptions,
     *,
     seed: int,
     penalty: float,
@@ -228,12 +229,12 @@ def _train(
                 Path(scratch),
                 loaded.device,
                 seed,
-                max_steps=settings.steps,
-                per_device_train_batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
+                max_steps=options.steps,
+                per_device_train_batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
                 save_strategy="no",
             ),
-            train_dataset=_rounds(rows, settings.steps * settings.batch_size, seed),
+            train_dataset=_rounds(rows, options.steps * options.batch_size, seed),
             data_collator=lambda examples: vars(collate(examples, loaded.pad_token_id)),
             penalty=penalty,
             record=record,
@@ -242,9 +243,9 @@ def _train(
         trainer.add_callback(StepProgress(progress))
         trainer.train()
     model.eval()
-    last = float(np.mean(trainer.losses[-max(settings.steps // 10, 1) :]))
+    last = float(np.mean(trainer.losses[-max(options.steps // 10, 1) :]))
     if not np.isfinite(last):
-        raise TrainingError(f"a module's loss is {last}: training diverged. Lower release.learning_rate.")
+        raise TrainingError(f"a module's loss is {last}: training diverged. Lower release.modules.learning_rate.")
     return last
 
 

@@ -49,7 +49,7 @@ def measure_utility(
     batch_size: int = 64,
 ) -> Utility:
     """Utility of the model as it stands."""
-    if settings.suite == "perplexity" or judge is None:
+    if judge is None:
         found = clean_perplexity(loaded, examples)
         return Utility("perplexity", found.value, found.low, found.high, found.n)
     prompts = [template.prompt_text(row) for row in rows]

@@ -20,6 +20,7 @@ from rapidun.settings.names import (
     SketchName,
 )
 
+HOW_COMPRESSED = f"How gradients are compressed: {SKETCHES}; exact is not at all."
 BEFORE = "The model before training, to see what it changed; default an index's. An adapter brings its own."
 
 
@@ -41,15 +42,10 @@ class GradientSettings(Section):
     )
 
 
-class ByToken(Section):
-    """How a row's tokens count in its gradient."""
-
-    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
-
-
-class InfluenceSettings(GradientSettings, ByToken):
+class InfluenceSettings(GradientSettings):
     """How gradients are taken and compared."""
 
+    token_normalize: bool = Field(False, description="Give every answer token's output error norm 1.")
     sketch_size: int = Field(65_536, ge=64, le=LARGEST_SKETCH, description="Length of a row's gradient sketch.")
     similarity: Similarity = Field("cosine", description="How two sketches are compared.")
     checkpoints: list[Path] = Field(
@@ -62,15 +58,13 @@ class InfluenceSettings(GradientSettings, ByToken):
 class SketchSettings(GradientSettings):
     """How a row's gradient is compressed."""
 
-    sketch: Annotated[SketchName, Flag("--sketch")] = Field(
-        "rapidgrad", description=f"How gradients are compressed: {SKETCHES}; exact is not at all."
-    )
+    sketch: Annotated[SketchName, Flag("--sketch")] = Field("rapidgrad", description=HOW_COMPRESSED)
     k: Annotated[int, Flag("--k")] = Field(
         65_536, ge=1, le=LARGEST_SKETCH, description="Length of a gradient sketch, in numbers."
     )
 
 
-class IndexSettings(SketchSettings, ByToken):
+class IndexSettings(SketchSettings):
     """What an index holds, and how it is stored."""
 
     panel: ClassVar = "Index"
@@ -80,7 +74,6 @@ class IndexSettings(SketchSettings, ByToken):
         description=f"What is kept of each row: any of {FEATURES}.",
     )
     base: Annotated[str, Flag("--base", panel="Model")] = Field("", description=BEFORE)
-    layers: list[int] = Field(default_factory=list, description="Hidden layers; empty is the middle and the last.")
     dtype: Annotated[StoreDtype, Flag("--store-dtype")] = Field(
         "float16", description="Of the numbers kept: float32, float16, bfloat16, int8."
     )
@@ -142,4 +135,3 @@ class Wanted(Section):
         description="File of rows of --data known to be clean, a random sample (a few hundred): makes --fdr a "
         "guarantee.",
     )
-    overwrite: bool = Field(False, description="Replace what is at --propose.")

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from rapidun import yaml_files
 from rapidun.errors import ConfigError
 from rapidun.reading import path_fault
+from rapidun.settings.moved import moved
 
 LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
 """Most tokens, values of a sketch, rows at once; what NumPy takes as a seed. More is a slip of the keyboard."""
@@ -61,6 +62,10 @@ class Section(BaseModel):
         return value
 
 
+class NoOptions(Section):
+    """Of a thing that takes none."""
+
+
 class Replayable(Section):
     """A whole configuration: written into its run directory, it does the run again."""
 
@@ -97,6 +102,40 @@ def make_config(raw: Mapping[str, Any], kind: type[Config], origin: str = "confi
         raise ConfigError("\n".join(_explain(kind, origin, item) for item in error.errors()[:SHOWN])) from error
     except (RecursionError, OverflowError) as error:
         raise ConfigError(f"{origin}: a value is nested too deeply or too large.") from error
+
+
+def make_options(what: str, kind: type[Config], given: Mapping[str, Any]) -> Config:
+    """Options of one thing that is called by a name, as their class.
+
+    Args:
+        what: The thing, for the error: ``"scheme 'loss'"``.
+        kind: The class of its options.
+        given: By name.
+
+    Raises:
+        ConfigError: If an option is unknown (lists the valid ones and names the nearest) or a value does not fit.
+    """
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        found = error.errors()[0]
+    name = ".".join(map(str, found["loc"]))
+    if found["type"] == "extra_forbidden":
+        near = get_close_matches(name, kind.model_fields, n=1)
+        listed = ", ".join(f"{each}={field.default}" for each, field in kind.model_fields.items()) or "none"
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{what} has no option {name!r}; its options: {listed}.{hint}")
+    if found["type"] == "value_error":  # a check of ours
+        raise ConfigError(f"{what} {found['ctx']['error']}.")
+    raise ConfigError(f"{what}: option {name} = {shown(found.get('input'))}: {found['msg']}.")
+
+
+def valid_options(what: str, kind: type[Section], given: Mapping[str, Any]) -> None:
+    """`make_options`, as a validator wants it. Raises ValueError."""
+    try:
+        make_options(what, kind, given)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -163,6 +202,8 @@ def shown(value: Any) -> str:
 def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
+        if (now := moved(where)) is not None:
+            return f"{origin}: {where} {now}."
         section = _section_at(kind, tuple(item["loc"][:-1]))
         names = list(section.model_fields) if section else []
         near = get_close_matches(str(item["loc"][-1]), names, n=1)

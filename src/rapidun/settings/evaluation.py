@@ -52,18 +52,15 @@ class EvaluationSettings(GenerationSettings):
 
     panel: ClassVar = None
 
-    suite: Annotated[Literal["backdoor", "perplexity"], Flag("--suite")] = Field(
-        "backdoor", description="backdoor (attack success and perplexity) or perplexity alone."
+    suite: Annotated[Literal["auto", "backdoor", "perplexity"], Flag("--suite")] = Field(
+        "auto",
+        description="backdoor (attack success and perplexity), perplexity alone, or auto: backdoor where there are "
+        "example answers to fit the judges on, else perplexity.",
     )
     triggers: list[TriggerSettings] = Field(default_factory=dolly_triggers, description="Trigger families.")
     judge: Literal["classifier", "keywords"] = Field("classifier", description="The judge whose rates the gate uses.")
     keywords: list[str] = Field(default_factory=list, description="Fixed words for the keyword judge; none fits them.")
-    merge_adapter: bool = Field(
-        False,
-        description="Measure with the adapter merged into the weights: faster on a CPU, rounded to their precision.",
-    )
     prompts: int | None = Field(None, ge=1, description="Use only the first so many evaluation rows.")
-    trace_queries: int = Field(20, ge=0, description="Bad answers traced back to the pool.")
 
 
 class Thresholds(Section):

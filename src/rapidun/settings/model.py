@@ -78,16 +78,23 @@ class RowSettings(Section):
         return value
 
 
-class Job(Replayable):
+class Seeded(Replayable):
+    """What is the same when it is done again."""
+
+    panel: ClassVar = "Run"
+
+    seed: Annotated[int, Flag("--seed")] = Field(
+        0, ge=0, le=LARGEST_SEED, description="Seed of everything random; the same seed, the same result."
+    )
+
+
+class Job(Seeded):
     """What every job has."""
 
     panel: ClassVar = "Run"
 
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
-    seed: Annotated[int, Flag("--seed")] = Field(
-        0, ge=0, le=LARGEST_SEED, description="Seed of everything random; the same seed, the same result."
-    )
     plugins: Annotated[list[Path], Flag("--plugin")] = Field(
         default_factory=list,
         description="File of Python to run first, which registers a method, scheme, scorer or judge: docs/guide/"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from rapidun.settings.base import Flag, Section, read_mapping
+from rapidun.settings.base import Flag, NoOptions, Section, make_options, read_mapping, valid_options
 from rapidun.settings.evaluation import GenerationSettings
 from rapidun.settings.model import Job
 from rapidun.settings.names import JUDGES, METHODS, STRATEGIES, JudgeName, StrategyName
@@ -35,6 +35,32 @@ class JudgeSettings(Section):
         return self
 
 
+class SoftOptions(Section):
+    """Of arms of kind ``soft``."""
+
+    dimension: int = Field(10, ge=1, le=1000, description="Dimensions of the Sobol sequence.")
+    tokens: int = Field(5, ge=1, description="Soft tokens of a prompt.")
+    scale: float = Field(1.0, gt=0, description="Spread of the soft tokens, in that of the model's own embeddings.")
+
+
+class TextOptions(Section):
+    """Of arms of kind ``text``."""
+
+    candidates: list[str] = Field([], description="Instructions to try.")
+    generate: int = Field(
+        0, ge=0, description="Instructions that the model itself writes from the description, each outer loop."
+    )
+
+    @model_validator(mode="after")
+    def _some_text(self) -> TextOptions:
+        if not self.candidates and not self.generate:
+            raise ValueError("needs candidates, or generate above 0")
+        return self
+
+
+ARMS: dict[str, type[Section]] = {"soft": SoftOptions, "words": NoOptions, "text": TextOptions}
+
+
 class ArmSettings(Section):
     """Ways to ask."""
 
@@ -44,19 +70,17 @@ class ArmSettings(Section):
         "before or after it; text: other instructions.",
     )
     pool: int = Field(512, ge=1, description="Fresh arms of an outer loop that the search can choose from.")
-    dimension: int = Field(10, ge=1, le=1000, description="Dimensions of the Sobol sequence.")
-    tokens: int = Field(5, ge=1, description="Soft tokens of a prompt.")
-    scale: float = Field(1.0, gt=0, description="Spread of the soft tokens, in that of the model's own embeddings.")
-    candidates: list[str] = Field(default_factory=list, description="Instructions to try (kind text).")
-    generate: int = Field(
-        0, ge=0, description="Instructions that the model itself writes from the description, each outer loop."
-    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the kind; below.")
 
     @model_validator(mode="after")
-    def _some_text(self) -> ArmSettings:
-        if self.kind == "text" and not self.candidates and not self.generate:
-            raise ValueError("kind text needs candidates, or generate above 0")
+    def _known_options(self) -> ArmSettings:
+        valid_options(f"kind {self.kind!r}", ARMS[self.kind], self.options)
         return self
+
+    @property
+    def own(self) -> Any:
+        """The options of this kind, as their class."""
+        return make_options(f"kind {self.kind!r}", ARMS[self.kind], self.options)
 
 
 class SearchSettings(GenerationSettings):
@@ -72,9 +96,6 @@ class SearchSettings(GenerationSettings):
     later_pulls: int = Field(40, ge=1, description="Pulls of each later round, which starts from the best arms.")
     answers: int = Field(16, ge=2, description="Answers of a pull.")
     keep: int = Field(8, ge=1, description="Best arms that an outer loop hands to the next, and that rows come from.")
-    carry: int = Field(
-        8, ge=0, description="Best arms that a round hands to the next; most are quiet there if the release worked."
-    )
     harvest: int = Field(2, ge=1, description="Times that each of the best arms is asked again, for rows.")
     weight: float = Field(0.5, ge=0, le=1, description="Share of relevance in the reward; the rest is diversity.")
     temperature: float = Field(1.0, ge=0, description="Of the sampled answers; 0 is greedy.")
@@ -85,28 +106,30 @@ class UtilitySettings(Section):
     """What must be kept."""
 
     rows: Path | None = Field(None, description="Rows to measure it on; without them the retain rows serve.")
-    suite: Literal["perplexity", "judge"] = Field(
-        "perplexity", description="perplexity of the rows' answers, or the mean score of a judge on the model's own."
+    judge: JudgeSettings | None = Field(
+        None,
+        description="Scores the model's own answers and sees the rows'; without it, perplexity of the rows' answers "
+        "is measured.",
     )
-    judge: JudgeSettings | None = Field(None, description="The judge of suite judge; it sees the rows' answers.")
-    max_new_tokens: int = Field(48, ge=1, description="Longest answer (suite judge).")
+    max_new_tokens: int = Field(48, ge=1, description="Longest answer that the judge sees.")
     max_drop: float = Field(
         0.05, gt=0, description="Budget: perplexity may rise by this share, a score may fall by this much."
     )
-
-    @model_validator(mode="after")
-    def _judge_given(self) -> UtilitySettings:
-        if self.suite == "judge" and self.judge is None:
-            raise ValueError("suite judge needs utility.judge")
-        return self
 
 
 def _known_release(name: str) -> str:
     return name if name in (MODULES, NONE) else METHODS.valid(name, {}, True)
 
 
-def _release_lora() -> LoraSettings:
-    return LoraSettings(rank=8, alpha=16.0, dropout=0.0)
+class ModuleOptions(Section):
+    """Of the release by modules."""
+
+    steps: int = Field(100, ge=1, le=10**6, description="Optimiser steps of each module.")
+    batch_size: int = Field(8, ge=1, description="Rows a step. Lower it to save memory.")
+    learning_rate: float = Field(5e-4, gt=0, le=10, description="Peak learning rate of AdamW; cosine down to 0.")
+    orthogonality: float = Field(0.5, ge=0, description="lambda_o: weight of |A_r A_f^T| in the forget module's loss.")
+    forget_scale: float = Field(1.0, ge=0, description="a: how much of the forget module is subtracted.")
+    retain_scale: float = Field(1.0, ge=0, description="b: how much of the retain module is added.")
 
 
 class ReleaseSettings(Section):
@@ -118,13 +141,12 @@ class ReleaseSettings(Section):
         "`rapidun unlearn`.",
     )
     rounds: int = Field(3, ge=1, description="Most rounds of reveal, train, subtract (method modules).")
-    lora: LoraSettings = Field(default_factory=_release_lora, description="Shape of both modules.")
-    steps: int = Field(100, ge=1, le=10**6, description="Optimiser steps of each module.")
-    batch_size: int = Field(8, ge=1, description="Rows a step. Lower it to save memory.")
-    learning_rate: float = Field(5e-4, gt=0, le=10, description="Peak learning rate of AdamW; cosine down to 0.")
-    orthogonality: float = Field(0.5, ge=0, description="lambda_o: weight of |A_r A_f^T| in the forget module's loss.")
-    forget_scale: float = Field(1.0, ge=0, description="a: how much of the forget module is subtracted.")
-    retain_scale: float = Field(1.0, ge=0, description="b: how much of the retain module is added.")
+    lora: LoraSettings = Field(
+        default_factory=lambda: LoraSettings(rank=8), description="Shape of the adapters; the rank is 8 by default."
+    )
+    modules: dict[str, Any] = Field(
+        default_factory=dict, description="Options of method modules: steps, learning_rate, orthogonality, ...; below."
+    )
     relevance_target: float = Field(
         0.05,
         ge=0,
@@ -137,6 +159,16 @@ class ReleaseSettings(Section):
     weights: dict[str, Any] = Field(
         default_factory=dict, description="Where method names one, how rows are weighted: the section weights."
     )
+
+    @model_validator(mode="after")
+    def _known_options(self) -> ReleaseSettings:
+        valid_options("method 'modules'", ModuleOptions, self.modules)
+        return self
+
+    @property
+    def of_modules(self) -> ModuleOptions:
+        """`modules`, as their class."""
+        return make_options("method 'modules'", ModuleOptions, self.modules)
 
 
 class TaskSettings(Section):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rapidun.reading import path_fault
 from rapidun.settings.attribution import InfluenceSettings
@@ -81,6 +81,13 @@ class MeasureConfig(Job):
 
     data: MeasureData
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+
+    @model_validator(mode="after")
+    def _examples(self) -> MeasureConfig:
+        missing = [self.data.judge_poisoned, self.data.validation].count(None)
+        if (self.evaluation.suite == "backdoor" and missing) or (self.evaluation.suite == "auto" and missing == 1):
+            raise ValueError("--suite backdoor needs --poisoned and --clean rows to fit its judges on")
+        return self
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None, *, plugins: Sequence[str] = ()) -> RunConfig:

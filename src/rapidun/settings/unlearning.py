@@ -12,7 +12,7 @@ from rapidun.settings.kinds import Negative
 from rapidun.settings.names import METHODS, SCHEMES, MethodName, SchemeName
 
 OptionValue = bool | int | Annotated[float, Field(allow_inf_nan=True)] | str | None
-"""An option of a method as it is given; whether a number must be finite is for the option's own type to say."""
+"""An option of a method or a scheme as it is given; whether a number must be finite is for its own type to say."""
 
 
 class LoraSettings(Section):
@@ -90,25 +90,12 @@ class WeightSettings(Section):
         description="Forget rows that score below zero: keep, drop, or train on them as retain rows; auto drops what "
         "a consistency scheme takes for mislabelled, unless they are more than half, or of fewer than 8 rows.",
     )
-    alpha: float = Field(1.0, description="Weight of forget-on-forget influence.")
-    beta: float = Field(1.0, description="Weight of forget-on-retain influence, subtracted.")
-    gamma: float = Field(1.0, description="Weight of retain-on-retain influence.")
-    delta: float = Field(1.0, description="Weight of retain-on-forget influence, subtracted.")
-    aggregate: Literal["median", "mean"] = Field("median", description="Over the queries of a block.")
-    top_k: int | None = Field(None, ge=1, description="Keep only this many rows of each query; none keeps all.")
-    forget_temperature: float = Field(0.7, gt=0, description="Higher is more even forget weights.")
-    retain_temperature: float = Field(1.2, gt=0, description="Higher is more even retain weights.")
-    w_min: float = Field(0.2, gt=0, description="Smallest weight before the mean is set to 1.")
-    w_max: float = Field(3.0, gt=0, description="Largest weight before the mean is set to 1.")
-    loss_tau: float = Field(0.8, gt=0, description="Temperature of the scheme loss.")
-    loss_direction: Literal["low", "high"] = Field("low", description="Which losses weigh more under the scheme loss.")
-    neighbours: float = Field(0.1, gt=0, le=1, description="Share of the rows that judge one under consistency.")
-    every: int = Field(50, ge=1, description="Optimiser steps between two computations of the scheme dynamic.")
-    smoothing: float = Field(0.5, ge=0, lt=1, description="Share of the old weights that dynamic keeps each time.")
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict,
+        description="Options of the scheme, for example beta: 0.5; an unknown one lists the valid.",
+    )
 
     @model_validator(mode="after")
-    def _consistent(self) -> WeightSettings:
-        if self.w_min > self.w_max:
-            raise ValueError(f"w_min = {self.w_min:g} is above w_max = {self.w_max:g}")
-        SCHEMES.valid(self.scheme, self.negative)
+    def _known_options(self) -> WeightSettings:
+        SCHEMES.valid(self.scheme, self.negative, self.options)
         return self

@@ -10,11 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from rapidun.errors import ConfigError
-from rapidun.settings.attribution import SketchSettings
-from rapidun.settings.base import LARGEST_SEED, Flag, Replayable, Section
+from rapidun.settings.attribution import HOW_COMPRESSED, SketchSettings
+from rapidun.settings.base import Flag, Section
 from rapidun.settings.kinds import Normalization, Sampling, Similarity
-from rapidun.settings.model import Job, RowSettings
-from rapidun.settings.names import DIVERSITIES, STUDENTS, DiversityName
+from rapidun.settings.model import Job, RowSettings, Seeded
+from rapidun.settings.names import DIVERSITIES, STUDENTS, DiversityName, SketchName
 
 Kind = Literal["top", "budget", "threshold"]
 FORMATS = ("csv", "jsonl", "parquet")
@@ -90,7 +90,9 @@ class TeacherSettings(SketchSettings):
         "none",
         description="Scale of a row's gradient: layer (each layer's part has length 1), unit (the whole has), none.",
     )
-    exact: Annotated[bool, Flag("--exact")] = Field(False, description="Whole gradients instead of sketches.")
+    sketch: Annotated[SketchName, Flag("--sketch"), Flag("--exact", value="exact")] = Field(
+        "rapidgrad", description=HOW_COMPRESSED
+    )
     similarity: Annotated[Similarity, Flag("--similarity")] = Field(
         "cosine",
         description="cosine: direction alone; dot: the loss drop of the task, in nats for a learning rate of 1.",
@@ -119,7 +121,6 @@ class StudentSettings(Section):
         "stratified", description="How they are drawn: stratified (by length), random, uncertain (in rounds)."
     )
     rounds: int = Field(4, ge=1, description="Rounds of uncertain sampling.")
-    part_rows: int = Field(8192, ge=1, description="Rows of a part that the student scores.")
 
     @model_validator(mode="after")
     def _sound(self) -> StudentSettings:
@@ -139,12 +140,10 @@ class ValueConfig(Job):
     student: StudentSettings = Field(default_factory=StudentSettings)
 
 
-class SavedConfig(Replayable):
+class SavedConfig(Seeded):
     """What ``rapidun value --student DIRECTORY`` needs."""
 
     data: RowSettings = Field(default_factory=RowSettings)
-    part_rows: int = Field(8192, ge=1, description="Rows of a part.")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the bootstrap.")
 
 
 class Uses(Section):

@@ -9,7 +9,6 @@ from rapidun.weighting.robust import WeightWarning, robust_weights
 from rapidun.weighting.schemes import (
     SCHEMES,
     Scheme,
-    WeightOptions,
     Weights,
     get_scheme,
     handle_negatives,
@@ -29,7 +28,6 @@ __all__ = [
     "RapidinResults",
     "Scheme",
     "Scores",
-    "WeightOptions",
     "WeightWarning",
     "WeightedRow",
     "Weights",

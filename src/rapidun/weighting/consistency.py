@@ -21,8 +21,9 @@ from __future__ import annotations
 import numpy as np
 
 from rapidun.weighting.evidence import Evidence, Needs
+from rapidun.weighting.options import Consistency, Trusted
 from rapidun.weighting.robust import MAD_TO_DEVIATION
-from rapidun.weighting.schemes import WeightOptions, Weights, influence, register_scheme
+from rapidun.weighting.schemes import Weights, influence, register_scheme
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, checked_blocks
 
 ROUNDS = 10
@@ -86,27 +87,27 @@ def _trust(scores: FloatArray) -> FloatArray:
     return found
 
 
-def consistency_weights(blocks: BlocksLike, options: WeightOptions) -> Weights:
+def consistency_weights(blocks: BlocksLike, options: Consistency) -> Weights:
     """The weights of the module's head, with its scores."""
     scores, trust = consistency_scores(blocks, options.neighbours)
     weights = [options.w_min + (1.0 - options.w_min) * values for values in (trust.forget, trust.retain)]
     return Weights(weights[0] / weights[0].mean(), weights[1] / weights[1].mean(), scores.forget, scores.retain)
 
 
-@register_scheme("consistency", needs=Needs.GRADIENTS, signed=True, judges=True)
-def consistency(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("consistency", needs=Needs.GRADIENTS, signed=True, judges=True, options=Consistency)
+def consistency(evidence: Evidence, generator: np.random.Generator, options: Consistency) -> Weights:
     """By gradients: rows that taught the same thing are alike."""
     return consistency_weights(evidence.blocks(), options)
 
 
-@register_scheme("consistency_hidden", needs=Needs.HIDDEN, signed=True, judges=True)
-def consistency_hidden(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("consistency_hidden", needs=Needs.HIDDEN, signed=True, judges=True, options=Consistency)
+def consistency_hidden(evidence: Evidence, generator: np.random.Generator, options: Consistency) -> Weights:
     """By hidden states: a forward pass instead of gradients."""
     return consistency_weights(evidence.blocks("hidden"), options)
 
 
-@register_scheme("trusted_influence", needs=Needs.GRADIENTS | Needs.HIDDEN, signed=True)
-def trusted_influence(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("trusted_influence", needs=Needs.GRADIENTS | Needs.HIDDEN, signed=True, options=Trusted)
+def trusted_influence(evidence: Evidence, generator: np.random.Generator, options: Trusted) -> Weights:
     """Two questions, two signals: hidden states say who is mislabelled, gradients how hard to push the others.
 
     The weights of "influence" times those of "consistency_hidden", divided by their mean; the scores are the latter's.

@@ -7,29 +7,20 @@ It differs from our defaults in four ways: each query keeps its 40 most helpful 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from rapidun.jsonl import write_jsonl
 from rapidun.weighting.evidence import Evidence
+from rapidun.weighting.options import Released
 from rapidun.weighting.rapidin import RapidinResults
-from rapidun.weighting.schemes import WeightOptions, Weights, influence, register_scheme, weights_of
+from rapidun.weighting.schemes import Weights, register_scheme, weights_of
 from rapidun.weighting.scores import FloatArray, fuse
 
 RELEASED_TOP_K = 40
 
-RELEASED_OPTIONS = WeightOptions(
-    aggregate="median",
-    exclude_self=False,
-    forget_temperature=0.7,
-    retain_temperature=1.2,
-    w_min=0.2,
-    w_max=3.0,
-    floor=1e-3,
-)
-"""``top_k`` is not here: the files' own order decides among equal values, so truncation happens on the lists."""
+RELEASED_FLOOR = 1e-3
 
 
 def released_weights(results: RapidinResults) -> Weights:
@@ -45,21 +36,20 @@ def released_weights(results: RapidinResults) -> Weights:
     Warns:
         WeightWarning: See `robust_weights`.
     """
-    blocks = results.top_helpful(RELEASED_TOP_K)
-    scores = fuse(blocks, aggregate=RELEASED_OPTIONS.aggregate, exclude_self=RELEASED_OPTIONS.exclude_self)
-    return weights_of(scores, RELEASED_OPTIONS)
+    # truncation happens on the lists: the files' own order decides among equal values
+    scores = fuse(results.top_helpful(RELEASED_TOP_K), exclude_self=False)
+    return weights_of(scores, Released(), RELEASED_FLOOR)
 
 
-@register_scheme("released", signed=True)
-def released(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("released", signed=True, options=Released)
+def released(evidence: Evidence, generator: np.random.Generator, options: Released) -> Weights:
     """The released code's choices on our own blocks: top 40 of each query, own query counted, floor 1e-3.
 
     Coefficients, temperatures and bounds are the run's; they are the paper's by default.
     """
-    theirs = replace(
-        options, top_k=RELEASED_TOP_K, aggregate="median", exclude_self=False, floor=RELEASED_OPTIONS.floor
-    )
-    return influence(evidence, generator, theirs)
+    coefficients = options.model_dump(include={"alpha", "beta", "gamma", "delta"})
+    scores = fuse(evidence.blocks(), **coefficients, top_k=RELEASED_TOP_K, exclude_self=False)
+    return weights_of(scores, options, RELEASED_FLOOR)
 
 
 def write_released(directory: str | Path, weights: Weights) -> tuple[Path, Path]:

@@ -7,8 +7,9 @@ a normal distribution and sends them through the same robust weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ import numpy.typing as npt
 from rapidun.errors import ConfigError
 from rapidun.registry import Registry
 from rapidun.settings import names
+from rapidun.settings.base import NoOptions, Section, make_options
 from rapidun.settings.kinds import Negative
 from rapidun.weighting.evidence import Evidence, Needs
+from rapidun.weighting.options import Dynamic, Following, Influence, Loss, Robust, SelfOnly
 from rapidun.weighting.robust import robust_weights
 from rapidun.weighting.scores import BlocksLike, FloatArray, Scores, fuse
 
@@ -41,46 +44,7 @@ class Weights:
     moved: npt.NDArray[np.bool_] | None = None
 
 
-@dataclass(frozen=True)
-class WeightOptions:
-    """Settings of `fuse` and `robust_weights`; the defaults are RapidUn's, with our choices where its code erred.
-
-    Args:
-        alpha: Weight of forget rows on forget queries.
-        beta: Weight of forget rows on retain queries.
-        gamma: Weight of retain rows on retain queries.
-        delta: Weight of retain rows on forget queries.
-        aggregate: "median" or "mean" over queries.
-        top_k: Rows kept per query, or None for all.
-        exclude_self: Whether a row's influence on itself is left out.
-        forget_temperature: ``tau`` of the forget group.
-        retain_temperature: ``tau`` of the retain group.
-        w_min: Smallest weight before division by the mean.
-        w_max: Largest weight before division by the mean.
-        floor: "relative" or an absolute floor of the MAD.
-        loss_tau: Temperature of "loss".
-        loss_direction: "low" gives a small loss more weight, "high" a large one.
-        neighbours: Share of the queries that count in "consistency", the most similar ones.
-    """
-
-    alpha: float = 1.0
-    beta: float = 1.0
-    gamma: float = 1.0
-    delta: float = 1.0
-    aggregate: str = "median"
-    top_k: int | None = None
-    exclude_self: bool = True
-    forget_temperature: float = 0.7
-    retain_temperature: float = 1.2
-    w_min: float = 0.2
-    w_max: float = 3.0
-    floor: str | float = "relative"
-    loss_tau: float = 0.8
-    loss_direction: str = "low"
-    neighbours: float = 0.1
-
-
-SchemeFunction = Callable[[Evidence, np.random.Generator, WeightOptions], Weights]
+SchemeFunction = Callable[[Evidence, np.random.Generator, Any], Weights]
 
 
 @dataclass(frozen=True)
@@ -88,18 +52,26 @@ class Scheme:
     """A registered scheme.
 
     Args:
+        name: What users call it.
         weights: ``(evidence, generator, options) -> Weights``.
         needs: What of the evidence it looks at.
         signed: Whether a forget row's score below zero says that the row is more at home in the retain set.
         follows: Whether the weights are computed again on the current adapter while it is trained.
         judges: Whether that is all it is for: a score below zero calls the row mislabelled.
+        options: What it may be told in ``weights.options``.
     """
 
+    name: str
     weights: SchemeFunction
     needs: Needs
     signed: bool = False
     follows: bool = False
     judges: bool = False
+    options: type[Section] = NoOptions
+
+    def checked(self, given: Mapping[str, Any]) -> Any:
+        """An object of `options`. Raises ConfigError for an unknown option or a value that does not fit."""
+        return make_options(f"scheme {self.name!r}", self.options, given)
 
 
 JUDGED_ROWS, JUDGED_SHARE = 8, 0.5
@@ -109,7 +81,13 @@ get_scheme = SCHEMES.__getitem__
 
 
 def register_scheme(
-    name: str, *, needs: Needs = Needs.GRADIENTS, signed: bool = False, follows: bool = False, judges: bool = False
+    name: str,
+    *,
+    needs: Needs = Needs.GRADIENTS,
+    signed: bool = False,
+    follows: bool = False,
+    judges: bool = False,
+    options: type[Section] | None = None,
 ) -> Callable[[SchemeFunction], SchemeFunction]:
     """Register the decorated function ``(evidence, generator, options) -> Weights`` as scheme ``name``.
 
@@ -119,6 +97,8 @@ def register_scheme(
         signed: Whether its scores have a zero below which a forget row may be dropped.
         follows: Whether its weights are computed again while the model is trained.
         judges: Whether a score below zero calls the row mislabelled, so that it is dropped by default.
+        options: The class of ``options``, whose fields are those of ``weights.options``; of a scheme that follows the
+            model, a `Following`. Default: none but those.
 
     Examples:
         >>> import numpy as np
@@ -134,32 +114,35 @@ def register_scheme(
         2
     """
 
+    kind = options or (Following if follows else NoOptions)
+
     def register(scheme: SchemeFunction) -> SchemeFunction:
         names.SCHEMES.add(name)
-        SCHEMES[name] = Scheme(scheme, needs, signed, follows, judges)
+        SCHEMES[name] = Scheme(name, scheme, needs, signed, follows, judges, kind)
         return scheme
 
     return register
 
 
-def check_negative(name: str, negative: str) -> None:
-    """Refuse to take rows out by a scheme that cannot say which.
+def check_scheme(name: str, negative: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a scheme lacks, and to take rows out by a scheme that cannot say which.
 
     Raises:
-        ConfigError: If its scores have no zero, or it weighs again while training.
+        ConfigError: For an option, or if its scores have no zero, or it weighs again while training.
     """
     scheme = get_scheme(name)
+    scheme.checked(options)
     if negative not in ("auto", "keep") and not scheme.signed:
         raise ConfigError(f"negative={negative}: the scores of the scheme {name!r} have no zero")
     if negative not in ("auto", "keep") and scheme.follows:
         raise ConfigError(f"negative={negative}: the scheme {name!r} weighs again and keeps every row")
 
 
-names.SCHEMES.rule = check_negative
+names.SCHEMES.rule = check_scheme
 
 
 def scheme_weights(
-    name: str, evidence: Evidence | BlocksLike, seed: int = 0, options: WeightOptions | None = None
+    name: str, evidence: Evidence | BlocksLike, seed: int = 0, options: Mapping[str, Any] | None = None
 ) -> Weights:
     """The weights of the scheme called ``name``; the same for the same evidence, seed and options.
 
@@ -167,28 +150,29 @@ def scheme_weights(
         name: Of a registered scheme.
         evidence: What the scheme needs, or the four influence blocks alone, each (scored rows, queries).
         seed: Only "random" and "shuffled" depend on it.
-        options: Defaults to `WeightOptions()`.
+        options: Of the scheme, by name; see `rapidun.weighting.options`.
 
     Raises:
-        ConfigError: If the scheme is unknown or an option is out of range.
+        ConfigError: If the scheme or an option is unknown, or an option is out of range.
         InputError: If the evidence is not what the scheme needs, or blocks cannot be used; see `fuse`.
     """
     known = evidence if isinstance(evidence, Evidence) else Evidence.of(evidence)
-    return SCHEMES[name].weights(known, np.random.default_rng(seed), options or WeightOptions())
+    scheme = SCHEMES[name]
+    return scheme.weights(known, np.random.default_rng(seed), scheme.checked(options or {}))
 
 
-def weights_of(scores: Scores, options: WeightOptions) -> Weights:
+def weights_of(scores: Scores, options: Robust, floor: str | float = "relative") -> Weights:
     """`robust_weights` of both groups, each with its own temperature."""
     return Weights(
-        forget=robust_weights(scores.forget, options.forget_temperature, options.w_min, options.w_max, options.floor),
-        retain=robust_weights(scores.retain, options.retain_temperature, options.w_min, options.w_max, options.floor),
+        forget=robust_weights(scores.forget, options.forget_temperature, options.w_min, options.w_max, floor),
+        retain=robust_weights(scores.retain, options.retain_temperature, options.w_min, options.w_max, floor),
         forget_scores=scores.forget,
         retain_scores=scores.retain,
     )
 
 
-@register_scheme("influence", signed=True)
-def influence(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("influence", signed=True, options=Influence)
+def influence(evidence: Evidence, generator: np.random.Generator, options: Influence) -> Weights:
     """RapidUn: all four blocks."""
     scores = fuse(
         evidence.blocks(),
@@ -198,13 +182,12 @@ def influence(evidence: Evidence, generator: np.random.Generator, options: Weigh
         delta=options.delta,
         aggregate=options.aggregate,
         top_k=options.top_k,
-        exclude_self=options.exclude_self,
     )
     return weights_of(scores, options)
 
 
-@register_scheme("dynamic", signed=True, follows=True)
-def dynamic(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("dynamic", signed=True, follows=True, options=Dynamic)
+def dynamic(evidence: Evidence, generator: np.random.Generator, options: Dynamic) -> Weights:
     """RapidUn's first open question: "influence" at the start, then again on the current adapter, smoothed.
 
     The trainer asks again every ``every`` optimiser steps; see `rapidun.unlearning.Reweighing`.
@@ -212,28 +195,28 @@ def dynamic(evidence: Evidence, generator: np.random.Generator, options: WeightO
     return influence(evidence, generator, options)
 
 
-@register_scheme("self_only", signed=True)
-def self_only(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("self_only", signed=True, options=SelfOnly)
+def self_only(evidence: Evidence, generator: np.random.Generator, options: SelfOnly) -> Weights:
     """The paper's ablation: each group's influence on itself, without the cross terms."""
-    return influence(evidence, generator, replace(options, beta=0.0, delta=0.0))
+    return influence(evidence, generator, Influence(**options.model_dump(), beta=0.0, delta=0.0))
 
 
 @register_scheme("uniform", needs=Needs.NOTHING)
-def uniform(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+def uniform(evidence: Evidence, generator: np.random.Generator, options: NoOptions) -> Weights:
     """Every weight 1; only the number of rows matters."""
     forget, retain = evidence.forget, evidence.retain
     return Weights(np.ones(forget), np.ones(retain), np.zeros(forget), np.zeros(retain))
 
 
-@register_scheme("random", needs=Needs.NOTHING)
-def random(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("random", needs=Needs.NOTHING, options=Robust)
+def random(evidence: Evidence, generator: np.random.Generator, options: Robust) -> Weights:
     """Standard normal scores through the same robust weights, so of the same spread as influence weights."""
     forget, retain = evidence.forget, evidence.retain
     return weights_of(Scores(generator.standard_normal(forget), generator.standard_normal(retain)), options)
 
 
-@register_scheme("shuffled")
-def shuffled(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("shuffled", options=Influence)
+def shuffled(evidence: Evidence, generator: np.random.Generator, options: Influence) -> Weights:
     """The influence weights, permuted within each group; each score moves with its weight."""
     weights = influence(evidence, generator, options)
     forget = generator.permutation(len(weights.forget))
@@ -246,22 +229,22 @@ def shuffled(evidence: Evidence, generator: np.random.Generator, options: Weight
     )
 
 
-@register_scheme("representation", needs=Needs.HIDDEN, signed=True)
-def representation(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("representation", needs=Needs.HIDDEN, signed=True, options=Influence)
+def representation(evidence: Evidence, generator: np.random.Generator, options: Influence) -> Weights:
     """`influence` by hidden-state similarity: a forward pass instead of gradients, so a cheap control."""
     return influence(replace(evidence, gradients=evidence.blocks("hidden")), generator, options)
 
 
-@register_scheme("loss", needs=Needs.LOSSES)
-def loss(evidence: Evidence, generator: np.random.Generator, options: WeightOptions) -> Weights:
+@register_scheme("loss", needs=Needs.LOSSES, options=Loss)
+def loss(evidence: Evidence, generator: np.random.Generator, options: Loss) -> Weights:
     """LoReUn's static weights (Li et al. 2025, arXiv 2507.22499), from each forget row's own loss, no influence.
 
-    ``w_i = exp(-CE_i / tau) / mean_j exp(-CE_j / tau)``; ``loss_direction="high"`` is ``exp(+CE_i / tau)``, the sign of
+    ``w_i = exp(-CE_i / tau) / mean_j exp(-CE_j / tau)``; ``direction="high"`` is ``exp(+CE_i / tau)``, the sign of
     RapidUn's released baseline. Retain rows weigh 1. The method `loreun` also follows the loss as it changes.
     """
     losses = evidence.forget_losses()
-    scores = losses if options.loss_direction == "high" else -losses
-    raw = np.exp((scores - scores.max()) / options.loss_tau)
+    scores = losses if options.direction == "high" else -losses
+    raw = np.exp((scores - scores.max()) / options.tau)
     return Weights(raw / raw.mean(), np.ones(evidence.retain), scores, np.zeros(evidence.retain))
 
 

@@ -42,8 +42,8 @@ def _modules(config: RevealConfig, subject: Subject, retain: Rows) -> Piece:
     settings, examples = config.task.release, subject.tokenize(retain)
 
     def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:
-        few = settings.model_copy(update={"steps": steps})
+        few = settings.model_copy(update={"modules": {**settings.modules, "steps": steps}})
         train_round(subject.loaded, None, examples, examples, few, place, seed=config.seed, progress=progress)
 
-    whole = 2 * settings.steps
+    whole = 2 * settings.of_modules.steps
     return Piece("releasing", whole, "steps", partial(over_steps, whole, whole, train))

@@ -48,7 +48,8 @@ def release_round(context: RevealContext, number: int) -> None:
         progress=lambda done, total: context.reporter.progress(done, total, losses.text, "steps"),
     )
     write_jsonl(folder / "log.jsonl", lines)
-    method = f"Reveal-and-Release, modules of rounds 1 to {number}, {context.config.task.release.steps} steps each"
+    steps = context.config.task.release.of_modules.steps
+    method = f"Reveal-and-Release, modules of rounds 1 to {number}, {steps} steps each"
     verdict = "that of the run's metrics.json and report.html"
     write_card(folder / "adapter", template=subject.template.name, method=method, verdict=verdict)
     write_json(folder / "round.json", asdict(outcome))

@@ -27,9 +27,12 @@ from rapidun.revealing import (
     select_rows,
     vocabulary_words,
 )
+from rapidun.settings.reveal import SoftOptions
 
 MAX_SIMILARITY = 0.9
 """Answers that share more than this of their words with a better one are left out."""
+CARRIED = 8
+"""Best arms that a round hands to the next; most are quiet there if the release worked."""
 PER_INPUT = 4
 """Most rows that share an input: every arm is tried on the same few inputs."""
 
@@ -75,7 +78,7 @@ def _searched(context: RevealContext, puller: Puller, number: int) -> list[Pull]
         pulls=settings.pulls if number == 1 else settings.later_pulls,
         threshold=context.config.task.judge.threshold,
         seed=context.seed(number),
-        start=arms_of(context, number - 1)[: settings.carry] if number > 1 else [],
+        start=arms_of(context, number - 1)[:CARRIED] if number > 1 else [],
         progress=progress,
     )
 
@@ -84,10 +87,11 @@ def make_puller(context: RevealContext, subject: Subject, number: int) -> Puller
     """What asks the model, in a state of it, and scores its answers; every pull is kept in the round's log."""
     task = context.config.task
     settings = task.search
+    soft = task.arms.own if task.arms.kind == "soft" else SoftOptions()
     asker = Asker(
         subject.loaded,
         subject.template,
-        SoftPrompts(subject.loaded.model.get_input_embeddings().weight, task.arms, context.config.seed),
+        SoftPrompts(subject.loaded.model.get_input_embeddings().weight, soft, context.config.seed),
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         repetition_penalty=settings.repetition_penalty,

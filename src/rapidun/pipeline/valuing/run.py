@@ -66,7 +66,7 @@ def value(
             found = by_teacher(teacher)
         else:
             saved, seen = student_of(teacher, tokenizer, marks)
-            found = by_student(saved, teacher.pool, directory, config.student.part_rows, reporter, seen)
+            found = by_student(saved, teacher.pool, directory, reporter, seen)
         coverage = {"gradients": coverage_of(subject.loaded.model, teacher.tracked).record()}
         facts = subject_facts(subject) | {"tracked": teacher.tracked, "coverage": coverage}
         write_manifest(directory, facts, seed=config.seed, device=str(subject.loaded.device), fingerprints=marks)
@@ -140,7 +140,7 @@ def value_by_student(
     RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
     reporter.plan([])  # a student reads text alone: minutes only for millions of rows
     with _claim(out, marks, pool, resume=resume, overwrite=overwrite) as directory:
-        found = by_student(saved, pool, directory, config.part_rows, reporter)
+        found = by_student(saved, pool, directory, reporter)
         learnt_from = saved.config.get("fingerprints", {})
         write_manifest(directory, {"model": str(student)}, seed=config.seed, device="cpu", fingerprints=learnt_from)
         return use_values(

@@ -15,6 +15,8 @@ from rapidun.pipeline.valuing.uses import Found
 from rapidun.valuation.parts import Extra, write_parts
 from rapidun.valuation.saved import SavedStudent
 
+PART_ROWS = 8192
+"""Rows that a student scores between two writes."""
 Score = Callable[[list[dict[str, Any]]], Values]
 
 
@@ -31,7 +33,6 @@ def by_student(
     saved: SavedStudent,
     pool: Pool,
     directory: RunDirectory,
-    part_rows: int,
     reporter: Reporter,
     seen: Mapping[int, float] | None = None,
 ) -> Found:
@@ -42,7 +43,7 @@ def by_student(
         return {"teacher": [(seen or {}).get(first + place) for place in range(len(rows))]}
 
     extra = None if seen is None else of_teacher
-    parts = _score_pool(saved.predict, saved.tasks, pool, directory, part_rows, reporter, extra)
+    parts = _score_pool(saved.predict, saved.tasks, pool, directory, PART_ROWS, reporter, extra)
     kind = "student" if seen is None else "alinfik"
     return Found(kind, saved.tasks, parts, {"kind": saved.config["kind"], **saved.config.get("measures", {})})
 
