@@ -136,7 +136,7 @@ MUTATIONS = [
     ),
     _(
         "weighting/schemes.py",
-        'losses if options.loss_direction == "high" else -losses',
+        'losses if options.direction == "high" else -losses',
         "-losses",
         SCHEMES,
         "weighting/test_weight_evidence.py",

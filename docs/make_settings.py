@@ -26,6 +26,13 @@ Every setting there is, made by `python docs/make_settings.py` from the classes 
 options of the command line. A setting without an option is given by `--set section.name=value`, or in the YAML file of
 `rapidun run` or of a task.
 """
+OPTIONS = """\
+## Options
+
+A setting called `options` holds those of the thing beside it, and no other is accepted. Those of methods stand in
+[methods](methods.md), of judges in [without forget data](guide/without-forget-data.md), of students in
+[valuing data](guide/valuing-data.md).
+"""
 VERBS: dict[str, Callable[..., int]] = {
     "run": run.run, "unlearn": unlearn.unlearn, "weigh": weigh.weigh, "tune": tune.tune, "demo": demo.demo,
     "trace": trace.trace, "index build": index.build, "evaluate": evaluate.evaluate, "reveal": reveal.reveal,
@@ -104,11 +111,7 @@ def _head(section: type[Section]) -> str:
 
 def _all_options() -> Iterator[str]:
     """What the things that a setting names may be told: each option once, and of which."""
-    yield (
-        "## Options\n\nA setting called `options` holds those of the thing beside it, and no other is accepted. Those of\n"
-        "methods stand in [methods](methods.md), of judges in [without forget data](guide/without-forget-data.md), of\n"
-        "students in [valuing data](guide/valuing-data.md).\n"
-    )
+    yield OPTIONS
     schemes = {name: scheme.options for name, scheme in SCHEMES.items()}
     for title, kinds in (
         ("`weights.options`", schemes),

@@ -27,7 +27,7 @@ def tiny_loaded(seed: int = 0) -> LoadedModel:
 
 def make_asker(loaded: LoadedModel, **options: Any) -> Asker:
     template = Template.resolve("plain", loaded.tokenizer)
-    soft = SoftPrompts(loaded.model.get_input_embeddings().weight, ARMS, seed=0)
+    soft = SoftPrompts(loaded.model.get_input_embeddings().weight, ARMS.own, seed=0)
     return Asker(loaded, template, soft, **{"max_new_tokens": 6, **options})
 
 

@@ -114,6 +114,41 @@ def test_every_setting_is_on_the_page_with_its_help_and_the_page_is_current() ->
         assert f"| `{path}` |" in page
 
 
+def test_there_are_at_most_150_settings_and_each_is_on_the_page_once() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert len(rows) == len(set(rows)) <= 150
+
+
+def test_an_old_name_is_answered_with_the_new_one_which_there_is() -> None:
+    from rapidun.settings import moved
+    from rapidun.settings.reveal import ARMS, ModuleOptions, TaskSettings
+    from rapidun.settings.value import ValueConfig
+    from rapidun.weighting import SCHEMES
+
+    known = {**every_field(RunConfig), **every_field(TaskSettings), **every_field(ValueConfig)}
+    known |= {f"weights.options.{name}": None for scheme in SCHEMES.values() for name in scheme.options.model_fields}
+    known |= {f"arms.options.{name}": None for kind in ARMS.values() for name in kind.model_fields}
+    known |= {f"release.modules.{name}": None for name in ModuleOptions.model_fields}
+    for old, said in moved._NOW.items():
+        assert old not in known
+        if said.startswith("is now "):
+            assert said.removeprefix("is now ").partition("=")[0] in known, old
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"weights": {"beta": 0.5}}, "weights.beta is now weights.options.beta"),
+        ({"weights": {"loss_tau": 0.5}}, "weights.loss_tau is now weights.options.tau"),
+        ({"evaluation": {"trace_queries": 3}}, "evaluation.trace_queries is not a setting any more"),
+    ],
+)
+def test_a_file_with_an_old_name_is_told_where_it_went(section: dict[str, Any], said: str) -> None:
+    raw = {"model": {"source": "m"}, "data": {"forget": "f", "retain": "r"}, **section}
+    with pytest.raises(ConfigError, match=said):
+        make_config(raw, RunConfig, "run.yaml")
+
+
 def test_limits_are_said_in_words() -> None:
     fields = every_field(RunConfig)
     assert limits(fields["unlearning.steps"]) == "From 1."

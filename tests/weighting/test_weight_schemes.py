@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -10,12 +11,13 @@ import pytest
 
 from rapidun.attribution import influence_blocks
 from rapidun.errors import ConfigError
-from rapidun.weighting import SCHEMES, fuse, register_scheme, robust_weights, scheme_weights
+from rapidun.weighting import SCHEMES, Evidence, fuse, register_scheme, robust_weights, scheme_weights, schemes
+from rapidun.weighting.options import Following
 
 
-def blocks(seed: int = 0) -> SimpleNamespace:
+def blocks(seed: int = 0, retain: int = 120) -> SimpleNamespace:
     generator = np.random.default_rng(seed)
-    shapes = {"ff": (40, 40), "fr": (40, 120), "rf": (120, 40), "rr": (120, 120)}
+    shapes = {"ff": (40, 40), "fr": (40, retain), "rf": (retain, 40), "rr": (retain, retain)}
     return SimpleNamespace(**{name: generator.normal(size=shape) for name, shape in shapes.items()})
 
 
@@ -45,6 +47,58 @@ def test_options_reach_the_formulas() -> None:
     np.testing.assert_array_equal(
         scheme_weights("influence", blocks(), options=options).forget, robust_weights(scores.forget, 2.0, w_max=1.5)
     )
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_scheme_takes_its_own_options_and_refuses_those_of_others(name: str) -> None:
+    others = {option for scheme in SCHEMES.values() for option in scheme.options.model_fields}
+    own = SCHEMES[name].options.model_fields
+    for option in sorted(others - own.keys()):
+        with pytest.raises(ConfigError, match=f"scheme '{name}' has no option '{option}'; its options: ") as caught:
+            SCHEMES[name].checked({option: 1})
+        assert all(f"{known}=" in str(caught.value) for known in own)
+    assert SCHEMES[name].checked({}) == SCHEMES[name].options()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("influence", {"bta": 1}, "Did you mean 'beta'"),
+        ("influence", {"beta": "much"}, "option beta = 'much'"),
+        ("influence", {"top_k": 0}, "option top_k = 0"),
+        ("random", {"w_min": 1.5}, "option w_min = 1.5"),
+        ("dynamic", {"smoothing": 1.0}, "option smoothing = 1.0"),
+        ("loss", {"direction": "up"}, "option direction = 'up'"),
+        ("consistency", {"neighbours": float("nan")}, "option neighbours = nan"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name_and_value(name: str, options: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"scheme '{name}'")) as caught:
+        scheme_weights(name, blocks(), options=options)
+    assert said in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::rapidun.weighting.WeightWarning")
+def test_every_option_of_a_scheme_changes_what_it_gives() -> None:
+    other = {
+        "w_min": 0.5, "w_max": 1.1, "forget_temperature": 3.0, "retain_temperature": 3.0, "alpha": 2.0, "beta": 2.0,
+        "gamma": 2.0, "delta": 2.0, "aggregate": "mean", "top_k": 3, "tau": 3.0, "direction": "high", "neighbours": 1.0,
+    }  # fmt: skip
+    known = Evidence(40, 60, gradients=blocks(0, 60), hidden=blocks(5, 60), losses=np.linspace(0.1, 3.0, 40))
+    for name, scheme in SCHEMES.items():
+        plain = scheme_weights(name, known, seed=1)
+        for option in scheme.options.model_fields.keys() - Following.model_fields.keys():
+            found = scheme_weights(name, known, seed=1, options={option: other[option]})
+            same = np.array_equal(found.forget, plain.forget) and np.array_equal(found.retain, plain.retain)
+            assert not same, (name, option)
+
+
+def test_a_scheme_that_follows_the_model_says_how_often_without_a_class_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rapidun.weighting.schemes.SCHEMES", dict(SCHEMES))
+    register_scheme("again", follows=True)(lambda evidence, generator, options: scheme_weights("uniform", evidence))
+    assert schemes.SCHEMES["again"].checked({"every": 7}).every == 7
 
 
 def test_self_only_ignores_the_cross_blocks() -> None:

@@ -160,10 +160,10 @@ def read_groups(data: DataSettings, reporter: Reporter, seed: int) -> RowGroups:
         for name in names
         if (path := getattr(data, name)) is not None
     }
-    found["forget"] = sample_rows(found["forget"], data.sample.forget, seed, data.stratify)
-    found["retain"] = sample_rows(found["retain"], data.sample.retain, seed)
+    found["forget"] = sample_rows(found["forget"], data.sample.get("forget"), seed, data.stratify)
+    found["retain"] = sample_rows(found["retain"], data.sample.get("retain"), seed)
     if "pool" in found:
-        found["pool"] = sample_rows(found["pool"], data.sample.pool, seed)
+        found["pool"] = sample_rows(found["pool"], data.sample.get("pool"), seed)
     assert_disjoint(found["forget"], found["retain"])
     if "evaluation" in found:
         assert_disjoint_prompts(list(found["evaluation"]), list(found["forget"]))

@@ -31,7 +31,7 @@ from rapidun.files import write_json
 from rapidun.pipeline.inputs import Row, RowGroups, Subject
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.reading import made_from, read_object
-from rapidun.settings.evaluation import EvaluationSettings
+from rapidun.settings.evaluation import EvaluationSettings, dolly_triggers
 
 MIN_EXAMPLES = 4
 PERPLEXITIES = ("perplexity", "forget_perplexity")
@@ -113,10 +113,11 @@ def _restored(raw: dict[str, Any] | None) -> PerplexityResult | None:
 def judge_examples(groups: RowGroups, settings: EvaluationSettings) -> dict[str, Rows | None]:
     """The rows of a run that judges are fitted on, for `make_bench`.
 
-    Forget rows stand in for rows with unwanted answers where the backdoor suite is asked for by name: not every set of
-    rows to forget has triggers.
+    Forget rows stand in for rows with unwanted answers only where it is said that an attack is to be measured (the
+    suite by name, triggers or keywords of the user's own): most sets of rows to forget have no triggers.
     """
-    poisoned = groups.judge_poisoned or (groups.forget if settings.suite == "backdoor" else None)
+    attack = settings.suite == "backdoor" or settings.keywords or settings.triggers != dolly_triggers()
+    poisoned = groups.judge_poisoned or (groups.forget if attack else None)
     return {"poisoned": poisoned, "clean": groups.validation or groups.retain}
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from rapidun.reading import path_fault
 from rapidun.settings.attribution import InfluenceSettings
-from rapidun.settings.base import Flag, Section, make_config, read_mapping, set_dotted
+from rapidun.settings.base import Flag, make_config, read_mapping, set_dotted
 from rapidun.settings.evaluation import EvaluationSettings, Thresholds
 from rapidun.settings.model import Job, RowSettings
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings, WeightSettings
 
-
-class SampleSettings(Section):
-    """How many rows of each file to use, drawn by the run's seed; none uses all."""
-
-    forget: int | None = Field(None, ge=1, description="Forget rows.")
-    retain: int | None = Field(None, ge=1, description="Retain rows.")
-    pool: int | None = Field(None, ge=1, description="Rows of the pool to trace.")
+HELD_OUT = "File of clean rows that nothing was trained on, to measure on; none shares a prompt with the forget rows."
+WANTED = "File of rows with wanted answers, for the retain budget and the judges; of a run, default the retain rows."
+UNWANTED = (
+    "File of rows with unwanted answers, to fit and calibrate the judges; of a run with triggers, keywords or suite "
+    "backdoor, default the forget rows."
+)
 
 
 class DataSettings(RowSettings):
@@ -33,18 +32,14 @@ class DataSettings(RowSettings):
     retain: Annotated[Path, Flag("--retain")] = Field(
         description="File of rows that the model should keep answering well."
     )
-    evaluation: Path | None = Field(
-        None, description="Held-out clean rows to measure on; none may share a prompt with the forget rows."
-    )
-    validation: Annotated[Path | None, Flag("--validation")] = Field(
-        None,
-        description="File of clean rows for the retain budget and the judge; default the retain rows.",
-    )
+    evaluation: Path | None = Field(None, description=HELD_OUT)
+    validation: Annotated[Path | None, Flag("--validation")] = Field(None, description=WANTED)
     pool: Path | None = Field(None, description="Training rows to trace bad answers back to.")
-    judge_poisoned: Path | None = Field(
-        None, description="Rows with unwanted answers to fit and calibrate the judges; without it the forget rows."
+    judge_poisoned: Path | None = Field(None, description=UNWANTED)
+    sample: dict[Literal["forget", "retain", "pool"], Annotated[int, Field(ge=1)] | None] = Field(
+        default_factory=dict,
+        description="forget: 40: use so many rows of a file (forget, retain or pool), drawn by the run's seed.",
     )
-    sample: SampleSettings = Field(default_factory=SampleSettings)
     stratify: str | None = Field(
         None, description="Column whose values a sample of the forget rows keeps in proportion."
     )
@@ -65,15 +60,9 @@ class RunConfig(Job):
 class MeasureData(RowSettings):
     """The rows of a measurement without unlearning."""
 
-    evaluation: Annotated[Path, Flag("--data")] = Field(
-        description="File of clean rows that nothing was trained on, to measure on."
-    )
-    validation: Annotated[Path | None, Flag("--clean")] = Field(
-        None, description="Rows with wanted answers, to fit the judges."
-    )
-    judge_poisoned: Annotated[Path | None, Flag("--poisoned")] = Field(
-        None, description="Rows with unwanted answers, to fit the judges."
-    )
+    evaluation: Annotated[Path, Flag("--data")] = Field(description=HELD_OUT)
+    validation: Annotated[Path | None, Flag("--clean")] = Field(None, description=WANTED)
+    judge_poisoned: Annotated[Path | None, Flag("--poisoned")] = Field(None, description=UNWANTED)
 
 
 class MeasureConfig(Job):

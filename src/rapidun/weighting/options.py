@@ -44,8 +44,8 @@ class Queries(Section):
     top_k: int | None = Field(None, ge=1, description="Keep only this many rows of each query; none keeps all.")
 
 
-class SelfOnly(Own, Queries, Robust):
-    """Of the scheme ``self_only``."""
+class SelfOnly(Queries, Robust):
+    """Of the scheme ``self_only``, where ``alpha`` and ``gamma`` would be a mere unit of the scores."""
 
 
 class Released(Own, Cross, Robust):
