@@ -23,6 +23,7 @@ from rapidun.jsonl import write_jsonl
 from rapidun.models import LoadedModel, borrowed
 from rapidun.pipeline import make_config
 from rapidun.pipeline.reporter import Silent
+from rapidun.settings.moved import moved
 
 Config = TypeVar("Config", bound=BaseModel)
 _OF_LOADING = ("device", "dtype", "quantize", "dangerously_trust_remote_code", "dangerously_allow_pickle")
@@ -123,6 +124,8 @@ def configured(
         elif name in known:
             raw.setdefault(known[name], {})[name] = value
         else:
+            if gone := [f"{path} {said}" for section in sections if (said := moved(path := f"{section}.{name}"))]:
+                raise ConfigError(f"{gone[0]}.")
             near = get_close_matches(name, [*known, *kind.model_fields], n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}; or a section."
             raise ConfigError(f"unknown setting {name!r}. {hint}")

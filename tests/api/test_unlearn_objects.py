@@ -154,6 +154,7 @@ def test_rows_that_cannot_be_used_are_named_by_group_and_number(place, rows, sai
         ({"steps": 0}, r"settings: unlearning\.steps = 0"),
         ({"method": "retrain"}, "leaves a whole model and no adapter"),
         ({"lora": {"ranks": 2}}, "Did you mean 'rank'"),
+        ({"top_k": 3}, r"weights\.top_k is now weights\.options\.top_k"),
     ],
 )
 def test_wrong_settings_are_named_with_the_nearest(place, settings, said):

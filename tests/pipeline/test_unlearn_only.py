@@ -102,12 +102,12 @@ def test_ascent_without_wanted_answers_is_said(method: str, answers: bool, told:
 @pytest.mark.parametrize(("every", "told"), [(2, 1), (1, 0)])
 def test_dynamic_weights_that_never_change_are_said(every: int, told: int, tmp_path: Path) -> None:
     config = make_run_config(
-        tmp_path, weights={"scheme": "dynamic", "every": every},
+        tmp_path, weights={"scheme": "dynamic", "options": {"every": every}},
         unlearning={"method": "ga", "steps": 2, "retain_budget": 50.0},
     )  # fmt: skip
     reporter = _Heard()
     unlearn_only(config, tmp_path / "out", weights=None, resume=False, overwrite=False, reporter=reporter)
-    assert sum("Lower weights.every" in note for note in reporter.notes) == told
+    assert sum("Lower weights.options.every" in note for note in reporter.notes) == told
 
 
 def test_moved_rows_are_trained_on_as_retain_rows(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_dynamic_weights_are_computed_on_the_adapter_and_change_it(tmp_path: Pat
     for every in (1, 99):
         place = tmp_path / str(every)
         place.mkdir()
-        unlearned(place, weights={"scheme": "dynamic", "every": every}, unlearning={"steps": 3, "learning_rate": 0.01})
+        unlearned(place, weights={"scheme": "dynamic", "options": {"every": every}}, unlearning={"steps": 3, "learning_rate": 0.01})
         adapters.append((place / "out" / "adapter" / "adapter_model.safetensors").read_bytes())
     assert adapters[0] != adapters[1]
 

@@ -18,6 +18,9 @@ _NOW = {
     "utility.suite": "is not needed: utility.judge, where it is given, measures utility",
     "search.carry": "is not a setting any more: a round hands its 8 best arms to the next",
     "value.exact": "is now value.sketch=exact",
+    "index.layers": "is not a setting any more: the middle and the last layer are kept",
+    "index.token_normalize": "is not a setting any more",
+    "student.part_rows": "is not a setting any more",
     "evaluation.merge_adapter": "is not a setting any more: answering under an adapter is fast",
     "evaluation.trace_queries": "is not a setting any more: 20 bad answers are traced; without data.pool none is",
 }  # fmt: skip
