@@ -131,7 +131,11 @@ def test_dynamic_weights_are_computed_on_the_adapter_and_change_it(tmp_path: Pat
     for every in (1, 99):
         place = tmp_path / str(every)
         place.mkdir()
-        unlearned(place, weights={"scheme": "dynamic", "options": {"every": every}}, unlearning={"steps": 3, "learning_rate": 0.01})
+        unlearned(
+            place,
+            weights={"scheme": "dynamic", "options": {"every": every}},
+            unlearning={"steps": 3, "learning_rate": 0.01},
+        )
         adapters.append((place / "out" / "adapter" / "adapter_model.safetensors").read_bytes())
     assert adapters[0] != adapters[1]
 
