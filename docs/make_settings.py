@@ -16,6 +16,7 @@ from rapidun.cli.made import Shows
 from rapidun.settings.base import Section, limits, section_of
 from rapidun.settings.reveal import ARMS, ModuleOptions
 from rapidun.settings.value import SavedConfig
+from rapidun.valuation.students import STUDENTS
 from rapidun.weighting import SCHEMES
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -30,8 +31,7 @@ OPTIONS = """\
 ## Options
 
 A setting called `options` holds those of the thing beside it, and no other is accepted. Those of methods stand in
-[methods](methods.md), of judges in [without forget data](guide/without-forget-data.md), of students in
-[valuing data](guide/valuing-data.md).
+[methods](methods.md), of judges in [without forget data](guide/without-forget-data.md).
 """
 VERBS: dict[str, Callable[..., int]] = {
     "run": run.run, "unlearn": unlearn.unlearn, "weigh": weigh.weigh, "tune": tune.tune, "demo": demo.demo,
@@ -117,6 +117,7 @@ def _all_options() -> Iterator[str]:
         ("`weights.options`", schemes),
         ("`task.arms.options`", ARMS),
         ("`task.release.modules`", {"modules": ModuleOptions}),
+        ("`student.options`", {name: STUDENTS[name].options for name in sorted(STUDENTS)}),
     ):
         found: dict[str, list[str]] = {}
         for name, kind in kinds.items():

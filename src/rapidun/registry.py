@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from rapidun.errors import ConfigError
-from rapidun.settings.names import Names
+from rapidun.settings.names import Names, nearest
 
 Value = TypeVar("Value")
 _Registered = TypeVar("_Registered")
@@ -40,12 +39,6 @@ class Registry(dict[str, Value], Generic[Value]):
 
     def __missing__(self, name: str) -> NoReturn:
         raise self.names.unknown(name)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'npo'?``, or nothing where no name is near."""
-    near = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:

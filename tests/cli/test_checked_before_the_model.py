@@ -68,7 +68,7 @@ NUMBERS = {
     f"{VALUE} --sample inf%": "--sample inf%",
     f"{VALUE} --select top:0": "--select top:0",
     f"{VALUE} --select top:inf": "--select top:inf",
-    f"{VALUE} --student ridge --set student.options.alphas=[-1]": "give numbers above 0",
+    f"{VALUE} --student ridge --set student.options.alphas=[-1]": "option alphas.0 = -1",
     f"{REVEAL} --set task.search.temperature=.inf": "task.search.temperature = inf",
     f"{REVEAL} --set task.release.modules.learning_rate=.nan": "option learning_rate = nan",
     f"{RUN} --set gate.max_asr_upper=7": "gate.max_asr_upper = 7",

@@ -118,11 +118,14 @@ def test_a_committee_disagrees_most_where_one_row_of_the_sample_decides():
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("ridge", {"alphas": [0]}, "above 0"),
+        ("ridge", {"alphas": [0]}, "option alphas.0 = 0: .* greater than 0"),
+        ("ridge", {"alphas": []}, "option alphas = \\[\\]"),
+        ("ridge", {"buckets": "many"}, "option buckets = 'many'"),
+        ("kernel", {"words": 6}, "option words = 6"),
         ("ridge", {"colour": 1}, "no option 'colour'.*buckets"),
-        ("kernel", {"alphas": [-1]}, "above 0"),
-        ("kernel", {"landmarks": 1}, "landmarks=1: give at least 2"),
-        ("encoder", {"ranking": -1}, "ranking=-1"),
+        ("kernel", {"alphas": [-1]}, "greater than 0"),
+        ("kernel", {"landmarks": 1}, "option landmarks = 1: .* or equal to 2"),
+        ("encoder", {"ranking": -1}, "option ranking = -1"),
         ("encoder", {"hidden": 30}, "multiple of 4"),
         ("forest", {}, "neither a kind of student .encoder, kernel, ridge. nor"),
     ],

@@ -87,7 +87,7 @@ def trace(
 
     request = TraceRequest(query, prompt, response, tuple(listed(words or "")))
     with ConsoleReporter() as reporter:
-        found = explain(given, request, Places(index, data, adapter), asked, reporter, overwrite=overwrite)
+        found = explain(given, request, Places(index, data, adapter, overwrite), asked, reporter)
     if html is not None:
         say(str(_write_page(found.lines, found.tokens, html)), err=as_json)
     if as_json:

@@ -24,11 +24,13 @@ class Places:
         index: Directory of an index; None looks at ``data`` in memory.
         data: Training rows; needed beside an index where whole rows are, for tokens and proposals.
         adapter: Put on the model; an index knows its own.
+        overwrite: Replace an earlier proposal.
     """
 
     index: Path | None = None
     data: Path | None = None
     adapter: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,7 @@ class Explained:
 
 
 def explain(
-    raw: Mapping[str, Any],
-    request: TraceRequest,
-    places: Places,
-    wanted: Wanted,
-    reporter: Reporter,
-    *,
-    overwrite: bool = False,
+    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: Wanted, reporter: Reporter
 ) -> Explained:
     """Trace the answers of ``request`` to training rows.
 
@@ -57,13 +53,12 @@ def explain(
         places: Index or rows.
         wanted: What is asked.
         reporter: Where progress goes.
-        overwrite: Replace an earlier proposal.
 
     Raises:
         ConfigError: If two of these do not go together; before anything is loaded.
         OutputError: If the place for a proposal is taken.
     """
-    check(str(raw["model"]["source"]), request, places, wanted, overwrite)
+    check(str(raw["model"]["source"]), request, places, wanted)
     traced, settings = _trace(raw, request, places, wanted, reporter)
     if places.data is None:
         return Explained(traced.lines, [], None)
@@ -77,7 +72,7 @@ def explain(
     if wanted.propose is not None:
         proposed = write_proposal(
             traced, settings, places.data, wanted.propose, fdr=wanted.fdr, clean=wanted.clean, retain=None,
-            overwrite=overwrite, reporter=reporter,
+            overwrite=places.overwrite, reporter=reporter,
         )  # fmt: skip
     return Explained(traced.lines, tokens, proposed)
 
@@ -93,7 +88,7 @@ def _trace(
     return trace_index(settings, places.index, request, adapter=adapter, reporter=reporter, **asked), settings
 
 
-def check(model: str, request: TraceRequest, places: Places, wanted: Wanted, overwrite: bool = False) -> None:
+def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> None:
     """Refuse what cannot work. Raises as `explain`."""
     if (request.path is None) == (request.prompt is None):
         raise ConfigError("give either --query FILE or --prompt TEXT.")
@@ -110,10 +105,10 @@ def check(model: str, request: TraceRequest, places: Places, wanted: Wanted, ove
         raise ConfigError("--tokens with --index needs --data: an index holds previews, not whole rows.")
     if wanted.together and wanted.tokens:
         raise ConfigError("--tokens explains the ranking of one answer: leave out --together, or --tokens.")
-    _check_proposal(places, wanted, overwrite)
+    _check_proposal(places, wanted)
 
 
-def _check_proposal(places: Places, wanted: Wanted, overwrite: bool) -> None:
+def _check_proposal(places: Places, wanted: Wanted) -> None:
     if wanted.propose is not None and places.data is None:
         raise ConfigError("--propose with --index needs --data: the rows that were indexed.")
     if wanted.clean is not None and wanted.propose is None:
@@ -121,4 +116,4 @@ def _check_proposal(places: Places, wanted: Wanted, overwrite: bool) -> None:
     if wanted.clean is not None and not wanted.clean.exists():
         raise InputError(f"{wanted.clean}: no such file. --clean takes rows of --data known to be clean.")
     if wanted.propose is not None:
-        RunDirectory.check(wanted.propose, resume=False, overwrite=overwrite, resumable=False)
+        RunDirectory.check(wanted.propose, resume=False, overwrite=places.overwrite, resumable=False)

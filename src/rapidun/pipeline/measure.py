@@ -34,6 +34,11 @@ from rapidun.reading import made_from, read_object
 from rapidun.settings.evaluation import EvaluationSettings, dolly_triggers
 
 MIN_EXAMPLES = 4
+AUTO = {
+    "backdoor": "suite: backdoor, as there are example answers to fit the judges on",
+    "perplexity": "suite: perplexity alone; attack success rates need example answers, unwanted ones "
+    "(data.judge_poisoned) and wanted ones (data.validation)",
+}
 PERPLEXITIES = ("perplexity", "forget_perplexity")
 
 
@@ -147,7 +152,12 @@ def make_bench(
     if settings.prompts is not None and settings.prompts > len(rows):
         raise InputError(f"{rows.path}: evaluation.prompts = {settings.prompts} rows asked for, {len(rows)} there.")
     measured = list(rows)[: settings.prompts]
-    if _settled_suite(settings, poisoned, clean, reporter) == "perplexity":
+    suite: str = settings.suite
+    if suite == "auto":
+        suite = "perplexity" if poisoned is None or clean is None else "backdoor"
+        if reporter is not None:
+            reporter.note(AUTO[suite])
+    if suite == "perplexity":
         return Bench(measured, [], {}, {}, settings.judge)
     if poisoned is None or clean is None or min(len(poisoned), len(clean)) < MIN_EXAMPLES:
         raise ConfigError(
@@ -166,22 +176,6 @@ def make_bench(
         for family in settings.triggers
     ]
     return Bench(measured, families, judges, cards, settings.judge)
-
-
-def _settled_suite(
-    settings: EvaluationSettings, poisoned: Rows | None, clean: Rows | None, reporter: Reporter | None
-) -> str:
-    if settings.suite != "auto":
-        return settings.suite
-    there = poisoned is not None and clean is not None
-    if reporter is not None:
-        reporter.note(
-            "suite: backdoor, as there are example answers to fit the judges on"
-            if there
-            else "suite: perplexity alone; attack success rates need example answers: rows with unwanted ones "
-            "(data.judge_poisoned) and with wanted ones (data.validation)"
-        )
-    return "backdoor" if there else "perplexity"
 
 
 def say_chances(bench: Bench, limits: Thresholds, reporter: Reporter) -> None:

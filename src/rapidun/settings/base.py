@@ -7,7 +7,6 @@ A field's annotation, default, limits and description are said once, here in `ra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -20,6 +19,7 @@ from rapidun import yaml_files
 from rapidun.errors import ConfigError
 from rapidun.reading import path_fault
 from rapidun.settings.moved import moved
+from rapidun.settings.names import nearest
 
 LONGEST, LARGEST_SKETCH, MANY, LARGEST_SEED = 2**20, 2**24, 2**16, 2**32 - 1
 """Most tokens, values of a sketch, rows at once; what NumPy takes as a seed. More is a slip of the keyboard."""
@@ -121,10 +121,9 @@ def make_options(what: str, kind: type[Config], given: Mapping[str, Any]) -> Con
         found = error.errors()[0]
     name = ".".join(map(str, found["loc"]))
     if found["type"] == "extra_forbidden":
-        near = get_close_matches(name, kind.model_fields, n=1)
         listed = ", ".join(f"{each}={field.default}" for each, field in kind.model_fields.items()) or "none"
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{what} has no option {name!r}; its options: {listed}.{hint}")
+        near = nearest(name, kind.model_fields)
+        raise ConfigError(f"{what} has no option {name!r}; its options: {listed}.{near}")
     if found["type"] == "value_error":  # a check of ours
         raise ConfigError(f"{what} {found['ctx']['error']}.")
     raise ConfigError(f"{what}: option {name} = {shown(found.get('input'))}: {found['msg']}.")
@@ -206,8 +205,7 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
             return f"{origin}: {where} {now}."
         section = _section_at(kind, tuple(item["loc"][:-1]))
         names = list(section.model_fields) if section else []
-        near = get_close_matches(str(item["loc"][-1]), names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Valid here: {', '.join(names)}." if names else ""
+        hint = nearest(str(item["loc"][-1]), names) or (f" Valid here: {', '.join(names)}." if names else "")
         return f"{origin}: unknown key {where!r}.{hint}"
     if item["type"] == "missing":
         return f"{origin}: {where} is missing."

@@ -6,13 +6,19 @@ holds both equal); every ``register_...`` adds its own, and so does a plugin's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
 from rapidun.errors import ConfigError, RapidunError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'npo'?``, or nothing where no name is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 class Names:
@@ -51,9 +57,8 @@ class Names:
 
     def unknown(self, name: str) -> ConfigError:
         """The error about a name that is not known."""
-        near = get_close_matches(name, self._names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return ConfigError(self._unknown.format(name=repr(name), given=name, known=self) + hint)
+        text = self._unknown.format(name=repr(name), given=name, known=self)
+        return ConfigError(text + nearest(name, self._names))
 
     def valid(self, name: str, *options: Any) -> str:
         """`check`, and the rule for a name with options, as pydantic wants it. Raises ValueError."""

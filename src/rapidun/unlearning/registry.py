@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 
 from rapidun.settings import names
+from rapidun.settings.base import Section, make_options
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.options import Option, checked, keywords_of, merged, options_of
+from rapidun.unlearning.options import keywords_of, options_class, options_of
 from rapidun.unlearning.state import MethodState
 
 Objective = Callable[..., torch.Tensor]
@@ -58,13 +59,13 @@ class Registered:
     """What methods of both kinds have: a name, options by name, and the paper and equation they are from."""
 
     name: str
-    known: Mapping[str, Option]
+    known: type[Section]
     source: str
 
     @property
     def options(self) -> dict[str, Any]:
         """The options' defaults."""
-        return {name: option.default for name, option in self.known.items()}
+        return {name: field.default for name, field in self.known.model_fields.items()}
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every option with its value.
@@ -72,7 +73,7 @@ class Registered:
         Raises:
             ConfigError: For an unknown option or a value that does not fit.
         """
-        return checked(self.name, self.known, given)
+        return make_options(f"method {self.name!r}", self.known, given).model_dump()
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,10 @@ def register_method(
     """
 
     def decorate(forget: Objective) -> Objective:
-        factors = {} if gamma is None else {"gamma": Option(gamma, float), "alpha": Option(1.0, float)}
-        parts = [factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state)]
+        factors = {} if gamma is None else {"gamma": (float, gamma), "alpha": (float, 1.0)}
+        known = options_class(factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state))
         names.METHODS.add(name)
-        METHODS[name] = Method(name, merged(parts), source, Term(forget, reads), retain, wanted, state)
+        METHODS[name] = Method(name, known, source, Term(forget, reads), retain, wanted, state)
         return forget
 
     return decorate
@@ -216,7 +217,7 @@ def register_procedure(name: str, *, saves: Saved, needs_retain: bool, source: s
 
     def decorate(run: Run) -> Run:
         names.METHODS.add(name)
-        PROCEDURES[name] = Procedure(name, options_of(run), source, run, saves, needs_retain)
+        PROCEDURES[name] = Procedure(name, options_class(options_of(run)), source, run, saves, needs_retain)
         return run
 
     return decorate

@@ -16,8 +16,8 @@ from rapidun.errors import InputError
 from rapidun.models.passes import Progress
 from rapidun.valuation.features import HashedText, Row
 from rapidun.valuation.fidelity import calibration, ndcg, over_rows, slope, spearman
-from rapidun.valuation.ridge import RidgeStudent
-from rapidun.valuation.students import Labelled, Scores, Student, student_kind
+from rapidun.valuation.ridge import RidgeOptions, RidgeStudent
+from rapidun.valuation.students import Labelled, Scores, Student, student_kind, student_options
 
 SMALLEST = 20
 _VALIDATION, _TEST = 0.15, 0.15
@@ -105,7 +105,7 @@ def distil(
         InputError: If there are fewer than 20 rows, or the values do not vary.
         ConfigError: If the kind or an option is unknown.
     """
-    maker = student_kind(kind)
+    maker, chosen = student_kind(kind), student_options(kind, options)
     check_sample(len(rows))
     if not (values.std(axis=0) > 0).any():
         raise InputError("the teacher gives every row of the sample the same value: there is nothing to learn.")
@@ -113,7 +113,7 @@ def distil(
     scale = Scale.of(values[train])
     standard = scale.standardised(values)
     parts = [Labelled([rows[place] for place in part], standard[part]) for part in (train, validation)]
-    student = maker.fit(parts[0], parts[1], options, seed, progress)
+    student = maker.fit(parts[0], parts[1], chosen, seed, progress)
     predicted = scale.original(student.predict([rows[place] for place in test]))
     held_out = HeldOut(ordinals[test], predicted.mean(axis=1), values[test].mean(axis=1))
     return Distilled(student, scale, held_out, {"train": len(train), "validation": len(validation), "test": len(test)})
@@ -137,7 +137,7 @@ def committee(rows: Sequence[Row], values: Scores, *, members: int = 5, seed: in
     for _ in range(members):
         picked = generator.integers(0, len(rows), len(rows))
         part = Labelled([rows[place] for place in picked], standard[picked])
-        fitted.append(RidgeStudent.fit(part, part, {"alphas": [1.0]}, seed, lambda done, of: None))
+        fitted.append(RidgeStudent.fit(part, part, RidgeOptions(alphas=[1.0]), seed, lambda done, of: None))
     return Committee(fitted)
 
 

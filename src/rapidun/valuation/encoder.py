@@ -13,78 +13,56 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from safetensors.torch import save
 from torch import nn
 
-from rapidun.errors import ConfigError, InputError, ModelError
+from rapidun.errors import InputError, ModelError
 from rapidun.files import atomic_write
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import Progress
 from rapidun.models.placement import choose_device
 from rapidun.models.quiet import quiet
 from rapidun.models.sources import check_directory
+from rapidun.settings.base import Section, make_options
 from rapidun.tensor_files import load_tensors
 from rapidun.valuation.features import Row, texts_of
-from rapidun.valuation.students import Labelled, Scores, mean_spearman, options_as, register_student
+from rapidun.valuation.students import Labelled, Scores, mean_spearman, register_student
 
 _FOLDER, _HEAD = "encoder", "head.safetensors"
 _WARM_UP = 0.1
 _CLIP = 1.0
 
 
-@dataclass(frozen=True)
-class EncoderOptions:
-    """Options of the encoder student.
+class EncoderOptions(Section):
+    """Of the student ``encoder``."""
 
-    Args:
-        source: Directory of any Hugging Face model to start from; ``""`` trains a tiny one from scratch.
-        epochs: At most.
-        learning_rate: 0 chooses: 1e-3 from scratch, 5e-5 otherwise.
-        batch_rows: Rows in a batch, whose pairs are ranked.
-        max_length: Tokens of a row; half at most are the prompt's, where the answer needs the other half.
-        ranking: Weight of the ranking loss.
-        patience: Epochs without a better Spearman before it stops.
-        hidden: Width of the tiny model.
-        layers: Depth of the tiny model.
-        vocabulary: Tokens of the tiny model.
-        device: auto, cpu, cuda, mps.
-
-    Raises:
-        ConfigError: If a number is out of range.
-    """
-
-    source: str = ""
-    epochs: int = 20
-    learning_rate: float = 0.0
-    batch_rows: int = 32
-    max_length: int = 256
-    ranking: float = 1.0
-    patience: int = 3
-    hidden: int = 64
-    layers: int = 2
-    vocabulary: int = 4096
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        least = {"epochs": 1, "learning_rate": 0, "batch_rows": 2, "max_length": 8, "ranking": 0, "patience": 1,
-                 "hidden": 4, "layers": 1, "vocabulary": 300}  # fmt: skip
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"student encoder: {name}={getattr(self, name)}: give at least {low}.")
-        if self.hidden % 4:
-            raise ConfigError(f"student encoder: hidden={self.hidden}: give a multiple of 4, the number of heads.")
+    source: str = Field("", description="Directory of any Hugging Face model to start from; none trains a tiny one.")
+    epochs: int = Field(20, ge=1, description="At most.")
+    learning_rate: float = Field(0.0, ge=0, description="0 chooses: 1e-3 from scratch, 5e-5 otherwise.")
+    batch_rows: int = Field(32, ge=2, description="Rows in a batch, whose pairs are ranked.")
+    max_length: int = Field(
+        256, ge=8, description="Tokens of a row; half at most are the prompt's, where the answer needs the other half."
+    )
+    ranking: float = Field(1.0, ge=0, description="Weight of the ranking loss.")
+    patience: int = Field(3, ge=1, description="Epochs without a better Spearman before it stops.")
+    hidden: int = Field(64, ge=4, multiple_of=4, description="Width of the tiny model, which has four heads.")
+    layers: int = Field(2, ge=1, description="Depth of the tiny model.")
+    vocabulary: int = Field(4096, ge=300, description="Tokens of the tiny model.")
+    device: str = Field("auto", description="auto, cpu, cuda, mps.")
 
 
 @register_student("encoder")
 class EncoderStudent:
     """A model, a head and a tokenizer; made by `fit` or `load`."""
+
+    options: ClassVar = EncoderOptions
 
     def __init__(self, model: Any, head: nn.Linear, tokenizer: Any, options: EncoderOptions, epochs: int) -> None:
         self._model, self._head, self._tokenizer = model, head, tokenizer
@@ -92,25 +70,17 @@ class EncoderStudent:
         self._device = next(head.parameters()).device
 
     @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuse options that it does not have, and a place without a model. Raises ConfigError, ModelError."""
-        if source := options_as("encoder", EncoderOptions, options).source:
-            check_directory(source, allow_pickle=False)
-
-    @classmethod
     def fit(
-        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
+        cls, train: Labelled, validation: Labelled, options: EncoderOptions, seed: int, progress: Progress
     ) -> EncoderStudent:
         """The student at the epoch that ranks the validation rows best."""
-        cls.check_options(options)
-        chosen = EncoderOptions(**options)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model, tokenizer = _loaded(chosen.source) if chosen.source else _from_scratch(train.rows, chosen)
-            device = choose_device(chosen.device)
+            model, tokenizer = _loaded(options.source) if options.source else _from_scratch(train.rows, options)
+            device = choose_device(options.device)
             head = nn.Linear(_width(model), train.values.shape[1])
             nn.init.zeros_(head.weight)
-            student = cls(model.float().to(device), head.to(device), tokenizer, chosen, 0)
+            student = cls(model.float().to(device), head.to(device), tokenizer, options, 0)
             student._train(train, validation, seed, progress)
         return student
 
@@ -127,7 +97,7 @@ class EncoderStudent:
 
     def settings(self) -> dict[str, Any]:
         """Options and the epoch that was kept."""
-        return {**asdict(self._options), "kept_epoch": self._epochs}
+        return {**self._options.model_dump(), "kept_epoch": self._epochs}
 
     def save(self, directory: Path) -> None:
         """Write ``encoder/`` (model and tokenizer) and ``head.safetensors``."""
@@ -141,7 +111,7 @@ class EncoderStudent:
     def load(cls, directory: Path, settings: Mapping[str, Any]) -> EncoderStudent:
         """What `save` wrote."""
         known = {name: value for name, value in settings.items() if name != "kept_epoch"}
-        options = EncoderOptions(**known)
+        options = make_options(f"{directory}: student 'encoder'", EncoderOptions, known)
         model, tokenizer = _loaded(str(directory / _FOLDER))
         try:
             state = load_tensors(directory / _HEAD, "Fit the student again.")

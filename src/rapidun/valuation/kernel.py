@@ -14,20 +14,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from pydantic import Field
 from safetensors.numpy import save
 from scipy.linalg import cholesky, solve_triangular
 
-from rapidun.errors import ConfigError, InputError
+from rapidun.errors import InputError
 from rapidun.files import atomic_write
 from rapidun.models.passes import Progress
 from rapidun.tensor_files import load_arrays
 from rapidun.valuation.features import NAMES, HashedText, Row, surface
-from rapidun.valuation.students import Labelled, Scores, check_alphas, options_as, register_student
+from rapidun.valuation.students import HashOptions, Labelled, Scores, Strength, register_student
 
 ALPHAS = tuple(float(alpha) for alpha in 10 ** np.arange(-3, 2.5, 0.5))
 LANDMARKS = 1000
@@ -61,19 +62,11 @@ class Landmarks(NamedTuple):
         return found
 
 
-@dataclass(frozen=True)
-class KernelOptions:
-    """Of `HashedText`, the strengths to choose from, and landmarks at most. Raises ConfigError if out of range."""
+class KernelOptions(HashOptions):
+    """Of the student ``kernel``."""
 
-    buckets: int = HashedText.buckets
-    words: int = HashedText.words
-    alphas: Sequence[float] = ALPHAS
-    landmarks: int = LANDMARKS
-
-    def __post_init__(self) -> None:
-        check_alphas("kernel", self.alphas)
-        if int(self.landmarks) < 2:
-            raise ConfigError(f"student kernel: landmarks={self.landmarks}: give at least 2.")
+    alphas: list[Strength] = Field(list(ALPHAS), min_length=1, description="Strengths to choose from.")
+    landmarks: int = Field(LANDMARKS, ge=2, description="Rows that the others are compared with, at most.")
 
 
 @register_student("kernel")
@@ -95,21 +88,17 @@ class KernelStudent:
     intercept: Scores
     alpha: float
 
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuse options that it does not have. Raises ConfigError."""
-        options_as("kernel", KernelOptions, options)
+    options: ClassVar = KernelOptions
 
     @classmethod
     def fit(
-        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
+        cls, train: Labelled, validation: Labelled, options: KernelOptions, seed: int, progress: Progress
     ) -> KernelStudent:
         """The student whose alpha errs least on rows left out; validation rows are learnt from too."""
-        chosen = options_as("kernel", KernelOptions, options)
-        features, alphas = HashedText(int(chosen.buckets), int(chosen.words)), [float(each) for each in chosen.alphas]
+        features, alphas = HashedText(options.buckets, options.words), options.alphas
         rows, values = [*train.rows, *validation.rows], np.concatenate([train.values, validation.values])
         text, raw = features.text_only(rows), surface(rows)
-        picked = np.sort(np.random.default_rng([seed, 9]).permutation(len(rows))[: int(chosen.landmarks)])
+        picked = np.sort(np.random.default_rng([seed, 9]).permutation(len(rows))[: options.landmarks])
         landmarks = _landmarks(text, raw, picked)
         progress(1, 2)
         intercept = values.mean(axis=0, dtype=np.float64)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 from safetensors.numpy import save
 from sklearn.linear_model import Ridge
 
@@ -20,30 +21,17 @@ from rapidun.files import atomic_write
 from rapidun.models.passes import Progress
 from rapidun.tensor_files import load_arrays
 from rapidun.valuation.features import HashedText, Row
-from rapidun.valuation.students import (
-    Labelled,
-    Scores,
-    check_alphas,
-    mean_spearman,
-    options_as,
-    register_student,
-)
+from rapidun.valuation.students import HashOptions, Labelled, Scores, Strength, mean_spearman, register_student
 
 ALPHAS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 _PATIENCE = 2
 _FILE = "ridge.safetensors"
 
 
-@dataclass(frozen=True)
-class RidgeOptions:
-    """Of `HashedText`, and the strengths to choose from. Raises ConfigError if one is not above 0."""
+class RidgeOptions(HashOptions):
+    """Of the student ``ridge``."""
 
-    buckets: int = HashedText.buckets
-    words: int = HashedText.words
-    alphas: Sequence[float] = ALPHAS
-
-    def __post_init__(self) -> None:
-        check_alphas("ridge", self.alphas)
+    alphas: list[Strength] = Field(list(ALPHAS), min_length=1, description="Strengths to choose from.")
 
 
 @register_student("ridge")
@@ -63,18 +51,14 @@ class RidgeStudent:
     intercept: Scores
     alpha: float
 
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuse options that it does not have. Raises ConfigError."""
-        options_as("ridge", RidgeOptions, options)
+    options: ClassVar = RidgeOptions
 
     @classmethod
     def fit(
-        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
+        cls, train: Labelled, validation: Labelled, options: RidgeOptions, seed: int, progress: Progress
     ) -> RidgeStudent:
         """The student whose alpha ranks the validation rows best; nothing in it is random."""
-        chosen = options_as("ridge", RidgeOptions, options)
-        features, alphas = HashedText(int(chosen.buckets), int(chosen.words)), [float(each) for each in chosen.alphas]
+        features, alphas = HashedText(options.buckets, options.words), options.alphas
         seen, held = features(train.rows), features(validation.rows)
         kept: list[tuple[float, RidgeStudent]] = []  # what ranked the validation rows better than all before it
         since = 0

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from rapidun.errors import ConfigError
 from rapidun.models.passes import Progress
-from rapidun.registry import Registry, check_options
+from rapidun.models.sources import check_directory
+from rapidun.registry import Registry
 from rapidun.settings import names
-from rapidun.valuation.features import Row
+from rapidun.settings.base import Section, make_options
+from rapidun.valuation.features import HashedText, Row
 from rapidun.valuation.fidelity import spearman
 
 Scores = npt.NDArray[np.float32]
-_Options = TypeVar("_Options")
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,12 @@ class Student(Protocol):
     def save(self, directory: Path) -> None:
         """Write everything that `load` needs, but the settings."""
 
-    @classmethod
-    def fit(
-        cls, train: Labelled, validation: Labelled, options: Mapping[str, Any], seed: int, progress: Progress
-    ) -> Student:
-        """Fit to ``train``; stop where Spearman on ``validation`` no longer rises.
-
-        Raises:
-            ConfigError: If an option is unknown or out of range.
-        """
+    options: ClassVar[type[Section]]
+    """What ``student.options`` may say."""
 
     @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuse options before the teacher's long work.
-
-        Raises:
-            ConfigError: If one is unknown or out of range.
-        """
+    def fit(cls, train: Labelled, validation: Labelled, options: Any, seed: int, progress: Progress) -> Student:
+        """Fit to ``train``; stop where Spearman on ``validation`` no longer rises. ``options`` is of `options`."""
 
     @classmethod
     def load(cls, directory: Path, settings: Mapping[str, Any]) -> Student:
@@ -75,11 +65,36 @@ class Student(Protocol):
         """
 
 
+Strength = Annotated[float, Field(gt=0)]
+
+
+class HashOptions(Section):
+    """Of a student that reads `HashedText`."""
+
+    buckets: int = Field(HashedText.buckets, ge=256, le=2**24, description="Of the hash, for prompt and answer each.")
+    words: int = Field(HashedText.words, ge=1, le=5, description="Longest n-gram in words.")
+
+
 STUDENTS: Registry[type[Student]] = Registry(names.STUDENTS)
 register_student = STUDENTS.register
 """Decorates the class that ``--student NAME`` fits."""
 student_kind = STUDENTS.__getitem__
-names.STUDENTS.rule = lambda name, options: student_kind(name).check_options(options)
+
+
+def student_options(name: str, given: Mapping[str, Any]) -> Any:
+    """The options of the kind called ``name``.
+
+    Raises:
+        ConfigError: If one is unknown or out of range.
+        ModelError: If it would start from a model that is not there.
+    """
+    options = make_options(f"student {name!r}", student_kind(name).options, given)
+    if source := getattr(options, "source", ""):
+        check_directory(source, allow_pickle=False)
+    return options
+
+
+names.STUDENTS.rule = student_options
 
 
 def known_students() -> list[str]:
@@ -90,19 +105,3 @@ def known_students() -> list[str]:
 def mean_spearman(predicted: Scores, actual: Scores) -> float:
     """Spearman averaged over tasks: what a student is stopped by."""
     return float(np.mean([spearman(predicted[:, task], actual[:, task]) for task in range(actual.shape[1])]))
-
-
-def options_as(name: str, options: type[_Options], given: Mapping[str, Any]) -> _Options:
-    """The options of the kind called ``name``.
-
-    Raises:
-        ConfigError: If one is unknown or out of range.
-    """
-    check_options(f"student {name!r}", options, given)
-    return options(**given)
-
-
-def check_alphas(kind: str, alphas: Sequence[float]) -> None:
-    """Refuse strengths of which one is not above 0. Raises ConfigError."""
-    if not alphas or min(map(float, alphas)) <= 0:
-        raise ConfigError(f"student {kind}: alphas={list(alphas)}: give numbers above 0.")

@@ -23,36 +23,23 @@ class Robust(Smallest):
     retain_temperature: float = Field(1.2, gt=0, description="Higher is more even retain weights.")
 
 
-class Own(Section):
-    """How much a group's influence on itself counts."""
+class Released(Robust):
+    """Of the scheme ``released``, whose queries are aggregated as in the released code."""
 
     alpha: float = Field(1.0, description="Weight of forget-on-forget influence.")
-    gamma: float = Field(1.0, description="Weight of retain-on-retain influence.")
-
-
-class Cross(Section):
-    """How much a group's influence on the other counts."""
-
     beta: float = Field(1.0, description="Weight of forget-on-retain influence, subtracted.")
+    gamma: float = Field(1.0, description="Weight of retain-on-retain influence.")
     delta: float = Field(1.0, description="Weight of retain-on-forget influence, subtracted.")
 
 
-class Queries(Section):
-    """How a row's influence on many queries becomes one number."""
+class SelfOnly(Robust):
+    """Of the scheme ``self_only``, where ``alpha`` and ``gamma`` would be a mere unit of the scores."""
 
     aggregate: Literal["median", "mean"] = Field("median", description="Over the queries of a block.")
     top_k: int | None = Field(None, ge=1, description="Keep only this many rows of each query; none keeps all.")
 
 
-class SelfOnly(Queries, Robust):
-    """Of the scheme ``self_only``, where ``alpha`` and ``gamma`` would be a mere unit of the scores."""
-
-
-class Released(Own, Cross, Robust):
-    """Of the scheme ``released``, whose queries are aggregated as in the released code."""
-
-
-class Influence(Own, Cross, Queries, Robust):
+class Influence(Released, SelfOnly):
     """Of the schemes ``influence``, ``shuffled`` and ``representation``."""
 
 
