@@ -19,6 +19,7 @@ from rapidun.data.opening import one_line
 from rapidun.errors import RapidunError, TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
+from rapidun.settings.base import NoOptions
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change, within_budget
 from rapidun.unlearning.job import Job
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from rapidun.settings.unlearning import UnlearnSettings
 
 LOG_EVERY = 5
-FINETUNE = Method("finetune", {}, "", Term(cross_entropy), None)
+FINETUNE = Method("finetune", NoOptions, "", Term(cross_entropy), None)
 """Plain descent on the rows of one group: no method itself, but a part of `task_vector` and of `retrain`."""
 LOOK_ROWS = 64
 """Held rows that are looked at while training, where only a training that diverged is ended."""
