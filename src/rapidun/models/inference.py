@@ -48,15 +48,12 @@ def _rounded_factors(model: Any) -> Iterator[None]:
 
 def _factor_layers(model: Any) -> list[torch.nn.Linear]:
     """The linear layers that hold plain LoRA factors in float32."""
-    return [
-        factor
-        for module in every_module(model)
-        if hasattr(module, "lora_A") and hasattr(module, "lora_B")
-        for name in module.lora_A
-        if not module.use_dora.get(name)
-        for factor in (module.lora_A[name], module.lora_B[name])
-        if type(factor) is torch.nn.Linear and factor.bias is None and factor.weight.dtype == torch.float32
-    ]
+    adapted: list[Any] = [module for module in every_module(model) if hasattr(module, "lora_A")]
+    factors = [
+        factor[name] for each in adapted for factor in (each.lora_A, each.lora_B) for name in factor
+        if not each.use_dora.get(name)
+    ]  # fmt: skip
+    return [each for each in factors if type(each) is torch.nn.Linear and each.weight.dtype == torch.float32]
 
 
 @contextmanager
