@@ -7,6 +7,7 @@ of text or JSON is read here, and a path that a file holds is taken only as far 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -48,6 +49,14 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     if most is not None and len(content) > most:
         raise InputError(f"{path}: more than {most} bytes, which is more than such a file holds.")
     return content
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is, or links to, an ordinary file: not a pipe or a device, whose reading may never end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def decoded(content: bytes, where: object) -> str:

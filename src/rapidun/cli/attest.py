@@ -72,9 +72,11 @@ def attest(
     asked = _request(request, basis, approved_by, received)
     last = _day(expires, "--expires") if expires else None
     from rapidun.statement.attest import attest as make
+    from rapidun.statement.attest import check
     from rapidun.statement.keys import is_open_to_others, read_private
     from rapidun.statement.keys import new_key as make_key
 
+    check(run, last, out, overwrite)
     if new_key is not None:
         make_key(new_key)
         say(f"new key: {new_key}, for its owner alone; give {new_key}.pub to whoever checks.", err=True)

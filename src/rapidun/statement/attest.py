@@ -65,8 +65,10 @@ if TYPE_CHECKING:
 LASTS = timedelta(days=365)
 """Until when a statement is valid, where nobody says."""
 SETTINGS = ("influence", "weights", "lora", "unlearning", "evaluation", "gate")
+"""Sections that are stated, but for what may hold words of rows, or paths."""
 NOT_SAID = {"evaluation": ("triggers", "keywords"), "influence": ("checkpoints",)}
-"""Settings that may hold words of rows, or paths."""
+SAID = {"data": ("max_length", "sample", "on_bad_row"), "model": ("dtype", "quantize")}
+"""Of sections that are paths for the most part, what is none."""
 SAID_NOWHERE = "not said"
 
 
@@ -104,13 +106,8 @@ def attest(
         InputError: If the run is not whole, or its numbers do not follow from its rows.
         OutputError: If the folder cannot be written.
     """
-    out = out if out is not None else run / STATEMENTS
-    check_run(run)
-    check_free(run)
-    check_place(out, [FILE], "a statement", resume=False, overwrite=overwrite, resumable=False)
+    out = check(run, expires, out, overwrite)
     expires = expires or date.today() + LASTS
-    if expires < date.today():
-        raise InputError(f"--expires {expires}: is in the past.")
     salt = Salt.new()
     predicate = _predicate(run, request, expires, salt, forget)
     exclusion = exclusion_text(predicate.rows, predicate.salted)
@@ -125,6 +122,17 @@ def attest(
             with atomic_write(folder / name) as file:
                 file.write(text)
     return Made(out / FILE, statement, signer)
+
+
+def check(run: Path, expires: date | None, out: Path | None, overwrite: bool) -> Path:
+    """The folder that `attest` would write; refuses at once what it would refuse, and changes nothing. Raises as it."""
+    out = out if out is not None else run / STATEMENTS
+    check_run(run)
+    check_free(run)
+    check_place(out, [FILE], "a statement", resume=False, overwrite=overwrite, resumable=False)
+    if expires is not None and expires < date.today():
+        raise InputError(f"--expires {expires}: is in the past.")
+    return out
 
 
 def _enveloped(statement: Statement, key: Ed25519PrivateKey | None, signer: str) -> str:
@@ -212,17 +220,14 @@ def base_files(source: Path) -> dict[str, str]:
 
 
 def _how(run: Path, config: dict[str, Any], manifest: dict[str, Any]) -> How:
-    settings = {name: dict(config[name]) for name in SETTINGS if isinstance(config.get(name), dict)}
-    for section, names in NOT_SAID.items():
-        for name in names:
-            settings.get(section, {}).pop(name, None)
+    settings = _settings(config)
     outcome = read_object(run / "unlearning.json").get("stopped") or "as planned"
     phases = as_kind(list[dict[str, Any]], manifest.get("phases"), run / "manifest.json: phases", RESTORE)
     raw = {
         "method": settings.get("unlearning", {}).get("method"),
         "settings": settings,
         "seed": manifest.get("seed"),
-        "template": manifest.get("template"),
+        "template": PurePath(str(manifest.get("template"))).name,
         "rapidun": manifest.get("rapidun_version"),
         "versions": manifest.get("versions"),
         "hardware": manifest.get("hardware"),
@@ -230,6 +235,16 @@ def _how(run: Path, config: dict[str, Any], manifest: dict[str, Any]) -> How:
         "ended": outcome,
     }
     return as_kind(How, raw, run / "manifest.json", RESTORE)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    sections = {name: section for name, section in config.items() if isinstance(section, dict)}
+    stated = {name: set(sections[name]) - set(NOT_SAID.get(name, ())) for name in SETTINGS if name in sections}
+    stated |= {name: set(sections[name]) & set(names) for name, names in SAID.items() if name in sections}
+    return {
+        section: {name: value for name, value in sections[section].items() if name in names}
+        for section, names in stated.items()
+    }
 
 
 def _twin(config: dict[str, Any], attacks: Sequence[Any]) -> str:

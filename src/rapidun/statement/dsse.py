@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from rapidun.errors import InputError
-from rapidun.reading import RESTORE, as_kind, decoded, parse_json, read_bytes
+from rapidun.reading import RESTORE, as_kind, decoded, is_regular, parse_json, read_bytes
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 LARGEST = 2**26
@@ -77,6 +77,8 @@ def read_envelope(path: Path) -> tuple[Envelope, bool]:
     Raises:
         InputError: If there is no envelope of a statement in it, or it is larger than `LARGEST`.
     """
+    if path.exists() and not path.is_dir() and not is_regular(path):
+        raise InputError(f"{path}: no ordinary file, so it is not read. Copy the statement into one.")
     content = read_bytes(path, LARGEST)
     raw = as_kind(_Envelope, parse_json(decoded(content, path), path), path, RESTORE)
     signature = raw.signatures[0] if raw.signatures else None

@@ -8,7 +8,6 @@ neither needs torch.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rapidun.evaluation.gate import decide
 from rapidun.evaluation.perplexity import PerplexityResult, perplexity_ratio
 from rapidun.evaluation.rates import BackdoorRecord, BackdoorResult, summarise
 from rapidun.lifecycle import CONFIG, IDENTITY
-from rapidun.reading import RESTORE, as_kind, made_from, read_kind, read_object
+from rapidun.reading import RESTORE, as_kind, is_regular, made_from, read_kind, read_object
 from rapidun.settings.base import make_config
 from rapidun.settings.evaluation import Thresholds
 from rapidun.statement.content import Judge, Measured
@@ -82,14 +81,6 @@ def _files(folder: Path, root: Path, above: str) -> Iterator[str]:
                 yield name
             else:
                 raise InputError(f"{entry.path}: neither a file nor a folder. Take it out of the run.")
-
-
-def is_regular(path: Path) -> bool:
-    """Whether a path is, or links to, an ordinary file: not a pipe or a device, whose reading may never end."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def thresholds(run: Path) -> Thresholds:

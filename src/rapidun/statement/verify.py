@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rapidun.errors import InputError, RapidunError
 from rapidun.files import file_sha256
 from rapidun.lifecycle import IDENTITY
-from rapidun.reading import inside, parse_json, read_kind
+from rapidun.reading import inside, is_regular, parse_json, read_kind
 from rapidun.statement.content import EXCLUSION, PAGE, SALT, Predicate, Statement, StoredFile, read_statement, subjects
 from rapidun.statement.dsse import Envelope, compact, read_envelope
 from rapidun.statement.exclusion import read_exclusion
@@ -24,7 +24,6 @@ from rapidun.statement.stored import (
     METRICS,
     aggregates,
     differences,
-    is_regular,
     judges_of,
     measured,
     reported,
