@@ -51,7 +51,7 @@ def test_a_key_that_others_can_read_is_warned_of(house, monkeypatch, capsys):
         (["attest", "out/adapter", *ASKED, "--unsigned"], "holds no identity.json"),
         (["attest", "out", *ASKED, "--unsigned"], "exists and is not empty. Replace it by --overwrite"),
         (["attest", "out", *ASKED, "--unsigned", "--expires", "soon"], "write a day as 2026-11-30"),
-        (["attest", "out", *ASKED, "--key", "none.pem"], "none.pem: no such file"),
+        (["attest", "out", *ASKED, "--key", "none.pem", "--overwrite"], "none.pem: no such file"),
         (["attest", "out", "--request", "", *ASKED[2:], "--unsigned"], "at least 1 character"),
         (["verify", "nowhere"], "nowhere: no such file"),
         (["verify", "out"], "out: is a directory"),

@@ -103,7 +103,7 @@ def test_another_writing_of_the_same_envelope_is_seen(tmp_path, change):
     [
         (b"", "not JSON"),
         (b"\xff\xfe{}", "not UTF-8"),
-        (b"[]", "payload"),
+        (b"[]", "valid dictionary"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"payload": 1, "payloadType": "x", "signatures": []}', "payload"),
         (b'{"payload": "!", "payloadType": "application/vnd.in-toto+json", "signatures": []}', "not base64"),
