@@ -72,8 +72,8 @@ def page(found: dict[str, Counter[str]], commit: str, command: str, seconds: flo
         "# One byte changed in a statement or its files",
         "",
         f"`{command}`, commit {commit}, {seconds:.0f} s. Of {count:,} changes of one byte, {missed} were not noticed. "
-        "The files are those of a run on a tiny model (`tests/statement`) and of its statement; the last column says by "
-        "what `rapidun verify` noticed them, how often. [What is checked](../guide/statement.md).",
+        "The files are those of a run on a tiny model (`tests/statement`) and of its statement; the last column says "
+        "by what `rapidun verify` noticed them, how often. [What is checked](../guide/statement.md).",
         "",
         "| file | changes | unnoticed | noticed by |",
         "|---|---|---|---|",

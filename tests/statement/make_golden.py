@@ -1,7 +1,7 @@
 """The files of ``golden/``: a statement of a run on a tiny model, signed with the key of RFC 8032's second test.
 
-``PYTHONPATH=tests python tests/statement/make_golden.py RUN FORGET``, where RUN is that of ``tests/statement``. Made once for
-a predicate type: a form that changes gets a new type, and golden files of its own beside these.
+``PYTHONPATH=tests python tests/statement/make_golden.py RUN FORGET``, where RUN is that of ``tests/statement``.
+Made once for a predicate type: a form that changes gets a new type, and golden files of its own beside these.
 """
 
 from __future__ import annotations

@@ -173,7 +173,31 @@ def test_attacks_of_the_run_are_stated_with_their_numbers_and_no_longer_as_untes
     assert predicate.twin == "measured beside this model in: relearning"
     assert not any("training brings the behaviour back" in line for line in predicate.not_tested)
     assert not any("Nobody tried" in line or "no twin" in line for line in predicate.residual_risk)
+    assert any("relearning was run, and no limit was set" in line for line in predicate.residual_risk)
     assert "moon robot" not in json.dumps(fields(house))
+
+
+def test_attacks_in_one_file_are_told_apart_by_what_was_decided_and_those_not_run_stay_untested(house):
+    point = {"effort": 4, "label": "4 bits", "unlearned": {"value": 0.2, "n": 40}, "twin": {"value": 0.1, "n": 40}}
+    records = [
+        {"name": "quantise", "status": "run", "curves": [{"series": "", "points": [point]}]},
+        {"name": "sampling", "status": "run", "curves": []},
+        {"name": "prefill", "status": "not run", "why": "no time"},
+    ]
+    checks = [{"attack": "quantise", "verdict": verdict} for verdict in ("PASS", "FAIL")]
+    write_json(house.run / "attacks" / "attacks.json", {"seed": 0, "attacks": records, "checks": checks})
+    write_json(house.run / "attacks" / "phases.json", [])
+    (house.run / "attacks" / "config.yaml").write_text("minutes: 6.0\ntwin: /home/me/twin\n")
+    house.attest()
+    predicate = said(house).predicate
+    assert [(each.name, each.verdict) for each in predicate.attacks] == [("quantise", "FAIL"), ("sampling", None)]
+    assert predicate.attacks[0].numbers["curves.0.points.0.unlearned.value"] == 0.2
+    assert predicate.attack_budget == {"minutes": 6.0}
+    assert predicate.twin == "measured beside this model in: quantise"
+    assert any("quantise went beyond its limit" in line for line in predicate.residual_risk)
+    untested = " ".join(predicate.not_tested)
+    assert "8 or 4 bits" not in untested and "sampled" not in untested and "model's mouth" in untested
+    assert "/home/me" not in json.dumps(fields(house))
 
 
 def test_numbers_that_do_not_follow_from_the_rows_are_not_signed(house):
@@ -254,7 +278,7 @@ def test_the_page_is_escaped_complete_and_runs_nothing(house):
     attest(house.run, odd, key=None, overwrite=True)
     page = (house.run / "statement" / "statement.html").read_text()
     assert "<script" not in page and "<b>" not in page and "\u202e" not in page
-    assert "script-src 'none'" in page and "http" not in re.sub(r'content="[^"]*"', "", page)
+    assert "script-src &#39;none&#39;" in page and "http" not in re.sub(r'content="[^"]*"', "", page)
     assert "NOT SIGNED" in page and "What was not tested" in page
 
 

@@ -118,6 +118,7 @@ def test_a_number_that_was_tampered_with_is_named_beside_the_file_that_holds_it(
         (lambda said: said["measured"]["perplexityRatio"].update(high=1.0), "perplexity_ratio.high is"),
         (lambda said: said["measured"]["gate"].pop(), "gate is"),
         (lambda said: said["judges"]["keywords"]["floor"].update(value=0.0), "floor or ceiling"),
+        (lambda said: said.update(attackBudget={"minutes": 60}), "verdicts, numbers or budget"),
         (lambda said: said["models"]["after"].popitem(), "not the files that the statement is about"),
         (lambda said: said["models"]["base"].update(fingerprint="0" * 64), "model"),
         (lambda said: said["rows"]["datasets"].update(forget="0" * 64), "rows forget"),

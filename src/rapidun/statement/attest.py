@@ -22,12 +22,13 @@ from rapidun.report.run_files import read_run
 from rapidun.report.statement import render_statement
 from rapidun.report.titles import title_of
 from rapidun.sealed import altered, read_sealed
-from rapidun.statement.attacks import attacks_of
+from rapidun.statement.attacks import attacks_of, budget_of
 from rapidun.statement.content import (
     EXCLUSION,
     FILE,
     PAGE,
     SALT,
+    Attack,
     Base,
     Beside,
     How,
@@ -155,22 +156,23 @@ def _predicate(run: Path, request: Request, expires: date, salt: Salt, forget: P
     identity = read_kind(run / IDENTITY, dict[str, str])
     numbers, judges = _numbers(run), judges_of(run)
     rows = _rows(run, config, identity, salt, forget)
-    attacks = attacks_of(run)
-    twin = _twin(config, attacks)
+    attacks, models = attacks_of(run), _models(run, manifest, identity)
+    twin = _twin(attacks)
     return Predicate(
         about=title_of(read_run(run))[:2000],
         made=datetime.now(timezone.utc).replace(microsecond=0),
         expires=expires,
         request=request,
-        models=_models(run, manifest, identity),
+        models=models,
         rows=rows,
         salted=Salted(algorithm=ALGORITHM, salt=salt.mark),
         how=_how(run, config, manifest),
         measured=numbers,
         judges=judges,
         attacks=attacks or "none were run",
+        attack_budget=budget_of(run),
         twin=twin or "none",
-        residual_risk=residual_risk(numbers, judges, bool(attacks), bool(twin)),
+        residual_risk=residual_risk(numbers, judges, attacks, bool(twin), _wrote_adapter(models)),
         not_tested=not_tested(attacks, bool(numbers.after.rates)),
         files=[_stored(run, name, salt) for name in run_files(run)],
     )
@@ -247,7 +249,11 @@ def _settings(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _twin(config: dict[str, Any], attacks: Sequence[Any]) -> str:
+def _wrote_adapter(models: Models) -> bool:
+    return any(name.startswith("adapter/") for name in models.after)
+
+
+def _twin(attacks: Sequence[Attack]) -> str:
     """What is known of a model trained without the rows: from attacks that had one beside them."""
     beside = [attack.name for attack in attacks if any("twin" in name.lower().split(".") for name in attack.numbers)]
     return f"measured beside this model in: {', '.join(beside)}" if beside else ""

@@ -25,6 +25,10 @@ Said = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
 """What a person wrote."""
 
 
+Numbers = dict[str, bool | int | float]
+"""By dotted name."""
+
+
 class Part(BaseModel):
     """Some of a statement; what is not named here is refused."""
 
@@ -162,11 +166,12 @@ class Measured(Part):
 
 
 class Attack(Part):
-    """One file of ``attacks/``: its numbers by dotted name, the budget among them; no text but the attack's name."""
+    """One attack that was run: what was decided of it, and its numbers by dotted name; no text but its name."""
 
     name: str
     file: str
-    numbers: dict[str, float | bool]
+    verdict: Literal["PASS", "FAIL", "UNDECIDED"] | None
+    numbers: Numbers
 
 
 class StoredFile(Part):
@@ -198,6 +203,7 @@ class Predicate(Part):
     measured: Measured
     judges: dict[str, Judge]
     attacks: list[Attack] | Literal["none were run"]
+    attack_budget: Numbers
     twin: str
     residual_risk: list[str]
     not_tested: list[str]

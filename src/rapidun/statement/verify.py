@@ -16,6 +16,7 @@ from rapidun.errors import InputError, RapidunError
 from rapidun.files import file_sha256
 from rapidun.lifecycle import IDENTITY
 from rapidun.reading import inside, is_regular, parse_json, read_kind
+from rapidun.statement.attacks import attacks_of, budget_of
 from rapidun.statement.content import EXCLUSION, PAGE, SALT, Predicate, Statement, StoredFile, read_statement, subjects
 from rapidun.statement.dsse import Envelope, compact, read_envelope
 from rapidun.statement.exclusion import read_exclusion
@@ -227,6 +228,8 @@ def _numbers(run: Path, predicate: Predicate) -> Iterator[Check]:
             yield Check(name, DIFFERS, f"{place} is {value!r:.80} by the rows, and {claimed!r:.80} is stated.")
         if not wrong:
             yield Check(name, MATCHES, f"{_count(one)} numbers follow from the rows.")
+    wrong_attacks = (attacks_of(run) or "none were run", budget_of(run)) != (predicate.attacks, predicate.attack_budget)
+    yield _named("attacks", ["verdicts, numbers or budget"] * wrong_attacks, "as the run has them")
     yield _named("judges", [] if judges == predicate.judges else ["floor or ceiling"], f"{len(judges)} judges")
 
 
