@@ -4,7 +4,7 @@
     python benchmarks/statement_changes.py RUN --key k.pem.pub        # docs/benchmarks/statement.md
 
 Works on a copy. The files of the run and of its statement are changed in turn, one byte each time, at a place and to a
-value drawn by the seed; `verify` is asked after each, and the file is put back.
+value drawn by the seed, half of the time to one that the file has elsewhere; `verify` is asked after each, and the file is put back.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ def noticed(statement: Path, run: Path, key: Any) -> str | None:
 
 
 def changes(run: Path, count: int, seed: int) -> Iterator[tuple[Path, int, int]]:
-    """``(file, place, new byte)``: files in turn, so that small ones are changed as often as large ones."""
+    """``(file, place, new byte)``: files in turn, so that small ones are changed as often as large ones.
+
+    Half of the new bytes are any, half are among those that the file has: a digit becomes another digit.
+    """
     draw = random.Random(seed)
     files = [path for path in sorted(run.rglob("*")) if path.is_file() and path.stat().st_size]
     for number in range(count):
         path = files[number % len(files)]
         place = draw.randrange(path.stat().st_size)
-        old = path.read_bytes()[place]
-        yield path, place, draw.choice([byte for byte in range(256) if byte != old])
+        content = path.read_bytes()
+        alphabet = range(256) if draw.random() < 0.5 else sorted(set(content))
+        yield path, place, draw.choice([byte for byte in alphabet if byte != content[place]])
 
 
 def try_changes(
@@ -72,6 +76,7 @@ def page(found: dict[str, Counter[str]], commit: str, command: str, seconds: flo
         "# One byte changed in a statement or its files",
         "",
         f"`{command}`, commit {commit}, {seconds:.0f} s. Of {count:,} changes of one byte, {missed} were not noticed. "
+        "Half of the new bytes are among those that the file has elsewhere, so that a digit becomes another digit. "
         "The files are those of a run on a tiny model (`tests/statement`) and of its statement; the last column says "
         "by what `rapidun verify` noticed them, how often. [What is checked](../guide/statement.md).",
         "",

@@ -278,7 +278,7 @@ def test_the_page_is_escaped_complete_and_runs_nothing(house):
     attest(house.run, odd, key=None, overwrite=True)
     page = (house.run / "statement" / "statement.html").read_text()
     assert "<script" not in page and "<b>" not in page and "\u202e" not in page
-    assert "script-src &#39;none&#39;" in page and "http" not in re.sub(r'content="[^"]*"', "", page)
+    assert "script-src &#39;none&#39;" in page and "://" not in page
     assert "NOT SIGNED" in page and "What was not tested" in page
 
 
