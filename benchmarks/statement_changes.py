@@ -4,7 +4,8 @@
     python benchmarks/statement_changes.py RUN --key k.pem.pub        # docs/benchmarks/statement.md
 
 Works on a copy. The files of the run and of its statement are changed in turn, one byte each time, at a place and to a
-value drawn by the seed, half of the time to one that the file has elsewhere; `verify` is asked after each, and the file is put back.
+value drawn by the seed, half of the time to one that the file has elsewhere. `verify` is asked after each, and the file
+is put back.
 """
 
 from __future__ import annotations
