@@ -163,6 +163,13 @@ def test_a_signature_counts_only_with_the_key_of_who_signed(house, tmp_path):
     assert name == "signature" and "nothing shows who signed it" in text
 
 
+def test_a_key_named_beside_a_right_signature_that_is_not_the_signers_is_noticed(house):
+    envelope, _ = read_envelope(house.statement)
+    house.statement.write_text(Envelope(envelope.payload, "0" * 64, envelope.signature).text())
+    ((name, text),) = against(house)
+    assert name == "signature" and "the file names the key" in text
+
+
 def test_an_unsigned_statement_never_holds_and_says_so_loudly(house, monkeypatch, capsys):
     house.attest(key=None)
     found = {check.name: check for check in checks(house)}
