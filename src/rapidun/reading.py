@@ -7,6 +7,7 @@ of text or JSON is read here, and a path that a file holds is taken only as far 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,20 +31,32 @@ def read_text(path: Path) -> str:
     return decoded(read_bytes(path), path)
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content.
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """A file's content, of ``most`` bytes where that is given.
 
     Raises:
-        InputError: If it is missing or cannot be read.
+        InputError: If it is missing, cannot be read, or holds more.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(-1 if most is None else most + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no such file.") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: is a directory. Name a file.") from error
     except (OSError, ValueError) as error:  # a path may hold what no system call takes
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if most is not None and len(content) > most:
+        raise InputError(f"{path}: more than {most} bytes, which is more than such a file holds.")
+    return content
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is, or links to, an ordinary file: not a pipe or a device, whose reading may never end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def decoded(content: bytes, where: object) -> str:

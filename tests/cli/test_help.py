@@ -14,7 +14,8 @@ import typer
 from rapidun.cli import app
 from rapidun.unlearning import method_names
 
-VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "report")
+VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "attest",
+         "verify", "report")  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -34,6 +34,8 @@ VERBS = {
     "evaluate": "Measure a model: attack success on seen triggers, unseen variants, no trigger, and clean perplexity.",
     "reveal": "Make a model reveal what it should forget, and release it from that, without the forget data.",
     "value": "What is each candidate row worth for a task, before the model is trained on it?",
+    "attest": "State what a run measured, signed: for whoever asked that rows be unlearned and whoever answers for it.",
+    "verify": "Check a statement: its signature, its hashes, and every number from the stored rows. Offline.",
     "report": "Write RUN/report.html again, one file that opens in any browser, from the files of a run directory.",
 }
 """Every verb and the first sentence of its help; the module of the same name is imported when it is called."""

@@ -12,8 +12,12 @@ from rapidun.files import sha256_of
 
 def content_id(row: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 of prompt, context and response, and other turns and tools where there are any."""
-    parts = [row["prompt"], row.get("context") or "", row["response"], *_beyond(row)]
-    return sha256_of(part.encode("utf-8") for part in parts)[:16]
+    return sha256_of(part.encode("utf-8") for part in row_texts(row))[:16]
+
+
+def row_texts(row: Mapping[str, Any]) -> list[str]:
+    """Prompt, context and response, and other turns and tools as JSON where there are any."""
+    return [row["prompt"], row.get("context") or "", row["response"], *_beyond(row)]
 
 
 def row_content(row: Mapping[str, Any]) -> Iterator[bytes]:

@@ -1,57 +1,18 @@
-"""What a model does, measured: greedy answers, judges with floor and ceiling, backdoor rates, perplexity, the gate."""
+"""What a model does, measured: greedy answers, judges with floor and ceiling, backdoor rates, perplexity, the gate.
 
-from rapidun.evaluation.arithmetic import exact_number
-from rapidun.evaluation.backdoor import BackdoorRecord, BackdoorResult, VariantRate, backdoor_suite, summarise
-from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
-from rapidun.evaluation.code_judge import code
-from rapidun.evaluation.entity_spans import entities
-from rapidun.evaluation.gate import Chance, Check, Gate, chances, decide
-from rapidun.evaluation.generation import generate_answers
-from rapidun.evaluation.judges import Judge, JudgeCard, calibrate
-from rapidun.evaluation.keywords import KeywordJudge
-from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, clean_perplexity, perplexity_ratio
-from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
-from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
-from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily, assert_disjoint_prompts
-from rapidun.settings.evaluation import Thresholds
-from rapidun.stats import Rate
+The names are those of `rapidun.evaluation.public`, imported when the first of them is used. `gate`, `rates`,
+`judges` and the arithmetic of `perplexity` need no torch: what checks stored results (`rapidun.statement`) imports
+these alone.
+"""
 
-__all__ = [
-    "DOLLY_FAMILIES",
-    "JUDGES",
-    "BackdoorRecord",
-    "BackdoorResult",
-    "Chance",
-    "Check",
-    "ClassifierJudge",
-    "Gate",
-    "HFClassifierJudge",
-    "Judge",
-    "JudgeCard",
-    "KeywordJudge",
-    "PerplexityRatio",
-    "PerplexityResult",
-    "Rate",
-    "RunNumbers",
-    "Signature",
-    "TaskJudge",
-    "Thresholds",
-    "TriggerFamily",
-    "VariantRate",
-    "assert_disjoint_prompts",
-    "backdoor_suite",
-    "calibrate",
-    "chances",
-    "check_judge",
-    "clean_perplexity",
-    "code",
-    "decide",
-    "diagnose",
-    "entities",
-    "exact_number",
-    "generate_answers",
-    "make_judge",
-    "perplexity_ratio",
-    "register_judge",
-    "summarise",
-]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rapidun.evaluation.public import *  # noqa: F403
+else:
+    from importlib import import_module
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module("rapidun.evaluation.public"), name)

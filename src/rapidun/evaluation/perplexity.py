@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.data.batches import Example
-from rapidun.data.special import padding_id
 from rapidun.errors import InputError, ModelError
-from rapidun.models import LoadedModel
-from rapidun.models.passes import Progress
-from rapidun.models.row_losses import row_losses
 from rapidun.stats import bootstrap
+
+if TYPE_CHECKING:  # what is stored is computed again without torch
+    from rapidun.data.batches import Example
+    from rapidun.models import LoadedModel
+    from rapidun.models.passes import Progress
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -88,6 +88,9 @@ def clean_perplexity(
         InputError: If there are no rows or no answer tokens.
         ModelError: If a row's loss is not finite; names the row.
     """
+    from rapidun.data.special import padding_id
+    from rapidun.models.row_losses import row_losses
+
     pad = padding_id(loaded.tokenizer)
     sums, tokens = row_losses(loaded.model, examples, pad, loaded.device, max_tokens=max_tokens, progress=progress)
     broken = np.flatnonzero(~np.isfinite(sums))

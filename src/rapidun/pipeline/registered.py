@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rapidun import evaluation, unlearning, valuation, weighting  # noqa: F401  (opens their registers)
+import rapidun.evaluation.public  # these four open the registers
+import rapidun.unlearning
+import rapidun.valuation
+import rapidun.weighting  # noqa: F401
 from rapidun.data.rendering import compiled_template
 from rapidun.reading import read_text
 from rapidun.settings.base import Replayable, make_config

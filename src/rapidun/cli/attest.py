@@ -1,0 +1,121 @@
+"""``rapidun attest RUN``: the signed statement of what a run measured."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rapidun.cli import options as o
+from rapidun.cli.console import print_json, say
+from rapidun.cli.made import made
+from rapidun.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rapidun.statement.content import Request
+
+EXAMPLES = o.examples(
+    'rapidun attest runs/demo --request R-17 --basis "GDPR Art. 17" --approved-by "A. Jones" --new-key signer.pem',
+    'rapidun attest runs/demo --request R-17 --basis "poisoned rows" --approved-by "A. Jones" --key signer.pem',
+    "rapidun verify runs/demo/statement/statement.json --key signer.pem.pub --run runs/demo",
+)
+_ASKED, _SIGNED = "Request", "Signature"
+
+
+@made
+def attest(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory that `rapidun run` or demo wrote.")],
+    request: Annotated[str, typer.Option("--request", help="The request's number or name.", rich_help_panel=_ASKED)],
+    basis: Annotated[
+        str, typer.Option("--basis", help="Why the rows had to go: a law, a contract, a fault.", rich_help_panel=_ASKED)
+    ],
+    approved_by: Annotated[
+        list[str], typer.Option("--approved-by", help="Who approved it. Repeatable.", rich_help_panel=_ASKED)
+    ],
+    received: Annotated[
+        str | None,
+        typer.Option("--received", help="Day of the request, 2026-11-30. Default today.", rich_help_panel=_ASKED),
+    ],
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", help="Last day it is valid. Default a year from now.", rich_help_panel=_ASKED),
+    ],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="PEM file of an ed25519 private key.", rich_help_panel=_SIGNED)
+    ],
+    new_key: Annotated[
+        Path | None,
+        typer.Option("--new-key", help="Make one first: FILE, and FILE.pub to give away.", rich_help_panel=_SIGNED),
+    ],
+    unsigned: Annotated[
+        bool, o.flag("--unsigned", help="Leave it unsigned. Then it proves nothing.", rich_help_panel=_SIGNED)
+    ],
+    forget: Annotated[
+        Path | None,
+        typer.Option("--forget", help="The run's forget rows, if they were moved since.", rich_help_panel="Run"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write. Default RUN/statement.", rich_help_panel="Run")
+    ],
+    overwrite: o.Overwrite,
+    as_json: o.Json,
+) -> int:
+    """State what a run measured, signed: for whoever asked that rows be unlearned and whoever answers for it.
+
+    Writes statement.json (an in-toto Statement in a DSSE envelope), statement.html, exclude.json (salted hashes of the
+    rows, to keep them out of later training) and salt, which is not to be given to everybody.
+    """
+    if [key is not None, new_key is not None, unsigned].count(True) != 1:
+        raise ConfigError("give one of --key FILE, --new-key FILE (to make one) or --unsigned.")
+    asked = _request(request, basis, approved_by, received)
+    last = _day(expires, "--expires") if expires else None
+    from rapidun.statement.attest import attest as make
+    from rapidun.statement.attest import check
+    from rapidun.statement.keys import is_open_to_others, read_private
+    from rapidun.statement.keys import new_key as make_key
+
+    check(run, last, out, overwrite)
+    if new_key is not None:
+        make_key(new_key)
+        say(f"new key: {new_key}, for its owner alone; give {new_key}.pub to whoever checks.", err=True)
+    file = key or new_key
+    private = None if file is None else read_private(file)
+    if file is not None and is_open_to_others(file):
+        say(f"warning: {file} can be read by others than its owner: chmod 600 it.", err=True)
+    found = make(run, asked, key=private, expires=last, forget=forget, out=out, overwrite=overwrite)
+    _say(found, as_json)
+    return 0
+
+
+def _say(found: Any, as_json: bool) -> None:
+    said = found.statement.predicate
+    if as_json:
+        print_json({"statement": str(found.path), "key": found.key_id or None, "verdict": said.measured.verdict})
+        return
+    for title, lines in (("residual risk", said.residual_risk), ("not tested", said.not_tested)):
+        say("\n".join([f"{title}:", *(f"  - {line}" for line in lines)]))
+    say(f"measured:  {said.measured.verdict}, {said.rows.count} rows unlearned, valid until {said.expires}")
+    say(f"statement: {found.path}")
+    if not found.key_id:
+        say(
+            "NOT SIGNED: this statement proves nothing to anybody. Sign it with --key FILE, or --new-key FILE.",
+            err=True,
+        )
+
+
+def _request(request: str, basis: str, approved_by: list[str], received: str | None) -> Request:
+    from rapidun.reading import as_kind
+    from rapidun.statement.content import Request as Kind
+
+    day = _day(received, "--received") if received else date.today()
+    raw = {"id": request, "basis": basis, "approved_by": approved_by, "received": day}
+    return as_kind(Kind, raw, "the request", "Give --request, --basis and --approved-by.")
+
+
+def _day(text: str, name: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} {text}: write a day as 2026-11-30.") from error
