@@ -35,7 +35,7 @@ def forget_rows(run: Path, config: Mapping[str, Any], identity: Mapping[str, str
     path = path or data.forget
     seed = config.get("seed")
     rows = load_rows(path, columns=data.columns or None, on_bad_row=data.on_bad_row)
-    rows = sample_rows(rows, data.sample.forget, seed if isinstance(seed, int) else 0, data.stratify)
+    rows = sample_rows(rows, data.sample.get("forget"), seed if isinstance(seed, int) else 0, data.stratify)
     rows = _without_skipped(rows, run)
     mark = rows_fingerprint(rows)
     if mark != identity.get("rows forget"):
