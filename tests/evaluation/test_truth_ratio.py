@@ -19,11 +19,8 @@ LOSSES = st.floats(0, 30)
 def naive(correct: float, wrong: list[float], convention: str) -> float:
     """From probabilities, one row at a time, as the papers write it."""
     chances = [math.exp(-loss) for loss in wrong]
-    if convention == "tofu":
-        mean = sum(chances) / len(chances)
-    else:
-        mean = math.prod(chances) ** (1 / len(chances))
-    return mean / math.exp(-correct)
+    means = {"tofu": sum(chances) / len(chances), "open-unlearning": math.prod(chances) ** (1 / len(chances))}
+    return means[convention] / math.exp(-correct)
 
 
 def test_one_row_by_hand_in_both_conventions() -> None:

@@ -79,7 +79,7 @@ def _of_comparisons(values: Mapping[str, Any], yardstick: str) -> Table:
 
 
 def _value(value: Mapping[str, Any] | None, digits: int) -> str:
-    """``0.123 [0.100, 0.146]``; a small p-value, which has no interval, as what it is; a dash where nothing was measured."""
+    """``0.123 [0.100, 0.146]``; a small p-value, which has no interval, as what it is; a dash for nothing."""
     if value is None:
         return "-"
     number, ends = value["value"], (value["low"], value["high"])
