@@ -18,6 +18,7 @@ from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.evaluation import extraction_strength, min_k, truth_ratio
 from rapidun.evaluation.qa import LOOK_ALIKES, RETAINED, qa_values
 from rapidun.evaluation.qa_table import read_rows
+from rapidun.jsonl import read_jsonl
 from rapidun.models import attach_lora, save_adapter
 from rapidun.models.losses import mean_answer_loss
 from rapidun.pipeline import evaluate_only, make_config
@@ -26,7 +27,6 @@ from rapidun.settings.run import MeasureConfig
 from tiny import tiny_model, tiny_tokenizer, write_rows
 
 WORDS = ["cat", "dog", "mat", "ran", "sat", "the", "other", "and", "to", "on"]
-ROUGE = rapidun.evaluation.rouge.rouge_installed() if hasattr(rapidun, "evaluation") else True
 
 
 def question(group: str, number: int) -> dict[str, Any]:
@@ -247,6 +247,7 @@ def test_a_wrong_answer_that_cannot_be_tokenised_is_named_by_line_or_left_out(ho
     found = measured(config(house, data=data, evaluation={"max_new_tokens": 1}), tmp_path / "out")
     assert found["values"]["forget.probability"]["n"] == 14
     assert found["values"]["forget.truth_score"]["n"] == 13
+    assert [bad["line"] for bad in read_jsonl(tmp_path / "out" / "rows_skipped.jsonl")] == [4]
 
 
 @pytest.mark.parametrize("what", ["nothing there", "no model"])

@@ -58,7 +58,12 @@ def evaluate_qa(
     say_what_is_left_out(groups, config, reporter)
     reporter.plan(_pieces(subject, groups, config))
     with RunDirectory.claim(out, marks, **how) as directory:
-        skipped = [{"group": name, **bad.as_dict()} for name, group in groups.items() for bad in group.rows.skipped]
+        skipped = [
+            {"group": name, **bad.as_dict()}
+            for name, group in groups.items()
+            for part in group.parts
+            for bad in part.skipped
+        ]
         write_jsonl(directory / "rows_skipped.jsonl", skipped)
         reporter.phase("evaluate", "Measuring the model")
         scores = {"model": scored(subject, groups, config.evaluation, reporter)}

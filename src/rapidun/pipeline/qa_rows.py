@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rapidun.data import Rows, assert_disjoint
+from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.evaluation.qa import LOOK_ALIKES
 from rapidun.evaluation.rouge import HINT, rouge_installed
@@ -39,14 +40,20 @@ class QaGroup:
 
 
 def read_qa(config: MeasureConfig, reporter: Reporter) -> dict[str, Rows]:
-    """The rows of each group, none of which can be taken for another's."""
+    """The rows of each group, none of which can be taken for another's.
+
+    Raises:
+        InputError: If a file or row is bad, two groups share rows, or more held-out rows are asked for than there are.
+    """
     data = config.data
     paths = {"forget": data.forget, "retain": data.retain, "held_out": data.evaluation}
     found = {name: read_rows(path, _TITLES[name], data, reporter) for name, path in paths.items() if path is not None}
     assert_disjoint(found["forget"], found["retain"])
     assert_disjoint_prompts(list(found["held_out"]), list(found["forget"]))
-    if config.evaluation.prompts is not None:
-        found["held_out"] = rows_from(found["held_out"], 0, config.evaluation.prompts)
+    if (prompts := config.evaluation.prompts) is not None:
+        if prompts > (there := len(found["held_out"])):
+            raise InputError(f"{data.evaluation}: evaluation.prompts = {prompts} rows asked for, {there} there.")
+        found["held_out"] = rows_from(found["held_out"], 0, prompts)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from rapidun.evaluation import generate_answers
 from rapidun.evaluation.generation import context_length
 from rapidun.evaluation.qa import RowScores
 from rapidun.evaluation.rouge import rouge_installed, rouge_l_recall
-from rapidun.models import adapter_merged, is_adapted
 from rapidun.models.row_losses import row_losses
 from rapidun.models.token_scores import token_scores
 from rapidun.pipeline.inputs import Row, Subject
@@ -31,10 +29,7 @@ def scored(
     Raises:
         ModelError: If a loss is no finite number; names the row.
     """
-    model = subject.loaded.model
-    merged = settings.merge_adapter and is_adapted(model)
-    with adapter_merged(model) if merged else nullcontext():
-        return {name: _scores(subject, group, settings, reporter) for name, group in groups.items()}
+    return {name: _scores(subject, group, settings, reporter) for name, group in groups.items()}
 
 
 def _scores(subject: Subject, group: QaGroup, settings: MeasureSettings, reporter: Reporter) -> RowScores:
