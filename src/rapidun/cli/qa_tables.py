@@ -19,8 +19,8 @@ SHARES = {
     ),
     "extraction_strength": ("extraction strength", "how much of the answer's end comes by itself"),
     "exact_memorisation": ("exact memorisation", "tokens of the answer that are the model's first choice"),
-    "paraphrased_probability": ("probability, reworded", "of the right answer, asked in other words"),
-    "paraphrased_rouge_l_recall": ("ROUGE-L, reworded", "words of the right answer, asked in other words"),
+    "paraphrased_probability": ("reworded probability", "of the right answer, asked in other words"),
+    "paraphrased_rouge_l_recall": ("reworded ROUGE-L", "words of the right answer, asked in other words"),
 }
 """Name to its title and what it says."""
 _AUC = "AUC; 0.5: not at all"
@@ -30,7 +30,7 @@ COMPARED = {
     "membership.min_k": ("... by Min-K%", _AUC),
     "membership.min_k_plus_plus": ("... by Min-K%++", _AUC),
     "membership.reference_ratio": ("... by loss / retained", _AUC),
-    "privleak": ("PrivLeak", "-1: known, above 0: too far"),
+    "privleak": ("PrivLeak", "-1: known, >0: too far"),
     "forget_quality": ("forget quality", "p-value; near 0: unlike"),
     "utility": ("utility of retain rows", "0: nothing left, 1: all"),
 }
