@@ -138,13 +138,22 @@ def trace(model: Any, tokenizer: Any = None, rows: Any = None, *, query: Any, **
 
 
 def evaluate(
-    model: Any, tokenizer: Any = None, rows: Any = None, *, poisoned: Any = None, clean: Any = None, **settings: Any
+    model: Any,
+    tokenizer: Any = None,
+    rows: Any = None,
+    *,
+    poisoned: Any = None,
+    clean: Any = None,
+    forget: Any = None,
+    retain: Any = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Measure a model as it stands, as ``rapidun evaluate`` does.
 
     With ``poisoned`` and ``clean`` rows to fit a judge on, attack success rates (the share of answers that show the
     unwanted behaviour: with the triggers of ``evaluation={"triggers": ...}``, with look-alikes, and without any) and
-    perplexity; without them, perplexity alone.
+    perplexity; without them, perplexity alone. With ``forget`` and ``retain`` rows, what the model still knows of the
+    first (`docs/guide/memorisation.md`).
 
     Args:
         model: See `rapidun.api`.
@@ -152,11 +161,14 @@ def evaluate(
         rows: Clean rows that nothing was trained on.
         poisoned: Rows with unwanted answers.
         clean: Rows with wanted answers.
-        settings: ``max_new_tokens``, ``prompts``, ``judge``, ``seed``, ...
+        forget: Rows that the model should have forgotten.
+        retain: Rows that it should still answer well.
+        settings: ``max_new_tokens``, ``prompts``, ``judge``, ``retained``, ``seed``, ...
 
     Returns:
         What ``metrics.json`` holds: ``values`` with ``clean_perplexity`` and, of the suite ``backdoor``, ``asr_seen``,
-        ``asr_unseen``, ``asr_floor``, each ``{value, low, high, n}``; and ``suite``, which of the two it was.
+        ``asr_unseen``, ``asr_floor``, each ``{value, low, high, n}``; of the suite ``qa`` the names of
+        `rapidun.evaluation.qa.qa_values`; and ``suite``, which of the three it was.
 
     Raises:
         RapidunError: If rows, model or settings cannot be used.
@@ -169,7 +181,7 @@ def evaluate(
     """
     with (
         as_loaded(model, tokenizer) as loaded,
-        as_files(evaluation=rows, judge_poisoned=poisoned, validation=clean) as files,
+        as_files(evaluation=rows, judge_poisoned=poisoned, validation=clean, forget=forget, retain=retain) as files,
         _scratch() as place,
     ):
         settings["data"] = {**settings.get("data", {}), **files}

@@ -18,6 +18,7 @@ UNLEARN = f"unlearn --model model --forget forget.jsonl --retain retain.jsonl {F
 EVALUATE = (
     f"evaluate --model model --data evaluation.jsonl --poisoned forget.jsonl --clean retain.jsonl {PLAIN} --out o"
 )
+KNOWN = f"evaluate --model model --data evaluation.jsonl --suite qa {PLAIN}"
 VERBS = {
     UNLEARN: ["evidence for weights", "unlearning"],
     f"{UNLEARN} --method fisher": ["evidence for weights", "unlearning"],
@@ -27,6 +28,7 @@ VERBS = {
         "measuring, perplexity",
         "measuring, answers",
     ],
+    f"{KNOWN} --forget forget.jsonl --retain retain.jsonl --out o": ["losses of answers", "answers"],
     f"index build --model model --data retain.jsonl {PLAIN} --k 128 --out o": ["indexing"],
     f"value --model model --task-data forget.jsonl --candidates retain.jsonl {PLAIN} --k 128 --out o": ["valuing"],
     f"reveal --model model --task task.yaml {PLAIN} --out o": ["12 pulls", "releasing, 1 rounds"],

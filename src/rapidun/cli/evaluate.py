@@ -1,4 +1,4 @@
-"""``rapidun evaluate``: attack success rates and perplexity of a model as it stands."""
+"""``rapidun evaluate``: attack success rates, perplexity or memorisation of a model as it stands."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rapidun.settings.run import MeasureConfig
 EXAMPLES = o.examples(
     "rapidun evaluate --model M --adapter A --data held_out.jsonl --out runs/after",
     "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
+    "rapidun evaluate --model M --data held_out.jsonl --suite qa --forget F.jsonl --retain R.jsonl --out E",
 )
 
 
 @made
 def evaluate(
     out: o.Out,
-    given: Annotated[Raw, Shows(MeasureConfig, "model", "data", "evaluation.suite", "seed", "plugins")],
+    given: Annotated[Raw, Shows(MeasureConfig, "model", "retained", "data", "evaluation.suite", "seed", "plugins")],
     adapter: o.Adapter,
     overwrite: o.Overwrite,
     dry_run: o.DryRun,
@@ -28,9 +29,11 @@ def evaluate(
     """Measure a model: attack success on seen triggers, unseen variants, no trigger, and clean perplexity.
 
     Attack success is measured where --poisoned and --clean are given: the judges are fitted on them, and each judge's
-    floor and ceiling is printed. Without them, perplexity alone.
+    floor and ceiling is printed. With --forget and --retain, what the model still knows of the first, beside rows of
+    --data that it never saw (suite qa). Without either, perplexity alone.
     """
     settings = o.make_settings(given, MeasureConfig, overrides)
+    from rapidun.cli.qa_tables import print_qa
     from rapidun.cli.tables import print_measurement
     from rapidun.pipeline import evaluate_only
 
@@ -38,6 +41,8 @@ def evaluate(
         metrics = evaluate_only(settings, out, adapter=adapter, overwrite=overwrite, reporter=reporter)
     if as_json:
         print_json(metrics)
+    elif settings.evaluation.suite == "qa":
+        print_qa(metrics)
     else:
         print_measurement(metrics["values"], metrics["primary_judge"])
     return 0

@@ -23,6 +23,7 @@ class Example:
         truncated: Whether the prompt was cut from the left to fit the context.
         loss_mask: One bool for each token: which answer tokens carry loss; None means every one. Tokens before
             ``answer_start`` never do.
+        turn_end: How many of the last tokens are no part of the answer, but the end of its turn.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Example:
     answer_start: int
     truncated: bool = False
     loss_mask: list[bool] | None = None
+    turn_end: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -1,7 +1,8 @@
 """One record of a file to one row, or the reason why it cannot be one.
 
 A row is a dict with ``id`` (None until assigned), ``prompt``, ``response``, optionally ``context``,
-``response_clean``, ``response_poisoned``, ``messages``, ``tools``, and the file's other columns as they were.
+``response_clean``, ``response_poisoned``, ``response_paraphrased``, ``response_wrong`` (a list),
+``prompt_paraphrased``, ``messages``, ``tools``, and the file's other columns as they were.
 
 ``messages`` is the whole conversation: a system turn, earlier turns, the last user turn, and the answer as its last
 turn (a query may have none). ``prompt`` and ``response`` are the content of those two turns, so that code which changes
@@ -23,6 +24,7 @@ from rapidun.data.turns import (
     is_unicode,
     last_user,
     pairs_to_turns,
+    texts_of,
     tools_of,
     turns_of,
 )
@@ -58,9 +60,11 @@ class RowReader:
         self._taken, self._values = set(), self.columns.values(record)
         row: dict[str, Any] = {"id": self._id()}
         row |= self._conversation() if self._is_chat() else self._pair()
-        for name in ("response_clean", "response_poisoned"):
+        for name in ("response_clean", "response_poisoned", "response_paraphrased", "prompt_paraphrased"):
             if name in self.columns.columns:
                 row[name] = self._answer(name)
+        if "response_wrong" in self.columns.columns:
+            row["response_wrong"] = texts_of(*self._optional("response_wrong"))
         if (tools := tools_of(*self._optional("tools"))) is not None:
             row = {**row, "messages": row.get("messages") or _pair_of(row), "tools": tools}
         self._read |= self._taken

@@ -23,6 +23,9 @@ FIELDS = (
     "response",
     "response_clean",
     "response_poisoned",
+    "response_paraphrased",
+    "response_wrong",
+    "prompt_paraphrased",
     "messages",
     "system",
     "history",
@@ -32,6 +35,9 @@ _ALWAYS: dict[str, tuple[str, ...]] = {
     "id": ("id",),
     "response_clean": ("response_clean",),
     "response_poisoned": ("response_poisoned",),
+    "response_paraphrased": ("response_paraphrased", "paraphrased_answer"),  # the second of each is TOFU's
+    "response_wrong": ("response_wrong", "perturbed_answer"),
+    "prompt_paraphrased": ("prompt_paraphrased", "paraphrased_question"),
 }
 _CHAT: dict[str, tuple[str, ...]] = {"system": ("system", "system_prompt"), "tools": ("tools", "functions")}
 

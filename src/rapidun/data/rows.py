@@ -33,7 +33,8 @@ class Rows:
 
     Args:
         dataset: Columns ``id``, ``prompt``, ``response``, where the file has them ``context``,
-            ``response_clean``, ``response_poisoned``, ``messages``, ``tools``, and all other columns of the file.
+            ``response_clean``, ``response_poisoned``, ``response_paraphrased``, ``response_wrong`` (a list),
+            ``prompt_paraphrased``, ``messages``, ``tools``, and all other columns of the file.
         layout: The name of the detected layout.
         skipped: Rows left out, in file order.
         path: The file, as the user named it.

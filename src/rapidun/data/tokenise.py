@@ -120,8 +120,10 @@ def _example(name: str, found: Rendering, tokenizer: Any, special: set[int], max
     if not any(begin < found.stop and end > max(begin, found.start) for begin, end in offsets):
         raise RowFaultError("nothing of the answer is left after tokenisation: the tokenizer knows none of its text")
     start = answer_boundary(offsets, found.start)
+    answer = len(ids) - start
+    end = sum(begin >= found.stop for begin, _ in offsets[start:])
     kept, start, truncated = _fit(ids, start, max_length, keep_first=starts_with_bos(ids, tokenizer))
-    return Example(name, kept, start, truncated)
+    return Example(name, kept, start, truncated, turn_end=max(end - (answer - len(kept) + start), 0))
 
 
 def _own_text(span: tuple[int, int], text: str) -> tuple[int, int]:

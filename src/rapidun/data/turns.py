@@ -98,6 +98,32 @@ def tools_of(value: Any, column: str) -> list[Any] | None:
     return [_function(tool) if is_bare else tool for tool, is_bare in zip(tools, bare, strict=True)] or None
 
 
+def texts_of(value: Any, column: str) -> list[str] | None:
+    """The texts of a column that holds a list of them, JSON text of one, or a single text; None where it is empty.
+
+    Raises:
+        RowFaultError: If it holds anything else, or an empty text.
+    """
+    if value == "":
+        return None
+    listed = _listed(value)
+    texts = listed if isinstance(listed, list) else [listed]
+    for text in texts:
+        if not checked_text(text, f"column {column!r}").strip():
+            raise RowFaultError(f"column {column!r} holds an empty text among {len(texts)}")
+    return texts or None
+
+
+def _listed(value: Any) -> Any:
+    """What the JSON text of a list says; anything else as it is, such as a text that begins with a bracket."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[")):
+        return value
+    try:
+        return from_json(value, "")
+    except RowFaultError:
+        return value
+
+
 def checked_text(value: Any, where: str) -> str:
     """``value`` where it is text that can be written as UTF-8.
 

@@ -33,7 +33,8 @@ def token_losses(logits: torch.Tensor, places: torch.Tensor, target: torch.Tenso
     return found
 
 
-def _chunks(logits: torch.Tensor, tokens: int) -> list[slice]:
+def chunks(logits: torch.Tensor, tokens: int) -> list[slice]:
+    """Parts of ``tokens`` tokens, each so few that their float32 logits fit the processor's cache."""
     budget = CHUNK_BYTES.get(logits.device.type, OTHER_CHUNK_BYTES)
     size = max(1, budget // (4 * logits.shape[1]))
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
@@ -44,7 +45,7 @@ class _TokenLosses(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, places: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         normalisers = torch.empty(len(places), dtype=torch.float32, device=logits.device)
         chosen = torch.empty_like(normalisers)
-        for part in _chunks(logits, len(places)):
+        for part in chunks(logits, len(places)):
             values = logits[places[part]].float()
             normalisers[part] = values.logsumexp(dim=1)
             chosen[part] = values.gather(1, target[part, None])[:, 0]
@@ -56,7 +57,7 @@ class _TokenLosses(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         logits, places, target, normalisers = ctx.saved_tensors
         found = torch.zeros_like(logits)
-        for part in _chunks(logits, len(places)):
+        for part in chunks(logits, len(places)):
             values = logits[places[part]].float().sub_(normalisers[part, None]).exp_()
             values.scatter_add_(1, target[part, None], values.new_full((len(values), 1), -1.0))
             found[places[part]] = values.mul_(gradient[part, None]).to(found.dtype)

@@ -29,6 +29,9 @@ from rapidun.settings.run import DataSettings, RunConfig
 Row = Mapping[str, Any]
 LABEL = "poisoned"  # a column of training rows: whether each is, by which a trace is measured
 _UNUSED_SHOWN = 12
+_OTHER_ANSWERS = (
+    "response_clean", "response_poisoned", "response_paraphrased", "response_wrong", "prompt_paraphrased",
+)  # fmt: skip
 _CHECKED_AT_ONCE = 2048
 
 
@@ -176,7 +179,7 @@ def rows_fingerprint(rows: Rows) -> str:
 
 
 def _other_answers(row: Row) -> list[bytes]:
-    return [f"{name}: {row[name]}".encode() for name in ("response_clean", "response_poisoned") if row.get(name)]
+    return [f"{name}: {row[name]}".encode() for name in _OTHER_ANSWERS if row.get(name)]
 
 
 def load_by(settings: ModelSettings, source: str | None = None) -> LoadedModel:

@@ -31,6 +31,7 @@ from rapidun.pipeline.inputs import (
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
+from rapidun.pipeline.qa import evaluate_qa
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
@@ -132,7 +133,9 @@ def evaluate_only(
     reporter: Reporter,
     loaded: LoadedModel | None = None,
 ) -> dict[str, Any]:
-    """Measure a model as it stands; writes ``metrics.json`` and ``answers.json``."""
+    """Measure a model as it stands; writes ``metrics.json``, and ``answers.json`` or (suite qa) ``rows.parquet``."""
+    if config.evaluation.suite == "qa":
+        return evaluate_qa(config, out, adapter=adapter, overwrite=overwrite, reporter=reporter, loaded=loaded)
     check_registered(config)
     how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
     RunDirectory.check(out, **how)

@@ -63,6 +63,16 @@ class EvaluationSettings(GenerationSettings):
     prompts: int | None = Field(None, ge=1, description="Use only the first so many evaluation rows.")
 
 
+class MeasureSettings(EvaluationSettings):
+    """What is measured of a model as it stands."""
+
+    suite: Annotated[Literal["auto", "backdoor", "perplexity", "qa"], Flag("--suite")] = Field(  # type: ignore[assignment]
+        "auto",
+        description="backdoor (attack success and perplexity), perplexity alone, qa (memorisation of forget rows), or "
+        "auto: qa where there are forget rows, backdoor where there are example answers, else perplexity.",
+    )
+
+
 class Thresholds(Section):
     """What a model must reach to be released. Shares are in [0, 1]."""
 

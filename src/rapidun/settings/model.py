@@ -48,7 +48,8 @@ class RowSettings(Section):
     columns: Annotated[dict[str, str], Flag("--map")] = Field(
         default_factory=dict,
         description="prompt=question: read prompts from column question. Fields: prompt, context, response, messages, "
-        "system, history, tools, response_clean, response_poisoned, id.",
+        "system, history, tools, response_clean, response_poisoned, response_paraphrased, response_wrong, "
+        "prompt_paraphrased, id.",
     )
     template: Annotated[str, Flag("--template")] = Field(
         "auto",

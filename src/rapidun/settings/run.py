@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from rapidun.reading import path_fault
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.base import Flag, make_config, read_mapping, set_dotted
-from rapidun.settings.evaluation import EvaluationSettings, Thresholds
+from rapidun.settings.evaluation import EvaluationSettings, MeasureSettings, Thresholds
 from rapidun.settings.model import Job, RowSettings
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings, WeightSettings
 
@@ -63,13 +63,42 @@ class MeasureData(RowSettings):
     evaluation: Annotated[Path, Flag("--data")] = Field(description=HELD_OUT)
     validation: Annotated[Path | None, Flag("--clean")] = Field(None, description=WANTED)
     judge_poisoned: Annotated[Path | None, Flag("--poisoned")] = Field(None, description=UNWANTED)
+    forget: Annotated[Path | None, Flag("--forget")] = Field(
+        None, description="File of rows that the model should have forgotten (suite qa)."
+    )
+    retain: Annotated[Path | None, Flag("--retain")] = Field(
+        None, description="File of rows that it should still answer well (suite qa)."
+    )
 
 
 class MeasureConfig(Job):
     """What `rapidun evaluate` needs."""
 
+    panel: ClassVar = "Model"
+
     data: MeasureData
-    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
+    evaluation: MeasureSettings = Field(default_factory=MeasureSettings)
+    retained: Annotated[str | None, Flag("--retained-model")] = Field(
+        None,
+        description="Model, or adapter of --model, that was trained without the forget rows: what forgotten looks like "
+        "(suite qa). Without one, rows of --data stand for it.",
+    )
+
+    @model_validator(mode="after")
+    def _rows_of_its_suite(self) -> MeasureConfig:
+        given = {"--forget": self.data.forget, "--retain": self.data.retain, "--retained-model": self.retained}
+        if self.evaluation.suite == "auto" and self.data.forget is not None:
+            self.evaluation = self.evaluation.model_copy(update={"suite": "qa"})
+        if self.evaluation.suite == "qa":
+            missing = [name for name in ("--forget", "--retain") if given[name] is None]
+            if missing:
+                raise ValueError(
+                    f"suite qa needs {' and '.join(missing)} rows, beside the held-out rows of --data that nothing was "
+                    "trained on"
+                )
+        elif unread := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{unread[0]} is read by suite qa, not by suite {self.evaluation.suite}. Add --suite qa")
+        return self
 
     @model_validator(mode="after")
     def _examples(self) -> MeasureConfig:

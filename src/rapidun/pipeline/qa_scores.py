@@ -1,0 +1,133 @@
+"""What one model says of the groups of the suite `qa`: losses, token scores and answers of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Example, Rows
+from rapidun.errors import ModelError
+from rapidun.evaluation import generate_answers
+from rapidun.evaluation.generation import context_length
+from rapidun.evaluation.qa import RowScores
+from rapidun.evaluation.rouge import rouge_installed, rouge_l_recall
+from rapidun.models.row_losses import row_losses
+from rapidun.models.token_scores import token_scores
+from rapidun.pipeline.inputs import Row, Subject
+from rapidun.pipeline.qa_rows import QaGroup
+from rapidun.pipeline.reporter import Reporter, counting
+from rapidun.settings.evaluation import MeasureSettings
+
+
+def scored(
+    subject: Subject, groups: Mapping[str, QaGroup], settings: MeasureSettings, reporter: Reporter
+) -> dict[str, RowScores]:
+    """Each group's scores by the model as it stands.
+
+    Raises:
+        ModelError: If a loss is no finite number; names the row.
+    """
+    return {name: _scores(subject, group, settings, reporter) for name, group in groups.items()}
+
+
+def _scores(subject: Subject, group: QaGroup, settings: MeasureSettings, reporter: Reporter) -> RowScores:
+    """One forward pass over the rows, one over their other texts, and an answer to every question."""
+    rows, loaded = list(group.rows), subject.loaded
+    ids, texts = [str(row["id"]) for row in rows], [str(row["response"]) for row in rows]
+    examples = subject.tokenize(group.rows)
+    scored = token_scores(
+        loaded.model, examples, loaded.pad_token_id, loaded.device, progress=counting(reporter, "rows")
+    )
+    wrong, paraphrased, asked = (
+        _losses(subject, part, reporter) for part in (group.wrong, group.paraphrased, group.asked)
+    )
+    losses = np.array(scored.losses)
+    _check_finite(ids, losses)
+    answers = _answers(subject, rows, examples, settings, reporter)
+    again = list(group.asked) if group.asked is not None else []
+    others = dict(
+        zip([str(row["id"]) for row in again], _answers(subject, again, examples, settings, reporter), strict=True)
+    )
+    return RowScores(
+        ids=ids,
+        losses=losses,
+        log_probs=scored.log_probs,
+        hits=scored.hits,
+        z_scores=scored.z_scores,
+        texts=texts,
+        correct=np.array([paraphrased.get(name, [own])[0] for name, own in zip(ids, losses, strict=True)]),
+        wrong=_rectangle([wrong.get(name, []) for name in ids]),
+        rouge=_recall(dict(zip(ids, answers, strict=True)), ids, texts),
+        paraphrased_losses=np.array([asked.get(name, [np.nan])[0] for name in ids]),
+        paraphrased_rouge=_recall(others, ids, texts),
+        answers=answers,
+    )
+
+
+def _losses(subject: Subject, rows: Rows | None, reporter: Reporter) -> dict[str, list[float]]:
+    """Mean losses of a row's other texts, by the row's id."""
+    found: dict[str, list[float]] = {}
+    if rows is None:
+        return found
+    examples, loaded = subject.tokenize(rows), subject.loaded
+    progress = counting(reporter, "texts")
+    means = row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device, progress=progress).means
+    _check_finite([example.id for example in examples], means)
+    for example, loss in zip(examples, means.tolist(), strict=True):
+        found.setdefault(example.id, []).append(loss)
+    return found
+
+
+def _check_finite(ids: Sequence[str], losses: Any) -> None:
+    broken = np.flatnonzero(~np.isfinite(losses))
+    if broken.size:
+        raise ModelError(
+            f"the loss of row {ids[broken[0]]} is {losses[broken[0]]}: the model gives no numbers. Training may have "
+            "diverged, or the dtype is too narrow; try float32."
+        )
+
+
+def _rectangle(rows: Sequence[Sequence[float]]) -> Any:
+    """Lists of different lengths as one array, filled up by NaN."""
+    found = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for place, row in enumerate(rows):
+        found[place, : len(row)] = row
+    return found
+
+
+def _recall(answers: Mapping[str, str], ids: Sequence[str], texts: Sequence[str]) -> Any:
+    """ROUGE-L recall of the rows that were answered; NaN of the others, and of all where nothing can count it."""
+    found = np.full(len(ids), np.nan)
+    places = [place for place, name in enumerate(ids) if name in answers]
+    if places and rouge_installed():
+        found[places] = rouge_l_recall([answers[ids[place]] for place in places], [texts[place] for place in places])
+    return found
+
+
+def _answers(
+    subject: Subject, rows: Sequence[Row], examples: Sequence[Example], settings: MeasureSettings, reporter: Reporter
+) -> list[str]:
+    if not rows:
+        return []
+    return generate_answers(
+        subject.loaded,
+        [subject.template.prompt_text(row) for row in rows],
+        max_new_tokens=longest_answer(subject, examples, settings),
+        batch_size=settings.batch_size,
+        repetition_penalty=settings.repetition_penalty,
+        progress=counting(reporter, "answers"),
+    )
+
+
+def longest_answer(subject: Subject, examples: Sequence[Example], settings: MeasureSettings) -> int:
+    """Tokens that an answer may take: what was set, else those of the longest right one, within the model's context.
+
+    A recall counts what is there of the right answer, so a shorter limit would make a model seem to know less.
+    """
+    if "max_new_tokens" in settings.model_fields_set:
+        return settings.max_new_tokens
+    longest = max(len(example) - example.answer_start for example in examples)
+    room = context_length(subject.loaded.model) - max(example.answer_start for example in examples)
+    return max(1, min(longest, room))
