@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ Verb = Callable[[Path, Path, bool], object]
 TRAINING = {"steps": 6, "learning_rate": 1e-2, "retain_budget": 50.0, "checkpoint_every": 2, "check_every": 2}
 
 
+@cache
 def config_of(house: Path, scheme: str = "influence") -> Any:
+    """Writes model and rows when it is asked for the first time, so that no kill comes while they are written."""
     return make_run_config(house, weights={"scheme": scheme}, unlearning=TRAINING)
 
 
@@ -135,7 +138,7 @@ def test_a_resume_after_any_field_of_a_row_was_edited_is_refused_and_names_the_f
     unlearn(place, out, False)
     rows = tiny_rows(group, {"forget": 8, "retain": 12}[group])
     rows[3][column] = now
-    config = config_of(place)  # writes the rows anew
+    config = config_of(place)
     write_rows(place / f"{group}.jsonl", rows)
     how = {"resume": True, "overwrite": False, "reporter": Silent()}
     with pytest.raises(FingerprintError, match=rf"cannot resume: rows {group} \(.*{group}\.jsonl\) was"):
