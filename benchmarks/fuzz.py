@@ -34,26 +34,25 @@ from fuzz import Case  # noqa: E402
 from rapidun.errors import RapidunError  # noqa: E402
 from rapidun.files import atomic_write  # noqa: E402
 from rapidun.jsonl import append_log, read_log  # noqa: E402
+from test_fuzzed_directories import HEAVY  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "fuzz.jsonl"
 PAGE = ROOT / "docs" / "benchmarks" / "fuzz.md"
 INPUTS = 10_000
 BATCH = 20
-SLOW = ("resumed_training", "resumed_value", "resumed_tuning", "reveal_undo", "requests_undo", "index_append", "report")
-"""Cases that take a second or more: a fifth of another's share."""
 FIRST = 100_000
 """Seeds of the tests lie below."""
 
 
 def cases() -> dict[str, Case]:
     """Name and function."""
-    return {**test_fuzzed_readers.CASES, **test_fuzzed_directories.CASES}
+    return {**test_fuzzed_readers.CASES, **test_fuzzed_directories.CASES, **HEAVY}
 
 
 def share(name: str) -> int:
-    """Inputs of a case, so that all have `INPUTS`."""
-    whole = sum(0.2 if each in SLOW else 1.0 for each in cases())
-    return -(-int(INPUTS * (0.2 if name in SLOW else 1.0) / whole + 1) // BATCH) * BATCH
+    """Inputs of a case, so that all have `INPUTS`; a heavy one has a tenth of another's."""
+    parts = {each: 0.1 if each in HEAVY else 1.0 for each in cases()}
+    return -(-int(INPUTS * parts[name] / sum(parts.values()) + 1) // BATCH) * BATCH
 
 
 def tried(case: Case, seeds: range, place: Path) -> dict[str, Any]:

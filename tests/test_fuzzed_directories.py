@@ -37,11 +37,17 @@ from report.make_valuation import make_valuation
 from tiny import save_tiny, write_rows
 
 CASES: dict[str, Case] = {}
-FEW = 6
+HEAVY: dict[str, Case] = {}
+"""Those that take a second or more; only by ``make test-slow`` and `benchmarks/fuzz.py`."""
 
 
 def case(function: Case) -> Case:
     CASES[function.__name__] = function
+    return function
+
+
+def heavy(function: Case) -> Case:
+    HEAVY[function.__name__] = function
     return function
 
 
@@ -129,7 +135,7 @@ def make_half_appended(folder: Path) -> None:
             return
 
 
-@case
+@heavy
 def index_append(draw: random.Random, place: Path) -> None:
     folder = copied(place, "half", make_half_appended)
     damage_one(folder, draw)
@@ -150,7 +156,7 @@ def report_of_values(draw: random.Random, place: Path) -> None:
     write_report(folder)
 
 
-@case
+@heavy
 def reveal_undo(draw: random.Random, place: Path) -> None:
     def finished(folder: Path) -> None:
         reveal(make_reveal(make_house(folder.parent / "reveal house")), folder)
@@ -172,7 +178,7 @@ def stopped(work: test_killed.Verb, house: Path, out: Path, sign: str) -> None:
             return
 
 
-@case
+@heavy
 def resumed_training(draw: random.Random, place: Path) -> None:
     house = place.parent / "run house"
     if not house.exists():
@@ -185,7 +191,7 @@ def resumed_training(draw: random.Random, place: Path) -> None:
     test_killed.unlearn(house, folder, True)
 
 
-@case
+@heavy
 def resumed_value(draw: random.Random, place: Path) -> None:
     house = place.parent / "value house"
     if not house.exists():
@@ -197,7 +203,7 @@ def resumed_value(draw: random.Random, place: Path) -> None:
     test_killed.values(house, folder, True)
 
 
-@case
+@heavy
 def resumed_tuning(draw: random.Random, place: Path) -> None:
     house = place.parent / "tuning house"
     if not house.exists():
@@ -212,7 +218,7 @@ def damaged_trials(content: bytes, draw: random.Random) -> bytes:
     return json.dumps(damaged_value(json.loads(content), draw)).encode() + b"\n"
 
 
-@case
+@heavy
 def requests_undo(draw: random.Random, place: Path) -> None:
     house = place.parent / "requests house"
 
@@ -237,11 +243,11 @@ def _alone() -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_damaged_directory_is_used_or_refused_in_a_message(name: str, tmp_path: Path) -> None:
-    refusals(CASES[name], range(FEW), tmp_path / "files")
+    refusals(CASES[name], range(10), tmp_path / "files")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", CASES)
-def test_two_hundred_damaged_directories_are_used_or_refused_in_a_message(name: str, tmp_path: Path) -> None:
-    assert refusals(CASES[name], range(FEW, 206), tmp_path / "files") > 20
+@pytest.mark.parametrize("name", [*CASES, *HEAVY])
+def test_a_hundred_damaged_directories_are_used_or_refused_in_a_message(name: str, tmp_path: Path) -> None:
+    assert refusals({**CASES, **HEAVY}[name], range(10, 110), tmp_path / "files") > 10

@@ -23,7 +23,7 @@ from rapidun.files import disk_error, write_json
 from rapidun.jsonl import read_log, write_jsonl
 from rapidun.models.lora import checkpointed, in_base_dtype
 from rapidun.models.passes import PassBytes, pass_budget
-from rapidun.reading import read_object
+from rapidun.reading import made_from, read_object
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.forward import batch_answers
 from rapidun.unlearning.reference import ReferenceLosses
@@ -202,10 +202,11 @@ def cut_back(log: Path, checkpoints: Path) -> None:
         return
     kept: list[dict[str, Any]] = []
     end = 0 if last is None else _step_of(last)
-    for line in read_log(log) if end else []:
-        if not (kept[-1]["step"] if kept else 0) <= line["step"] <= end:
-            break
-        kept.append(line)
+    with made_from(log):
+        for line in read_log(log) if end else []:
+            if not (kept[-1]["step"] if kept else 0) <= line["step"] <= end:
+                break
+            kept.append(line)
     write_jsonl(log, kept)
 
 
