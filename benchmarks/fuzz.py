@@ -81,7 +81,7 @@ def compute(only: str, minutes: float) -> None:
         if only in name and (name, start) not in done
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for start, name in sorted(wanted):
+        for start, name in sorted(wanted, key=lambda each: (each[1] in HEAVY, each)):
             if time.monotonic() > end:
                 return
             (place := Path(folder) / name / "files").mkdir(parents=True, exist_ok=True)
