@@ -130,7 +130,7 @@ def test_what_a_killed_writer_left_of_a_file_goes_and_what_a_running_one_writes_
         with atomic_write(page) as file:
             file.write("whole")
 
-    assert killed(written, tmp_path, 3) is None  # before it is renamed
+    assert killed(written, tmp_path, 4) is None  # before it is renamed
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
     other = tmp_path / f".{page.name}.{os.getpid()}.part"
     other.write_text("being written")
