@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,7 @@ from pipeline import test_killed, test_reveal_run, test_tuning, test_valuing  # 
 from pipeline.test_ledger import active, make_requests  # noqa: E402
 from rapidun.attribution.store import build_index, open_index, plan_append  # noqa: E402
 from rapidun.distributed import Settings, build  # noqa: E402
+from rapidun.errors import InputError  # noqa: E402
 from rapidun.files import atomic_write  # noqa: E402
 from rapidun.pipeline import Silent, ledger, reveal, single, undo, unlearn_only  # noqa: E402
 from rapidun.pipeline.ledger import unlearn_requests  # noqa: E402
@@ -135,10 +136,12 @@ def undone(house: Path, out: Path) -> object:
 
 
 def turn(again: bool) -> Work:
-    """Undo or redo of the first request, asked for again unless it is done."""
+    """Undo or redo of the first request; asked for again where it is done, it says so and tidies up."""
 
-    def work(house: Path, out: Path, resume: bool) -> object:
-        return ledger.undo(out, 1, again=again) if active(out)[0] != again else None
+    def work(house: Path, out: Path, resume: bool) -> None:
+        done = active(out)[0] == again
+        with suppress(InputError) if done else nullcontext():
+            ledger.undo(out, 1, again=again)
 
     return work
 
