@@ -4,10 +4,13 @@
     python benchmarks/mutations.py                           # all, one at a time; long, and not part of CI
     python benchmarks/mutations.py --only stats weighting    # those whose file holds one of these texts
     python benchmarks/mutations.py --range 8 20
+    python benchmarks/mutations.py --missing                 # those without a verdict on the package as it is now
+    python benchmarks/mutations.py --stored                  # the page again, from the verdicts that are there
 
 The working tree is not touched: `src` is copied once, and the tests run with the copy in front. A mutation whose old
 text is not in its file exactly once is said to be stale and counts as not killed. Ends with 1 if one survived or is
-stale.
+stale. Verdicts are lines of benchmarks/results/mutations.jsonl, of which the last counts; docs/benchmarks/mutations.md
+is made from them.
 """
 
 from __future__ import annotations
@@ -19,10 +22,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from provenance import current_commit, tree
+
+from rapidun.files import atomic_write
+from rapidun.jsonl import append_log, read_log
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "mutations.jsonl"
+PAGE = ROOT / "docs" / "benchmarks" / "mutations.md"
 MINUTES = 10
 
 
@@ -58,8 +70,8 @@ UCB = "reveal/test_neural_ucb.py"
 
 MUTATIONS = [
     # The eight that once survived.
-    _("reveal/neural_ucb.py", "scores = self.predict() + self.sigma()", "scores = self.predict()", UCB),
-    _("reveal/strategies.py", "-(self.means() + bonus)", "-self.means()", UCB),
+    _("revealing/neural_ucb.py", "scores = self.predict() + self.sigma()", "scores = self.predict()", UCB),
+    _("revealing/strategies.py", "-(self.means() + bonus)", "-self.means()", UCB),
     _("weighting/schemes.py", "        weights.retain[retain],", "        weights.retain,", SCHEMES),
     _("attribution/null.py", "len(ranked) * (1 + above)", "len(ranked) * (0 + above)", PROPOSAL),
     _("stats.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.8", STATS),
@@ -77,13 +89,13 @@ MUTATIONS = [
         TRAINS,
     ),
     _(
-        "reveal/modules.py",
+        "revealing/modules.py",
         "loss = loss + self.penalty * orthogonality_penalty(model)",
         "loss = loss + 0.0 * orthogonality_penalty(model)",
         "reveal/test_modules.py",
     ),
     _(
-        "reveal/modules.py",
+        "revealing/modules.py",
         "penalty=settings.orthogonality if module == FORGET else 0.0",
         "penalty=0.0",
         "reveal/test_modules.py",
@@ -308,13 +320,13 @@ MUTATIONS = [
     _("evaluation/signatures.py", "if high < NEARLY_EQUAL * low:", "if high < low:", "evaluation/test_signatures.py"),
     # Reveal and valuation.
     _(
-        "reveal/reward.py",
+        "revealing/reward.py",
         "1.0 / sum(share / value for share, value in parts)",
         "sum(share * value for share, value in parts)",
         "reveal/test_diversity_and_reward.py",
     ),
     _(
-        "reveal/reward.py",
+        "revealing/reward.py",
         "np.exp(-np.sum(kept * np.log(kept)))",
         "np.exp(np.sum(kept * np.log(kept)))",
         "reveal/test_diversity_and_reward.py",
@@ -322,7 +334,7 @@ MUTATIONS = [
     _("valuation/fidelity.py", "gains = truth.clip(min=0)", "gains = truth", "valuation/test_fidelity.py"),
     _("valuation/shares.py", "numbers.clip(min=0)[:, None]", "numbers[:, None]", "valuation/test_shares.py"),
     _(
-        "valuation/selection.py",
+        "settings/value.py",
         "math.ceil(rows * self.amount - 1e-9)",
         "math.floor(rows * self.amount)",
         "valuation/test_selection.py",
@@ -360,11 +372,70 @@ def run(number: int, mutation: Mutation, copy: Path) -> str:
     return "killed" if found.returncode else "SURVIVED"
 
 
+Key = tuple[str, str, str]
+
+
+def key_of(mutation: Mapping[str, Any]) -> Key:
+    """What a verdict is of."""
+    return mutation["file"], mutation["old"], mutation["new"]
+
+
+def verdicts() -> dict[Key, dict[str, Any]]:
+    """The last stored line of every mutation."""
+    return {key_of(line): line for line in read_log(RESULTS)}
+
+
 def chosen(arguments: argparse.Namespace) -> list[tuple[int, Mutation]]:
     """Numbered mutations that were asked for."""
     first, last = arguments.range or (0, len(MUTATIONS))
     numbered = list(enumerate(MUTATIONS))[first:last]
-    return [(n, m) for n, m in numbered if not arguments.only or any(text in m.file for text in arguments.only)]
+    found = [(n, m) for n, m in numbered if not arguments.only or any(text in m.file for text in arguments.only)]
+    known = {key for key, line in verdicts().items() if line["source"] == tree("src")} if arguments.missing else set()
+    return [(n, m) for n, m in found if key_of(asdict(m)) not in known]
+
+
+def judge(mutations: list[tuple[int, Mutation]]) -> list[str]:
+    """The verdicts, each stored when it is there."""
+    found, source = [], tree("src")
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "src"
+        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        for number, mutation in mutations:
+            began = time.monotonic()
+            verdict, seconds = run(number, mutation, copy), round(time.monotonic() - began)
+            append_log(RESULTS, [{**asdict(mutation), "verdict": verdict, "seconds": seconds, "source": source}])
+            found.append(verdict)
+            print(f"{number:3} {verdict:9} {_change(mutation)} ({seconds} s)", flush=True)
+    return found
+
+
+def _change(mutation: Mutation) -> str:
+    return f"{mutation.file}: {mutation.old.strip()[:60]!r} -> {mutation.new.strip()[:50]!r}"
+
+
+def write_page() -> None:
+    """docs/benchmarks/mutations.md."""
+    known = verdicts()
+    lines = [known.get(key_of(asdict(mutation)), {"verdict": "not run", "source": ""}) for mutation in MUTATIONS]
+    killed, now = sum(line["verdict"] == "killed" for line in lines), tree("src")
+    current = sum(line["source"] == now for line in lines)
+    tried = sum(line["verdict"] != "not run" for line in lines)
+    page = [
+        "# Would the tests notice?", "",
+        f"{killed} of {tried} faults, put one at a time into a copy of the package, were noticed by the tests named "
+        f"for them; {len(MUTATIONS) - tried} more were not tried yet. `python benchmarks/mutations.py`; the page was "
+        f"written at commit {current_commit()}; {current} of the verdicts are of the package as it was then.", "",
+        "| package | faults | noticed |", "|---|---|---|",
+    ]  # fmt: skip
+    rooms: dict[str, list[str]] = {}
+    for mutation, line in zip(MUTATIONS, lines, strict=True):
+        rooms.setdefault(mutation.file.partition("/")[0], []).append(line["verdict"])
+    page += [f"| `{room}` | {len(found)} | {found.count('killed')} |" for room, found in rooms.items()]
+    left = [(m, line["verdict"]) for m, line in zip(MUTATIONS, lines, strict=True) if line["verdict"] != "killed"]
+    page += ["", "## Not noticed", ""]
+    page += [f"* {verdict}: `{m.file}`, `{m.old.strip()}` -> `{m.new.strip()}`" for m, verdict in left] or ["None."]
+    with atomic_write(PAGE, private=False) as file:
+        file.write("\n".join(page) + "\n")
 
 
 def main() -> None:
@@ -372,22 +443,16 @@ def main() -> None:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--only", nargs="+", default=[])
     parser.add_argument("--range", nargs=2, type=int, metavar=("FIRST", "LAST"))
+    parser.add_argument("--missing", action="store_true")
+    parser.add_argument("--stored", action="store_true")
     arguments = parser.parse_args()
-    verdicts = []
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place) / "src"
-        if not arguments.list:
-            shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        for number, mutation in chosen(arguments):
-            began = time.monotonic()
-            verdict = "" if arguments.list else run(number, mutation, copy)
-            verdicts.append(verdict)
-            seconds = "" if arguments.list else f" ({time.monotonic() - began:.0f} s)"
-            change = f"{mutation.old.strip()[:60]!r} -> {mutation.new.strip()[:50]!r}"
-            print(f"{number:3} {verdict:9} {mutation.file}: {change}{seconds}", flush=True)
-    if not arguments.list:
-        print(f"{verdicts.count('killed')} of {len(verdicts)} killed")
-        sys.exit(verdicts.count("killed") < len(verdicts))
+    if arguments.list:
+        print("\n".join(f"{number:3} {_change(mutation)}" for number, mutation in chosen(arguments)))
+        return
+    found = [] if arguments.stored else judge(chosen(arguments))
+    write_page()
+    print(f"{found.count('killed')} of {len(found)} killed")
+    sys.exit(found.count("killed") < len(found))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ def current_commit() -> str:
     return f"{commit} with changes that are not committed" if changed else commit
 
 
+def tree(path: str) -> str:
+    """Git's short name of what is committed below ``path``: unlike a commit, the same after a rebase."""
+    return _git("rev-parse", "--short", f"HEAD:{path}")
+
+
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -5,7 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from rapidun.errors import RapidunError
+from rapidun.sealed import KEY, write_sealed
+
+Case = Callable[[random.Random, Path], object]
+"""Writes damaged files below a directory and reads them as a verb would."""
 
 NAUGHTY = (
     "", " ", "\0", "\ud800", "../x", "/etc/passwd", "a/../../b", "..\\x", "x" * 5000, "a\u2028b", "\x1b[31m", "[/x]",
@@ -91,3 +100,56 @@ def damaged_json(value: Any, draw: random.Random) -> bytes:
         value = damaged_value(value, draw)
     content = json.dumps(value, ensure_ascii=draw.random() < 0.5).encode("utf-8", "surrogatepass")
     return damaged_bytes(content, draw) if draw.random() < 0.35 else content
+
+
+def damage_one(folder: Path, draw: random.Random) -> Path:
+    """Damage one file of a directory of results, or take it away; a checksum of its own is made anew half the time."""
+    path = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+    content = path.read_bytes()
+    if draw.random() < 0.04:
+        path.unlink()
+    elif path.suffix == ".json":
+        path.write_bytes(damaged_json(value := json.loads(content), draw))
+        if isinstance(value, dict) and KEY in value and draw.random() < 0.5:
+            _sealed_anew(path)
+    elif path.suffix == ".jsonl" and draw.random() < 0.7:
+        lines = content.split(b"\n")
+        place = draw.randrange(len(lines))
+        lines[place] = damaged_json(json.loads(lines[place] or b"null"), draw)
+        path.write_bytes(b"\n".join(lines))
+    else:
+        path.write_bytes(damaged_bytes(content, draw))
+    return path
+
+
+def _sealed_anew(path: Path) -> None:
+    """With the checksum of what is in the file now, where that is an object of plain values."""
+    try:
+        value = json.loads(path.read_bytes())
+        write_sealed(path, {name: inner for name, inner in value.items() if name != KEY})
+    except (ValueError, AttributeError, RecursionError):
+        return
+
+
+def copied(place: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """A fresh copy below ``place`` of a directory that is made once, beside it."""
+    whole = place.parent / name
+    if not whole.exists():
+        make(whole)
+    shutil.rmtree(place / name, ignore_errors=True)
+    return Path(shutil.copytree(whole, place / name, symlinks=True))
+
+
+def refusals(case: Case, seeds: range, place: Path) -> int:
+    """How many of the damaged files were refused; every message names something and is no traceback."""
+    place.mkdir()
+    refused = 0
+    for seed in seeds:
+        try:
+            case(random.Random(f"{case.__name__} {seed}"), place)
+        except RapidunError as error:
+            refused += 1
+            assert str(error).strip(), f"{case.__name__} {seed}"
+        except Exception as error:
+            raise AssertionError(f"{case.__name__}, seed {seed}: {type(error).__name__}: {error}") from error
+    return refused

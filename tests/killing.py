@@ -1,4 +1,4 @@
-"""Work in a process of its own that kills itself (SIGKILL) before its n-th change of a directory."""
+"""Work in a process of its own that is killed (SIGKILL): before its n-th change of a directory, or at a moment."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,49 @@ def killed(work: Work, below: Path, place: int) -> int | None:
 
     A rename, a removal, a new directory, a link, and a file opened to be written is a change.
     """
+    child, told = _started(work, str(below), place)
+    return _ending(child, told)
+
+
+def killed_when(work: Work, moment: Callable[[], bool], victim: Callable[[int], int] = int) -> int | None:
+    """Do ``work``, killed as soon as ``moment`` says so; what `killed` gives.
+
+    Args:
+        work: What to do.
+        moment: Asked again and again while the work goes on; it is not asked again once it has said so.
+        victim: From the work's process to the one that is killed in its place, one of its children.
+    """
+    child, told = _started(work, "", -1)
+    while not told.poll(0.001):
+        if moment():
+            with suppress(ProcessLookupError):
+                os.kill(victim(child.pid), signal.SIGKILL)
+            break
+    return _ending(child, told)
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """A moment for `killed_when`: so many seconds from now."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def _started(work: Work, below: str, place: int) -> tuple[Any, Any]:
     ours, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_child, args=(work, str(below), place, theirs))
+    child = FORK.Process(target=_child, args=(work, below, place, theirs))
     child.start()
     theirs.close()
+    return child, ours
+
+
+def _ending(child: Any, told: Any) -> int | None:
     try:
-        found: int | str | None = ours.recv()
+        found: int | str | None = told.recv()
     except EOFError:
         found = None
     child.join()
     assert not isinstance(found, str), found
-    assert child.exitcode == (-signal.SIGKILL if found is None else 0)
+    assert found is not None or child.exitcode == -signal.SIGKILL
     return found
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from killing import killed
 from rapidun.errors import OutputError
-from rapidun.files import atomic_directory, check_replaceable
+from rapidun.files import atomic_directory, atomic_write, check_replaceable, remove_half_written
 
 
 def write(place: Path, text: str) -> None:
@@ -119,3 +120,19 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write(link, "third")
     assert link.is_symlink()
     assert content(real) == "third"
+
+
+def test_what_a_killed_writer_left_of_a_file_goes_and_what_a_running_one_writes_stays(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+
+    def written() -> None:
+        remove_half_written(page)
+        with atomic_write(page) as file:
+            file.write("whole")
+
+    assert killed(written, tmp_path, 4) is None  # before it is renamed
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    other = tmp_path / f".{page.name}.{os.getpid()}.part"
+    other.write_text("being written")
+    assert killed(written, tmp_path, -1) is not None
+    assert sorted(tmp_path.iterdir()) == [other, page]

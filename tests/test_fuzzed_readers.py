@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import safetensors.numpy
 import yaml
 
 from experiments.cells import CellStore
-from fuzz import NAUGHTY, damaged_bytes, damaged_json, damaged_value
+from fuzz import NAUGHTY, Case, copied, damaged_bytes, damaged_json, damaged_value, refusals
 from rapidun.attribution import Blocks
 from rapidun.cli.console import parse_pairs
 from rapidun.cli.options import make_settings
@@ -36,7 +34,6 @@ from rapidun.settings.run import RunConfig, load_config
 from rapidun.weighting import read_rapidin, read_weights
 from tiny import tiny_model, tiny_tokenizer
 
-Case = Callable[[random.Random, Path], None]
 CASES: dict[str, Case] = {}
 
 
@@ -110,11 +107,7 @@ def tiny_adapter(place: Path) -> Path:
 
 @case
 def adapter(draw: random.Random, place: Path) -> None:
-    whole = place.parent / "adapter"
-    if not whole.is_dir():
-        tiny_adapter(whole)
-    shutil.rmtree(place / "a", ignore_errors=True)
-    folder = Path(shutil.copytree(whole, place / "a"))
+    folder, whole = copied(place, "adapter", tiny_adapter), place.parent / "adapter"
     config, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if draw.random() < 0.7:
         config.write_bytes(damaged_json(json.loads(config.read_text()), draw))
@@ -284,21 +277,6 @@ def template(draw: random.Random, place: Path) -> None:
         Template.resolve("chat", tiny_tokenizer(chat_template=source)).full_text(row)
 
 
-def refusals(name: str, seeds: range, place: Path) -> int:
-    """How many of the damaged files were refused; every message names something and is no traceback."""
-    place.mkdir()
-    refused = 0
-    for seed in seeds:
-        try:
-            CASES[name](random.Random(f"{name} {seed}"), place)
-        except RapidunError as error:
-            refused += 1
-            assert str(error).strip(), f"{name} {seed}"
-        except Exception as error:
-            raise AssertionError(f"{name}, seed {seed}: {type(error).__name__}: {error}") from error
-    return refused
-
-
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rapidun.data.rendering.SECONDS", 1.0)
@@ -306,11 +284,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_damaged_files_are_read_or_refused_in_a_message(name: str, tmp_path: Path) -> None:
-    assert refusals(name, range(25), tmp_path / "files") > 0
+    assert refusals(CASES[name], range(25), tmp_path / "files") > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_ten_thousand_damaged_files_are_read_or_refused_in_a_message(name: str, tmp_path: Path) -> None:
     seeds = range(25, 25 + -(-10_000 // len(CASES)))
-    assert refusals(name, seeds, tmp_path / "files") > len(seeds) / 10
+    assert refusals(CASES[name], seeds, tmp_path / "files") > len(seeds) / 10

@@ -8,6 +8,7 @@ A process that was killed leaves its half-written files under hidden names, whic
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -59,6 +60,27 @@ def atomic_write(path: Path, mode: str = "w", *, private: bool = True) -> Iterat
         raise disk_error(error, path) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_half_written(path: Path) -> None:
+    """Take away what killed processes left of ``path``; for a file in a directory that nobody claims.
+
+    What a process that is still there writes is left alone.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and not _is_running(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager

@@ -93,6 +93,17 @@ def test_a_scorer_of_ones_own_builds_an_index_and_is_asked(
         assert all(len(hit["response"]) == len(hit["train_response"]) for hit in hits)
 
 
+def test_a_scorer_that_looks_on_at_the_model_finds_the_row_itself(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "trace --plugin embedded.py --by embedded --data retain.jsonl --model model --template plain --k 1 --json"
+    code, said = run(f"{line} --query retain.jsonl", monkeypatch, capsys)
+    assert code == 0, said
+    hits = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert all(hit["score"] == pytest.approx(1) and hit["response"] == hit["train_response"] for hit in hits)
+    assert len(hits) == len(list(read_jsonl(shop / "retain.jsonl")))
+
+
 def test_a_judge_of_ones_own_is_known_to_a_task(shop: Path) -> None:
     task = {"description": "x", "instruction": "y", "retain": "retain.jsonl", "judge": {"kind": "shouting"}}
     raw = {"model": {"source": "m"}, "plugins": ["judge.py"], "task": task}

@@ -180,3 +180,8 @@ def test_a_setting_that_is_gone_is_unknown_and_what_there_is_is_named(gone: str)
     kind = IndexConfig if section == "index" else ValueConfig
     with pytest.raises(ConfigError, match=rf"unknown key '{gone}'\. (Valid here|Did you mean)"):
         make_config({"model": {"source": "m"}, section: {name: 1}}, kind, COMMAND_LINE)
+
+
+def test_a_key_that_is_no_text_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"a name = '\\ud800'"):
+        make_config({"\ud800": 1}, RunConfig, COMMAND_LINE)

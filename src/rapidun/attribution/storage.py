@@ -80,7 +80,7 @@ class MatrixBuffer:
         Raises:
             ModelError: If a value is not finite.
         """
-        stored, scale = encode(values, self._dtype)
+        stored, scale = encode(values.detach(), self._dtype)
         norms = scaled_norms(decode(stored, scale))
         if not bool(norms.isfinite().all()):
             raise ModelError(f"{self.name}: vectors are not finite. Load the model as bfloat16 or float32.")

@@ -142,6 +142,7 @@ def _load_tokenizer(where: str, source: str, *, trust: bool, options: dict[str, 
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust, **options)
+            tokenizer.decode(tokenizer("a", return_special_tokens_mask=True).input_ids)  # settings it takes may be odd
         except Exception as error:  # as above
             raise _load_error(source, "the tokenizer", error) from error
     check_ends(tokenizer, source)

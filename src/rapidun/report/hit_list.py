@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rapidun.errors import InputError
-from rapidun.files import atomic_write
+from rapidun.files import atomic_write, remove_half_written
 from rapidun.report.formats import number
 from rapidun.report.html import environment, policy, style
 
@@ -32,6 +32,7 @@ def write_hit_list(lines: Sequence[Line], path: Path, *, title: str = "The rows 
         OutputError: If the page cannot be written.
     """
     page = render_hit_list(lines, title)
+    remove_half_written(path)
     with atomic_write(path) as file:
         file.write(page)
     return path

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from rapidun.files import atomic_write
+from rapidun.files import atomic_write, remove_half_written
+from rapidun.reading import made_from
 from rapidun.report.charts import to_script_json
 from rapidun.report.formats import moment
 from rapidun.report.html import asset, environment, licence, plotly_script, policy, style
@@ -75,8 +76,10 @@ def write_report(run_directory: Path) -> Path:
         OutputError: If the report cannot be written.
     """
     run = read_run(Path(run_directory))
-    page = render(run)
+    with made_from(run.directory):
+        page = render(run)
     path = run.directory / "report.html"
+    remove_half_written(path)
     with atomic_write(path) as file:
         file.write(page)
     return path

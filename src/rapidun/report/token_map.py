@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rapidun.errors import InputError
-from rapidun.files import atomic_write
+from rapidun.files import atomic_write, remove_half_written
 from rapidun.report.charts import to_script_json
 from rapidun.report.formats import number
 from rapidun.report.html import asset, environment, policy, style
@@ -38,6 +38,7 @@ def write_token_map(lines: Iterable[Line], path: Path, *, title: str = "Which to
         OutputError: If the page cannot be written.
     """
     page = render_token_map(list(lines), title)
+    remove_half_written(path)
     with atomic_write(path) as file:
         file.write(page)
     return path

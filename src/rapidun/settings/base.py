@@ -163,7 +163,7 @@ def _section_at(root: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]
 def _flag_at(root: type[BaseModel], path: tuple[Any, ...]) -> str:
     """The option that sets the field at ``path``, in brackets, where there is one."""
     section = _section_at(root, path[:-1])
-    field = section.model_fields.get(path[-1]) if section is not None else None
+    field = section.model_fields.get(path[-1]) if path and section is not None else None
     flags = [each for each in field.metadata if isinstance(each, Flag)] if field is not None else []
     return f" ({flags[0].names[0]})" if flags else ""
 
@@ -199,7 +199,7 @@ def shown(value: Any) -> str:
 
 
 def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+    where = ".".join(str(part) for part in item["loc"]) or "a name"  # of a key that is no text pydantic tells no place
     if item["type"] == "extra_forbidden":
         if (now := moved(where)) is not None:
             return f"{origin}: {where} {now}."

@@ -23,7 +23,7 @@ from rapidun.files import disk_error, write_json
 from rapidun.jsonl import read_log, write_jsonl
 from rapidun.models.lora import checkpointed, in_base_dtype
 from rapidun.models.passes import PassBytes, pass_budget
-from rapidun.reading import read_object
+from rapidun.reading import made_from, read_object
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.forward import batch_answers
 from rapidun.unlearning.reference import ReferenceLosses
@@ -34,6 +34,7 @@ from rapidun.unlearning.state import MethodState
 
 Record = Callable[[dict[str, Any]], None]
 STEP_PASSES = 2.5  # a step may hold so many times what a pass over rows does, beside the model
+LOGGED = ("loss", "learning_rate", "grad_norm", "forget_loss", "retain_loss")
 STATE_FILE = "unlearning_state.json"
 REMOVE = "Remove this checkpoint's folder and run again with --resume: what stands before it is gone on with."
 
@@ -56,7 +57,7 @@ class UnlearningTrainer(Trainer):
         self.method, self.options, self.method_state, self.record = method, options, state, record
         self.reference, self.reweighing = reference, reweighing
         self.model_accepts_loss_kwargs = False
-        self._sums = {"forget_loss": [0.0, 0], "retain_loss": [0.0, 0]}
+        self._sums: dict[str, tuple[float, int]] = {}  # of what a log line gives the means of, and of how many
         self.add_callback(_Advance(self))
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
@@ -70,7 +71,12 @@ class UnlearningTrainer(Trainer):
         peft = self.accelerator.unwrap_model(self.model)
         with in_base_dtype(peft), checkpointed(peft, self._is_large(peft, inputs)):
             loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        self._add("loss", float(loss.detach()), 1)
         return loss
+
+    def _add(self, name: str, total: float, count: int) -> None:
+        before = self._sums.get(name, (0.0, 0))
+        self._sums[name] = (before[0] + total, before[1] + count)
 
     @staticmethod
     def _is_large(model: torch.nn.Module, inputs: dict[str, Group]) -> bool:
@@ -105,23 +111,22 @@ class UnlearningTrainer(Trainer):
         weights = group["weight"] if self.reweighing is None else self.reweighing.of(name, group)
         self.method_state.observe(name, rows, weights)
         losses = term(rows, **self.options, **self.method_state.values())
-        sums = self._sums[f"{name}_loss"]
-        sums[0] += float(losses.detach().sum())
-        sums[1] += len(losses)
+        self._add(f"{name}_loss", float(losses.detach().sum()), len(losses))
         return losses * weights * float(self.options.get(factor, 1.0))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the unweighted group losses since the last line, and record the line."""
+        """Record a line: means over the steps since the last one, the groups' losses unweighted.
+
+        The Trainer's own mean forgets the steps before a resume, so it is not taken.
+        """
         if "loss" in logs:
-            line: dict[str, Any] = {"step": self.state.global_step}
-            for name in ("loss", "learning_rate", "grad_norm"):
-                if (value := logs.get(name)) is not None:
-                    line[name] = float(value) if np.isfinite(value) else None
-            for name, (total, count) in self._sums.items():
-                if count:
-                    line[name] = total / count if np.isfinite(total) else None
-                self._sums[name] = [0.0, 0]
-            self.record(line | self.method_state.state_dict())
+            means = {name: total / count for name, (total, count) in self._sums.items()}
+            self._sums = {}
+            found = {name: means.get(name, logs.get(name)) for name in LOGGED}
+            line = {
+                name: float(value) if np.isfinite(value) else None for name, value in found.items() if value is not None
+            }
+            self.record({"step": self.state.global_step, **line, **self.method_state.state_dict()})
         super().log(logs, *args, **kwargs)
 
     def advance(self) -> None:
@@ -141,7 +146,7 @@ class UnlearningTrainer(Trainer):
 
     def _own_state(self) -> dict[str, Any]:
         reweighing = None if self.reweighing is None else self.reweighing.state_dict()
-        return {"method": self.method_state.state_dict(), "reweighing": reweighing}
+        return {"method": self.method_state.state_dict(), "reweighing": reweighing, "sums": self._sums}
 
     def resume_own_state(self, checkpoint: Path) -> None:
         """What `_save_checkpoint` wrote.
@@ -157,6 +162,8 @@ class UnlearningTrainer(Trainer):
                 raise TrainingError(f"{checkpoint}: its trainer_state.json is of step {step}. {REMOVE}")
             state = read_object(checkpoint / STATE_FILE)
             self.method_state.load_state_dict(state["method"])
+            sums = dict(state.get("sums", {}))  # an earlier version wrote none
+            self._sums = {str(name): (float(total), int(count)) for name, (total, count) in sums.items() if count}
             if self.reweighing is not None:
                 self.reweighing.load_state_dict(state["reweighing"])
         except InputError as error:
@@ -195,10 +202,11 @@ def cut_back(log: Path, checkpoints: Path) -> None:
         return
     kept: list[dict[str, Any]] = []
     end = 0 if last is None else _step_of(last)
-    for line in read_log(log) if end else []:
-        if not (kept[-1]["step"] if kept else 0) <= line["step"] <= end:
-            break
-        kept.append(line)
+    with made_from(log):
+        for line in read_log(log) if end else []:
+            if not (kept[-1]["step"] if kept else 0) <= line["step"] <= end:
+                break
+            kept.append(line)
     write_jsonl(log, kept)
 
 

@@ -150,7 +150,7 @@ class KernelStudent:
             )
             text.check_format()
             landmarks = Landmarks(text, arrays["surface"], arrays["surface_mean"], arrays["surface_deviation"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise InputError(f"{directory / _FILE}: cannot be read ({error}). Fit the student again.") from error
         if landmarks.surface.shape != (len(weights), len(NAMES)) or weights.shape[1:] != intercept.shape:
             raise InputError(f"{directory / _FILE}: weights {weights.shape} do not fit config.json. Fit it again.")

@@ -101,7 +101,7 @@ class RidgeStudent:
             weights, intercept = arrays["weights"], arrays["intercept"]
         except KeyError as error:
             raise InputError(f"{directory / _FILE}: cannot be read ({error}). Fit the student again.") from error
-        if weights.shape != (features.width, len(intercept)):
+        if intercept.ndim != 1 or weights.shape != (features.width, len(intercept)):
             raise InputError(f"{directory / _FILE}: weights {weights.shape} do not fit config.json. Fit it again.")
         return cls(features, weights, intercept, float(settings["alpha"]))
 

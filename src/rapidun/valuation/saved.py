@@ -115,6 +115,6 @@ def load_student(directory: Path) -> SavedStudent:
         student = student_kind(kind).load(directory, settings)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{directory / CONFIG}: {error!r}. Fit the student again.") from error
-    if not len(tasks) == len(scale.mean) == len(scale.deviation):
+    if not (len(tasks),) == scale.mean.shape == scale.deviation.shape:
         raise InputError(f"{directory / CONFIG}: {len(tasks)} tasks and {len(scale.mean)} means. Fit it again.")
     return SavedStudent(student, scale, tasks, config, directory)

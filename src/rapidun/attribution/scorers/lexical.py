@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,11 +21,12 @@ import numpy.typing as npt
 import torch
 
 from rapidun.attribution.context import ModelContext
-from rapidun.attribution.matrix import MemoryTensor, RowTensor, Shard
+from rapidun.attribution.matrix import MemoryTensor, Shard
 from rapidun.attribution.ranking import Ranking
 from rapidun.attribution.scorer import Features, FeatureStore, Recorder, Role, Row, Scorer, register_scorer
 from rapidun.attribution.similarity import Array
 from rapidun.data.words import words_of
+from rapidun.errors import InputError
 from rapidun.settings.kinds import Similarity
 
 K1, B = 1.5, 0.75
@@ -105,13 +106,13 @@ def _score_blocks(asked: Features, shards: Sequence[Shard], rows: int) -> Iterat
     places = np.repeat(np.arange(len(keys)), np.diff(asked["lexical.offsets"].numpy()))
     weights[asked["lexical.rows"].numpy(), places] = asked["lexical.counts"].numpy()
     for shard in shards:
-        yield shard.first, _shard_scores(_Postings(shard.tensors), keys, weights * idf, shard.rows, mean_length)
+        yield shard.first, _shard_scores(_Postings(shard), keys, weights * idf, shard.rows, mean_length)
 
 
 def _statistics(shards: Sequence[Shard], keys: _Places, rows: int) -> tuple[npt.NDArray[np.float64], float]:
     holding, total = np.zeros(len(keys)), 0
     for shard in shards:
-        postings = _Postings(shard.tensors)
+        postings = _Postings(shard)
         begins, ends = postings.find(keys)
         holding += ends - begins
         total += int(postings.lengths.sum())
@@ -120,13 +121,28 @@ def _statistics(shards: Sequence[Shard], keys: _Places, rows: int) -> tuple[npt.
 
 
 class _Postings:
-    """One shard's word counts, read where they are asked for."""
+    """One shard's word counts, read where they are asked for.
 
-    def __init__(self, tensors: Mapping[str, RowTensor]) -> None:
+    Raises:
+        InputError: If what is read points outside of the shard.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard, tensors = shard, shard.tensors
         self._rows, self._counts = tensors["lexical.rows"], tensors["lexical.counts"]
         self._words: _Places = tensors["lexical.words"].read().numpy()
         self._offsets: _Places = tensors["lexical.offsets"].read().numpy()
         self.lengths: npt.NDArray[np.int32] = tensors["lexical.lengths"].read().numpy()
+        steps = np.diff(self._offsets, prepend=0, append=self._rows.shape[0])
+        self._check(self._offsets.shape == (len(self._words) + 1,) and bool((steps >= 0).all()))
+        self._check(self.lengths.shape == (shard.rows,) and bool((self.lengths >= 0).all()))
+
+    def _check(self, whole: bool) -> None:
+        if not whole:
+            first, last = self._shard.first, self._shard.first + self._shard.rows - 1
+            raise InputError(
+                f"words of rows {first} to {last} of the index are damaged. Check it with: rapidun index verify."
+            )
 
     def find(self, keys: _Places) -> tuple[_Places, _Places]:
         """Where each word's postings begin and end; empty where the shard does not have it."""
@@ -138,7 +154,9 @@ class _Postings:
 
     def read(self, begin: int, end: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Rows and counts of one word."""
-        return self._rows.read(begin, end).numpy(), self._counts.read(begin, end).numpy()
+        rows, counts = self._rows.read(begin, end).numpy(), self._counts.read(begin, end).numpy()
+        self._check(bool(((rows >= 0) & (rows < self._shard.rows) & (counts > 0)).all()))
+        return rows, counts
 
 
 def _shard_scores(

@@ -12,7 +12,7 @@ import numpy as np
 from rapidun.attribution.ranking import Hit, Hits, Ranking
 from rapidun.attribution.store.index import Index
 from rapidun.errors import ConfigError
-from rapidun.files import atomic_write, write_json
+from rapidun.files import atomic_write, remove_half_written, write_json
 from rapidun.text import json_line
 
 Progress = Callable[[int, int], None]
@@ -30,6 +30,8 @@ def export_numpy(index: Index, out: Path, *, name: str = "gradient", progress: P
     matrix = index.features(name)
     vectors, ids = out / "vectors.npy", out / "ids.jsonl"
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(matrix), matrix.width)}
+    for path in (vectors, ids):
+        remove_half_written(path)
     with atomic_write(vectors, "wb") as file:
         np.lib.format.write_array_header_2_0(file, header)
         for start, block in matrix.blocks():
@@ -64,6 +66,7 @@ def export_rapidin(
     content: dict[str, Any] = {"config": json.dumps(config)}
     content.update(_queries(found, query_rows))
     path = out / f"influence_results_{len(index)}.json"
+    remove_half_written(path)
     write_json(path, content)
     return path
 
