@@ -18,14 +18,14 @@ from rapidun.evaluation.membership import (
     zlib_ratio,
 )
 from rapidun.evaluation.memorisation import exact_memorisation, extraction_strength
-from rapidun.evaluation.model_utility import model_utility
 from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, clean_perplexity, perplexity_ratio
 from rapidun.evaluation.rates import BackdoorRecord, BackdoorResult, VariantRate, summarise
 from rapidun.evaluation.rouge import rouge_l_recall
 from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
 from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily, assert_disjoint_prompts
-from rapidun.evaluation.truth_ratio import forget_quality, truth_ratio, truth_score
+from rapidun.evaluation.truth_ratios import forget_quality, truth_ratio, truth_score
+from rapidun.evaluation.utility import model_utility
 from rapidun.settings.evaluation import Thresholds
 from rapidun.stats import Rate
 

@@ -25,8 +25,8 @@ from rapidun.evaluation.membership import (
     zlib_ratio,
 )
 from rapidun.evaluation.memorisation import exact_memorisation, extraction_strength
-from rapidun.evaluation.model_utility import model_utility
-from rapidun.evaluation.truth_ratio import forget_quality, truth_ratio, truth_score
+from rapidun.evaluation.truth_ratios import forget_quality, truth_ratio, truth_score
+from rapidun.evaluation.utility import model_utility
 from rapidun.stats import RATE, Interval, area_under_curve, bootstrap, over_units
 
 GROUPS = ("forget", "retain", "held_out")
