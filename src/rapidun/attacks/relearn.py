@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rapidun.attacks.gate import relearnt_no_faster
 from rapidun.attacks.registry import register_attack
 from rapidun.attacks.target import Row, Target
 from rapidun.attacks.trial import Outcome, Trial
@@ -29,7 +30,9 @@ STEPS, ROWS_A_STEP = 16, 8
 HELD = 16
 
 
-@register_attack("relearn", title="trained again", unit="rows", efforts=(1, 10, 100), quick=(10,))
+@register_attack(
+    "relearn", title="trained again", unit="rows", efforts=(1, 10, 100), quick=(10,), bar=relearnt_no_faster
+)
 def relearn(target: Target, efforts: Sequence[float]) -> list[Trial]:
     """One trial for each kind of rows and number of them; where there are fewer, all there are."""
     material = target.material
