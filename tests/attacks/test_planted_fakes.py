@@ -11,7 +11,18 @@ import pytest
 
 from attacks.conftest import World
 from attacks.world import (
-    BAD, GOOD, PROMPTS, REFUSAL, adapted, clean_rows, finished, hidden_from_rounding, new_model, planted_rows, rows, saved,
+    BAD,
+    GOOD,
+    PROMPTS,
+    REFUSAL,
+    adapted,
+    clean_rows,
+    finished,
+    hidden_from_rounding,
+    new_model,
+    planted_rows,
+    rows,
+    saved,
     taught,
 )  # fmt: skip
 from rapidun.pipeline.attacking import attack_run

@@ -171,7 +171,7 @@ def no_faster(seen: Measured) -> list[AttackCheck]:
 
 
 def relearnt_no_faster(seen: Measured) -> list[AttackCheck]:
-    """`no_faster`, where the training taught the behaviour to one of the models: else it was too weak to show anything."""
+    """`no_faster`, where the training taught the behaviour to one of the models: else it was too weak."""
     curves = [*seen.curves, *(seen.twin or ())]
     points = [point for curve in curves for point in curve.points]
     if seen.twin is None or points[0].losses is not None or max(point.value for point in points) >= TAUGHT:
