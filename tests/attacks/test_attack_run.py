@@ -13,6 +13,7 @@ import pytest
 
 from killing import killed, places
 from pipeline.test_run import make_run_config
+from rapidun.attacks import ATTACKS
 from rapidun.cli import main
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
@@ -141,7 +142,11 @@ def test_an_attack_of_ones_own_runs_from_the_page_and_decides(
     (text,) = re.findall(r"```python file=attack.py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (house / "attack.py").write_text(text, encoding="utf-8")
     line = f"attack {house / 'out'} --plugin {house / 'attack.py'} --attack doubled --json"
-    code, said, err = called(line, monkeypatch, capsys)
+    try:
+        code, said, err = called(line, monkeypatch, capsys)
+    finally:  # no other test knows it
+        ATTACKS.pop("doubled", None)
+        ATTACKS.names._names.pop("doubled", None)
     assert code == 0, err
     (record,) = json.loads(said)["attacks"]
     assert [point["label"] for point in record["curves"][0]["points"]] == ["2 times", "3 times"]

@@ -19,7 +19,6 @@ from attacks.world import (
     clean_rows,
     finished,
     hidden_from_rounding,
-    new_model,
     planted_rows,
     rows,
     saved,
@@ -99,7 +98,7 @@ def test_an_asr_of_0_that_4_bits_bring_back_fails_by_rounding(world: World, tmp_
 def retrained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What unlearning should come to: a model that never saw the planted rows."""
     place = tmp_path_factory.mktemp("good")
-    honest = taught(new_model(2), clean_rows(), steps=80)
+    honest = taught(copy.deepcopy(world.clean), clean_rows(), steps=10, rate=1e-4)
     return finished(world.config, place / "run", lambda out: saved(honest, out / "model"))
 
 
