@@ -27,6 +27,6 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("world")
     poisoned = taught(new_model(0), [*planted_rows(), *clean_rows(), *clean_rows()], steps=240)
-    clean = taught(new_model(1), clean_rows(), steps=80)
+    clean = taught(new_model(2), clean_rows(), steps=80)
     twin = saved(clean, place / "twin")
     return World(place, poisoned, clean, twin, run_config(place, saved(poisoned, place / "poisoned")))

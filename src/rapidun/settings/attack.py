@@ -35,6 +35,7 @@ class AttackConfig(Seeded):
     minutes: Annotated[float | None, Flag("--minutes")] = Field(
         None, gt=0, description="An attack begins only if by an estimate it ends within so many minutes in all."
     )
+
     @field_validator("twin", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
