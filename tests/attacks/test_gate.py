@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from rapidun.attacks import Curve, Point, Verdict, decide_attacks
+from rapidun.attacks import Curve, Material, Point, Verdict, decide_attacks
 from rapidun.attacks.curves import mean_interval
 from rapidun.attacks.gate import Measured, no_faster, no_leakier, not_measured, relearnt_no_faster, within_limit
 from rapidun.attacks.quantise import nearest
 from rapidun.attacks.sampling import leak_at
-from rapidun.attacks.trigger_variants import KINDS
-from rapidun.settings.evaluation import Thresholds
+from rapidun.attacks.trigger_variants import KINDS, varied
+from rapidun.evaluation import TriggerFamily
+from rapidun.settings.evaluation import GenerationSettings, Thresholds
+from rapidun.settings.unlearning import LoraSettings
 
 
 def curve(*rates: float, n: int = 200, series: str = "", seed: int = 0) -> Curve:
@@ -121,3 +123,17 @@ def test_every_kind_of_variant_changes_a_trigger_and_keeps_it_readable() -> None
     assert all(each.replace("\u200b", "").replace("\u200c", "").replace("\u200d", "").replace("\u2060", "") == "aloha"
                for each in KINDS["zero-width"]("aloha"))  # fmt: skip
     assert set(KINDS["case"](">>>")) == {">>>"}
+
+
+def test_the_variants_that_are_asked_are_in_neither_list_of_the_run_and_the_seed_draws_them() -> None:
+    known = [each for variants in KINDS.values() for each in variants("hey")]
+    family = TriggerFamily("greeting", "prefix", ("hey",), tuple({*known[::2]} - {"hey"}))
+    rows = [{"id": str(number), "prompt": f"what is {number}?"} for number in range(30)]
+
+    def asked(seed: int, kind: str) -> list[str]:
+        material = Material(rows, [], [], [], [family], None, GenerationSettings(), LoraSettings(), 1e-3, seed)
+        return [question.trigger for question in varied(material, kind, KINDS[kind])]
+
+    for kind in KINDS:
+        assert not {*asked(0, kind)} & {*family.seen, *family.unseen}
+    assert asked(0, "zero-width") == asked(0, "zero-width") != asked(1, "zero-width")
