@@ -113,7 +113,8 @@ def _bench(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: P
     rows = groups.evaluation or groups.validation or groups.retain
     if config.prompts is not None and config.prompts > len(rows):
         raise InputError(f"{rows.path}: --prompts {config.prompts}, and it has {len(rows)} usable rows.")
-    measured = (directory / METRICS).is_file()  # `rapidun unlearn` measures nothing, whatever its triggers are
+    # `rapidun unlearn` measures nothing, whatever its triggers are
+    measured = run.evaluation.suite == "backdoor" and (directory / METRICS).is_file()
     changed: dict[str, Any] = {"prompts": config.prompts or run.evaluation.prompts}
     settings = run.evaluation.model_copy(update=changed if measured else {**changed, "suite": "perplexity"})
     return make_bench(
