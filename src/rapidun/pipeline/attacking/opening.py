@@ -16,7 +16,7 @@ from rapidun.lifecycle import CONFIG, IDENTITY
 from rapidun.models import adapter_fingerprint, is_adapted
 from rapidun.models.adapter_files import CONFIG as ADAPTER
 from rapidun.pipeline.inputs import RowGroups, Subject, load_by, open_subject, read_groups, usable_groups
-from rapidun.pipeline.measure import Bench, Measurement, make_bench
+from rapidun.pipeline.measure import Bench, Measurement, judge_examples, make_bench
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import OUTCOME, unlearned_subject
@@ -114,12 +114,10 @@ def _bench(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: P
     if config.prompts is not None and config.prompts > len(rows):
         raise InputError(f"{rows.path}: --prompts {config.prompts}, and it has {len(rows)} usable rows.")
     # `rapidun unlearn` measures nothing, whatever its triggers are
-    measured = run.evaluation.suite == "backdoor" and (directory / METRICS).is_file()
+    measured = run.evaluation.suite != "perplexity" and (directory / METRICS).is_file()
     changed: dict[str, Any] = {"prompts": config.prompts or run.evaluation.prompts}
     settings = run.evaluation.model_copy(update=changed if measured else {**changed, "suite": "perplexity"})
-    return make_bench(
-        rows, settings, poisoned=groups.judge_poisoned or groups.forget, clean=groups.validation or groups.retain
-    )
+    return make_bench(rows, settings, **judge_examples(groups, settings))
 
 
 def _material(config: AttackConfig, run: RunConfig, groups: RowGroups, bench: Bench, directory: Path) -> Material:
