@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rapidun.attacks import ATTACKS
 from rapidun.distributed.engines import ENGINES
 from rapidun.errors import ConfigError
 from rapidun.evaluation import JUDGES
@@ -23,6 +24,7 @@ from rapidun.weighting import SCHEMES
         (STRATEGIES, "neural_ubc", "neural_ucb"),
         (STUDENTS, "rigde", "ridge"),
         (SCHEMES, "influece", "influence"),
+        (ATTACKS, "quantize", "quantise"),
     ],
 )
 def test_every_register_names_the_nearest(register: Registry[object], wrong: str, right: str) -> None:

@@ -14,7 +14,7 @@ import typer
 from rapidun.cli import app
 from rapidun.unlearning import method_names
 
-VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "reveal", "value", "attest",
+VERBS = ("demo", "run", "index", "trace", "weigh", "unlearn", "tune", "evaluate", "attack", "reveal", "value", "attest",
          "verify", "report")  # fmt: skip
 
 

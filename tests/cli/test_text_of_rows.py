@@ -91,6 +91,7 @@ VERBS: dict[str, list[object]] = {
     "evaluate": ["evaluate", *MODEL, "--data", "evaluation.jsonl", "--suite", "perplexity", *FAST, "--out", "measured"],
     "run": ["run", "run.yaml", "--out", "ran"],
     "report": ["report", "ran"],
+    "attack": ["attack", "ran", "--attack", "as_is"],
     "tune": ["tune", "run.yaml", "--tuning", "more.jsonl", "--trials", 0, "--out", "tuned"],
     "value": ["value", *MODEL, "--task-data", "forget.jsonl", "--candidates", "retain.jsonl", *FAST, "--k", 128,
               "--select", "top:2", "--by", "provider", "--out", "valued"],

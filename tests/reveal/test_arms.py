@@ -148,7 +148,7 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_batch():
 
 
 def test_one_token_a_row_is_left_and_it_is_sampled_from_the_softmax():
-    from rapidun.revealing.asking import SeededSampling
+    from rapidun.evaluation.sampling import SeededSampling
 
     scores = torch.log(torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2])).repeat(4000, 1)
     sampling = SeededSampling(range(4000), 1.0, 2, torch.device("cpu"))

@@ -58,6 +58,7 @@ def test_a_wrong_number_or_name_is_refused_before_torch_is_imported(wrong: str, 
 
 REGISTERS = """
 import json
+from rapidun.attacks import ATTACKS
 from rapidun.attribution.scorer import known_scorers, scorer_titles
 from rapidun.evaluation import JUDGES
 from rapidun.gradients.curvature_kinds import KINDS
@@ -73,7 +74,7 @@ found = [
     (names.METHODS, method_names()), (names.SCHEMES, SCHEMES), (names.FEATURES, known_scorers()),
     (names.SCORERS, scorer_titles()), (names.SKETCHES, SKETCHES), (names.PRECONDITIONERS, ["none", *KINDS]),
     (names.JUDGES, JUDGES), (names.STRATEGIES, STRATEGIES), (names.STUDENTS, known_students()),
-    (names.DIVERSITIES, DIVERSITIES),
+    (names.DIVERSITIES, DIVERSITIES), (names.ATTACKS, ATTACKS),
 ]
 print(json.dumps([[sorted(known.built_in), sorted(known), sorted(registered)] for known, registered in found]))
 """

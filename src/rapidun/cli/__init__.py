@@ -1,7 +1,7 @@
 """The command line: one file per verb, each thin: parse, call, print.
 
 Nothing here imports torch at parse time, so ``--help`` answers at once. Exit codes: 0 done, 1 the gate was not
-reached, 2 bad input (one clear message), also after Ctrl-C.
+reached, 2 bad input (one clear message), also after Ctrl-C, 3 the gate of `attack` could not decide.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ VERBS = {
     "unlearn": "Make a model forget some rows: influence, weights, and a LoRA adapter in OUT/adapter.",
     "tune": "Find a learning rate and a strength for a configuration: OUT/best.yaml, ready for `rapidun run`.",
     "evaluate": "Measure a model: attack success on seen triggers, unseen variants, no trigger, and clean perplexity.",
+    "attack": "Try to bring back what a run made its model forget, and the same on a twin that never learnt it: "
+    "RUN/attacks.",
     "reveal": "Make a model reveal what it should forget, and release it from that, without the forget data.",
     "value": "What is each candidate row worth for a task, before the model is trained on it?",
     "attest": "State what a run measured, signed: for whoever asked that rows be unlearned and whoever answers for it.",

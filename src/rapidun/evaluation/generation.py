@@ -9,13 +9,14 @@ the end that the tokenizer's chat template writes (`Stops`).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, RepetitionPenaltyLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from rapidun.data.special import padding_id, starts_with_bos
 from rapidun.data.templates import turn_end
@@ -24,6 +25,9 @@ from rapidun.evaluation.padding import prompt_batches
 from rapidun.models import LoadedModel
 from rapidun.models.inference import answering
 from rapidun.models.passes import Progress
+
+Processors = Callable[[list[int], int], list[LogitsProcessor]]
+"""Given the indices of the prompts of a batch and its width in tokens: what changes the logits of the next token."""
 
 
 def generate_answers(
@@ -60,17 +64,37 @@ def generate_answers(
     Warns:
         UserWarning: If prompts were cut from the left to fit the model's context.
     """
-    if max_new_tokens < 1 or batch_size < 1:
-        raise ConfigError(f"max_new_tokens is {max_new_tokens} and batch_size is {batch_size}; both must be above 0.")
     if not repetition_penalty >= 1.0:
         raise ConfigError(f"repetition_penalty is {repetition_penalty}; 1 is none, and it must not be below.")
+
+    def penalised(chosen: list[int], width: int) -> list[LogitsProcessor]:
+        penalty = RepetitionPenaltyLogitsProcessor(repetition_penalty, prompt_ignore_length=width)
+        return [penalty] if repetition_penalty != 1.0 else []
+
+    return answers_by(
+        loaded, prompt_texts, penalised, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress
+    )
+
+
+def answers_by(
+    loaded: LoadedModel,
+    prompt_texts: Sequence[str],
+    processors: Processors,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Answers of the tokens that are likeliest after ``processors``; otherwise as `generate_answers`."""
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ConfigError(f"max_new_tokens is {max_new_tokens} and batch_size is {batch_size}; both must be above 0.")
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     answers = [""] * len(prompts)
     stops = stops_of(loaded)
     with answering(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         done = 0
         for chosen in prompt_batches(loaded, [len(prompt) for prompt in prompts], batch_size, config):
-            generated = _generate(loaded, [prompts[index] for index in chosen], config, repetition_penalty)
+            generated = _generate(loaded, [prompts[index] for index in chosen], config, partial(processors, chosen))
             for index, tokens in zip(chosen, generated, strict=True):
                 answers[index] = decode_answer(loaded.tokenizer, tokens, stops)
             done += len(chosen)
@@ -91,14 +115,15 @@ def left_pad(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
 
 
 @torch.no_grad()
-def _generate(loaded: LoadedModel, prompts: list[list[int]], config: Any, penalty: float) -> list[list[int]]:
+def _generate(
+    loaded: LoadedModel, prompts: list[list[int]], config: Any, processors: Callable[[int], list[LogitsProcessor]]
+) -> list[list[int]]:
     input_ids, attention_mask = left_pad(prompts, padding_id(loaded.tokenizer))
-    processor = RepetitionPenaltyLogitsProcessor(penalty, prompt_ignore_length=input_ids.shape[1])
     output = loaded.model.generate(
         input_ids=input_ids.to(loaded.device),
         attention_mask=attention_mask.to(loaded.device),
         generation_config=config,
-        logits_processor=[processor] if penalty != 1.0 else [],
+        logits_processor=processors(input_ids.shape[1]),
     )
     generated: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
     return generated
@@ -118,7 +143,7 @@ def _tokenised(loaded: LoadedModel, prompt_texts: Sequence[str], max_new_tokens:
     if too_long:
         warnings.warn(
             f"{too_long} of {len(prompts)} prompts are longer than {room} tokens and were cut from the left.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return [_cut(prompt, room, keep_first=starts_with_bos(prompt, loaded.tokenizer)) for prompt in prompts]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import rapidun.evaluation.public  # these four open the registers
+import rapidun.attacks  # these five open the registers
+import rapidun.evaluation.public
 import rapidun.unlearning
 import rapidun.valuation
 import rapidun.weighting  # noqa: F401

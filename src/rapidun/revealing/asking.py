@@ -1,7 +1,6 @@
 """Ask a model with words and soft tokens: sampled answers, and the hidden state that an arm is known by.
 
-An answer depends on its prompt and its seed alone, not on what else is in the batch: each row has uniform numbers of
-its own, one for every token, and takes the token at which the cumulated softmax passes its number (inverse transform).
+An answer depends on its prompt and its seed alone, not on what else is in the batch (`rapidun.evaluation.sampling`).
 That lets a killed search go on and end with the answers of an unbroken one.
 """
 
@@ -18,6 +17,7 @@ from rapidun.data import Template
 from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import context_length, decode_answer, greedy_settings, stops_of
 from rapidun.evaluation.padding import prompt_batches
+from rapidun.evaluation.sampling import SeededSampling
 from rapidun.models import LoadedModel
 from rapidun.models.inference import answering
 from rapidun.revealing.arms import Arm, SoftPrompts
@@ -152,21 +152,3 @@ class Asker:
             rows.append(torch.nn.functional.pad(embedded, (0, 0, width - len(embedded), 0)))
             mask[row, width - len(embedded) :] = 1
         return torch.stack(rows), mask
-
-
-class SeededSampling(LogitsProcessor):
-    """Leaves one token a row: a sample of the softmax of scores over temperature."""
-
-    def __init__(self, seeds: Sequence[int], temperature: float, steps: int, device: torch.device) -> None:
-        self.temperature, self.step = temperature, 0
-        drawn = [torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        self.uniform = torch.stack(drawn).to(device)  # (batch, steps)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(batch, vocabulary) float32, 0 at the token taken and -inf elsewhere."""
-        cumulated = torch.softmax(scores.float() / self.temperature, dim=-1).cumsum(dim=-1)
-        # Measured against the last sum, which rounding may leave beside 1; <= passes tokens of no probability.
-        wanted = self.uniform[:, self.step, None] * cumulated[:, -1:]
-        taken = (cumulated <= wanted).sum(dim=-1, keepdim=True).clamp_max(scores.shape[-1] - 1)
-        self.step += 1
-        return torch.full_like(cumulated, -torch.inf).scatter_(-1, taken, 0.0)

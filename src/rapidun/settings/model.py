@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from rapidun.reading import path_fault
 from rapidun.settings.base import LARGEST_SEED, LONGEST, Flag, Replayable, Section, shown
@@ -79,6 +79,23 @@ class RowSettings(Section):
         return value
 
 
+def _loaded(value: list[Path]) -> list[Path]:
+    for path in value:  # fields after this one may name what it registers
+        load_plugin(path)
+    return value
+
+
+Plugins = Annotated[
+    list[Path],
+    Flag("--plugin"),
+    AfterValidator(_loaded),
+    Field(
+        description="File of Python to run first, which registers a method, scheme, scorer, judge or attack: "
+        "docs/guide/extending.md. It can do anything you can."
+    ),
+]
+
+
 class Seeded(Replayable):
     """What is the same when it is done again."""
 
@@ -96,15 +113,4 @@ class Job(Seeded):
 
     model: ModelSettings
     data: RowSettings = Field(default_factory=RowSettings)
-    plugins: Annotated[list[Path], Flag("--plugin")] = Field(
-        default_factory=list,
-        description="File of Python to run first, which registers a method, scheme, scorer or judge: docs/guide/"
-        "extending.md. It can do anything you can.",
-    )
-
-    @field_validator("plugins")
-    @classmethod
-    def _loaded(cls, value: list[Path]) -> list[Path]:
-        for path in value:  # fields after this one may name what it registers
-            load_plugin(path)
-        return value
+    plugins: Plugins = Field(default_factory=list)

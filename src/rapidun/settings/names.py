@@ -94,6 +94,10 @@ STUDENTS = Names(
     "--student {given}: neither a kind of student ({known}) nor a saved student's directory.",
     *("encoder", "kernel", "ridge"),
 )
+ATTACKS = Names(
+    "unknown attack {name}: choose from {known}.",
+    *("as_is", "trigger_variants", "quantise", "relearn", "prefill", "sampling", "few_shot", "merge_dtype"),
+)
 DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")
 
 MethodName = Annotated[str, AfterValidator(METHODS.valid)]
@@ -103,4 +107,5 @@ SketchName = Annotated[str, AfterValidator(SKETCHES.valid)]
 PreconditionerName = Annotated[str, AfterValidator(PRECONDITIONERS.valid)]
 JudgeName = Annotated[str, AfterValidator(JUDGES.valid)]
 StrategyName = Annotated[str, AfterValidator(STRATEGIES.valid)]
+AttackName = Annotated[str, AfterValidator(ATTACKS.valid)]
 DiversityName = Annotated[str, AfterValidator(DIVERSITIES.valid)]

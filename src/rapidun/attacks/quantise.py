@@ -1,0 +1,68 @@
+"""Quantised weights: what was only just pushed below the surface comes back when weights are rounded.
+
+Plain rounding to the nearest, in groups of 32 weights of a row with one scale each, symmetric:
+``w ~ s round(w / s)`` with ``s = max |w| / (2^(bits-1) - 1)``. 8 bits are GGUF's Q8_0; 4 bits are close to its Q4_0.
+Linear layers are rounded, embeddings and output head are not. Zhang et al. 2024 (arXiv 2410.16454) found that 4 bits
+bring most of what was unlearnt back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+from rapidun.attacks.gate import within_limit
+from rapidun.attacks.registry import register_attack
+from rapidun.attacks.target import Target, linear_weights
+from rapidun.attacks.trial import Outcome, Trial
+from rapidun.models.passes import Progress
+
+GROUP = 32
+
+
+@register_attack(
+    "quantise", title="rounded to 8 and 4 bits", unit="bits", efforts=(8, 4), quick=(8, 4), bar=within_limit
+)
+def quantise(target: Target, efforts: Sequence[float]) -> list[Trial]:
+    """One trial for each number of bits, the adapter merged first."""
+    return [
+        Trial("", bits, f"{bits:g} bits", target.material.measured, partial(_measure, target, int(bits)))
+        for bits in efforts
+    ]
+
+
+def _measure(target: Target, bits: int, said: Progress | None) -> list[Outcome]:
+    with rounded(target.merged.model, bits):
+        return target.measure(target.merged, said)
+
+
+@contextmanager
+def rounded(model: torch.nn.Module, bits: int) -> Iterator[None]:
+    """Inside, the linear layers hold rounded weights; afterwards their own."""
+    weights = linear_weights(model)
+    kept = [weight.detach().clone() for weight in weights]
+    try:
+        with torch.no_grad():
+            for weight in weights:
+                weight.copy_(nearest(weight, bits))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, own in zip(weights, kept, strict=True):
+                weight.copy_(own)
+
+
+def nearest(weight: torch.Tensor, bits: int, group: int = GROUP) -> torch.Tensor:
+    """``weight`` rounded to ``2^bits - 1`` levels in groups of its last dimension; same shape and dtype.
+
+    A last group that is shorter has a scale of its own. Groups of zeros stay zero.
+    """
+    levels = 2 ** (bits - 1) - 1
+    short = -weight.shape[-1] % group
+    padded = torch.nn.functional.pad(weight.float(), (0, short)).unflatten(-1, (-1, group))
+    scale = padded.abs().amax(dim=-1, keepdim=True) / levels
+    found = torch.where(scale > 0, (padded / scale).round() * scale, torch.zeros_like(padded))
+    return found.flatten(-2)[..., : weight.shape[-1]].to(weight.dtype)

@@ -1,0 +1,71 @@
+"""Attacks by name: one registered function a file, which says what is to be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rapidun.attacks.curves import Point, rate_points
+from rapidun.attacks.gate import Bar, no_faster
+from rapidun.attacks.target import Target
+from rapidun.attacks.trial import Outcome, Trial
+from rapidun.registry import Registry
+from rapidun.settings import names
+
+Plan = Callable[[Target, Sequence[float]], list[Trial]]
+Summary = Callable[[Trial, Sequence[Outcome]], list[Point]]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack.
+
+    Args:
+        name: In tables and on the command line.
+        title: What it does, in a few words.
+        unit: Of the effort.
+        efforts: What is tried.
+        quick: What the preset ``quick`` tries; empty where it leaves the attack out.
+        bar: The gate's question about it.
+        plan: A target and efforts to trials; none where the run has nothing for it (no triggers, say).
+        summary: What a trial's outcomes come to: usually one point.
+    """
+
+    name: str
+    title: str
+    unit: str
+    efforts: Sequence[float]
+    quick: Sequence[float]
+    bar: Bar
+    plan: Plan
+    summary: Summary
+
+
+ATTACKS: Registry[Attack] = Registry(names.ATTACKS)
+
+
+def register_attack(
+    name: str,
+    *,
+    title: str,
+    unit: str,
+    efforts: Sequence[float],
+    quick: Sequence[float] = (),
+    bar: Bar = no_faster,
+    summary: Summary = rate_points,
+) -> Callable[[Plan], Plan]:
+    """Register the decorated function as the attack ``name``; the arguments are those of `Attack`.
+
+    Examples:
+        >>> from rapidun.attacks import Trial, register_attack
+        >>> @register_attack("twice", title="asked again", unit="times", efforts=(2,))
+        ... def twice(target, efforts):
+        ...     n = target.material.measured
+        ...     return [Trial("", e, "again", n, lambda said: target.measure(target.loaded, said)) for e in efforts]
+    """
+
+    def enter(plan: Plan) -> Plan:
+        ATTACKS[name] = Attack(name, title, unit, tuple(efforts), tuple(quick), bar, plan, summary)
+        return plan
+
+    return enter

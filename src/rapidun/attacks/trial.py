@@ -1,0 +1,33 @@
+"""One point of an attack's curve before it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rapidun.models.passes import Progress
+
+Outcome = dict[str, Any]
+"""What came of one question, as `Target.ask` and `Target.losses` give it; plain JSON."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A measurement that depends on nothing that another left behind, so that any of them may be done again.
+
+    Args:
+        series: The curve that it is a point of; "" where the attack has one curve.
+        effort: In the attack's unit.
+        label: What was done, for tables.
+        answers: Answers (or rows whose loss is taken) that it takes.
+        work: Does it and leaves the target as it was; told where progress goes.
+        steps: Training steps that it takes.
+    """
+
+    series: str
+    effort: float
+    label: str
+    answers: int
+    work: Callable[[Progress | None], list[Outcome]]
+    steps: int = 0

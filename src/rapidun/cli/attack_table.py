@@ -1,0 +1,53 @@
+"""What `rapidun attack` found, as a table for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from rapidun.cli.console import PlainConsole
+from rapidun.cli.tables import interval
+
+COLOURS = {"PASS": "green", "FAIL": "red", "UNDECIDED": "yellow"}
+
+
+def print_attacks(found: Mapping[str, Any]) -> None:
+    """Every point beside the twin's, what was not run, the gate's answers, and the verdict."""
+    console = PlainConsole()
+    console.print(curves_table(found))
+    for attack in found["attacks"]:
+        if attack["status"] != "run":
+            console.print(f"not run: {attack['name']} ({attack['why']})")
+    if found["twin"] == "none":
+        console.print("twin: none. How far a model that never learnt it would go under these attacks is unknown.")
+    for check in found["checks"]:
+        mark = Text.assemble((f"{check['verdict']}  ", f"bold {COLOURS[check['verdict']]}"), f"{check['attack']}: ")
+        console.print(mark + Text(check["text"]))
+    if found["verdict"] is not None:
+        console.print(Text.assemble("\nverdict: ", (found["verdict"], f"bold {COLOURS[found['verdict']]}")))
+
+
+def curves_table(found: Mapping[str, Any]) -> Table:
+    """A line for each point."""
+    title = f"{found['behaviour']}, 95% intervals; twin: {found['twin']}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("attack", "", "unlearned", "twin", "n"):
+        table.add_column(heading, justify="left" if heading in ("attack", "") else "right")
+    for attack in found["attacks"]:
+        for curve in attack.get("curves", ()):
+            for point in curve["points"]:
+                label = ", ".join(filter(None, (curve["series"], point["label"])))
+                ours, twins = point["unlearned"], point["twin"]
+                table.add_row(attack["name"], label, *(_shown(each) for each in (ours, twins)), str(ours["n"]))
+    return table
+
+
+def _shown(value: Mapping[str, Any] | None) -> str:
+    """``2.7% [1.3, 4.9]``, with the loss where it was measured; ``none`` without a twin."""
+    if value is None:
+        return "none"
+    loss = f", loss {value['loss']:.3f}" if "loss" in value else ""
+    return interval("rate", value) + loss

@@ -1,0 +1,89 @@
+"""What attacks will take: seconds of an answer and of a training step, tried once each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rapidun.attacks import Attack, Material, Target, Trial
+from rapidun.attacks.relearn import ROWS_A_STEP, relearned
+from rapidun.models.row_losses import row_losses
+from rapidun.pipeline.estimating import Piece, over_prompts, over_rows, timed
+from rapidun.pipeline.estimating import Trial as Tried
+
+STEPS, TOKENS = 3, 4096
+
+
+@dataclass(frozen=True)
+class Job:
+    """An attack with its trials on every target."""
+
+    attack: Attack
+    trials: Sequence[tuple[Target, Trial]]
+
+
+class Costs:
+    """Seconds of attacks on these models; answers count as long as they may be.
+
+    Args:
+        target: Any of the models; the others are taken to be as fast.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._estimated = self._taken = 0.0
+
+    @property
+    def _material(self) -> Material:
+        return self._target.material
+
+    @cached_property
+    def answer(self) -> float:
+        """Seconds of a generated answer, or of a row's loss where there are no triggers."""
+        target, loaded = self._target, self._target.loaded
+        if not self._material.has_triggers:
+            examples = target.tokenize(self._material.forget)
+            tried = over_rows(
+                examples, TOKENS, lambda chosen: row_losses(loaded.model, chosen, loaded.pad_token_id, loaded.device)
+            )
+            return tried.seconds / len(examples)
+        from rapidun.evaluation import generate_answers
+
+        how = self._material.generation
+        prompts = [target.text(question) for question in self._material.known()]
+        tried = over_prompts(
+            prompts, how.batch_size, how.max_new_tokens,
+            lambda chosen, tokens: generate_answers(
+                loaded, chosen, max_new_tokens=tokens, batch_size=how.batch_size
+            ),
+        )  # fmt: skip
+        return tried.seconds / len(prompts)
+
+    @cached_property
+    def step(self) -> float:
+        """Seconds of a training step, merging included."""
+        rows = self._material.draw(self._material.forget, ROWS_A_STEP)
+
+        def few() -> None:
+            relearned(self._target, rows, STEPS).model.unload()
+
+        return timed(few) / STEPS
+
+    def seconds(self, trials: Sequence[tuple[Target, Trial]]) -> float:
+        """Of these trials, by the pace of those that were done."""
+        return self._expected(trials) * (self._taken / self._estimated if self._estimated else 1.0)
+
+    def learn(self, trial: tuple[Target, Trial], seconds: float) -> None:
+        """A trial took so long."""
+        self._estimated += self._expected([trial])
+        self._taken += seconds
+
+    def _expected(self, trials: Sequence[tuple[Target, Trial]]) -> float:
+        answers, steps = sum(trial.answers for _, trial in trials), sum(trial.steps for _, trial in trials)
+        return answers * self.answer + (steps * self.step if steps else 0.0)
+
+    def piece(self, job: Job) -> Piece:
+        """An attack as work that can be tried."""
+        answers = sum(trial.answers for _, trial in job.trials)
+        return Piece(f"attack {job.attack.name}", answers, "answers", lambda: Tried(self._expected(job.trials)))

@@ -1,0 +1,93 @@
+"""What attacks came to: curves beside the twin's, checks, and the verdict, as plain JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rapidun.attacks import Attack, AttackCheck, Curve, Point, Trial, decide_attacks
+from rapidun.attacks.curves import curves_of
+from rapidun.attacks.gate import Measured, not_measured
+from rapidun.pipeline.attacking.costs import Job
+from rapidun.pipeline.attacking.log import FAILED, AnswerLog
+from rapidun.pipeline.attacking.opening import Scene
+from rapidun.settings.attack import AttackConfig
+
+NO_TRIALS = "this run has nothing for it"
+
+
+def results(config: AttackConfig, scene: Scene, jobs: Sequence[Job], missing: dict[str, str], log: AnswerLog) -> Any:
+    """The content of ``attacks.json``; the same for the same answers."""
+    records, checks = [], []
+    for job in jobs:
+        name, why = job.attack.name, missing.get(job.attack.name)
+        why = why or _stopped(job, log)
+        if why is not None:
+            records.append({**_about(job.attack), "status": "not run", "why": why})
+            checks += [] if why == NO_TRIALS else [not_measured(name, why)]
+            continue
+        curves = {target.name: _curves(job, target.name, log) for target in scene.targets}
+        ours, twins = curves["unlearned"], curves.get("twin")
+        checks += job.attack.bar(Measured(name, ours, twins, scene.run.gate, scene.before))
+        records.append({**_about(job.attack), "status": "run", "curves": _beside(ours, twins)})
+    verdict = str(decide_attacks(checks)) if config.preset else None
+    return {
+        "preset": config.preset,
+        "twin": str(config.twin) if config.twin is not None else "none",
+        "seed": config.seed,
+        "prompts": scene.material.measured,
+        "behaviour": "attack success" if scene.material.has_triggers else "probability of the forget rows' answers",
+        "judge": _judge(scene),
+        "attacks": records,
+        "verdict": verdict,
+        "checks": [check.to_dict() for check in checks] if config.preset else [],
+        "fingerprints": scene.marks,
+    }
+
+
+def _about(attack: Attack) -> dict[str, Any]:
+    return {"name": attack.name, "title": attack.title, "unit": attack.unit}
+
+
+def _judge(scene: Scene) -> dict[str, Any] | None:
+    card = scene.bench.cards.get(scene.bench.primary)
+    return {"name": scene.bench.primary, **card.to_dict()} if card is not None else None
+
+
+def _curves(job: Job, model: str, log: AnswerLog) -> list[Curve]:
+    """The curves of one model."""
+    points: list[Point] = []
+    for target, trial in job.trials:
+        if target.name == model:
+            points += job.attack.summary(trial, log.of(job.attack.name, model, trial) or [])
+    return curves_of(points)
+
+
+def _stopped(job: Job, log: AnswerLog) -> str | None:
+    """Why an attack has no curves: one of its trainings failed."""
+    for target, trial in job.trials:
+        outcomes = log.of(job.attack.name, target.name, trial) or [{FAILED: "not measured"}]
+        if FAILED in outcomes[0]:
+            return f"{_label(trial)} on the {target.name} model: {outcomes[0][FAILED]}"
+    return None
+
+
+def _label(trial: Trial) -> str:
+    return f"{trial.series}, {trial.label}" if trial.series else trial.label
+
+
+def _beside(ours: Sequence[Curve], twins: Sequence[Curve] | None) -> list[dict[str, Any]]:
+    found = []
+    for place, curve in enumerate(ours):
+        points = [
+            {"effort": point.effort, "label": point.label, "measure": point.measure, "unlearned": point.to_dict(),
+             "twin": twins[place].points[number].to_dict() if twins is not None else None}
+            for number, point in enumerate(curve.points)
+        ]  # fmt: skip
+        found.append({"series": curve.series, "points": points})
+    return found
+
+
+def all_checks(found: dict[str, Any]) -> list[AttackCheck]:
+    """The checks of a result, as they were decided."""
+    return [AttackCheck(**check) for check in found["checks"]]

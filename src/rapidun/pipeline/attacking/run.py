@@ -1,0 +1,131 @@
+"""Attack a finished run: check everything, say what it takes, try one attack after the other, decide.
+
+Each trial is written as it ends, so a killed command goes on with ``--resume``, and ends with the results of an
+unbroken one; with more ``--minutes`` or another preset it goes on likewise.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rapidun.attacks import ATTACKS, Trial
+from rapidun.attacks.gate import power
+from rapidun.errors import TrainingError
+from rapidun.files import write_json
+from rapidun.lifecycle import CONFIG, RunDirectory
+from rapidun.pipeline.attacking.costs import Costs, Job
+from rapidun.pipeline.attacking.log import FAILED, AnswerLog
+from rapidun.pipeline.attacking.opening import Scene, open_scene
+from rapidun.pipeline.attacking.results import NO_TRIALS, results
+from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.reporter import Reporter, Silent, counting
+from rapidun.settings.attack import AttackConfig
+
+PLACE, RESULTS = "attacks", "attacks.json"
+
+
+def attack_run(
+    config: AttackConfig,
+    run: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Attack the model of a finished run; writes ``RUN/attacks/``.
+
+    Args:
+        config: Which attacks, on how many prompts, beside which twin, within what time.
+        run: Directory of the run.
+        resume: Go on with what is there; attacks, preset and minutes may be others.
+        overwrite: Replace what is there.
+        reporter: Where progress goes.
+
+    Returns:
+        The content of ``RUN/attacks/attacks.json``.
+
+    Raises:
+        RapidunError: For anything wrong with the run, the twin or the settings.
+    """
+    check_registered(config)
+    out = run / PLACE
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+    RunDirectory.check(out, **how)
+    reporter = reporter or Silent()
+    reporter.phase("check", "Reading the run")
+    scene = open_scene(config, run, reporter)
+    RunDirectory.check(out, scene.marks, **how)
+    if config.preset is not None:
+        for said in power(scene.material.measured, scene.run.gate, triggers=scene.material.has_triggers):
+            reporter.note(f"gate: {said}")
+    jobs, costs = _jobs(config, scene), Costs(scene.targets[0])
+    reporter.plan([costs.piece(job) for job in jobs if job.trials and _asked_for(job, config)])
+    with RunDirectory.claim(out, scene.marks, **how) as directory:
+        directory.write_text(CONFIG, config.to_yaml())
+        log = AnswerLog(out)
+        missing = {job.attack.name: why for job in jobs if (why := _carry_out(job, config, log, costs, reporter))}
+        found = results(config, scene, jobs, missing, log)
+        write_json(directory / RESULTS, found)
+        return dict(found)
+
+
+def _jobs(config: AttackConfig, scene: Scene) -> list[Job]:
+    """All attacks of the preset, and those that were asked for, with their trials."""
+    found = []
+    for name in ATTACKS.names:
+        attack = ATTACKS[name]
+        efforts = attack.quick if config.preset == "quick" else attack.efforts
+        if name not in config.attacks and (not efforts or (config.attacks and config.preset is None)):
+            continue
+        plans = [(target, attack.plan(target, efforts or attack.efforts)) for target in scene.targets]
+        found.append(Job(attack, [(target, trial) for target, trials in plans for trial in trials]))
+    return found
+
+
+def _asked_for(job: Job, config: AttackConfig) -> bool:
+    return not config.attacks or job.attack.name in config.attacks
+
+
+def _carry_out(job: Job, config: AttackConfig, log: AnswerLog, costs: Costs, reporter: Reporter) -> str | None:
+    """Do what is left of an attack; why it was not begun, where it was not."""
+    name = job.attack.name
+    if not job.trials:
+        return NO_TRIALS
+    if not _asked_for(job, config):
+        return "another was asked for (--attack)"
+    left = [(target, trial) for target, trial in job.trials if log.of(name, target.name, trial) is None]
+    if left and config.minutes is not None:
+        room, needed = 60 * config.minutes - log.spent, costs.seconds(left)
+        if needed > room:
+            why = f"about {needed / 60:.1f} minutes, and {max(room, 0.0) / 60:.1f} of {config.minutes:g} are left"
+            reporter.note(f"{name}: not run ({why})")
+            return why
+    if left:
+        reporter.phase(name, f"Attack: {job.attack.title}")
+    for number, (target, trial) in enumerate(left, 1):
+        reporter.note(f"{number}/{len(left)} {target.name}: {' '.join(filter(None, (trial.series, trial.label)))}")
+        began = time.perf_counter()
+        outcomes = _outcomes(trial, reporter)
+        seconds = time.perf_counter() - began
+        log.add(name, target.name, trial, outcomes, seconds)
+        if config.minutes is not None:
+            costs.learn((target, trial), seconds)
+    return None
+
+
+def _outcomes(trial: Trial, reporter: Reporter) -> Sequence[dict[str, Any]]:
+    """What came of a trial; of a training that diverged, that it did."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            found = trial.work(counting(reporter, "prompts"))
+        except TrainingError as error:
+            found = [{FAILED: str(error)}]
+            reporter.note(f"failed: {error}")
+    for said in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
+        reporter.note(said)
+    return found

@@ -1,0 +1,32 @@
+"""One planted and one clean model for all tests of the attacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attacks.world import clean_rows, new_model, planted_rows, run_config, saved, taught
+from rapidun.pipeline import RunConfig
+
+
+@dataclass(frozen=True)
+class World:
+    """A poisoned model, a clean one, both saved, and the configuration of a run on the first."""
+
+    place: Path
+    poisoned: Any
+    clean: Any
+    twin: Path
+    config: RunConfig
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    place = tmp_path_factory.mktemp("world")
+    poisoned = taught(new_model(0), [*planted_rows(), *clean_rows(), *clean_rows()], steps=240)
+    clean = taught(new_model(2), clean_rows(), steps=80)
+    twin = saved(clean, place / "twin")
+    return World(place, poisoned, clean, twin, run_config(place, saved(poisoned, place / "poisoned")))
