@@ -117,7 +117,8 @@ def _bench(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: P
     measured = run.evaluation.suite != "perplexity" and (directory / METRICS).is_file()
     changed: dict[str, Any] = {"prompts": config.prompts or run.evaluation.prompts}
     settings = run.evaluation.model_copy(update=changed if measured else {**changed, "suite": "perplexity"})
-    return make_bench(rows, settings, **judge_examples(groups, settings))
+    shown = judge_examples(groups, settings)
+    return make_bench(rows, settings, poisoned=shown["poisoned"], clean=shown["clean"])
 
 
 def _material(config: AttackConfig, run: RunConfig, groups: RowGroups, bench: Bench, directory: Path) -> Material:
