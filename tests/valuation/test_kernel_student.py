@@ -8,7 +8,7 @@ from sklearn.kernel_ridge import KernelRidge
 
 from rapidun.valuation import KernelStudent, Labelled, spearman
 from rapidun.valuation.features import NAMES, surface
-from rapidun.valuation.kernel import _solved
+from rapidun.valuation.kernel import KernelOptions, _solved
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 
@@ -25,7 +25,7 @@ def labelled(count, value, seed=0):
 
 
 def fitted(train, validation, **options):
-    return KernelStudent.fit(train, validation, options, 0, lambda done, of: None)
+    return KernelStudent.fit(train, validation, KernelOptions(**options), 0, lambda done, of: None)
 
 
 def test_it_learns_length_from_rows_that_share_no_word():

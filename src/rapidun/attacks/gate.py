@@ -155,8 +155,8 @@ def _forgotten(seen: Measured, points: Sequence[Point]) -> AttackCheck:
 
 
 def _perplexity(point: Point) -> PerplexityResult:
-    assert point.losses is not None
-    assert point.tokens is not None
+    if point.losses is None or point.tokens is None:
+        raise ValueError(f"{point.label}: attack success was measured here, and no losses")
     return PerplexityResult.from_rows(point.losses, point.tokens)
 
 

@@ -158,7 +158,8 @@ class Target:
         return self._judged(questions, answers)
 
     def _judged(self, questions: Sequence[Question], answers: Sequence[str]) -> list[Outcome]:
-        assert self.material.judge is not None
+        if self.material.judge is None:
+            raise ValueError("answers are judged where the run has a judge alone: ask for losses")
         verdicts = self.material.judge(answers).tolist()
         return [
             {"row": str(question.row["id"]), "trigger": question.trigger, "prompt": str(question.row["prompt"]),

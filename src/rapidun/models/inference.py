@@ -35,9 +35,8 @@ def _rounded_factors(model: Any) -> Iterator[None]:
     """
     dtype = getattr(model, "dtype", None)
     layers = _factor_layers(model) if dtype in (torch.bfloat16, torch.float16) else []
-    own = [layer._parameters["weight"] for layer in layers]
+    own: list[Any] = [layer._parameters["weight"] for layer in layers]
     for layer, weight in zip(layers, own, strict=True):
-        assert weight is not None
         layer._parameters["weight"] = torch.nn.Parameter(weight.detach().to(dtype), requires_grad=False)
     try:
         yield

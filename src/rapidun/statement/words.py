@@ -98,7 +98,6 @@ def _of_perplexity(measured: Measured) -> str:
 
 
 def _of_forgetting(ratio: Ratio) -> str:
-    assert ratio is not None
     change = "less likely" if ratio.value > 1 else "more likely"
     size = f"{ratio.value:.2f}" if ratio.value < 1e4 else f"{ratio.value:.1e}"
     return (
