@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +57,7 @@ def test_a_wrong_number_or_name_is_refused_before_torch_is_imported(wrong: str, 
 
 REGISTERS = """
 import json
+import os
 from rapidun.attacks import ATTACKS
 from rapidun.attribution.scorer import known_scorers, scorer_titles
 from rapidun.evaluation import JUDGES
@@ -109,7 +109,12 @@ def every_field(kind: type[Section], where: str = "") -> dict[str, FieldInfo]:
 
 def test_every_setting_is_on_the_page_with_its_help_and_the_page_is_current() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert page == runpy.run_path(str(PAGE.with_name("make_settings.py")))["markdown"](), "run docs/make_settings.py"
+    script = f"import runpy; print(runpy.run_path({str(PAGE.with_name('make_settings.py'))!r})['markdown'](), end='')"
+    fresh = [sys.executable, "-c", script]  # a process in which no other test has registered a plugin's names
+    made = subprocess.run(
+        fresh, capture_output=True, encoding="utf-8", check=True, env={**os.environ, "PYTHONUTF8": "1"}
+    )
+    assert page == made.stdout, "run docs/make_settings.py"
     for path, field in every_field(RunConfig).items():
         assert field.description, path
         assert f"| `{path}` |" in page
