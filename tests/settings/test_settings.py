@@ -17,7 +17,7 @@ from rapidun.errors import ConfigError
 from rapidun.settings import names
 from rapidun.settings.base import COMMAND_LINE, Section, limits, make_config, section_of
 from rapidun.settings.printing import annotated_defaults
-from rapidun.settings.run import RunConfig
+from rapidun.settings.run import MeasureConfig, RunConfig
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn", "pandas"}
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -192,3 +192,9 @@ def test_a_setting_that_is_gone_is_unknown_and_what_there_is_is_named(gone: str)
 def test_a_key_that_is_no_text_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"a name = '\\ud800'"):
         make_config({"\ud800": 1}, RunConfig, COMMAND_LINE)
+
+
+def test_settings_that_do_not_go_together_are_named_without_a_place_of_their_own() -> None:
+    raw = {"model": {"source": "m"}, "data": {"evaluation": "e"}, "evaluation": {"suite": "qa"}}
+    with pytest.raises(ConfigError, match=r"^command line: suite qa needs --forget"):
+        make_config(raw, MeasureConfig, COMMAND_LINE)

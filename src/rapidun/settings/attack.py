@@ -19,7 +19,8 @@ class AttackConfig(Seeded):
 
     plugins: Plugins = Field(default_factory=list)
     preset: Annotated[Literal["quick", "release"] | None, Flag("--preset")] = Field(
-        None, description="Decide: quick (three attacks) or release (all). Without it nothing is decided."
+        None,
+        description="Decide: quick (the cheap ones: docs/guide/attacks.md) or release (all); nothing without it.",
     )
     twin: Annotated[Path | None, Flag("--twin")] = Field(
         None,

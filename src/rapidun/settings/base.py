@@ -211,6 +211,7 @@ def _explain(kind: type[BaseModel], origin: str, item: Any) -> str:
         return f"{origin}: {where} is missing."
     if item["type"] == "value_error":  # a check of ours, which names the value itself
         said = str(item["ctx"]["error"])
-        return f"{origin}: {where}: {said if said.endswith(('.', '?')) else said + '.'}".replace(": : ", ": ")
+        of_one = f"{where}: " if item["loc"] else ""  # several settings that do not go together have no place
+        return f"{origin}: {of_one}{said if said.endswith(('.', '?')) else said + '.'}"
     flag = _flag_at(kind, tuple(item["loc"])) if origin == COMMAND_LINE else ""
     return f"{origin}: {where} = {shown(item.get('input'))}{flag}: {item['msg']}."
