@@ -12,7 +12,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "recipes" / "smollm2"), str(ROOT / "benchmarks")]
 from attacks import ATTACKS, DATA, TUNING_SEED, Attack  # noqa: E402
-
 from build import MODEL, build, chat_model, place_of, whole_model  # noqa: E402
 from experiments import Pools, World  # noqa: E402
 from experiments.world import tuned_values  # noqa: E402

@@ -13,7 +13,6 @@ import argparse
 from pathlib import Path
 
 from attacks import ATTACKS, ROOT, Attack
-
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.demo.chat_model import fetch_chat_model
 from rapidun.demo.planting import plant, planted_model
