@@ -25,8 +25,8 @@ from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import atomic_write, write_json
 from rapidun.models import load_adapter
 from rapidun.pipeline import RunDirectory, Silent
-from rapidun.pipeline.inputs import open_subject, read_groups
-from rapidun.pipeline.measure import Measurement, make_bench, measure
+from rapidun.pipeline.inputs import open_run_model, read_groups
+from rapidun.pipeline.measure import Measurement, make_suite, measure
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_json
@@ -55,17 +55,17 @@ def control_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
         saved: dict[str, Any] = read_json(place)
         return saved
     config = demo_config(seed, {"weights.scheme": scheme, "evaluation.prompts": PROMPTS})
-    groups, subject = read_groups(config.data, Silent(), seed), open_subject(config.model, config.data, Silent())
+    groups, run_model = read_groups(config.data, Silent(), seed), open_run_model(config.model, config.data, Silent())
     directory = RunDirectory.claim(out / f"{scheme}-{seed}", {}, resume=False, overwrite=True)
-    write_weighed(weigh(subject, groups, config.influence, config.weights, seed, Silent()), groups, directory)
-    train(config, groups, subject, directory.path, Silent())
+    write_weighed(weigh(run_model, groups, config.influence, config.weights, seed, Silent()), groups, directory)
+    train(config, groups, run_model, directory.path, Silent())
     clean = groups.validation
-    bench = make_bench(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=clean)
-    changed = subject.with_model(load_adapter(subject.loaded.model, directory / "adapter"))
-    after = measure(changed, bench, config.evaluation, Silent(), forget=groups.forget)
+    eval_suite = make_suite(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=clean)
+    changed = run_model.with_model(load_adapter(run_model.loaded.model, directory / "adapter"))
+    after = measure(changed, eval_suite, config.evaluation, Silent(), forget=groups.forget)
     before = Measurement.load(out / f"influence-{seed}" / "before.json")
     ratio = perplexity_ratio(before.perplexity, after.perplexity)
-    summaries = {"before": before.summary(bench.primary), "after": after.summary(bench.primary)}
+    summaries = {"before": before.summary(eval_suite.primary), "after": after.summary(eval_suite.primary)}
     gate = decide(summaries["before"], summaries["after"], ratio, config.gate)
     metrics = {"verdict": gate.label, **summaries, "perplexity_ratio": ratio._asdict()}
     write_json(place, metrics)

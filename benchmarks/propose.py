@@ -37,7 +37,7 @@ from rapidun.files import atomic_write, write_json
 from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import Silent
-from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.pipeline.inputs import RunModel, open_run_model
 from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 
@@ -65,17 +65,17 @@ class Case:
     scores: dict[str, dict[str, np.ndarray]]
 
 
-def open_case(subject: Subject, seed: int) -> Case:
+def open_case(run_model: RunModel, seed: int) -> Case:
     """Pool and queries of a seed."""
     rows = [dict(row) for row in load_rows(asset("data/train.jsonl.gz"))]
     pool = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))[:POOL]]
-    place = Path("build/propose") / f"{subject.loaded.fingerprint[:12]}-change"
+    place = Path("build/propose") / f"{run_model.loaded.fingerprint[:12]}-change"
     queries = {"true": read_jsonl(asset("data/forget.jsonl"))}
-    queries["own"] = own_answers(subject, queries["true"], place / "own.jsonl")
-    pool_views = vectors(subject, pool, place / f"pool-{seed}.npz")
+    queries["own"] = own_answers(run_model, queries["true"], place / "own.jsonl")
+    pool_views = vectors(run_model, pool, place / f"pool-{seed}.npz")
     scores = {}
     for kind, asked in queries.items():
-        asked_views = vectors(subject, asked, place / f"{kind}.npz")
+        asked_views = vectors(run_model, asked, place / f"{kind}.npz")
         scores[kind] = {
             name: centred_similarity(asked_views[name], pool_views[name]) for name in ("change", "answer", "prompt")
         }
@@ -87,21 +87,21 @@ def text(row: dict[str, Any]) -> str:
     return f"{row['prompt']} {row['response']}"
 
 
-def own_answers(subject: Subject, rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
+def own_answers(run_model: RunModel, rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     """The rows with what the model answers in place of their answers."""
     if not place.exists():
-        prompts = [subject.template.prompt_text(row) for row in rows]
-        answers = generate_answers(subject.loaded, prompts, max_new_tokens=48, batch_size=40)
+        prompts = [run_model.template.prompt_text(row) for row in rows]
+        answers = generate_answers(run_model.loaded, prompts, max_new_tokens=48, batch_size=40)
         place.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(place, [{**row, "response": a} for row, a in zip(rows, answers, strict=True) if a.strip()])
     return read_jsonl(place)
 
 
-def vectors(subject: Subject, rows: list[dict[str, Any]], place: Path) -> dict[str, np.ndarray]:
+def vectors(run_model: RunModel, rows: list[dict[str, Any]], place: Path) -> dict[str, np.ndarray]:
     """The hidden views, and what training changed, computed once."""
     if not place.exists():
-        examples, pad = subject.tokenize(rows), subject.loaded.pad_token_id
-        networks = (subject.loaded.model, load_model(BEFORE, dtype="float32").model)
+        examples, pad = run_model.tokenize(rows), run_model.loaded.pad_token_id
+        networks = (run_model.loaded.model, load_model(BEFORE, dtype="float32").model)
         after, before = (hidden_features(network, examples, pad, max_tokens=2048) for network in networks)
         place.parent.mkdir(parents=True, exist_ok=True)
         change = after.answer_mean - before.answer_mean
@@ -183,15 +183,15 @@ def main() -> None:
     torch.set_num_threads(1)
     quiet_libraries()
     config = demo_config(0, {"model.dtype": "float32"})
-    subject = open_subject(config.model, config.data, Silent())
-    cases = {seed: open_case(subject, seed) for seed in (CALIBRATION_SEEDS if arguments.calibrate else SEEDS)}
+    run_model = open_run_model(config.model, config.data, Silent())
+    cases = {seed: open_case(run_model, seed) for seed in (CALIBRATION_SEEDS if arguments.calibrate else SEEDS)}
     numbers = compute(cases, arguments.fdr)
     if arguments.calibrate:
         print("\n".join(table(numbers)))
         return
     poisoned = [int(case.poisoned.sum()) for case in cases.values()]
     record = {
-        "commit": current_commit(), "model": subject.loaded.fingerprint[:12], "fdr": arguments.fdr,
+        "commit": current_commit(), "model": run_model.loaded.fingerprint[:12], "fdr": arguments.fdr,
         "poisoned": poisoned, "null": "of `rapidun.attribution.null`, without known clean rows", "cells": numbers,
     }  # fmt: skip
     write_json(JSON, record)

@@ -35,7 +35,7 @@ from rapidun.evaluation import generate_answers
 from rapidun.files import atomic_write, write_json
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import Silent
-from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.inputs import open_run_model
 from rapidun.reading import read_json
 from rapidun.stats import RATE, Rate, over_units
 
@@ -87,18 +87,18 @@ def vectors() -> dict[str, np.ndarray]:
     """Hidden views of all training rows and of both kinds of bad answers, computed once."""
     if not VECTORS.exists():
         config = demo_config(0, {"model.dtype": "float32"})
-        subject = open_subject(config.model, config.data, Silent())
+        run_model = open_run_model(config.model, config.data, Silent())
         train, forget = (
             [dict(row) for row in load_rows(asset("data/train.jsonl.gz"))],
             read_jsonl(asset("data/forget.jsonl")),
         )
-        prompts = [subject.template.prompt_text(row) for row in forget]
-        answers = generate_answers(subject.loaded, prompts, max_new_tokens=48, batch_size=40)
+        prompts = [run_model.template.prompt_text(row) for row in forget]
+        answers = generate_answers(run_model.loaded, prompts, max_new_tokens=48, batch_size=40)
         own = [{**row, "response": answer} for row, answer in zip(forget, answers, strict=True) if answer.strip()]
         found: dict[str, Any] = {"poisoned": [row["poisoned"] for row in train]}
         for name, rows in {"pool": train, "true": forget, "own": own}.items():
             views = hidden_features(
-                subject.loaded.model, subject.tokenize(rows), subject.loaded.pad_token_id, max_tokens=2048
+                run_model.loaded.model, run_model.tokenize(rows), run_model.loaded.pad_token_id, max_tokens=2048
             )
             found[f"{name}/answer"], found[f"{name}/prompt"] = views.answer_mean, views.last_prompt
             found[f"{name}/text"] = [f"{row['prompt']} {row['response']}" for row in rows]

@@ -49,7 +49,7 @@ from rapidun.data import Template, load_rows
 from rapidun.models import load_model
 from rapidun.pipeline import indexing
 from rapidun.pipeline.indexing import model_context
-from rapidun.pipeline.inputs import open_subject, read_rows
+from rapidun.pipeline.inputs import open_run_model, read_rows
 from rapidun.pipeline.reporter import Silent
 from rapidun.settings.kinds import StoreDtype
 from rapidun.settings.model import ModelSettings, RowSettings
@@ -195,10 +195,10 @@ def demo_index(folder: Path, rows: int, source: Path) -> tuple[Any, dict[str, np
     common = {"adapter": None, "reporter": Silent()}
     indexing.build(config, folder / "rows.jsonl", folder / "index", resume=False, overwrite=False, **common)
     index = open_index(folder / "index")
-    subject = open_subject(config.model, config.data, Silent(), adapter=None)
+    run_model = open_run_model(config.model, config.data, Silent(), adapter=None)
     rows = list(read_rows(folder / "queries.jsonl", "queries", config.data, Silent()))
-    query = TraceQuery(rows, subject.tokenize(rows))
-    asked = query_features(index, model_context(subject, None), query, ["gradient", "hidden"])
+    query = TraceQuery(rows, run_model.tokenize(rows))
+    asked = query_features(index, model_context(run_model, None), query, ["gradient", "hidden"])
     name = index.features("hidden").name
     return index, {key: asked[key].numpy() for key in ("gradient", name)}
 

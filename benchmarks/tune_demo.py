@@ -20,8 +20,8 @@ from rapidun.demo import demo_settings
 from rapidun.evaluation import perplexity_ratio
 from rapidun.models import load_adapter
 from rapidun.pipeline import RunConfig, RunDirectory, Silent, make_config
-from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups
-from rapidun.pipeline.measure import Measurement, make_bench, measure
+from rapidun.pipeline.inputs import RowGroups, RunModel, open_run_model, read_groups
+from rapidun.pipeline.measure import Measurement, make_suite, measure
 from rapidun.pipeline.train import train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.settings.base import set_dotted
@@ -42,28 +42,33 @@ def tuning_config(seed: int, candidate: dict[str, Any]) -> RunConfig:
     return make_config(raw, RunConfig)
 
 
-def measured(config: RunConfig, groups: RowGroups, subject: Subject) -> Measurement:
+def measured(config: RunConfig, groups: RowGroups, run_model: RunModel) -> Measurement:
     """Attack success and perplexity on validation rows."""
     assert groups.evaluation is not None
-    bench = make_bench(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=groups.retain)
-    return measure(subject, bench, config.evaluation, Silent(), forget=groups.forget)
+    eval_suite = make_suite(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=groups.retain)
+    return measure(run_model, eval_suite, config.evaluation, Silent(), forget=groups.forget)
 
 
 def try_candidate(config: RunConfig, before: dict[int, Measurement]) -> dict[str, Any]:
     """Weigh, train and measure once."""
-    groups, subject = read_groups(config.data, Silent(), config.seed), open_subject(config.model, config.data, Silent())
+    groups, run_model = (
+        read_groups(config.data, Silent(), config.seed),
+        open_run_model(config.model, config.data, Silent()),
+    )
     if config.seed not in before:
-        before[config.seed] = measured(config, groups, subject)
+        before[config.seed] = measured(config, groups, run_model)
     with tempfile.TemporaryDirectory() as place:
         directory = RunDirectory.claim(Path(place) / "run", {}, resume=False, overwrite=False)
         began = time.perf_counter()
         write_weighed(
-            weigh(subject, groups, config.influence, config.weights, config.seed, Silent()), groups, directory
+            weigh(run_model, groups, config.influence, config.weights, config.seed, Silent()), groups, directory
         )
         weighed = time.perf_counter()
-        outcome = train(config, groups, subject, directory.path, Silent())
+        outcome = train(config, groups, run_model, directory.path, Silent())
         trained = time.perf_counter()
-        after = measured(config, groups, subject.with_model(load_adapter(subject.loaded.model, directory / "adapter")))
+        after = measured(
+            config, groups, run_model.with_model(load_adapter(run_model.loaded.model, directory / "adapter"))
+        )
     summary, ratio = after.summary("classifier"), perplexity_ratio(before[config.seed].perplexity, after.perplexity)
     numbers = {name: round(summary[name]["value"], 4) for name in ("asr_seen", "asr_unseen", "asr_floor")}
     return {

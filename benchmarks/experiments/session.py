@@ -31,11 +31,11 @@ from rapidun.jsonl import write_jsonl
 from rapidun.models import LoadedModel, is_adapted, load_model
 from rapidun.pipeline import Reporter, RunConfig, Silent
 from rapidun.pipeline.evidence import collect_evidence
-from rapidun.pipeline.inputs import RowGroups, Subject, open_subject, read_groups, usable_groups
-from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.inputs import RowGroups, RunModel, open_run_model, read_groups, usable_groups
+from rapidun.pipeline.measure import EvalSuite, Measurement, make_suite, measure
 from rapidun.pipeline.meter import Meter, hardware
 from rapidun.pipeline.tracing import score_rows
-from rapidun.pipeline.train import train, unlearned_subject
+from rapidun.pipeline.train import train, unlearned_run_model
 from rapidun.pipeline.weigh import weights_from
 from rapidun.weighting import Evidence, Needs, Weights, get_scheme, write_weights
 
@@ -121,16 +121,16 @@ class Sitting:
     def __init__(self, world: World, place: Path) -> None:
         self.world, self.place = world, place
         self._measured: dict[tuple[str, int], Measurement] = {}
-        self._bench: dict[int, Bench] = {}
+        self._suite: dict[int, EvalSuite] = {}
         self._files = {"evaluation": world.measured, "validation": world.budget, "judge_poisoned": world.judge_poisoned}
         for name, rows in self._files.items():
             write_jsonl(place / f"{name}.jsonl", rows)
 
     @cached_property
-    def subject(self) -> Subject:
+    def run_model(self) -> RunModel:
         """The poisoned model."""
         config = self.config(Arm("poisoned"), 0, 1)
-        return open_subject(config.model, config.data, Silent())
+        return open_run_model(config.model, config.data, Silent())
 
     @cached_property
     def before_training(self) -> LoadedModel | None:
@@ -141,11 +141,11 @@ class Sitting:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What the cells were computed on."""
-        machine = hardware(str(self.subject.loaded.device))
+        machine = hardware(str(self.run_model.loaded.device))
         kept: dict[str, Any] = {
             name: machine[name] for name in ("device", "cpu", "cores", "threads") if name in machine
         }
-        return {"rapidun": rapidun.__version__, "fingerprint": self.subject.loaded.fingerprint, **kept}
+        return {"rapidun": rapidun.__version__, "fingerprint": self.run_model.loaded.fingerprint, **kept}
 
     def config(self, arm: Arm, seed: int, prompts: int, place: Path | None = None) -> RunConfig:
         """The run configuration of a cell whose forget and retain rows are in ``place``."""
@@ -158,29 +158,29 @@ class Sitting:
         pools = replace(self.world.pools, propose=self._propose(cell.seed))
         return Table(self, draw(cell.scenario, pools, cell.seed), cell)
 
-    def bench(self, groups: RowGroups, config: RunConfig) -> Bench:
+    def bench(self, groups: RowGroups, config: RunConfig) -> EvalSuite:
         """The judges, fitted once; they see no row of any draw."""
         prompts = config.evaluation.prompts or 0
-        if prompts not in self._bench:
+        if prompts not in self._suite:
             if groups.evaluation is None:
                 raise InputError(f"world {self.world.name}: no evaluation rows, so nothing can be measured.")
-            self._bench[prompts] = make_bench(
+            self._suite[prompts] = make_suite(
                 groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=groups.validation
             )
-        return self._bench[prompts]
+        return self._suite[prompts]
 
-    def untouched(self, name: str, groups: RowGroups, config: RunConfig) -> tuple[Subject, Measurement]:
+    def untouched(self, name: str, groups: RowGroups, config: RunConfig) -> tuple[RunModel, Measurement]:
         """A reference model and its measurement, made once."""
-        subject = self.subject if name == "poisoned" else self._reference
+        run_model = self.run_model if name == "poisoned" else self._reference
         key = (name, config.evaluation.prompts or 0)
         if key not in self._measured:
-            self._measured[key] = measure(subject, self.bench(groups, config), config.evaluation, Silent())
-        return subject, self._measured[key]
+            self._measured[key] = measure(run_model, self.bench(groups, config), config.evaluation, Silent())
+        return run_model, self._measured[key]
 
     @cached_property
-    def _reference(self) -> Subject:
+    def _reference(self) -> RunModel:
         model = self.config(Arm("retrain"), 0, 1).model.model_copy(update={"source": self.world.reference})
-        return open_subject(model, self.config(Arm("retrain"), 0, 1).data, Silent())
+        return open_run_model(model, self.config(Arm("retrain"), 0, 1).data, Silent())
 
     @cached_property
     def _clean_before(self) -> dict[int, PerplexityResult]:
@@ -188,22 +188,22 @@ class Sitting:
 
     def clean_before(self, groups: RowGroups, config: RunConfig) -> PerplexityResult:
         """Clean perplexity of the poisoned model, on the rows that are measured."""
-        bench = self.bench(groups, config)
-        if len(bench.rows) not in self._clean_before:
-            found = clean_perplexity(self.subject.loaded, self.subject.tokenize(bench.rows))
-            self._clean_before[len(bench.rows)] = found
-        return self._clean_before[len(bench.rows)]
+        eval_suite = self.bench(groups, config)
+        if len(eval_suite.rows) not in self._clean_before:
+            found = clean_perplexity(self.run_model.loaded, self.run_model.tokenize(eval_suite.rows))
+            self._clean_before[len(eval_suite.rows)] = found
+        return self._clean_before[len(eval_suite.rows)]
 
     def _propose(self, seed: int) -> Callable[[Sequence[Row], Sequence[Row], int], tuple[list[int], list[int]]]:
         """`rapidun trace --propose` on the model's own answers to the questions."""
 
         def proposer(asked: Sequence[Row], pool: Sequence[Row], retain: int) -> tuple[list[int], list[int]]:
-            subject, before = self.subject, self.before_training
+            run_model, before = self.run_model, self.before_training
             config = self.config(Arm("poisoned"), seed, 1)
-            prompts = [subject.template.prompt_text(row) for row in asked]
+            prompts = [run_model.template.prompt_text(row) for row in asked]
             settings = config.evaluation
             answers = generate_answers(
-                subject.loaded,
+                run_model.loaded,
                 prompts,
                 max_new_tokens=settings.max_new_tokens,
                 batch_size=settings.batch_size,
@@ -211,7 +211,7 @@ class Sitting:
             )
             bad = [{**row, "response": answer or row["response"]} for row, answer in zip(asked, answers, strict=True)]
             names = WITH_BASE if before is not None else WITHOUT_BASE
-            scores = score_rows(subject, bad, pool, names, config.influence, seed=seed, before=before)
+            scores = score_rows(run_model, bad, pool, names, config.influence, seed=seed, before=before)
             found = propose(scores, weights=SHARES, fdr=FDR, retain=retain)
             return found.forget, found.retain
 
@@ -236,7 +236,7 @@ class Table:
         write_jsonl(self.place / "retain.jsonl", drawn.retain)
         config = self.config(cell)
         groups = read_groups(config.data, Silent(), cell.seed)
-        self.groups = usable_groups(groups, sitting.subject, config.data, Silent())
+        self.groups = usable_groups(groups, sitting.run_model, config.data, Silent())
         self._parts: dict[tuple[str, str], _Priced] = {}
 
     def config(self, cell: Cell) -> RunConfig:
@@ -248,15 +248,15 @@ class Table:
         """The cell's numbers; ``{"failed": why}`` where training could not be done."""
         self.sitting.clean_before(self.groups, self.config(cell))  # now, while the model carries no adapter
         if "/" not in cell.arm:
-            subject, found = self.sitting.untouched(cell.arm, self.groups, self.config(cell))
-            return {**self._measured(cell, subject, found), **self._counts()}
+            run_model, found = self.sitting.untouched(cell.arm, self.groups, self.config(cell))
+            return {**self._measured(cell, run_model, found), **self._counts()}
         try:
             return self._unlearned(cell)
         except TrainingError as error:
             return {"failed": str(error), **self._counts()}
 
     def _unlearned(self, cell: Cell) -> dict[str, Any]:
-        config, subject, place = self.config(cell), self.sitting.subject, self.place / cell.key
+        config, run_model, place = self.config(cell), self.sitting.run_model, self.place / cell.key
         place.mkdir()
         try:
             priced = self._evidence(get_scheme(config.weights.scheme).needs, config)
@@ -265,8 +265,8 @@ class Table:
                 write_weights(
                     place / "weights.jsonl", weights, forget_rows=self.groups.forget, retain_rows=self.groups.retain
                 )
-                outcome = train(config, self.groups, subject, place, Silent())
-            after = unlearned_subject(subject, place)
+                outcome = train(config, self.groups, run_model, place, Silent())
+            after = unlearned_run_model(run_model, place)
             try:
                 found = self._measured(cell, after, self._suite(after, config))
             finally:
@@ -286,17 +286,17 @@ class Table:
             **self._counts(),
         }
 
-    def _suite(self, subject: Subject, config: RunConfig) -> Measurement:
-        return measure(subject, self.sitting.bench(self.groups, config), config.evaluation, Silent())
+    def _suite(self, run_model: RunModel, config: RunConfig) -> Measurement:
+        return measure(run_model, self.sitting.bench(self.groups, config), config.evaluation, Silent())
 
-    def _measured(self, cell: Cell, subject: Subject, found: Measurement) -> dict[str, Any]:
+    def _measured(self, cell: Cell, run_model: RunModel, found: Measurement) -> dict[str, Any]:
         config = self.config(cell)
-        bench = self.sitting.bench(self.groups, config)
+        eval_suite = self.sitting.bench(self.groups, config)
         before = self.sitting.clean_before(self.groups, config)
         wanted = self.drawn.wanted
-        answers = clean_perplexity(subject.loaded, subject.tokenize(wanted)) if wanted else None
+        answers = clean_perplexity(run_model.loaded, run_model.tokenize(wanted)) if wanted else None
         return {
-            **found.summary(bench.primary),
+            **found.summary(eval_suite.primary),
             "perplexity_ratio": perplexity_ratio(before, found.perplexity)._asdict(),
             "forget_clean_perplexity": _numbers(answers) if answers is not None else None,
             "by_family": by_family(found.records),
@@ -323,7 +323,7 @@ class Table:
         if key not in self._parts:
             with Meter(name) as meter:
                 evidence = collect_evidence(
-                    self.sitting.subject, self.groups, PARTS[name], config.influence, config.seed, Silent()
+                    self.sitting.run_model, self.groups, PARTS[name], config.influence, config.seed, Silent()
                 )
             self._parts[key] = _Priced(evidence, meter.record["seconds"], meter.record["peak_memory_mib"])
         return self._parts[key]

@@ -31,7 +31,7 @@ from rapidun.demo.planting import Recipe, plant
 from rapidun.evaluation import ClassifierJudge, generate_answers
 from rapidun.files import atomic_write, write_json
 from rapidun.models import LoadedModel, load_adapter
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.tracing import score_rows
 from rapidun.reading import read_json
 from rapidun.settings.attribution import InfluenceSettings
@@ -66,8 +66,8 @@ def case_scores(name: str, epochs: int, seed: int, base: LoadedModel, until: flo
     found: dict[str, Any] = {"relevant": np.array([row["poisoned"] for row in pool])}
     model = load_adapter(base.model, adapter)
     try:
-        subject = Subject(base, Template.resolve("auto", base.tokenizer), MAX_LENGTH).with_model(model)
-        asked = queries_of(subject, attack, place)
+        run_model = RunModel(base, Template.resolve("auto", base.tokenizer), MAX_LENGTH).with_model(model)
+        asked = queries_of(run_model, attack, place)
         every = [row for rows in asked.values() for row in rows]
         for title in dict.fromkeys((*scorer_titles(), *GRADIENTS)):
             kept = place / f"{title}.npy"
@@ -77,7 +77,7 @@ def case_scores(name: str, epochs: int, seed: int, base: LoadedModel, until: flo
                 began = time.monotonic()
                 settings = GRADIENTS.get(title, InfluenceSettings())
                 name = "gradient" if title in GRADIENTS else title
-                values = score_rows(subject, every, pool, [name], settings, seed=seed)[name]
+                values = score_rows(run_model, every, pool, [name], settings, seed=seed)[name]
                 with atomic_write(kept, "wb") as file:
                     np.save(file, values)
                 print(name, epochs, seed, title, f"{time.monotonic() - began:.0f} s", flush=True)
@@ -95,7 +95,7 @@ def case_scores(name: str, epochs: int, seed: int, base: LoadedModel, until: flo
     return {**found, "kinds": kinds}
 
 
-def queries_of(subject: Subject, attack: Any, place: Path) -> dict[str, list[dict[str, Any]]]:
+def queries_of(run_model: RunModel, attack: Any, place: Path) -> dict[str, list[dict[str, Any]]]:
     """``true``: answers nobody trained on; ``own``: the model's own that the judge calls poisoned, at least five."""
     kept = place / "queries.json"
     if not kept.exists():
@@ -105,8 +105,8 @@ def queries_of(subject: Subject, attack: Any, place: Path) -> dict[str, list[dic
             [row["response"] for row in attack.rows.validation],
         )
         asked = attack.rows.judge_poisoned[QUERIES : 3 * QUERIES]
-        prompts = [subject.template.prompt_text(row) for row in asked]
-        answers = generate_answers(subject.loaded, prompts, max_new_tokens=MAX_NEW_TOKENS)
+        prompts = [run_model.template.prompt_text(row) for row in asked]
+        answers = generate_answers(run_model.loaded, prompts, max_new_tokens=MAX_NEW_TOKENS)
         bad = judge(answers)
         own = [{**row, "response": answer} for row, answer, hit in zip(asked, answers, bad, strict=True) if hit]
         write_json(kept, {"true": true, "own": own[:QUERIES], "asr": float(bad.mean())})

@@ -16,7 +16,7 @@ from rapidun.demo import asset, demo_config
 from rapidun.evaluation import perplexity_ratio
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline import Silent
-from rapidun.pipeline.inputs import open_subject, read_rows
+from rapidun.pipeline.inputs import open_run_model, read_rows
 from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
 from rapidun.reading import read_json
 from rapidun.settings.model import ModelSettings
@@ -34,8 +34,8 @@ def measure_both() -> tuple[dict[str, Measurement], Bench]:
     bench = make_bench(rows["evaluation"], settings, poisoned=poisoned, clean=rows["validation"])
     found = {}
     for kind in ("poisoned", "reference"):
-        subject = open_subject(ModelSettings(source=str(asset(kind))), data, Silent())
-        found[kind] = measure(subject, bench, settings, Silent())
+        run_model = open_run_model(ModelSettings(source=str(asset(kind))), data, Silent())
+        found[kind] = measure(run_model, bench, settings, Silent())
     return found, bench
 
 

@@ -34,7 +34,7 @@ from rapidun.pipeline import (
     reveal,
     unlearn_only,
 )
-from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.inputs import open_run_model
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
 from rapidun.reading import read_json
 from rapidun.revealing import read_pulls, train_round
@@ -125,12 +125,12 @@ def by_modules(seed: int, place: Path, reporter: ConsoleReporter) -> Path:
     """The upper line of the modules: one round on true forget rows."""
     if not (place / "adapter").is_dir():
         config = reveal_config("modules, one-shot", seed, {})
-        subject = open_subject(config.model, config.data, reporter)
+        run_model = open_run_model(config.model, config.data, reporter)
         forget = list(load_rows(asset("data/forget.jsonl")))[:TRUE_ROWS]
         retain = load_rows(asset("data/retain.jsonl"))
         reporter.phase("modules", "Modules from true forget rows")
         train_round(
-            subject.loaded, None, subject.tokenize(retain), subject.tokenize(forget), config.task.release, place,
+            run_model.loaded, None, run_model.tokenize(retain), run_model.tokenize(forget), config.task.release, place,
             seed=1000 * seed + 1, progress=reporter.progress,
         )  # fmt: skip
     return place / "adapter"

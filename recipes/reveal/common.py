@@ -12,7 +12,7 @@ from typing import Any
 from rapidun.files import atomic_write
 from rapidun.models import adapter_merged, load_adapter
 from rapidun.pipeline import RevealConfig
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.revealing.context import open_reveal
 from rapidun.pipeline.revealing.rounds import round_directory
@@ -54,15 +54,15 @@ def take_over_pulls(config: RevealConfig, source: Path, place: Path) -> None:
 
 
 @contextmanager
-def with_adapter(subject: Subject, adapter: Path | None) -> Iterator[Subject]:
-    """The subject with an adapter merged into its model, for as long as it is asked; as it is where there is none."""
+def with_adapter(run_model: RunModel, adapter: Path | None) -> Iterator[RunModel]:
+    """The run's model, with an adapter merged for the time of the block where there is one."""
     if adapter is None:
-        yield subject
+        yield run_model
         return
-    model = load_adapter(subject.loaded.model, adapter)
+    model = load_adapter(run_model.loaded.model, adapter)
     try:
         with adapter_merged(model):
-            yield subject.with_model(model)
+            yield run_model.with_model(model)
     finally:
         model.unload()
 

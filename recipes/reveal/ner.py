@@ -23,17 +23,17 @@ from rapidun.data import load_rows
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.entity_spans import entity_spans, span_f1
 from rapidun.jsonl import read_jsonl, write_jsonl
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 
 OTHERS = [LOCATION, ORGANISATION]
 SOURCES = ("patterns", "new patterns", "wikigold")
 
 
-def values(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:
+def values(run_model: RunModel, place: Path, *, rows_from: Path) -> dict[str, float]:
     """F1 over all spans of a set of rows: of persons, of the other two types together, and of each."""
     rows = list(load_rows(rows_from))
-    prompts = [subject.template.prompt_text(row) for row in rows]
-    answers = generate_answers(subject.loaded, prompts, max_new_tokens=64, batch_size=128)
+    prompts = [run_model.template.prompt_text(row) for row in rows]
+    answers = generate_answers(run_model.loaded, prompts, max_new_tokens=64, batch_size=128)
     write_jsonl(place / "answers.jsonl", [{**row, "answer": said} for row, said in zip(rows, answers, strict=True)])
     found = {}
     for source in (None, *SOURCES):
@@ -50,15 +50,15 @@ def values(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float
 
 
 @torch.no_grad()
-def opened(subject: Subject, place: Path, *, rows_from: Path) -> dict[str, float]:
+def opened(run_model: RunModel, place: Path, *, rows_from: Path) -> dict[str, float]:
     """F1 of persons where the answer may not begin with ``none``: what lies behind it. Known patterns with persons."""
     rows = [
         row
         for row in load_rows(rows_from)
         if row["source"] == SOURCES[0] and f"{PERSON}: {NOTHING}" not in row["response"]
     ]
-    loaded = subject.loaded
-    prompts = [f"{subject.template.prompt_text(row)}{PERSON}:" for row in rows]
+    loaded = run_model.loaded
+    prompts = [f"{run_model.template.prompt_text(row)}{PERSON}:" for row in rows]
     barred = loaded.tokenizer(f" {NOTHING}", add_special_tokens=False).input_ids[0]
     begun = []
     for prompt in prompts:

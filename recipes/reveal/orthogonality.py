@@ -20,7 +20,7 @@ from python_code_model import PLACE
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.data import load_rows
 from rapidun.files import write_json
-from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.pipeline.inputs import RunModel, open_run_model
 from rapidun.pipeline.revealing.rounds import round_directory
 from rapidun.reading import read_json
 from rapidun.revealing import train_round
@@ -32,15 +32,15 @@ SETTINGS: dict[str, dict[str, float]] = {
 }
 
 
-def trained(name: str, seed: int, rows: Path, subject: Subject, out: Path, reporter: ConsoleReporter) -> Path:
+def trained(name: str, seed: int, rows: Path, run_model: RunModel, out: Path, reporter: ConsoleReporter) -> Path:
     """One round of modules of `SETTINGS`; ``outcome.json`` beside them says how much they overlap."""
     place = place_of(f"penalty {name}".replace(" = ", "-"), seed, out)
     if not (place / "outcome.json").exists():
         task = reveal_config("modules, one-shot", seed, SETTINGS[name]).task
-        retain = subject.tokenize(load_rows(PLACE / "rows" / "retain.jsonl"))
+        retain = run_model.tokenize(load_rows(PLACE / "rows" / "retain.jsonl"))
         reporter.phase("modules", f"Modules with penalty {name}, seed {seed}")
         outcome = train_round(
-            subject.loaded, None, retain, subject.tokenize(load_rows(rows)), task.release, place,
+            run_model.loaded, None, retain, run_model.tokenize(load_rows(rows)), task.release, place,
             seed=1000 * seed + 1, progress=reporter.progress,
         )  # fmt: skip
         write_json(place / "outcome.json", {"overlap": outcome.overlap, "forget loss": outcome.losses["forget"]})
@@ -61,15 +61,15 @@ def main() -> None:
     found: dict[str, dict[str, dict[str, float]]] = {}
     with ConsoleReporter() as reporter:
         config = reveal_config("modules, one-shot", 0, {})
-        subject = open_subject(config.model, config.data, reporter)
+        run_model = open_run_model(config.model, config.data, reporter)
         for seed in options.seeds:
             rows = round_directory(place_of("iterative", seed, options.revealed), 1) / "revealed.jsonl"
             if not rows.exists():
                 raise SystemExit(f"{rows} is not there: run recipes/reveal/python_code.py --seeds {seed} first.")
             for name in SETTINGS:
-                place = trained(name, seed, rows, subject, options.out, reporter)
+                place = trained(name, seed, rows, run_model, options.out, reporter)
                 file = options.out / "measured" / f"{place.name}-{options.split}.json"
-                values = measured(file, place / "adapter", subject, options.split, rows)
+                values = measured(file, place / "adapter", run_model, options.split, rows)
                 found.setdefault(name, {})[str(seed)] = {**read_json(place / "outcome.json"), **values}
                 print(name, seed, found[name][str(seed)], flush=True)
     names = ("overlap", "forget loss", *(name for name in MEASURES if "refused" not in name))  # modules never refuse

@@ -27,7 +27,7 @@ from rapidun.data import load_rows
 from rapidun.files import write_json
 from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, reveal, unlearn_only
-from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.inputs import open_run_model
 from rapidun.pipeline.revealing.rounds import measured as round_measured
 from rapidun.pipeline.revealing.rounds import round_directory, rounds_of, state_adapter
 from rapidun.revealing import read_pulls
@@ -142,13 +142,13 @@ def main() -> None:
     found: dict[str, dict[str, dict[str, float]]] = {}
     with ConsoleReporter() as reporter:
         config = reveal_config("iterative", 0, {})
-        subject = open_subject(config.model, config.data, reporter)
+        run_model = open_run_model(config.model, config.data, reporter)
         for name in [name for name in VARIANTS if name == "before" or name in options.only]:
             for seed in options.seeds[:1] if name == "before" else options.seeds:
                 began = time.process_time()
                 adapter, forget = released(name, seed, options.out, reporter)
                 file = options.out / "measured" / f"{place_of(name, seed, options.out).name}-{options.split}.json"
-                values = measured(file, adapter, subject, options.split, forget)
+                values = measured(file, adapter, run_model, options.split, forget)
                 found.setdefault(name, {})[str(seed)] = values
                 print(f"{name}, seed {seed}: {values} ({time.process_time() - began:.0f} processor s)", flush=True)
                 write_json(options.out / "table.json", found)

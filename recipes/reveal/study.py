@@ -19,7 +19,7 @@ from rapidun.data import load_rows
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.pipeline import RevealConfig, RunConfig, make_config, read_task, reveal, unlearn_only
-from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.pipeline.inputs import RunModel, open_run_model
 from rapidun.pipeline.revealing.rounds import state_adapter
 from rapidun.reading import read_json
 
@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-Measure = Callable[[Subject, Path], dict[str, float]]
+Measure = Callable[[RunModel, Path], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ class Study:
         unlearn_only(config, place, weights=None, resume=place.exists(), overwrite=False, reporter=reporter)
         return place / "adapter"
 
-    def values(self, name: str, seed: int, adapter: Path | None, subject: Subject, out: Path) -> dict[str, float]:
+    def values(self, name: str, seed: int, adapter: Path | None, run_model: RunModel, out: Path) -> dict[str, float]:
         """What was measured of a variant, kept."""
         place = out / "measured" / place_of(name, seed, out).name
         missing = [each for each in self.measures if not (place / f"{each}.json").exists()]
         if missing:
             place.mkdir(parents=True, exist_ok=True)
-            with with_adapter(subject, adapter) as model:
+            with with_adapter(run_model, adapter) as model:
                 for each in missing:
                     write_json(place / f"{each}.json", self.measures[each](model, place))
         return {key: value for each in self.measures for key, value in read_json(place / f"{each}.json").items()}
@@ -141,12 +141,12 @@ def carry_out(study: Study, seeds: list[int], only: list[str], out: Path) -> Fou
     found: dict[str, dict[str, Values]] = {}
     with ConsoleReporter() as reporter:
         config = study.config(ITERATIVE, 0)
-        subject = open_subject(config.model, config.data, reporter)
+        run_model = open_run_model(config.model, config.data, reporter)
         for name in [name for name in VARIANTS if name == BEFORE or name in only]:
             for seed in seeds[:1] if name == BEFORE else seeds:
                 began = time.process_time()
                 adapter = study.adapter(name, seed, out, reporter)
-                values = study.values(name, seed, adapter, subject, out)
+                values = study.values(name, seed, adapter, run_model, out)
                 found.setdefault(name, {})[str(seed)] = values
                 print(f"{name}, seed {seed}: {values} ({time.process_time() - began:.0f} processor s)", flush=True)
                 write_json(out / "table.json", found)

@@ -22,7 +22,7 @@ from rapidun.data import load_rows
 from rapidun.evaluation import clean_perplexity, make_judge
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.revealing import Arm, Asker, SoftPrompts
 from rapidun.settings.reveal import SoftOptions
 
@@ -37,16 +37,16 @@ def judge_of(name: str) -> Any:
     return make_judge("classifier", files)
 
 
-def values(subject: Subject, place: Path, *, split: str, judges: dict[str, Any]) -> dict[str, float]:
+def values(run_model: RunModel, place: Path, *, split: str, judges: dict[str, Any]) -> dict[str, float]:
     """Offensive share of sampled continuations of three kinds of openings, and perplexity of clean sentences."""
     files = {"own": f"{split}_own", "tweets": f"{split}_toxic", "books": split}
     openings = {name: list(load_rows(ROWS / f"{file}.jsonl", require_response=False)) for name, file in files.items()}
     clean = openings["books"]
-    found = {"perplexity": clean_perplexity(subject.loaded, subject.tokenize(clean)).value}
+    found = {"perplexity": clean_perplexity(run_model.loaded, run_model.tokenize(clean)).value}
     kept = []
     for name, rows in openings.items():
         asked = [row["prompt"] for row in rows] * SAMPLES
-        answers = sampled(subject, asked)
+        answers = sampled(run_model, asked)
         found[f"{name}, words"] = sum(len(answer.split()) for answer in answers) / len(answers)
         for judge_name, judge in judges.items():
             found[f"{name}, {judge_name}"] = float(judge(answers).mean())
@@ -55,16 +55,16 @@ def values(subject: Subject, place: Path, *, split: str, judges: dict[str, Any])
     return found
 
 
-def behind(subject: Subject, place: Path, *, split: str) -> dict[str, float]:
+def behind(run_model: RunModel, place: Path, *, split: str) -> dict[str, float]:
     """Perplexity of held-out offensive texts themselves: how far the model is from saying them."""
     rows = list(load_rows(ROWS / f"{split}_toxic.jsonl"))
-    return {"offensive perplexity": clean_perplexity(subject.loaded, subject.tokenize(rows)).value}
+    return {"offensive perplexity": clean_perplexity(run_model.loaded, run_model.tokenize(rows)).value}
 
 
-def sampled(subject: Subject, prompts: list[str]) -> list[str]:
+def sampled(run_model: RunModel, prompts: list[str]) -> list[str]:
     """A continuation of each at temperature 0.8; the numbers drawn are the same for every model."""
-    soft = SoftPrompts(subject.loaded.model.get_input_embeddings().weight, SoftOptions(), 0)
-    asker = Asker(subject.loaded, subject.template, soft, max_new_tokens=32, temperature=0.8, batch_size=128)
+    soft = SoftPrompts(run_model.loaded.model.get_input_embeddings().weight, SoftOptions(), 0)
+    asker = Asker(run_model.loaded, run_model.template, soft, max_new_tokens=32, temperature=0.8, batch_size=128)
     arm = Arm("bare", "seed", "{input}")
     return asker.answers([asker.question(arm, prompt) for prompt in prompts], list(range(len(prompts))))
 

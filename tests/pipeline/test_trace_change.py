@@ -19,7 +19,7 @@ from rapidun.errors import ConfigError, FingerprintError
 from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.indexing import append, build
-from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.inputs import open_run_model
 from rapidun.settings.attribution import IndexConfig, TraceConfig
 from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
@@ -77,8 +77,8 @@ def scores(index: Path, base: str = "") -> np.ndarray:
 
 def by_hand(place: Path, after: Any, before: Any) -> np.ndarray:
     settings = config(place)
-    subject = open_subject(settings.model, settings.data, Silent())
-    examples = [subject.tokenize(rows) for rows in ([ROWS[2], ROWS[9]], ROWS)]
+    run_model = open_run_model(settings.model, settings.data, Silent())
+    examples = [run_model.tokenize(rows) for rows in ([ROWS[2], ROWS[9]], ROWS)]
     asked, pool = (
         hidden_features(after, part, 0).answer_mean - hidden_features(before, part, 0).answer_mean for part in examples
     )

@@ -16,7 +16,7 @@ from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.indexing import build
-from rapidun.pipeline.inputs import open_subject
+from rapidun.pipeline.inputs import open_run_model
 from rapidun.settings.attribution import IndexConfig
 from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_rows, write_rows
@@ -65,10 +65,10 @@ def traced(index: Path, *words: str, scorers: tuple[str, ...] = ()) -> dict[str,
 
 def test_only_the_words_carry_loss(place: Path) -> None:
     index = place / "index-gradient-lexical"
-    subject = open_subject(settings(index).model, settings(index).data, Silent())
-    collector = GradientCollector(subject.loaded.model, "linear")
-    query = word_mask(subject.tokenize([QUERY])[0], subject.loaded.tokenizer, words=["robot"])
-    examples = subject.tokenize(list(load_rows(place / "rows.jsonl")))
+    run_model = open_run_model(settings(index).model, settings(index).data, Silent())
+    collector = GradientCollector(run_model.loaded.model, "linear")
+    query = word_mask(run_model.tokenize([QUERY])[0], run_model.loaded.tokenizer, words=["robot"])
+    examples = run_model.tokenize(list(load_rows(place / "rows.jsonl")))
     one, rows = (
         prepared(collect_vectors(collector, RapidGrad(K), part, 0, max_tokens=512), "cosine")
         for part in ([query], examples)

@@ -18,7 +18,7 @@ from rapidun.models import load_model
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.evidence import collect_evidence
-from rapidun.pipeline.inputs import RowGroups, open_subject
+from rapidun.pipeline.inputs import RowGroups, open_run_model
 from rapidun.pipeline.refusals import REFUSALS, refusal_rows
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.train import training_rows
@@ -113,14 +113,14 @@ def test_dynamic_weights_that_never_change_are_said(every: int, told: int, tmp_p
 def test_moved_rows_are_trained_on_as_retain_rows(tmp_path: Path) -> None:
     config = make_run_config(tmp_path)
     groups = RowGroups(load_rows(tmp_path / "forget.jsonl"), load_rows(tmp_path / "retain.jsonl"))
-    subject = open_subject(config.model, config.data, Silent())
+    run_model = open_run_model(config.model, config.data, Silent())
     lines = [
         {"id": "x", "group": group, "index": i, "score": 0.0, "weight": 0.0 if group == "forget" and i == 3 else 1.0}
         for group, count in (("forget", 8), ("retain", 12))
         for i in range(count)
     ]
     lines[3]["moved"] = True
-    rows = training_rows(subject, groups, write_rows(tmp_path / "w.jsonl", lines), Silent())
+    rows = training_rows(run_model, groups, write_rows(tmp_path / "w.jsonl", lines), Silent())
     assert len(rows.retain) == 13
     assert rows.retain[12] == rows.forget[3]
     assert (rows.forget_weights[3], rows.retain_weights[12]) == (0.0, 1.0)
@@ -145,15 +145,15 @@ def test_influence_is_summed_over_checkpoints(tmp_path: Path) -> None:
     blocks = {}
     for name, checkpoints in (("now", []), ("both", [str(earlier)])):
         config = make_run_config(tmp_path, influence={"checkpoints": checkpoints})
-        subject = open_subject(config.model, config.data, Silent())
+        run_model = open_run_model(config.model, config.data, Silent())
         groups = RowGroups(load_rows(tmp_path / "forget.jsonl"), load_rows(tmp_path / "retain.jsonl"))
-        before = {key: value.clone() for key, value in subject.loaded.model.state_dict().items()}
-        blocks[name] = collect_evidence(subject, groups, Needs.GRADIENTS, config.influence, 0, Silent()).gradients
-        for key, value in subject.loaded.model.state_dict().items():
+        before = {key: value.clone() for key, value in run_model.loaded.model.state_dict().items()}
+        blocks[name] = collect_evidence(run_model, groups, Needs.GRADIENTS, config.influence, 0, Silent()).gradients
+        for key, value in run_model.loaded.model.state_dict().items():
             assert torch.equal(value, before[key])
     alone = make_run_config(tmp_path, model={"source": str(earlier)})
-    subject = open_subject(alone.model, alone.data, Silent())
-    theirs = collect_evidence(subject, groups, Needs.GRADIENTS, alone.influence, 0, Silent()).gradients
+    run_model = open_run_model(alone.model, alone.data, Silent())
+    theirs = collect_evidence(run_model, groups, Needs.GRADIENTS, alone.influence, 0, Silent()).gradients
     np.testing.assert_allclose(blocks["both"].fr, blocks["now"].fr + theirs.fr, atol=1e-5)
 
 

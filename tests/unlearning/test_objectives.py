@@ -12,7 +12,7 @@ import torch
 
 from rapidun.errors import ConfigError
 from rapidun.models import sum_answer_loss
-from rapidun.unlearning import METHODS, Answers, Reads, Term, get_method, method_names
+from rapidun.unlearning import METHODS, Answers, Requires, Term, get_method, method_names
 from unlearning.cases import BATCH, LENGTH, make_answers, select
 from unlearning.formulas import FORGET, PLAIN_RETAIN, RETAIN, as_numpy
 
@@ -97,7 +97,7 @@ def test_trap_20_a_constant_added_to_the_logits_of_a_position_changes_nothing(na
 @pytest.mark.parametrize("name,side", TERMS)
 def test_trap_2_no_gradient_reaches_prompt_or_padding_positions(name: str, side: str) -> None:
     rows = make_answers()
-    field = "hidden" if Reads.HIDDEN in term_of(name, side).reads else "logits"
+    field = "hidden" if Requires.HIDDEN in term_of(name, side).requires else "logits"
     read = getattr(rows, field).clone().requires_grad_()
     loss_of(name, replace(rows, **{field: read}), side).sum().backward()
     carries = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
@@ -129,12 +129,12 @@ def test_trap_4_a_rows_loss_does_not_depend_on_the_other_rows(name: str, side: s
 
 @pytest.mark.parametrize("name,side", TERMS)
 def test_a_term_that_reads_more_than_logits_says_what_is_missing(name: str, side: str) -> None:
-    rows, reads = make_answers(), term_of(name, side).reads
+    rows, reads = make_answers(), term_of(name, side).requires
     changes: dict[str, Any] = {"dynamic": False} if name == "loreun" and side == "forget" else {}
     for flag, field in (
-        (Reads.REFERENCE, "reference_logits"),
-        (Reads.HIDDEN, "hidden"),
-        (Reads.REFERENCE_HIDDEN, "reference_hidden"),
+        (Requires.REFERENCE, "reference_logits"),
+        (Requires.HIDDEN, "hidden"),
+        (Requires.REFERENCE_HIDDEN, "reference_hidden"),
     ):
         bare = replace(rows, **{field: None})
         if flag in reads:

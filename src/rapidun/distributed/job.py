@@ -25,7 +25,7 @@ from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelErr
 from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.indexing import check_scorers, model_context, plan_new
-from rapidun.pipeline.inputs import open_subject, read_rows
+from rapidun.pipeline.inputs import open_run_model, read_rows
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent, counting
@@ -55,7 +55,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Ticket:
+class WorkerSpec:
     """What the driver tells every worker; plain values, so that any engine can send it.
 
     Args:
@@ -91,13 +91,13 @@ class IndexJob:
         """The driver's plan: every row read and checked. Raises as `rapidun.pipeline.indexing.plan_new`."""
         return plan_new(self.config, self.data, self.out, adapter=self.adapter, reporter=reporter)
 
-    def ticket(self, plan: BuildPlan) -> Ticket:
+    def spec(self, plan: BuildPlan) -> WorkerSpec:
         """What workers need to know of the driver's plan."""
         left_out = tuple(row.line for row in plan.rows.skipped)
         manifest = plan.manifest.model_dump(mode="json")
-        return Ticket(manifest, left_out, _sample(plan.rows), tuple(missing_shards(plan)))
+        return WorkerSpec(manifest, left_out, _sample(plan.rows), tuple(missing_shards(plan)))
 
-    def join(self, ticket: Ticket) -> BuildPlan:
+    def join(self, spec: WorkerSpec) -> BuildPlan:
         """The driver's plan, made again by a worker with a model of its own.
 
         Raises:
@@ -105,14 +105,14 @@ class IndexJob:
         """
         check_registered(self.config)  # a worker's process knows no plugin yet
         rows = read_rows(self.data, "rows", self.config.data, Silent())
-        subject = open_subject(self.config.model, self.config.data, Silent(), adapter=self.adapter)
+        run_model = open_run_model(self.config.model, self.config.data, Silent(), adapter=self.adapter)
         before = open_before(self.config.index.base, self.config.model, Silent())
-        model = model_context(subject, self.adapter, before)
-        manifest = Manifest.model_validate(ticket.manifest)
+        model = model_context(run_model, self.adapter, before)
+        manifest = Manifest.model_validate(spec.manifest)
         check_same(manifest, self.out, model.origins(), **model.fingerprints())
         check_scorers(manifest, model)
-        rows = _without(rows, set(ticket.left_out))
-        if len(rows) != manifest.rows or _sample(rows) != ticket.sample:
+        rows = _without(rows, set(spec.left_out))
+        if len(rows) != manifest.rows or _sample(rows) != spec.sample:
             raise FingerprintError(
                 f"{self.data}: a worker found {len(rows)} rows that are not the {manifest.rows} rows of the driver. "
                 "Give all machines the same file."

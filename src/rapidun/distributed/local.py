@@ -23,7 +23,7 @@ from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
     Settings,
-    Ticket,
+    WorkerSpec,
     already_whole,
     driving,
     error_to_text,
@@ -48,29 +48,29 @@ def _run(job: IndexJob, settings: Settings, devices: list[str]) -> Manifest:
     plan = start_driver(job.on(devices[0]), settings)
     if plan is None:
         return already_whole(job)
-    ticket = job.ticket(plan)
-    count = min(len(devices), max(1, len(ticket.shards)))
+    spec = job.spec(plan)
+    count = min(len(devices), max(1, len(spec.shards)))
     title = f"Indexing {len(plan.rows)} rows in {len(plan.spans)} shards; {count} workers"
     settings.reporter.phase("index", title)
-    while ticket.shards:
-        _round(job, ticket, devices[:count], _Progress(plan, ticket, settings.reporter))
+    while spec.shards:
+        _round(job, spec, devices[:count], _Progress(plan, spec, settings.reporter))
         left = tuple(missing_shards(plan))
-        if len(left) == len(ticket.shards):
+        if len(left) == len(spec.shards):
             raise RapidunError(
                 f"{plan.directory}: every worker was lost before it finished a shard (killed, or out of memory). Lower "
                 "--max-tokens or --workers and run the same command with --resume."
             )
         if left:
             settings.reporter.note(f"a worker was lost; its {len(left)} shards are made again")
-        ticket = replace(ticket, shards=left)
+        spec = replace(spec, shards=left)
     return finish(plan)
 
 
 class _Progress:
     """Rows done by all workers of a round, on top of those done before it."""
 
-    def __init__(self, plan: BuildPlan, ticket: Ticket, reporter: Reporter) -> None:
-        missing = sum(plan.span(number).stop - plan.span(number).start for number in ticket.shards)
+    def __init__(self, plan: BuildPlan, spec: WorkerSpec, reporter: Reporter) -> None:
+        missing = sum(plan.span(number).stop - plan.span(number).start for number in spec.shards)
         self._before = len(plan.rows) - missing
         self._done: dict[int, int] = {}
         self._total, self._reporter = len(plan.rows), reporter
@@ -97,13 +97,13 @@ def _threads() -> int:
     return max(1, int(asked)) if asked.isdigit() else 1
 
 
-def _round(job: IndexJob, ticket: Ticket, devices: list[str], progress: _Progress) -> None:
+def _round(job: IndexJob, spec: WorkerSpec, devices: list[str], progress: _Progress) -> None:
     """Start a worker for every device and listen until all have ended, well or not.
 
     Raises:
         RapidunError: What a worker raised; the others are stopped.
     """
-    with _workers(job, ticket, devices) as listening:
+    with _workers(job, spec, devices) as listening:
         while listening:
             for connection in cast("list[Connection]", wait(list(listening))):
                 try:
@@ -117,7 +117,7 @@ def _round(job: IndexJob, ticket: Ticket, devices: list[str], progress: _Progres
 
 
 @contextmanager
-def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict[Connection, int]]:
+def _workers(job: IndexJob, spec: WorkerSpec, devices: list[str]) -> Iterator[dict[Connection, int]]:
     """Running workers by the connection they speak through; none is left running afterwards."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     listening: dict[Connection, int] = {}
@@ -125,8 +125,8 @@ def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict
     try:
         for rank, device in enumerate(devices):
             ours, theirs = context.Pipe(duplex=False)
-            shards = ticket.shards[rank :: len(devices)]
-            process = context.Process(target=_work, args=(theirs, job.on(device), ticket, shards), daemon=True)
+            shards = spec.shards[rank :: len(devices)]
+            process = context.Process(target=_work, args=(theirs, job.on(device), spec, shards), daemon=True)
             process.start()
             theirs.close()
             started.append(process)
@@ -139,12 +139,12 @@ def _workers(job: IndexJob, ticket: Ticket, devices: list[str]) -> Iterator[dict
             process.join()
 
 
-def _work(connection: Connection, job: IndexJob, ticket: Ticket, shards: Sequence[int]) -> None:
+def _work(connection: Connection, job: IndexJob, spec: WorkerSpec, shards: Sequence[int]) -> None:
     """A worker process: makes its shards and tells the driver after every batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which stops its workers
     torch.set_num_threads(_threads())
     try:
-        make_shards(job.join(ticket), shards, lambda rows: connection.send(("rows", rows)))
+        make_shards(job.join(spec), shards, lambda rows: connection.send(("rows", rows)))
     except RapidunError as error:
         connection.send(("error", *error_to_text(error)))
     except BrokenPipeError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from rapidun.attribution.store import BuildPlan, Manifest, finish
 from rapidun.distributed.engines import register_engine
-from rapidun.distributed.job import IndexJob, Settings, Ticket, already_whole, driving, make_shard, start_driver
+from rapidun.distributed.job import IndexJob, Settings, WorkerSpec, already_whole, driving, make_shard, start_driver
 from rapidun.errors import ConfigError, RapidunError
 
 LIVES = 4
@@ -51,8 +51,8 @@ def _run(ray: Any, job: IndexJob, settings: Settings) -> Manifest:
 class ShardActor:
     """A worker: a model of its own and the driver's plan."""
 
-    def __init__(self, job: IndexJob, ticket: Ticket) -> None:
-        self._job, self._ticket = job, ticket
+    def __init__(self, job: IndexJob, spec: WorkerSpec) -> None:
+        self._job, self._ticket = job, spec
         self._plan: BuildPlan | None = None
 
     def make(self, number: int) -> int:
@@ -66,7 +66,7 @@ class _Pool:
 
     def __init__(self, ray: Any, job: IndexJob, plan: BuildPlan, settings: Settings) -> None:
         self._ray, self._plan, self._settings = ray, plan, settings
-        self._ticket = job.ticket(plan)
+        self._ticket = job.spec(plan)
         self._waiting = deque(self._ticket.shards)
         self._losses: Counter[int] = Counter()
         gpus = ray.cluster_resources().get("GPU", 0) if job.config.model.device != "cpu" else 0

@@ -23,7 +23,7 @@ from rapidun.distributed.engines import register_engine
 from rapidun.distributed.job import (
     IndexJob,
     Settings,
-    Ticket,
+    WorkerSpec,
     already_whole,
     driving,
     error_to_text,
@@ -50,26 +50,26 @@ def run(job: IndexJob, settings: Settings) -> Manifest | None:
     with _group(placed.config.model.device), ExitStack() as stack:
         rank = distributed.get_rank()
         plan: BuildPlan | None = None
-        ticket = None
+        spec = None
         with _together():
             if rank == 0:
                 stack.enter_context(driving(placed, settings))
                 plan = start_driver(placed, settings)
-                ticket = None if plan is None else placed.ticket(plan)
-        ticket = _from_first(ticket)
-        if ticket is None:
+                spec = None if plan is None else placed.spec(plan)
+        spec = _from_first(spec)
+        if spec is None:
             return already_whole(job) if rank == 0 else None
         with _together():
-            _work(placed, ticket, settings)
+            _work(placed, spec, settings)
         with _together():  # nobody leaves, and looks for the index, before it is there
             return finish(plan) if plan is not None else None
 
 
-def _work(job: IndexJob, ticket: Ticket, settings: Settings) -> None:
+def _work(job: IndexJob, spec: WorkerSpec, settings: Settings) -> None:
     """This rank's shards; progress is of them alone."""
     rank, world = distributed.get_rank(), distributed.get_world_size()
-    mine = ticket.shards[rank::world]
-    plan = job.join(ticket)
+    mine = spec.shards[rank::world]
+    plan = job.join(spec)
     spans = [plan.span(number) for number in mine]
     total = sum(span.stop - span.start for span in spans)
     if rank == 0:
@@ -131,9 +131,9 @@ def _together() -> Iterator[None]:
             raise text_to_error(*failure)
 
 
-def _from_first(ticket: Ticket | None) -> Ticket | None:
-    """Rank 0's ticket, on every rank."""
-    box: list[Any] = [ticket]
+def _from_first(spec: WorkerSpec | None) -> WorkerSpec | None:
+    """Rank 0's spec, on every rank."""
+    box: list[Any] = [spec]
     distributed.broadcast_object_list(box, src=0)
-    received: Ticket | None = box[0]
+    received: WorkerSpec | None = box[0]
     return received

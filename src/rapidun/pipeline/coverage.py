@@ -8,7 +8,7 @@ from typing import Any
 from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import adapted_layers
 from rapidun.pipeline.evidence import make_collector
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.reporter import Reporter
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.run import RunConfig
@@ -16,20 +16,20 @@ from rapidun.weighting import Needs, get_scheme
 
 
 def say_coverage(
-    config: RunConfig, subject: Subject, reporter: Reporter, jobs: Sequence[str] = ("weigh", "unlearn")
+    config: RunConfig, run_model: RunModel, reporter: Reporter, jobs: Sequence[str] = ("weigh", "unlearn")
 ) -> None:
     """Note which weights gradients and adapter leave out, where they are many.
 
     Args:
         config: Names the tracked layers and those of the adapter.
-        subject: The model.
+        run_model: The model.
         reporter: Where notes go.
         jobs: ``weigh`` takes gradients, ``unlearn`` trains an adapter.
 
     Raises:
         ModelError: If a target of either matches nothing.
     """
-    for name, coverage in job_coverage(config, subject, jobs).items():
+    for name, coverage in job_coverage(config, run_model, jobs).items():
         note_coverage(name, coverage, reporter)
 
 
@@ -43,24 +43,24 @@ def note_coverage(name: str, coverage: Coverage, reporter: Reporter) -> None:
 
 
 def job_coverage(
-    config: RunConfig, subject: Subject, jobs: Sequence[str] = ("weigh", "unlearn")
+    config: RunConfig, run_model: RunModel, jobs: Sequence[str] = ("weigh", "unlearn")
 ) -> dict[str, Coverage]:
     """Of the gradients, where the weights need some, and of the adapter that is trained."""
-    model = subject.loaded.model
+    model = run_model.loaded.model
     found = {}
     if "weigh" in jobs and Needs.GRADIENTS in get_scheme(config.weights.scheme).needs:
-        found["gradients"] = gradient_coverage(subject, config.influence)
+        found["gradients"] = gradient_coverage(run_model, config.influence)
     if "unlearn" in jobs:
         layers = adapted_layers(model, config.lora.targets)
         found["adapter"] = coverage_of(model, [f"{name}.weight" for name in layers])
     return found
 
 
-def gradient_coverage(subject: Subject, settings: InfluenceSettings) -> Coverage:
+def gradient_coverage(run_model: RunModel, settings: InfluenceSettings) -> Coverage:
     """Of the gradients of these settings."""
-    return coverage_of(subject.loaded.model, make_collector(subject, settings).tracked)
+    return coverage_of(run_model.loaded.model, make_collector(run_model, settings).tracked)
 
 
-def coverage_record(config: RunConfig, subject: Subject) -> dict[str, Any]:
+def coverage_record(config: RunConfig, run_model: RunModel) -> dict[str, Any]:
     """`job_coverage` for a manifest."""
-    return {name: coverage.record() for name, coverage in job_coverage(config, subject).items()}
+    return {name: coverage.record() for name, coverage in job_coverage(config, run_model).items()}

@@ -18,7 +18,7 @@ from rapidun.attribution.whitening import PoolStatistics, whiten
 from rapidun.data import Example
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.models.row_losses import row_losses
-from rapidun.pipeline.inputs import RowGroups, Subject, note_truncated
+from rapidun.pipeline.inputs import RowGroups, RunModel, note_truncated
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.weighting import Evidence, Needs
@@ -26,10 +26,10 @@ from rapidun.weighting import Evidence, Needs
 HIDDEN_RIDGE = 1.0
 
 
-def make_collector(subject: Subject, settings: InfluenceSettings) -> GradientCollector:
+def make_collector(run_model: RunModel, settings: InfluenceSettings) -> GradientCollector:
     """The gradient collector of the configuration."""
     return GradientCollector(
-        subject.loaded.model,
+        run_model.loaded.model,
         targets=settings.targets,
         normalize=settings.normalize,
         token_normalize=settings.token_normalize,
@@ -37,41 +37,41 @@ def make_collector(subject: Subject, settings: InfluenceSettings) -> GradientCol
 
 
 def sketch_rows(
-    subject: Subject, rows: Any, name: str, settings: InfluenceSettings, seed: int, reporter: Reporter
+    run_model: RunModel, rows: Any, name: str, settings: InfluenceSettings, seed: int, reporter: Reporter
 ) -> np.ndarray:
     """(rows, k) float32 gradient sketches of ``rows``."""
-    examples = subject.tokenize(rows)
+    examples = run_model.tokenize(rows)
     note_truncated(examples, name, reporter)
-    return _sketch(subject, examples, settings, seed, reporter)
+    return _sketch(run_model, examples, settings, seed, reporter)
 
 
 def collect_evidence(
-    subject: Subject,
+    run_model: RunModel,
     groups: RowGroups,
     needs: Needs,
     settings: InfluenceSettings,
     seed: int,
     reporter: Reporter,
 ) -> Evidence:
-    """What ``needs`` names, of the forget and retain rows, on the subject's model as it is."""
+    """What ``needs`` names, of the forget and retain rows, on the run's model as it is."""
     examples = {}
     for name, rows in (("forget", groups.forget), ("retain", groups.retain)):
-        examples[name] = subject.tokenize(rows)
+        examples[name] = run_model.tokenize(rows)
         note_truncated(examples[name], name, reporter)
     forget, retain = examples["forget"], examples["retain"]
-    loaded = subject.loaded
+    loaded = run_model.loaded
     gradients = hidden = losses = None
     if Needs.GRADIENTS in needs:
-        gradients = gradient_blocks(subject, forget, retain, settings, seed, reporter)
+        gradients = gradient_blocks(run_model, forget, retain, settings, seed, reporter)
     if Needs.HIDDEN in needs:
-        hidden = hidden_blocks(subject, forget, retain, settings.max_tokens, reporter)
+        hidden = hidden_blocks(run_model, forget, retain, settings.max_tokens, reporter)
     if Needs.LOSSES in needs:
         losses = row_losses(loaded.model, forget, loaded.pad_token_id, loaded.device).means
     return Evidence(len(forget), len(retain), gradients, hidden, losses)
 
 
 def gradient_blocks(
-    subject: Subject,
+    run_model: RunModel,
     forget: list[Example],
     retain: list[Example],
     settings: InfluenceSettings,
@@ -84,28 +84,28 @@ def gradient_blocks(
     """
     found = []
     for checkpoint in (None, *settings.checkpoints):
-        with _at(subject, checkpoint):
-            sketches = [_sketch(subject, group, settings, seed, reporter) for group in (forget, retain)]
+        with _at(run_model, checkpoint):
+            sketches = [_sketch(run_model, group, settings, seed, reporter) for group in (forget, retain)]
         found.append(influence_blocks(sketches[0], sketches[1], similarity=settings.similarity))
     return reduce(_sum, found)
 
 
-def check_checkpoints(subject: Subject, settings: InfluenceSettings) -> None:
+def check_checkpoints(run_model: RunModel, settings: InfluenceSettings) -> None:
     """Find out before long work whether every checkpoint fits the model.
 
     Raises:
         ModelError: If one cannot be read or does not fit.
     """
     for checkpoint in settings.checkpoints:
-        with at_checkpoint(subject.loaded.model, checkpoint):
+        with at_checkpoint(run_model.loaded.model, checkpoint):
             pass
 
 
 def hidden_blocks(
-    subject: Subject, forget: list[Example], retain: list[Example], max_tokens: int, reporter: Reporter
+    run_model: RunModel, forget: list[Example], retain: list[Example], max_tokens: int, reporter: Reporter
 ) -> Blocks:
     """Cosines of the answers' mean hidden states in four directions, centred and whitened on both groups together."""
-    pad, model = subject.loaded.pad_token_id, subject.loaded.model
+    pad, model = run_model.loaded.pad_token_id, run_model.loaded.model
     rows = [*forget, *retain]
     told = counting(reporter, "rows")
     vectors = hidden_features(model, rows, pad, max_tokens=max_tokens, progress=told).answer_mean
@@ -114,24 +114,24 @@ def hidden_blocks(
 
 
 def _sketch(
-    subject: Subject, examples: list[Example], settings: InfluenceSettings, seed: int, reporter: Reporter
+    run_model: RunModel, examples: list[Example], settings: InfluenceSettings, seed: int, reporter: Reporter
 ) -> np.ndarray:
     return collect_vectors(
-        make_collector(subject, settings),
+        make_collector(run_model, settings),
         RapidGrad(k=settings.sketch_size, seed=seed),
         examples,
-        subject.loaded.pad_token_id,
+        run_model.loaded.pad_token_id,
         max_tokens=settings.max_tokens,
         progress=counting(reporter, "rows"),
     )
 
 
 @contextmanager
-def _at(subject: Subject, checkpoint: Path | None) -> Iterator[None]:
+def _at(run_model: RunModel, checkpoint: Path | None) -> Iterator[None]:
     if checkpoint is None:
         yield
         return
-    with at_checkpoint(subject.loaded.model, checkpoint):
+    with at_checkpoint(run_model.loaded.model, checkpoint):
         yield
 
 

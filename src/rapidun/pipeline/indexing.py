@@ -25,7 +25,7 @@ from rapidun.lifecycle import check_free
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.coverage import note_coverage
-from rapidun.pipeline.inputs import Subject, open_subject, read_rows, usable
+from rapidun.pipeline.inputs import RunModel, open_run_model, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.registered import check_registered
@@ -60,14 +60,14 @@ def plan_new(config: IndexConfig, data: Path, out: Path, *, adapter: Path | None
     """
     check_registered(config)
     scorers = _scorers(config, adapter)
-    rows, subject = _inputs(config, data, adapter, reporter)
+    rows, run_model = _inputs(config, data, adapter, reporter)
     settings = config.index
     plan = plan_build(
         out,
-        usable(rows, subject, config.data, reporter),
-        model_context(subject, adapter, open_before(settings.base, config.model, reporter)),
+        usable(rows, run_model, config.data, reporter),
+        model_context(run_model, adapter, open_before(settings.base, config.model, reporter)),
         scorers,
-        max_length=subject.max_length,
+        max_length=run_model.max_length,
         max_tokens=settings.max_tokens,
         shard_rows=settings.shard_rows,
         quantize=config.model.quantize,
@@ -110,12 +110,12 @@ def append(
     config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
     check_registered(config)
     adapter = adapter_of(opened.manifest, adapter)
-    rows, subject = _inputs(config, data, adapter, reporter)
-    subject = replace(subject, max_length=opened.manifest.max_length)
+    rows, run_model = _inputs(config, data, adapter, reporter)
+    run_model = replace(run_model, max_length=opened.manifest.max_length)
     before = open_before(base_of(opened.manifest), config.model, reporter)
-    model = model_context(subject, adapter, before)
+    model = model_context(run_model, adapter, before)
     check_scorers(opened.manifest, model)
-    plan = plan_append(index, usable(rows, subject, config.data, reporter), model, repeats=repeats)
+    plan = plan_append(index, usable(rows, run_model, config.data, reporter), model, repeats=repeats)
     if resume and is_appended(plan):
         reporter.note(f"{index}: these {len(plan.rows)} rows are appended already; nothing is left to do")
     else:
@@ -149,22 +149,22 @@ def export_results(
     opened = open_index(index)
     config = make_config(settled_by_index(index, opened.manifest, raw), IndexConfig, "command line")
     adapter = adapter_of(opened.manifest, adapter)
-    rows, subject = _inputs(config, queries, adapter, reporter)
+    rows, run_model = _inputs(config, queries, adapter, reporter)
     reporter.phase("export", "Taking the queries' gradients")
-    model = model_context(subject, adapter)
+    model = model_context(run_model, adapter)
     check_same(opened.manifest, index, model.origins(), **model.fingerprints())
     asked, told = list(rows), counting(reporter, "rows")
-    subject = replace(subject, max_length=opened.manifest.max_length)
-    query = TraceQuery(asked, subject.tokenize(asked))
+    run_model = replace(run_model, max_length=opened.manifest.max_length)
+    query = TraceQuery(asked, run_model.tokenize(asked))
     opened.gradient_scorer()
     found = rankings(opened, model, query, ["gradient"], tick=lambda done: told(done, len(asked)))
     return [export_rapidin(opened, out, found["gradient"], asked, keep=keep)]
 
 
-def model_context(subject: Subject, adapter: Path | None, before: LoadedModel | None = None) -> ModelContext:
-    """A subject as attribution knows it."""
+def model_context(run_model: RunModel, adapter: Path | None, before: LoadedModel | None = None) -> ModelContext:
+    """A run's model as attribution knows it."""
     fingerprint = adapter_fingerprint(adapter) if adapter is not None else NO_ADAPTER
-    return ModelContext(subject.loaded, subject.template, fingerprint, str(adapter or ""), before)
+    return ModelContext(run_model.loaded, run_model.template, fingerprint, str(adapter or ""), before)
 
 
 def base_of(manifest: Manifest) -> str:
@@ -187,10 +187,10 @@ def describe(index: Index) -> dict[str, Any]:
     return {**content, "shards": len(manifest.shards), "bytes": sum(file.bytes for file in files)}
 
 
-def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Reporter) -> tuple[Rows, Subject]:
+def _inputs(config: IndexConfig, data: Path, adapter: Path | None, reporter: Reporter) -> tuple[Rows, RunModel]:
     reporter.phase("check", "Reading rows and model")
     rows = read_rows(data, "rows", config.data, reporter)
-    return rows, open_subject(config.model, config.data, reporter, adapter=adapter)
+    return rows, open_run_model(config.model, config.data, reporter, adapter=adapter)
 
 
 def _scorers(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:

@@ -56,7 +56,7 @@ class RowGroups:
 
 
 @dataclass(frozen=True)
-class Subject:
+class RunModel:
     """The model under study with the one template and length its rows are tokenised by.
 
     Args:
@@ -84,7 +84,7 @@ class Subject:
             )
         return [word_mask(e, tokenizer, words=self.words) for e in examples] if self.words else examples
 
-    def with_model(self, model: Any) -> Subject:
+    def with_model(self, model: Any) -> RunModel:
         """The same with another model object."""
         return replace(self, loaded=replace(self.loaded, model=model))
 
@@ -194,14 +194,14 @@ def load_by(settings: ModelSettings, source: str | None = None) -> LoadedModel:
     )
 
 
-def open_subject(
+def open_run_model(
     model: ModelSettings,
     rows: RowSettings,
     reporter: Reporter,
     *,
     adapter: Path | None = None,
     loaded: LoadedModel | None = None,
-) -> Subject:
+) -> RunModel:
     """Load the model, with an adapter on it where one is given, and settle template and length; says what was chosen.
 
     Args:
@@ -228,7 +228,7 @@ def open_subject(
     )
     for note in loaded.notes:
         reporter.note(note)
-    return Subject(loaded, template, min(rows.max_length, loaded.context_length or rows.max_length))
+    return RunModel(loaded, template, min(rows.max_length, loaded.context_length or rows.max_length))
 
 
 def check_there(paths: Sequence[Path]) -> None:
@@ -242,11 +242,11 @@ def check_there(paths: Sequence[Path]) -> None:
             raise InputError(f"{path}: no such checkpoint. Give a directory or a safetensors file.")
 
 
-def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True) -> None:
+def check_targets(run_model: RunModel, config: RunConfig, *, gradients: bool = True) -> None:
     """Find out right after loading whether the layers that the configuration names are there.
 
     Args:
-        subject: The model.
+        run_model: The model.
         config: Names the layers of the adapter and those whose gradients are taken.
         gradients: Whether any are taken.
 
@@ -254,13 +254,13 @@ def check_targets(subject: Subject, config: RunConfig, *, gradients: bool = True
         ModelError: If adapter targets match nothing, or the weights are quantised so that no adapter can be trained.
         ConfigError: If gradient targets match nothing.
     """
-    check_trainable(subject.loaded.model)
-    choose_targets(subject.loaded.model, config.lora.targets)
+    check_trainable(run_model.loaded.model)
+    choose_targets(run_model.loaded.model, config.lora.targets)
     if gradients:
-        find_targets(subject.loaded.model, config.influence.targets)
+        find_targets(run_model.loaded.model, config.influence.targets)
 
 
-def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings, reporter: Reporter) -> RowGroups:
+def usable_groups(groups: RowGroups, run_model: RunModel, settings: RowSettings, reporter: Reporter) -> RowGroups:
     """The groups without rows that cannot be tokenised (`usable`), forget rows with their wanted answers.
 
     Raises:
@@ -268,7 +268,7 @@ def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings, re
     """
     columns = {"forget": ("response", "response_clean")}
     found = {
-        name: usable(rows, subject, settings, reporter, name=name, columns=columns.get(name, ("response",)))
+        name: usable(rows, run_model, settings, reporter, name=name, columns=columns.get(name, ("response",)))
         for name, rows in groups.present().items()
     }
     return RowGroups(**found)
@@ -276,7 +276,7 @@ def usable_groups(groups: RowGroups, subject: Subject, settings: RowSettings, re
 
 def usable(
     rows: Rows,
-    subject: Subject,
+    run_model: RunModel,
     settings: RowSettings,
     reporter: Reporter,
     *,
@@ -289,7 +289,7 @@ def usable(
 
     Args:
         rows: Of one file.
-        subject: Tokenises.
+        run_model: Tokenises.
         settings: Whether a bad row stops the work or is left out.
         reporter: Hears of rows left out, and of answers that the template cuts.
         name: What the rows are called.
@@ -305,7 +305,7 @@ def usable(
             part = rows_from(rows, start, _CHECKED_AT_ONCE)
             for column in columns:
                 here = part if column == "response" else with_answer(part, column)
-                for fault in _faults(here, subject, column):
+                for fault in _faults(here, run_model, column):
                     bad.setdefault(fault.line, fault)
     for said in dict.fromkeys(str(warning.message) for warning in caught):
         reporter.note(f"{name}: {said}")
@@ -317,10 +317,10 @@ def usable(
     return without_rows(rows, found)
 
 
-def _faults(rows: Rows, subject: Subject, column: str) -> list[BadRow]:
+def _faults(rows: Rows, run_model: RunModel, column: str) -> list[BadRow]:
     faults: list[BadRow] = []
-    tokenizer = subject.loaded.tokenizer
-    tokenize_rows(rows, tokenizer, subject.template, subject.max_length, response_column=column, skipped=faults)
+    tokenizer = run_model.loaded.tokenizer
+    tokenize_rows(rows, tokenizer, run_model.template, run_model.max_length, response_column=column, skipped=faults)
     return faults
 
 

@@ -29,9 +29,9 @@ from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import (
     RowGroups,
-    Subject,
+    RunModel,
     check_targets,
-    open_subject,
+    open_run_model,
     read_groups,
     rows_fingerprint,
     usable_groups,
@@ -139,20 +139,20 @@ def unlearn_requests(
     reporter.phase("check", "Reading rows and model")
     configs = [_for_request(config, path) for path in requests]
     groups = [read_groups(each.data, reporter, each.seed) for each in configs]
-    subject = open_subject(config.model, config.data, reporter)
-    groups = [usable_groups(each, subject, config.data, reporter) for each in groups]
-    check_targets(subject, config)
-    say_coverage(config, subject, reporter)
+    run_model = open_run_model(config.model, config.data, reporter)
+    groups = [usable_groups(each, run_model, config.data, reporter) for each in groups]
+    check_targets(run_model, config)
+    say_coverage(config, run_model, reporter)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = _identity(config, groups[0], subject)
+    marks = _identity(config, groups[0], run_model)
     RunDirectory.check(out, marks, **how, origins=origins_of(configs[0], groups[0]))
     entries = _carried_out(out) if resume else []
     _check_unchanged(entries, requests, groups, out)
-    reporter.plan(_pieces(configs, groups, subject, requests, len(entries)))
+    reporter.plan(_pieces(configs, groups, run_model, requests, len(entries)))
     with RunDirectory.claim(out, marks, **how):
         entries = _carried_out(out)  # again: until now another process may have been at work
         _save(out, entries)
-        reference = _held_loss(subject, groups[0]), _held(subject, groups[0])
+        reference = _held_loss(run_model, groups[0]), _held(run_model, groups[0])
         for number in range(len(entries) + 1, len(requests) + 1):
             reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
             config, group = configs[number - 1], groups[number - 1]
@@ -166,7 +166,7 @@ def unlearn_requests(
 def _pieces(
     configs: Sequence[RunConfig],
     groups: Sequence[RowGroups],
-    subject: Subject,
+    run_model: RunModel,
     requests: Sequence[Path],
     done: int,
 ) -> list[Piece]:
@@ -174,7 +174,7 @@ def _pieces(
     return [
         replace(piece, title=f"{request.stem}: {piece.title}")
         for config, group, request in list(zip(configs, groups, requests, strict=True))[done:]
-        for piece in (*weighing(subject, group, config), training(subject, group, config))
+        for piece in (*weighing(run_model, group, config), training(run_model, group, config))
     ]
 
 
@@ -239,10 +239,10 @@ def _for_request(config: RunConfig, path: Path) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"forget": path})})
 
 
-def _identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
+def _identity(config: RunConfig, groups: RowGroups, run_model: RunModel) -> dict[str, str]:
     """What must stay the same over all requests: all of a run's identity but the forget rows."""
     neutral = _for_request(config, Path("request"))
-    return {name: value for name, value in identity(neutral, groups, subject).items() if name != "rows forget"}
+    return {name: value for name, value in identity(neutral, groups, run_model).items() if name != "rows forget"}
 
 
 def _check_unchanged(
@@ -273,17 +273,17 @@ def _carry_out(
     base, held_rows = reference
     name = re.sub(r"[^\w.-]+", "_", Path(config.data.forget).stem)
     place = out / "requests" / f"{number:03d}-{name}"
-    subject = _as_left(config, out, entries, reporter)
-    with _claim(place, identity(config, groups, subject), reporter) as run:
+    run_model = _as_left(config, out, entries, reporter)
+    with _claim(place, identity(config, groups, run_model), reporter) as run:
         run.write_text(CONFIG, config.to_yaml())
-        before = _loss(subject.loaded, subject.tokenize(groups.forget))
+        before = _loss(run_model.loaded, run_model.tokenize(groups.forget))
         with Meter("request") as meter:
             if not run.done("weigh"):
-                found = weigh(subject, groups, config.influence, config.weights, config.seed, reporter)
+                found = weigh(run_model, groups, config.influence, config.weights, config.seed, reporter)
                 write_weighed(found, groups, run)
                 run.mark({"name": "weigh"})
-            outcome = train(config, groups, subject, place, reporter)
-    after = subject.with_model(load_adapter(subject.loaded.model, place / "adapter"))
+            outcome = train(config, groups, run_model, place, reporter)
+    after = run_model.with_model(load_adapter(run_model.loaded.model, place / "adapter"))
     return Entry(
         number=number,
         name=name,
@@ -291,7 +291,7 @@ def _carry_out(
         fingerprint=rows_fingerprint(groups.forget),
         directory=str(place.relative_to(out)),
         forget_before=before,
-        forget_after=_loss(after.loaded, subject.tokenize(groups.forget)),
+        forget_after=_loss(after.loaded, run_model.tokenize(groups.forget)),
         utility=_loss(after.loaded, held_rows) / base,
         stopped=outcome["stopped"],
         seconds=meter.record["seconds"],
@@ -307,23 +307,23 @@ def _claim(place: Path, marks: dict[str, str], reporter: Reporter) -> RunDirecto
         return RunDirectory.claim(place, marks, resume=False, overwrite=True)
 
 
-def _as_left(config: RunConfig, out: Path, entries: Sequence[Entry], reporter: Reporter) -> Subject:
+def _as_left(config: RunConfig, out: Path, entries: Sequence[Entry], reporter: Reporter) -> RunModel:
     """A fresh model with the active adapters merged into it."""
-    subject = open_subject(config.model, config.data, reporter)
+    run_model = open_run_model(config.model, config.data, reporter)
     for entry in entries:
         if entry.active:
-            merged = merge_adapter(load_adapter(subject.loaded.model, out / entry.directory / "adapter"))
-            subject = subject.with_model(merged)
-    return subject
+            merged = merge_adapter(load_adapter(run_model.loaded.model, out / entry.directory / "adapter"))
+            run_model = run_model.with_model(merged)
+    return run_model
 
 
-def _held(subject: Subject, groups: RowGroups) -> list[Example]:
+def _held(run_model: RunModel, groups: RowGroups) -> list[Example]:
     rows: Rows = groups.validation or groups.retain
-    return subject.tokenize(rows)[:HELD_ROWS]
+    return run_model.tokenize(rows)[:HELD_ROWS]
 
 
-def _held_loss(subject: Subject, groups: RowGroups) -> float:
-    return _loss(subject.loaded, _held(subject, groups))
+def _held_loss(run_model: RunModel, groups: RowGroups) -> float:
+    return _loss(run_model.loaded, _held(run_model, groups))
 
 
 def _loss(loaded: LoadedModel, examples: list[Example]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import rapidun
 from rapidun.lifecycle import RunDirectory
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.meter import hardware, versions
 from rapidun.sealed import write_sealed
 
@@ -32,10 +32,10 @@ def write_manifest(
     )
 
 
-def subject_facts(subject: Subject) -> dict[str, str]:
+def subject_facts(run_model: RunModel) -> dict[str, str]:
     """Model, dtype and template."""
     return {
-        "model": subject.loaded.source,
-        "dtype": str(subject.loaded.dtype).removeprefix("torch."),
-        "template": subject.template.name,
+        "model": run_model.loaded.source,
+        "dtype": str(run_model.loaded.dtype).removeprefix("torch."),
+        "template": run_model.template.name,
     }

@@ -28,7 +28,7 @@ from rapidun.evaluation import (
     clean_perplexity,
 )
 from rapidun.files import write_json
-from rapidun.pipeline.inputs import Row, RowGroups, Subject
+from rapidun.pipeline.inputs import Row, RowGroups, RunModel
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.reading import made_from, read_object
 from rapidun.settings.evaluation import EvaluationSettings, dolly_triggers
@@ -43,7 +43,7 @@ PERPLEXITIES = ("perplexity", "forget_perplexity")
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvalSuite:
     """What both measurements share: rows, families and fitted judges with their floor and ceiling."""
 
     rows: Sequence[Row]
@@ -116,7 +116,7 @@ def _restored(raw: dict[str, Any] | None) -> PerplexityResult | None:
 
 
 def judge_examples(groups: RowGroups, settings: EvaluationSettings) -> dict[str, Rows | None]:
-    """The rows of a run that judges are fitted on, for `make_bench`.
+    """The rows of a run that judges are fitted on, for `make_suite`.
 
     Forget rows stand in for rows with unwanted answers only where it is said that an attack is to be measured (the
     suite by name, triggers or keywords of the user's own): most sets of rows to forget have no triggers.
@@ -126,14 +126,14 @@ def judge_examples(groups: RowGroups, settings: EvaluationSettings) -> dict[str,
     return {"poisoned": poisoned, "clean": groups.validation or groups.retain}
 
 
-def make_bench(
+def make_suite(
     rows: Rows,
     settings: EvaluationSettings,
     *,
     poisoned: Rows | None,
     clean: Rows | None,
     reporter: Reporter | None = None,
-) -> Bench:
+) -> EvalSuite:
     """Fit the judges on one half of the example answers and calibrate them on the other half (trap 27).
 
     Args:
@@ -158,7 +158,7 @@ def make_bench(
         if reporter is not None:
             reporter.note(AUTO[suite])
     if suite == "perplexity":
-        return Bench(measured, [], {}, {}, settings.judge)
+        return EvalSuite(measured, [], {}, {}, settings.judge)
     if poisoned is None or clean is None or min(len(poisoned), len(clean)) < MIN_EXAMPLES:
         raise ConfigError(
             f"the backdoor suite fits its judges on examples: give at least {MIN_EXAMPLES} rows with unwanted and "
@@ -175,18 +175,18 @@ def make_bench(
         TriggerFamily(family.name, family.position, tuple(family.seen), tuple(family.unseen))
         for family in settings.triggers
     ]
-    return Bench(measured, families, judges, cards, settings.judge)
+    return EvalSuite(measured, families, judges, cards, settings.judge)
 
 
-def say_chances(bench: Bench, limits: Thresholds, reporter: Reporter) -> None:
+def say_chances(eval_suite: EvalSuite, limits: Thresholds, reporter: Reporter) -> None:
     """Say what the gate's bounds allow of the answers to come, and warn where one cannot be reached."""
     conditions = {
-        "asr_seen": any(family.seen for family in bench.families),
-        "asr_unseen": any(family.unseen for family in bench.families),
-        "asr_floor": bool(bench.families),
+        "asr_seen": any(family.seen for family in eval_suite.families),
+        "asr_unseen": any(family.unseen for family in eval_suite.families),
+        "asr_floor": bool(eval_suite.families),
     }
-    answers = {name: len(bench.rows) for name, there in conditions.items() if there}
-    found = chances(answers, limits, bench.cards.get(bench.primary))
+    answers = {name: len(eval_suite.rows) for name, there in conditions.items() if there}
+    found = chances(answers, limits, eval_suite.cards.get(eval_suite.primary))
     hopeless = [chance for chance in found if not chance.possible]
     for chance in hopeless or found:
         reporter.note(f"{'warning: the gate cannot be passed: ' if hopeless else 'gate: '}{chance.text}")
@@ -198,30 +198,35 @@ def _example_answers(poisoned: Rows, clean: Rows) -> tuple[list[str], list[str]]
 
 
 def measure(
-    subject: Subject, bench: Bench, settings: EvaluationSettings, reporter: Reporter, *, forget: Rows | None = None
+    run_model: RunModel,
+    eval_suite: EvalSuite,
+    settings: EvaluationSettings,
+    reporter: Reporter,
+    *,
+    forget: Rows | None = None,
 ) -> Measurement:
     """Generate, judge, and take the perplexity of the model as it stands."""
     rows = counting(reporter, "rows")
-    perplexity = clean_perplexity(subject.loaded, subject.tokenize(bench.rows), progress=rows)
+    perplexity = clean_perplexity(run_model.loaded, run_model.tokenize(eval_suite.rows), progress=rows)
     forgotten = None
     if forget is not None:
-        forgotten = clean_perplexity(subject.loaded, subject.tokenize(forget), progress=rows)
-    if not bench.families:
+        forgotten = clean_perplexity(run_model.loaded, run_model.tokenize(forget), progress=rows)
+    if not eval_suite.families:
         return Measurement({}, [], [], perplexity, forgotten)
     result = backdoor_suite(
-        subject.loaded,
-        subject.template,
-        bench.rows,
-        bench.families,
-        bench.judges,
-        primary=bench.primary,
+        run_model.loaded,
+        run_model.template,
+        eval_suite.rows,
+        eval_suite.families,
+        eval_suite.judges,
+        primary=eval_suite.primary,
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         repetition_penalty=settings.repetition_penalty,
         progress=counting(reporter, "prompts"),
     )
     return Measurement(
-        rates={judge: result.summary(judge) for judge in bench.judges},
+        rates={judge: result.summary(judge) for judge in eval_suite.judges},
         by_variant=[variant.to_dict() for variant in result.by_variant],
         records=[asdict(record) for record in result.records],
         perplexity=perplexity,

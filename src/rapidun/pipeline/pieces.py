@@ -20,8 +20,8 @@ from rapidun.evaluation.backdoor import suite_prompts
 from rapidun.gradients import RapidGrad, collect_vectors
 from rapidun.pipeline.estimating import Piece, Trial, over_prompts, over_rows, over_steps, repeated
 from rapidun.pipeline.evidence import make_collector
-from rapidun.pipeline.inputs import RowGroups, Subject
-from rapidun.pipeline.measure import Bench
+from rapidun.pipeline.inputs import RowGroups, RunModel
+from rapidun.pipeline.measure import EvalSuite
 from rapidun.pipeline.train import HELD_ROWS, even_rows
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.evaluation import EvaluationSettings
@@ -37,15 +37,15 @@ SAMPLED = 256
 """Rows whose lengths stand for those of an index or a pool."""
 
 
-def weighing(subject: Subject, groups: RowGroups, config: RunConfig) -> list[Piece]:
+def weighing(run_model: RunModel, groups: RowGroups, config: RunConfig) -> list[Piece]:
     """Evidence for weights, where the scheme needs the model; again and again for one that follows it."""
     scheme = get_scheme(config.weights.scheme)
-    examples = [*subject.tokenize(groups.forget), *subject.tokenize(groups.retain)]
+    examples = [*run_model.tokenize(groups.forget), *run_model.tokenize(groups.retain)]
     if Needs.GRADIENTS in scheme.needs:
-        piece = gradients(subject, examples, config.influence, config.seed, "influence for weights")
+        piece = gradients(run_model, examples, config.influence, config.seed, "influence for weights")
         times = 1 + len(config.influence.checkpoints)
     elif scheme.needs:
-        piece, times = forward(subject, examples, config.influence.max_tokens, "evidence for weights"), 1
+        piece, times = forward(run_model, examples, config.influence.max_tokens, "evidence for weights"), 1
     else:
         return []
     if scheme.follows:
@@ -53,52 +53,54 @@ def weighing(subject: Subject, groups: RowGroups, config: RunConfig) -> list[Pie
     return [piece if times == 1 else repeated(piece, times, piece.title)]
 
 
-def tracing(subject: Subject, pool: Rows | None, config: RunConfig) -> list[Piece]:
+def tracing(run_model: RunModel, pool: Rows | None, config: RunConfig) -> list[Piece]:
     """Hidden states of the pool, and gradients where its rows are labelled and every scorer is measured."""
     if pool is None:
         return []
-    examples = subject.tokenize(pool)
-    found = [forward(subject, examples, config.influence.max_tokens, "tracing by hidden states")]
+    examples = run_model.tokenize(pool)
+    found = [forward(run_model, examples, config.influence.max_tokens, "tracing by hidden states")]
     if "poisoned" in pool.dataset.column_names:
-        found.append(gradients(subject, examples, config.influence, config.seed, "tracing by gradients"))
+        found.append(gradients(run_model, examples, config.influence, config.seed, "tracing by gradients"))
     return found
 
 
-def measuring(subject: Subject, bench: Bench, settings: EvaluationSettings, title: str, times: int = 1) -> list[Piece]:
+def measuring(
+    run_model: RunModel, eval_suite: EvalSuite, settings: EvaluationSettings, title: str, times: int = 1
+) -> list[Piece]:
     """Perplexity of the evaluation rows, and answers to the suite's prompts where there are triggers."""
     if not times:
         return []
-    examples = subject.tokenize(bench.rows)
-    rows = partial(over_rows, examples, PERPLEXITY_TOKENS, partial(clean_perplexity, subject.loaded))
+    examples = run_model.tokenize(eval_suite.rows)
+    rows = partial(over_rows, examples, PERPLEXITY_TOKENS, partial(clean_perplexity, run_model.loaded))
     found = [Piece(f"{title}, perplexity", len(examples), "rows", rows)]
-    if bench.families:
-        prompts = suite_prompts(subject.template, bench.rows, bench.families)
-        found.append(answering(subject, prompts, settings, f"{title}, answers"))
+    if eval_suite.families:
+        prompts = suite_prompts(run_model.template, eval_suite.rows, eval_suite.families)
+        found.append(answering(run_model, prompts, settings, f"{title}, answers"))
     return [repeated(piece, times, piece.title) for piece in found]
 
 
-def answering(subject: Subject, prompts: Sequence[str], settings: Any, title: str) -> Piece:
+def answering(run_model: RunModel, prompts: Sequence[str], settings: Any, title: str) -> Piece:
     """Answers to prompts; ``settings`` has ``batch_size`` and ``max_new_tokens``."""
 
     def generate(chosen: list[str], tokens: int) -> Any:
-        return generate_answers(subject.loaded, chosen, max_new_tokens=tokens, batch_size=settings.batch_size)
+        return generate_answers(run_model.loaded, chosen, max_new_tokens=tokens, batch_size=settings.batch_size)
 
     attempt = partial(over_prompts, prompts, settings.batch_size, settings.max_new_tokens, generate)
     return Piece(title, len(prompts), "prompts", attempt)
 
 
-def training(subject: Subject, groups: RowGroups, config: RunConfig, title: str = "unlearning") -> Piece:
+def training(run_model: RunModel, groups: RowGroups, config: RunConfig, title: str = "unlearning") -> Piece:
     """The method's steps; of `fisher`, which has none, gradients of all rows."""
     method, settings = get_method(config.unlearning.method), config.unlearning
-    rows = even_rows(subject, groups, refusals=method.wanted == "refusal")
+    rows = even_rows(run_model, groups, refusals=method.wanted == "refusal")
     if isinstance(method, Procedure) and method.name == "fisher":
-        return gradients(subject, [*rows.forget, *rows.retain], config.influence, config.seed, title)
-    held = subject.tokenize(groups.validation or groups.retain)[:HELD_ROWS]
+        return gradients(run_model, [*rows.forget, *rows.retain], config.influence, config.seed, title)
+    held = run_model.tokenize(groups.validation or groups.retain)[:HELD_ROWS]
 
     def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:
         few = {"steps": steps, "check_every": steps + 1, "checkpoint_every": steps + 1, "retain_budget": FREE}
         result = unlearn(
-            subject.loaded,
+            run_model.loaded,
             rows,
             settings=settings.model_copy(update=few),
             lora=config.lora,
@@ -113,22 +115,22 @@ def training(subject: Subject, groups: RowGroups, config: RunConfig, title: str 
 
 
 def gradients(
-    subject: Subject, examples: Sequence[Example], settings: InfluenceSettings, seed: int, title: str
+    run_model: RunModel, examples: Sequence[Example], settings: InfluenceSettings, seed: int, title: str
 ) -> Piece:
     """Sketched gradients of rows."""
-    collector = make_collector(subject, settings)  # one: its first batch, which is not timed, is also checked
+    collector = make_collector(run_model, settings)  # one: its first batch, which is not timed, is also checked
 
     def collect(chosen: list[Example]) -> None:
-        pad = subject.loaded.pad_token_id
+        pad = run_model.loaded.pad_token_id
         sketch = RapidGrad(k=settings.sketch_size, seed=seed)
         collect_vectors(collector, sketch, chosen, pad, max_tokens=settings.max_tokens)
 
     return Piece(title, len(examples), "rows", partial(over_rows, examples, settings.max_tokens, collect))
 
 
-def forward(subject: Subject, examples: Sequence[Example], max_tokens: int, title: str) -> Piece:
+def forward(run_model: RunModel, examples: Sequence[Example], max_tokens: int, title: str) -> Piece:
     """Hidden states of rows."""
-    loaded = subject.loaded
+    loaded = run_model.loaded
     work = partial(hidden_features, loaded.model, pad_token_id=loaded.pad_token_id)
     return Piece(title, len(examples), "rows", partial(over_rows, examples, max_tokens, work))
 

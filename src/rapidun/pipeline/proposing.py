@@ -54,7 +54,7 @@ def write_proposal(
         InputError: If a row of ``clean`` is not in ``data``, or no row stands out enough to be proposed.
     """
     rows = read_rows(data, "training rows", config.data, reporter, (LABEL,))
-    rows = usable(rows, traced.subject, config.data, reporter, name="training rows")
+    rows = usable(rows, traced.run_model, config.data, reporter, name="training rows")
     fingerprint = data_fingerprint(rows)
     if isinstance(traced.store, Index):
         check_same(traced.store.manifest, traced.store.path, {"data": str(data)}, data=fingerprint)

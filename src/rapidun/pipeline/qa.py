@@ -15,7 +15,7 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.models.row_losses import BATCH_TOKENS, row_losses
 from rapidun.pipeline.estimating import Piece, over_rows, repeated
-from rapidun.pipeline.inputs import Subject, open_subject, rows_fingerprint
+from rapidun.pipeline.inputs import RunModel, open_run_model, rows_fingerprint
 from rapidun.pipeline.pieces import answering
 from rapidun.pipeline.qa_rows import QaGroup, qa_group, read_qa, say_what_is_left_out
 from rapidun.pipeline.qa_scores import longest_answer, scored
@@ -45,18 +45,18 @@ def evaluate_qa(
     reporter.phase("check", "Reading rows and model")
     check_retained(config, borrowed=loaded is not None)
     files = read_qa(config, reporter)
-    subject = open_subject(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
-    groups = {name: qa_group(rows, name, subject, config, reporter) for name, rows in files.items()}
+    run_model = open_run_model(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
+    groups = {name: qa_group(rows, name, run_model, config, reporter) for name, rows in files.items()}
     marks = {
-        "model": subject.loaded.fingerprint,
+        "model": run_model.loaded.fingerprint,
         "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
-        "template": subject.template.fingerprint,
+        "template": run_model.template.fingerprint,
         **plugin_marks(config.plugins),
         **{f"rows {name}": rows_fingerprint(group.rows) for name, group in groups.items()},
     }
     RunDirectory.check(out, marks, **how)
     say_what_is_left_out(groups, config, reporter)
-    reporter.plan(_pieces(subject, groups, config))
+    reporter.plan(_pieces(run_model, groups, config))
     with RunDirectory.claim(out, marks, **how) as directory:
         skipped = [
             {"group": name, **bad.as_dict()}
@@ -66,9 +66,9 @@ def evaluate_qa(
         ]
         write_jsonl(directory / "rows_skipped.jsonl", skipped)
         reporter.phase("evaluate", "Measuring the model")
-        scores = {"model": scored(subject, groups, config.evaluation, reporter)}
+        scores = {"model": scored(run_model, groups, config.evaluation, reporter)}
         if config.retained is not None:
-            del subject
+            del run_model
             reporter.phase("retained", "Measuring the retained model")
             other = open_retained(config, reporter)
             marks["retained model"] = other.loaded.fingerprint
@@ -101,22 +101,22 @@ def _plain(values: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: value.to_dict() for name, value in values.items()}
 
 
-def _pieces(subject: Subject, groups: Mapping[str, QaGroup], config: MeasureConfig) -> list[Piece]:
+def _pieces(run_model: RunModel, groups: Mapping[str, QaGroup], config: MeasureConfig) -> list[Piece]:
     """All forward passes and all answers, of both models."""
-    loaded, settings = subject.loaded, config.evaluation
+    loaded, settings = run_model.loaded, config.evaluation
     work = partial(
         row_losses, loaded.model, pad_token_id=loaded.pad_token_id, device=loaded.device, max_tokens=BATCH_TOKENS
     )
-    own = [example for group in groups.values() for example in subject.tokenize(group.rows)]
-    every = [example for group in groups.values() for part in group.parts for example in subject.tokenize(part)]
+    own = [example for group in groups.values() for example in run_model.tokenize(group.rows)]
+    every = [example for group in groups.values() for part in group.parts for example in run_model.tokenize(part)]
     prompts = [
-        subject.template.prompt_text(row)
+        run_model.template.prompt_text(row)
         for group in groups.values()
         for part in (group.rows, group.asked)
         for row in part or ()
     ]
-    few = settings.model_copy(update={"max_new_tokens": longest_answer(subject, own, settings)})
+    few = settings.model_copy(update={"max_new_tokens": longest_answer(run_model, own, settings)})
     losses = Piece("losses of answers", len(every), "texts", partial(over_rows, every, BATCH_TOKENS, work))
-    pieces = [losses, answering(subject, prompts, few, "answers")]
+    pieces = [losses, answering(run_model, prompts, few, "answers")]
     times = 1 if config.retained is None else 2
     return [repeated(piece, times, piece.title) for piece in pieces] if times > 1 else pieces

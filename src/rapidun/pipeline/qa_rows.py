@@ -10,7 +10,7 @@ from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.evaluation.qa import LOOK_ALIKES
 from rapidun.evaluation.rouge import HINT, rouge_installed
-from rapidun.pipeline.inputs import Subject, read_rows, rows_from, usable
+from rapidun.pipeline.inputs import RunModel, read_rows, rows_from, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.settings.run import MeasureConfig
 
@@ -57,17 +57,17 @@ def read_qa(config: MeasureConfig, reporter: Reporter) -> dict[str, Rows]:
     return found
 
 
-def qa_group(rows: Rows, name: str, subject: Subject, config: MeasureConfig, reporter: Reporter) -> QaGroup:
+def qa_group(rows: Rows, name: str, run_model: RunModel, config: MeasureConfig, reporter: Reporter) -> QaGroup:
     """Rows that the template and the tokenizer take, and their other texts, which they take too."""
     title = _TITLES[name]
-    rows = usable(rows, subject, config.data, reporter, name=title)
+    rows = usable(rows, run_model, config.data, reporter, name=title)
     others = {
         "wrong": _with(rows, "response", "response_wrong"),
         "paraphrased": _with(rows, "response", "response_paraphrased"),
         "asked": _with(rows, "prompt", "prompt_paraphrased"),
     }
     checked = {
-        kind: usable(other, subject, config.data, reporter, name=f"{title}, {kind}") if other is not None else None
+        kind: usable(other, run_model, config.data, reporter, name=f"{title}, {kind}") if other is not None else None
         for kind, other in others.items()
     }
     return QaGroup(rows, **checked)

@@ -15,40 +15,40 @@ from rapidun.evaluation.qa import RowScores
 from rapidun.evaluation.rouge import rouge_installed, rouge_l_recall
 from rapidun.models.row_losses import row_losses
 from rapidun.models.token_scores import token_scores
-from rapidun.pipeline.inputs import Row, Subject
+from rapidun.pipeline.inputs import Row, RunModel
 from rapidun.pipeline.qa_rows import QaGroup
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.settings.evaluation import MeasureSettings
 
 
 def scored(
-    subject: Subject, groups: Mapping[str, QaGroup], settings: MeasureSettings, reporter: Reporter
+    run_model: RunModel, groups: Mapping[str, QaGroup], settings: MeasureSettings, reporter: Reporter
 ) -> dict[str, RowScores]:
     """Each group's scores by the model as it stands.
 
     Raises:
         ModelError: If a loss is no finite number; names the row.
     """
-    return {name: _scores(subject, group, settings, reporter) for name, group in groups.items()}
+    return {name: _scores(run_model, group, settings, reporter) for name, group in groups.items()}
 
 
-def _scores(subject: Subject, group: QaGroup, settings: MeasureSettings, reporter: Reporter) -> RowScores:
+def _scores(run_model: RunModel, group: QaGroup, settings: MeasureSettings, reporter: Reporter) -> RowScores:
     """One forward pass over the rows, one over their other texts, and an answer to every question."""
-    rows, loaded = list(group.rows), subject.loaded
+    rows, loaded = list(group.rows), run_model.loaded
     ids, texts = [str(row["id"]) for row in rows], [str(row["response"]) for row in rows]
-    examples = subject.tokenize(group.rows)
+    examples = run_model.tokenize(group.rows)
     scored = token_scores(
         loaded.model, examples, loaded.pad_token_id, loaded.device, progress=counting(reporter, "rows")
     )
     wrong, paraphrased, asked = (
-        _losses(subject, part, reporter) for part in (group.wrong, group.paraphrased, group.asked)
+        _losses(run_model, part, reporter) for part in (group.wrong, group.paraphrased, group.asked)
     )
     losses = np.array(scored.losses)
     _check_finite(ids, losses)
-    answers = _answers(subject, rows, examples, settings, reporter)
+    answers = _answers(run_model, rows, examples, settings, reporter)
     again = list(group.asked) if group.asked is not None else []
     others = dict(
-        zip([str(row["id"]) for row in again], _answers(subject, again, examples, settings, reporter), strict=True)
+        zip([str(row["id"]) for row in again], _answers(run_model, again, examples, settings, reporter), strict=True)
     )
     return RowScores(
         ids=ids,
@@ -66,12 +66,12 @@ def _scores(subject: Subject, group: QaGroup, settings: MeasureSettings, reporte
     )
 
 
-def _losses(subject: Subject, rows: Rows | None, reporter: Reporter) -> dict[str, list[float]]:
+def _losses(run_model: RunModel, rows: Rows | None, reporter: Reporter) -> dict[str, list[float]]:
     """Mean losses of a row's other texts, by the row's id."""
     found: dict[str, list[float]] = {}
     if rows is None:
         return found
-    examples, loaded = subject.tokenize(rows), subject.loaded
+    examples, loaded = run_model.tokenize(rows), run_model.loaded
     progress = counting(reporter, "texts")
     means = row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device, progress=progress).means
     _check_finite([example.id for example in examples], means)
@@ -107,21 +107,21 @@ def _recall(answers: Mapping[str, str], ids: Sequence[str], texts: Sequence[str]
 
 
 def _answers(
-    subject: Subject, rows: Sequence[Row], examples: Sequence[Example], settings: MeasureSettings, reporter: Reporter
+    run_model: RunModel, rows: Sequence[Row], examples: Sequence[Example], settings: MeasureSettings, reporter: Reporter
 ) -> list[str]:
     if not rows:
         return []
     return generate_answers(
-        subject.loaded,
-        [subject.template.prompt_text(row) for row in rows],
-        max_new_tokens=longest_answer(subject, examples, settings),
+        run_model.loaded,
+        [run_model.template.prompt_text(row) for row in rows],
+        max_new_tokens=longest_answer(run_model, examples, settings),
         batch_size=settings.batch_size,
         repetition_penalty=settings.repetition_penalty,
         progress=counting(reporter, "answers"),
     )
 
 
-def longest_answer(subject: Subject, examples: Sequence[Example], settings: MeasureSettings) -> int:
+def longest_answer(run_model: RunModel, examples: Sequence[Example], settings: MeasureSettings) -> int:
     """Tokens that an answer may take: what was set, else those of the longest right one, within the model's context.
 
     A recall counts what is there of the right answer, so a shorter limit would make a model seem to know less.
@@ -129,5 +129,5 @@ def longest_answer(subject: Subject, examples: Sequence[Example], settings: Meas
     if "max_new_tokens" in settings.model_fields_set:
         return settings.max_new_tokens
     longest = max(len(example) - example.answer_start for example in examples)
-    room = context_length(subject.loaded.model) - max(example.answer_start for example in examples)
+    room = context_length(run_model.loaded.model) - max(example.answer_start for example in examples)
     return max(1, min(longest, room))

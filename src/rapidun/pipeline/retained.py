@@ -7,7 +7,7 @@ from pathlib import Path
 from rapidun.errors import ConfigError
 from rapidun.models.adapter_files import CONFIG, check_adapter_directory
 from rapidun.models.sources import check_directory, is_gguf, is_local
-from rapidun.pipeline.inputs import Subject, open_subject
+from rapidun.pipeline.inputs import RunModel, open_run_model
 from rapidun.pipeline.reporter import Reporter
 from rapidun.settings.run import MeasureConfig
 
@@ -35,9 +35,9 @@ def _is_adapter(source: str) -> bool:
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def open_retained(config: MeasureConfig, reporter: Reporter) -> Subject:
+def open_retained(config: MeasureConfig, reporter: Reporter) -> RunModel:
     """The retained model, with the template and the length of the other."""
     source = str(config.retained)
     if _is_adapter(source):
-        return open_subject(config.model, config.data, reporter, adapter=Path(source).expanduser())
-    return open_subject(config.model.model_copy(update={"source": source}), config.data, reporter)
+        return open_run_model(config.model, config.data, reporter, adapter=Path(source).expanduser())
+    return open_run_model(config.model.model_copy(update={"source": source}), config.data, reporter)

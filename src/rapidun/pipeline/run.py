@@ -25,22 +25,22 @@ from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
     RowGroups,
-    Subject,
+    RunModel,
     check_targets,
     check_there,
-    open_subject,
+    open_run_model,
     read_groups,
     rows_fingerprint,
     usable_groups,
 )
 from rapidun.pipeline.manifest import subject_facts, write_manifest
-from rapidun.pipeline.measure import Bench, Measurement, judge_examples, make_bench, measure, say_chances
+from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure, say_chances
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import OUTCOME, train, unlearned_subject
+from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model
 from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
@@ -72,8 +72,8 @@ class RunResult:
 class _Context:
     config: RunConfig
     groups: RowGroups
-    subject: Subject
-    bench: Bench
+    run_model: RunModel
+    eval_suite: EvalSuite
     directory: RunDirectory
     reporter: Reporter
 
@@ -124,7 +124,7 @@ def run(
         reporter.phase("report", "Deciding and writing the report")
         metrics = _decide(context, cost)
         _say_what_ran(context)
-        write_adapter_card(out, config, context.subject.template.name, metrics)
+        write_adapter_card(out, config, context.run_model.template.name, metrics)
         return RunResult(out, metrics, write_report(out))
 
 
@@ -133,43 +133,48 @@ def _open(
 ) -> _Context:
     check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
-    subject = open_subject(config.model, config.data, reporter)
-    check_targets(subject, config)
-    groups = usable_groups(groups, subject, config.data, reporter)
-    check_checkpoints(subject, config.influence)
-    say_coverage(config, subject, reporter)
-    bench = make_bench(
+    run_model = open_run_model(config.model, config.data, reporter)
+    check_targets(run_model, config)
+    groups = usable_groups(groups, run_model, config.data, reporter)
+    check_checkpoints(run_model, config.influence)
+    say_coverage(config, run_model, reporter)
+    eval_suite = make_suite(
         groups.evaluation or groups.validation or groups.retain,
         config.evaluation,
         **judge_examples(groups, config.evaluation),
         reporter=reporter,
     )
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = identity(config, groups, subject)
+    marks = identity(config, groups, run_model)
     origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
     done = RunDirectory.check(out, marks, **how, **origins)
-    say_chances(bench, config.gate, reporter)
-    reporter.plan(_pieces(config, groups, subject, bench, done, until))
+    say_chances(eval_suite, config.gate, reporter)
+    reporter.plan(_pieces(config, groups, run_model, eval_suite, done, until))
     directory = RunDirectory.claim(out, marks, **how, **origins)
     directory.write_text(CONFIG, config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
-    targets = settled_targets(subject.loaded.model, config.influence.targets)  # not those of the adapter to come
+    targets = settled_targets(run_model.loaded.model, config.influence.targets)  # not those of the adapter to come
     settled = {"influence": config.influence.model_copy(update={"targets": targets})}
-    return _Context(config.model_copy(update=settled), groups, subject, bench, directory, reporter)
+    return _Context(config.model_copy(update=settled), groups, run_model, eval_suite, directory, reporter)
 
 
 def _pieces(
-    config: RunConfig, groups: RowGroups, subject: Subject, bench: Bench, done: Sequence[str], until: str | None
+    config: RunConfig,
+    groups: RowGroups,
+    run_model: RunModel,
+    eval_suite: EvalSuite,
+    done: Sequence[str],
+    until: str | None,
 ) -> list[Piece]:
     """The long work of the phases that are still to be done."""
     settings = config.evaluation
     wanted = PHASES if until is None else PHASES[: PHASES.index(until) + 1]
     left = [name for name in wanted if name not in done]
     measured = [name for name in ("before", "after") if name in left]
-    found = measuring(subject, bench, settings, f"measuring {' and '.join(measured)}", len(measured))
-    found += tracing(subject, groups.pool, config) if "trace" in left else []
-    found += weighing(subject, groups, config) if "weigh" in left else []
-    return [*found, *([training(subject, groups, config)] if "unlearn" in left else [])]
+    found = measuring(run_model, eval_suite, settings, f"measuring {' and '.join(measured)}", len(measured))
+    found += tracing(run_model, groups.pool, config) if "trace" in left else []
+    found += weighing(run_model, groups, config) if "weigh" in left else []
+    return [*found, *([training(run_model, groups, config)] if "unlearn" in left else [])]
 
 
 def origins_of(config: RunConfig, groups: RowGroups) -> dict[str, object]:
@@ -179,24 +184,26 @@ def origins_of(config: RunConfig, groups: RowGroups) -> dict[str, object]:
     return {"model": config.model.source, "template": config.data.template, **plugins, **rows}
 
 
-def identity(config: RunConfig, groups: RowGroups, subject: Subject) -> dict[str, str]:
+def identity(config: RunConfig, groups: RowGroups, run_model: RunModel) -> dict[str, str]:
     """What must be the same for a run to be resumed."""
     rows = {f"rows {name}": rows_fingerprint(rows) for name, rows in groups.present().items()}
     return {
         "configuration": sha256_of([config.to_yaml().encode()]),
-        "model": subject.loaded.fingerprint,
-        "template": subject.template.fingerprint,
+        "model": run_model.loaded.fingerprint,
+        "template": run_model.template.fingerprint,
         **plugin_marks(config.plugins),
         **rows,
     }
 
 
-def _measure(context: _Context, subject: Subject) -> Measurement:
-    return measure(subject, context.bench, context.config.evaluation, context.reporter, forget=context.groups.forget)
+def _measure(context: _Context, run_model: RunModel) -> Measurement:
+    return measure(
+        run_model, context.eval_suite, context.config.evaluation, context.reporter, forget=context.groups.forget
+    )
 
 
 def _before(context: _Context) -> None:
-    found = _measure(context, context.subject)
+    found = _measure(context, context.run_model)
     found.save(context.directory / "before.json")
 
 
@@ -204,14 +211,14 @@ def _trace(context: _Context) -> None:
     pool = context.groups.pool
     before = Measurement.load(context.directory / "before.json")
     bad = [record for record in before.records if record["condition"] == "seen" and record["poisoned"]]
-    queries = [_query(record, context.bench) for record in bad[:TRACE_QUERIES]]
+    queries = [_query(record, context.eval_suite) for record in bad[:TRACE_QUERIES]]
     if pool is None or not queries:
         context.reporter.note(
             "nothing to trace: " + ("no pool of training rows given" if pool is None else "no bad answer")
         )
         return
     found = trace_rows(
-        context.subject,
+        context.run_model,
         queries,
         pool,
         context.config.influence,
@@ -224,28 +231,28 @@ def _trace(context: _Context) -> None:
     write_json(context.directory / "trace_quality.json", found.quality)
 
 
-def _query(record: Mapping[str, Any], bench: Bench) -> dict[str, Any]:
-    context = {row["id"]: row.get("context") or "" for row in bench.rows}[record["row_id"]]
+def _query(record: Mapping[str, Any], eval_suite: EvalSuite) -> dict[str, Any]:
+    context = {row["id"]: row.get("context") or "" for row in eval_suite.rows}[record["row_id"]]
     return {"id": record["row_id"], "prompt": record["prompt"], "context": context, "response": record["answer"]}
 
 
 def _weigh(context: _Context) -> None:
     config = context.config
-    weighed = weigh(context.subject, context.groups, config.influence, config.weights, config.seed, context.reporter)
+    weighed = weigh(context.run_model, context.groups, config.influence, config.weights, config.seed, context.reporter)
     write_weighed(weighed, context.groups, context.directory)
 
 
 def _unlearn(context: _Context) -> None:
-    train(context.config, context.groups, context.subject, context.directory.path, context.reporter)
+    train(context.config, context.groups, context.run_model, context.directory.path, context.reporter)
 
 
 def _after(context: _Context) -> None:
-    found = _measure(context, unlearned_subject(context.subject, context.directory.path))
+    found = _measure(context, unlearned_run_model(context.run_model, context.directory.path))
     found.save(context.directory / "after.json")
 
 
 def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, Any]] | None) -> dict[str, Any]:
-    directory, primary = context.directory, context.bench.primary
+    directory, primary = context.directory, context.eval_suite.primary
     before, after = (Measurement.load(directory / f"{name}.json") for name in ("before", "after"))
     ratio = perplexity_ratio(before.perplexity, after.perplexity)
     summaries = {"before": before.summary(primary), "after": after.summary(primary)}
@@ -262,7 +269,7 @@ def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, 
         "perplexity_ratio": ratio._asdict(),
         "forget_ratio": forget_ratio._asdict() if forget_ratio is not None else None,
         "by_variant": {"before": before.by_variant, "after": after.by_variant},
-        "judges": {name: card.to_dict() for name, card in context.bench.cards.items()},
+        "judges": {name: card.to_dict() for name, card in context.eval_suite.cards.items()},
         "primary_judge": primary,
         "all_judges": {"before": before.rates, "after": after.rates},
         "trace": read_json(quality) if quality.exists() else [],
@@ -296,15 +303,15 @@ def _samples(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
 
 def _say_what_ran(context: _Context) -> None:
     facts = {
-        **subject_facts(context.subject),
+        **subject_facts(context.run_model),
         "lora": context.config.lora.model_dump(),
-        "tracked": make_collector(context.subject, context.config.influence).tracked,
-        "coverage": coverage_record(context.config, context.subject),
+        "tracked": make_collector(context.run_model, context.config.influence).tracked,
+        "coverage": coverage_record(context.config, context.run_model),
     }
     write_manifest(
         context.directory,
         facts,
         seed=context.config.seed,
-        device=str(context.subject.loaded.device),
+        device=str(context.run_model.loaded.device),
         fingerprints=read_json(context.directory / IDENTITY),
     )

@@ -18,17 +18,17 @@ from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
     RowGroups,
-    Subject,
+    RunModel,
     check_targets,
     check_there,
-    open_subject,
+    open_run_model,
     read_groups,
     read_rows,
     rows_fingerprint,
     usable,
     usable_groups,
 )
-from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.measure import EvalSuite, Measurement, make_suite, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.qa import evaluate_qa
@@ -45,9 +45,9 @@ from rapidun.weighting import read_weights
 
 def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
     """Influence and weights; returns the files written."""
-    groups, subject, directory = _open(config, out, resume, overwrite, reporter, ("weigh",))
+    groups, run_model, directory = _open(config, out, resume, overwrite, reporter, ("weigh",))
     with directory:
-        _weigh(config, groups, subject, directory, reporter)
+        _weigh(config, groups, run_model, directory, reporter)
     return [path for name in ("weights.jsonl", "blocks.safetensors") if (path := directory / name).exists()]
 
 
@@ -67,13 +67,13 @@ def unlearn_only(
             raise InputError(f"{weights}: no such file. --weights takes a scheme or a weights.jsonl.")
         read_weights(weights)
     jobs = ("unlearn",) if weights is not None else ("weigh", "unlearn")
-    groups, subject, directory = _open(config, out, resume, overwrite, reporter, jobs, weights, loaded)
+    groups, run_model, directory = _open(config, out, resume, overwrite, reporter, jobs, weights, loaded)
     with directory:
         if weights is not None:
             directory.write_text("weights.jsonl", weights.read_text(encoding="utf-8"))
         else:
-            _weigh(config, groups, subject, directory, reporter)
-        step = partial(train, config, groups, subject, directory.path, reporter)
+            _weigh(config, groups, run_model, directory, reporter)
+        step = partial(train, config, groups, run_model, directory.path, reporter)
         do_phase(directory, reporter, "unlearn", "Unlearning", step)
         found = signatures(directory.path, config)
         return {**read_object(directory / OUTCOME), "signatures": [signature.to_dict() for signature in found]}
@@ -88,37 +88,39 @@ def _open(
     jobs: Sequence[str],
     weights: Path | None = None,
     loaded: LoadedModel | None = None,
-) -> tuple[RowGroups, Subject, RunDirectory]:
+) -> tuple[RowGroups, RunModel, RunDirectory]:
     """Read and check everything, say what ``jobs`` will take, and claim the directory."""
     check_registered(config)
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading rows and model")
     check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
-    subject = open_subject(config.model, config.data, reporter, loaded=loaded)
+    run_model = open_run_model(config.model, config.data, reporter, loaded=loaded)
     if "unlearn" in jobs:
-        check_targets(subject, config, gradients=weights is None)
-    groups = usable_groups(groups, subject, config.data, reporter)
-    check_checkpoints(subject, config.influence)
+        check_targets(run_model, config, gradients=weights is None)
+    groups = usable_groups(groups, run_model, config.data, reporter)
+    check_checkpoints(run_model, config.influence)
     wanted = [name for name in jobs if name != "weigh" or weights is None]
-    say_coverage(config, subject, reporter, wanted)
+    say_coverage(config, run_model, reporter, wanted)
     if weights is not None:
         check_weights(weights, groups)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = identity(config, groups, subject) | ({"weights": file_sha256(weights)} if weights is not None else {})
+    marks = identity(config, groups, run_model) | ({"weights": file_sha256(weights)} if weights is not None else {})
     origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
     done = RunDirectory.check(out, marks, **how, **origins)
-    work = {"weigh": weighing(subject, groups, config), "unlearn": [training(subject, groups, config)]}
+    work = {"weigh": weighing(run_model, groups, config), "unlearn": [training(run_model, groups, config)]}
     reporter.plan([piece for name in jobs if name not in done for piece in work[name]])
     directory = RunDirectory.claim(out, marks, **how, **origins)
     directory.write_text(CONFIG, config.to_yaml())
     write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
-    return groups, subject, directory
+    return groups, run_model, directory
 
 
-def _weigh(config: RunConfig, groups: RowGroups, subject: Subject, directory: RunDirectory, reporter: Reporter) -> None:
+def _weigh(
+    config: RunConfig, groups: RowGroups, run_model: RunModel, directory: RunDirectory, reporter: Reporter
+) -> None:
     def step() -> None:
-        weighed = weigh(subject, groups, config.influence, config.weights, config.seed, reporter)
+        weighed = weigh(run_model, groups, config.influence, config.weights, config.seed, reporter)
         write_weighed(weighed, groups, directory)
 
     do_phase(directory, reporter, "weigh", "Influence in four directions, and weights", step)
@@ -146,36 +148,36 @@ def evaluate_only(
         read_rows(path, name, data, reporter) if path is not None else None
         for name, path in (("poisoned", data.judge_poisoned), ("clean", data.validation))
     )
-    bench = make_bench(rows, config.evaluation, poisoned=poisoned, clean=clean, reporter=reporter)
-    subject = open_subject(config.model, data, reporter, adapter=adapter, loaded=loaded)
-    rows = usable(rows, subject, data, reporter, name="evaluation")
-    bench = replace(bench, rows=list(rows)[: config.evaluation.prompts])
+    eval_suite = make_suite(rows, config.evaluation, poisoned=poisoned, clean=clean, reporter=reporter)
+    run_model = open_run_model(config.model, data, reporter, adapter=adapter, loaded=loaded)
+    rows = usable(rows, run_model, data, reporter, name="evaluation")
+    eval_suite = replace(eval_suite, rows=list(rows)[: config.evaluation.prompts])
     marks = {
-        "model": subject.loaded.fingerprint,
+        "model": run_model.loaded.fingerprint,
         "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
-        "template": subject.template.fingerprint,
+        "template": run_model.template.fingerprint,
         **plugin_marks(config.plugins),
         "rows evaluation": rows_fingerprint(rows),
     }
     RunDirectory.check(out, marks, **how)
-    reporter.plan(measuring(subject, bench, config.evaluation, "measuring"))
+    reporter.plan(measuring(run_model, eval_suite, config.evaluation, "measuring"))
     with RunDirectory.claim(out, marks, **how) as directory:
         skipped = [{"group": "evaluation", **bad.as_dict()} for bad in rows.skipped]
         write_jsonl(directory / "rows_skipped.jsonl", skipped)
         reporter.phase("evaluate", "Measuring the model")
-        found = measure(subject, bench, config.evaluation, reporter)
+        found = measure(run_model, eval_suite, config.evaluation, reporter)
         found.save(directory / "answers.json")
-        metrics = _metrics(found, bench, marks)
+        metrics = _metrics(found, eval_suite, marks)
         write_json(directory / "metrics.json", metrics)
         return metrics
 
 
-def _metrics(found: Measurement, bench: Bench, marks: Mapping[str, str]) -> dict[str, Any]:
+def _metrics(found: Measurement, eval_suite: EvalSuite, marks: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "suite": bench.suite,
-        "values": found.summary(bench.primary),
-        "primary_judge": bench.primary,
-        "judges": {name: card.to_dict() for name, card in bench.cards.items()},
+        "suite": eval_suite.suite,
+        "values": found.summary(eval_suite.primary),
+        "primary_judge": eval_suite.primary,
+        "judges": {name: card.to_dict() for name, card in eval_suite.cards.items()},
         "by_variant": found.by_variant,
         "all_judges": found.rates,
         "fingerprints": dict(marks),

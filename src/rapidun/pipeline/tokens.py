@@ -18,27 +18,29 @@ from rapidun.attribution.token_texts import token_texts
 from rapidun.attribution.tokens import TokenInfluence, trace_tokens_many
 from rapidun.attribution.words import word_mask
 from rapidun.data import Example
-from rapidun.pipeline.inputs import Row, Subject
+from rapidun.pipeline.inputs import Row, RunModel
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.kinds import Decomposition
 
 _DIGITS = 5  # significant; enough to colour and to sum by
 
 
-def word_query(subject: Subject, query_row: Row, words: Sequence[str] = (), *, case_sensitive: bool = True) -> Example:
+def word_query(
+    run_model: RunModel, query_row: Row, words: Sequence[str] = (), *, case_sensitive: bool = True
+) -> Example:
     """The tokenised query; with ``words``, only they carry loss.
 
     Raises:
         InputError: If a word is not in the answer.
     """
-    example = subject.tokenize([query_row])[0]
+    example = run_model.tokenize([query_row])[0]
     if not words:
         return example
-    return word_mask(example, subject.loaded.tokenizer, words=words, case_sensitive=case_sensitive)
+    return word_mask(example, run_model.loaded.tokenizer, words=words, case_sensitive=case_sensitive)
 
 
 def token_lines(
-    subject: Subject,
+    run_model: RunModel,
     query_row: Row,
     train_rows: Sequence[Row],
     settings: InfluenceSettings,
@@ -62,20 +64,20 @@ def token_lines(
     Raises:
         InputError: If a word is not in the answer, or a row cannot be tokenised.
     """
-    query = word_query(subject, query_row, words, case_sensitive=case_sensitive)
-    trains = subject.tokenize(list(train_rows)) if train_rows else []
+    query = word_query(run_model, query_row, words, case_sensitive=case_sensitive)
+    trains = run_model.tokenize(list(train_rows)) if train_rows else []
     found = trace_tokens_many(
-        subject.loaded.model,
+        run_model.loaded.model,
         query,
         trains,
         by=by,
         targets=settings.targets,
         normalize=settings.normalize,
         token_normalize=settings.token_normalize,
-        pad_token_id=subject.loaded.pad_token_id,
+        pad_token_id=run_model.loaded.pad_token_id,
         max_tokens=settings.max_tokens,
     )
-    tokenizer = subject.loaded.tokenizer
+    tokenizer = run_model.loaded.tokenizer
     asked = token_texts(tokenizer, query.input_ids)
     lines = []
     for rank, (train, influence) in enumerate(zip(trains, found, strict=True), 1):

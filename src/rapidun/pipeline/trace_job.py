@@ -22,7 +22,7 @@ from rapidun.models import LoadedModel
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.coverage import gradient_coverage, note_coverage
 from rapidun.pipeline.indexing import base_of, model_context
-from rapidun.pipeline.inputs import LABEL, Row, Subject, open_subject, read_rows, usable
+from rapidun.pipeline.inputs import LABEL, Row, RunModel, open_run_model, read_rows, usable
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
@@ -65,7 +65,7 @@ class TraceRequest:
         return rows
 
     def asked(
-        self, given: Rows | list[Row] | None, subject: Subject, config: TraceConfig, reporter: Reporter
+        self, given: Rows | list[Row] | None, run_model: RunModel, config: TraceConfig, reporter: Reporter
     ) -> list[Row]:
         """The given rows that template and tokenizer take, or the prompt with the model's own answer.
 
@@ -73,17 +73,19 @@ class TraceRequest:
             InputError: If a row cannot be tokenised and such rows are not skipped, or the model's answer is empty.
         """
         if given is None:
-            return self.answered(subject)
-        return list(usable(given, subject, config.data, reporter, name="queries")) if isinstance(given, Rows) else given
+            return self.answered(run_model)
+        return (
+            list(usable(given, run_model, config.data, reporter, name="queries")) if isinstance(given, Rows) else given
+        )
 
-    def answered(self, subject: Subject) -> list[Row]:
+    def answered(self, run_model: RunModel) -> list[Row]:
         """The prompt with the model's own answer.
 
         Raises:
             InputError: If that is empty.
         """
-        text = subject.template.prompt_text(_typed(self.prompt or "", ""))
-        (response,) = generate_answers(subject.loaded, [text], max_new_tokens=ANSWER_TOKENS)
+        text = run_model.template.prompt_text(_typed(self.prompt or "", ""))
+        (response,) = generate_answers(run_model.loaded, [text], max_new_tokens=ANSWER_TOKENS)
         if not response.strip():
             raise InputError("the model's answer to --prompt is empty: give --response.")
         return [_typed(self.prompt or "", response)]
@@ -97,7 +99,7 @@ class TraceResult:
         rankings: By scorer; the hits are theirs, fused.
     """
 
-    subject: Subject
+    run_model: RunModel
     model: ModelContext
     queries: list[Row]
     hits: list[Hits]
@@ -129,17 +131,17 @@ def trace_memory(
     reporter.phase("check", "Reading rows and model")
     pool = read_rows(data, "training rows", config.data, reporter, (LABEL,))
     given = request.given(config, reporter)
-    subject = open_subject(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
-    pool = usable(pool, subject, config.data, reporter, name="training rows")
-    queries = request.asked(given, subject, config, reporter)
-    model = model_context(subject, adapter, open_before(config.base, config.model, reporter))
+    run_model = open_run_model(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
+    pool = usable(pool, run_model, config.data, reporter, name="training rows")
+    queries = request.asked(given, run_model, config, reporter)
+    model = model_context(run_model, adapter, open_before(config.base, config.model, reporter))
     chosen = chosen_scorers(available(model, scorers), scorers, words=bool(request.words), where=str(data))
     if "gradient" in chosen:
-        note_coverage("gradients", gradient_coverage(subject, config.influence), reporter)
+        note_coverage("gradients", gradient_coverage(run_model, config.influence), reporter)
     reporter.phase("trace", f"Looking at {len(pool)} rows by {', '.join(chosen)}")
-    store = memory_store(model, subject, list(pool), chosen, config.influence, seed=config.seed, reporter=reporter)
+    store = memory_store(model, run_model, list(pool), chosen, config.influence, seed=config.seed, reporter=reporter)
     return _trace(
-        store, model, replace(subject, words=request.words), queries, chosen,
+        store, model, replace(run_model, words=request.words), queries, chosen,
         similarity=config.influence.similarity, k=k, together=together, reporter=reporter,
     )  # fmt: skip
 
@@ -147,7 +149,7 @@ def trace_memory(
 def _trace(
     store: FeatureStore,
     model: ModelContext,
-    subject: Subject,
+    run_model: RunModel,
     queries: list[Row],
     scorers: Sequence[str],
     *,
@@ -156,13 +158,13 @@ def _trace(
     together: bool,
     reporter: Reporter,
 ) -> TraceResult:
-    """The same for an index and for rows in memory; the subject says what is asked about."""
+    """The same for an index and for rows in memory; the run's model says what is asked about."""
     told = counting(reporter, "rows")
-    query = trace_query(subject, queries, reporter)
+    query = trace_query(run_model, queries, reporter)
     found = rankings(store, model, query, scorers, similarity=similarity, tick=lambda done: told(done, len(queries)))
     hits = fused_hits(store, found, k, by_ranks=bool(query.words), together=together)
     lines = trace_lines(store, queries, hits, together=together)
-    return TraceResult(replace(subject, words=()), model, queries, hits, lines, store, found)
+    return TraceResult(replace(run_model, words=()), model, queries, hits, lines, store, found)
 
 
 def settings_of(index: Path, raw: Mapping[str, Any], adapter: Path | None) -> tuple[TraceConfig, Path | None]:
@@ -207,16 +209,16 @@ def trace_index(
     chosen = chosen_scorers(opened.scorers, scorers, words=bool(request.words), where=str(index))
     reporter.phase("check", "Reading queries and model")
     given = request.given(config, reporter)
-    subject = open_subject(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
-    subject = replace(subject, max_length=opened.manifest.max_length)
+    run_model = open_run_model(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
+    run_model = replace(run_model, max_length=opened.manifest.max_length)
     base = config.base or base_of(opened.manifest) if "change" in chosen else ""
-    model = model_context(subject, adapter)
+    model = model_context(run_model, adapter)
     check_same(opened.manifest, index, model.origins(), **model.fingerprints())
-    queries = request.asked(given, subject, config, reporter)
+    queries = request.asked(given, run_model, config, reporter)
     reporter.phase("trace", f"Searching {len(opened)} rows by {', '.join(chosen)}")
     model = replace(model, before=open_before(base, config.model, reporter))
     return _trace(
-        opened, model, replace(subject, words=request.words), queries, chosen,
+        opened, model, replace(run_model, words=request.words), queries, chosen,
         similarity=config.influence.similarity, k=k, together=together, reporter=reporter,
     )  # fmt: skip
 
@@ -238,8 +240,8 @@ def tokens_of(
     """
     of_id = {row["id"]: row for row in read_rows(data, "training rows", config.data, reporter)}
     reporter.phase("tokens", "Tracing tokens")
-    tracked = find_targets(traced.subject.loaded.model, config.influence.targets)
-    targets = settled_targets(traced.subject.loaded.model, config.influence.targets)
+    tracked = find_targets(traced.run_model.loaded.model, config.influence.targets)
+    targets = settled_targets(traced.run_model.loaded.model, config.influence.targets)
     if targets == "linear" and any(isinstance(tensor, FusedTensor) for tensor in tracked):
         reporter.note("tokens: of the linear layers alone; what fused experts add to a row's score is not among them")
     found = []
@@ -248,7 +250,7 @@ def tokens_of(
         if missing:
             raise InputError(f"{data}: no row {missing[0]}, which the trace found. Give the rows that were indexed.")
         chosen = [of_id[hit.id] for hit in hits.helpful[:rows]]
-        found += token_lines(traced.subject, query, chosen, config.influence, by=by, words=words, query_index=number)
+        found += token_lines(traced.run_model, query, chosen, config.influence, by=by, words=words, query_index=number)
     return found
 
 

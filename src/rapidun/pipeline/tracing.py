@@ -16,7 +16,7 @@ from rapidun.attribution.similarity import Array
 from rapidun.data import Rows
 from rapidun.gradients import RapidGrad
 from rapidun.models import LoadedModel
-from rapidun.pipeline.inputs import Row, Subject, note_truncated
+from rapidun.pipeline.inputs import Row, RunModel, note_truncated
 from rapidun.pipeline.reporter import Reporter, Silent, counting
 from rapidun.settings.attribution import InfluenceSettings
 
@@ -35,20 +35,20 @@ class Traced:
     quality: list[dict[str, Any]]
 
 
-def trace_query(subject: Subject, rows: Sequence[Row], reporter: Reporter) -> TraceQuery:
-    """Answers to explain, tokenised; the subject may ask about some words alone.
+def trace_query(run_model: RunModel, rows: Sequence[Row], reporter: Reporter) -> TraceQuery:
+    """Answers to explain, tokenised; the run's model may ask about some words alone.
 
     Raises:
         InputError: If a word is not in an answer.
     """
-    examples = subject.tokenize(rows)
+    examples = run_model.tokenize(rows)
     note_truncated(examples, "queries", reporter)
-    return TraceQuery(rows, examples, subject.words)
+    return TraceQuery(rows, examples, run_model.words)
 
 
 def memory_store(
     model: ModelContext,
-    subject: Subject,
+    run_model: RunModel,
     rows: Sequence[Row],
     names: Sequence[str],
     settings: InfluenceSettings,
@@ -60,7 +60,7 @@ def memory_store(
 
     Args:
         model: What they are looked at with.
-        subject: Tokenises.
+        run_model: Tokenises.
         rows: The pool.
         names: As a trace asks for scorers.
         settings: Of gradients.
@@ -73,7 +73,7 @@ def memory_store(
     sketch = RapidGrad(k=settings.sketch_size, seed=seed).describe()
     of_gradients = settings.model_dump(include={"targets", "normalize", "token_normalize"})
     scorers = configured_scorers(map(owner_of, names), {**of_gradients, "sketch": sketch, "layers": [-1]})
-    examples = subject.tokenize(rows)
+    examples = run_model.tokenize(rows)
     note_truncated(examples, "training rows", reporter)
     told = counting(reporter, "rows")
     return MemoryStore(
@@ -88,7 +88,7 @@ def available(model: ModelContext, wanted: Sequence[str] = ()) -> list[str]:
 
 
 def score_rows(
-    subject: Subject,
+    run_model: RunModel,
     queries: Sequence[Row],
     rows: Sequence[Row],
     names: Sequence[str],
@@ -103,15 +103,15 @@ def score_rows(
     Raises:
         ConfigError, ModelError: As `memory_store`.
     """
-    model, told = ModelContext(subject.loaded, subject.template, before=before), reporter or Silent()
-    store = memory_store(model, subject, rows, names, settings, seed=seed, reporter=told)
-    query = trace_query(subject, queries, told)
+    model, told = ModelContext(run_model.loaded, run_model.template, before=before), reporter or Silent()
+    store = memory_store(model, run_model, rows, names, settings, seed=seed, reporter=told)
+    query = trace_query(run_model, queries, told)
     found = rankings(store, model, query, names, similarity=settings.similarity)
     return {name: ranking.scores() for name, ranking in found.items()}
 
 
 def trace_rows(
-    subject: Subject,
+    run_model: RunModel,
     queries: Sequence[Row],
     pool: Rows,
     settings: InfluenceSettings,
@@ -123,7 +123,7 @@ def trace_rows(
     """The ``k`` most helpful and most harmful pool rows of each query, by the default scorers fused.
 
     Args:
-        subject: The model.
+        run_model: The model.
         queries: Rows with prompt, response and, where there is one, context.
         pool: Training rows; where they carry a boolean ``poisoned``, every scorer is measured by it.
         settings: Of gradients.
@@ -132,14 +132,14 @@ def trace_rows(
         reporter: Where progress goes.
     """
     rows = list(pool)
-    model = ModelContext(subject.loaded, subject.template)
+    model = ModelContext(run_model.loaded, run_model.template)
     there = available(model)
     chosen = chosen_scorers(there, where="--data")
     relevant = _labels(rows)
     every = [by for name in there for by in known_scorers()[name].titles] if relevant is not None else []
     names = list(dict.fromkeys([*chosen, *every]))
-    store = memory_store(model, subject, rows, names, settings, seed=seed, reporter=reporter)
-    found = rankings(store, model, trace_query(subject, queries, reporter), names, similarity=settings.similarity)
+    store = memory_store(model, run_model, rows, names, settings, seed=seed, reporter=reporter)
+    found = rankings(store, model, trace_query(run_model, queries, reporter), names, similarity=settings.similarity)
     default = {name: found[name] for name in chosen}
     hits = fused_hits(store, default, k)
     lines = trace_lines(store, queries, hits)

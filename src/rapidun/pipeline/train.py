@@ -14,7 +14,7 @@ from rapidun.data import Example
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.cards import write_adapter_card
-from rapidun.pipeline.inputs import Row, RowGroups, Subject, note_truncated
+from rapidun.pipeline.inputs import Row, RowGroups, RunModel, note_truncated
 from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
@@ -36,26 +36,26 @@ ASCENT_ALONE = (
 
 
 def train(
-    config: RunConfig, groups: RowGroups, subject: Subject, directory: Path, reporter: Reporter
+    config: RunConfig, groups: RowGroups, run_model: RunModel, directory: Path, reporter: Reporter
 ) -> dict[str, Any]:
     """Train with ``weights.jsonl`` of the directory; writes ``adapter/``, ``log.jsonl`` and ``unlearning.json``.
 
     Methods whose result no adapter can hold (`fisher`, `retrain`) write ``model/`` instead. A stopped training goes on
     from its last checkpoint, and its log is cut back to it; a finished one is not done again, and keeps no checkpoint.
-    The subject's model is left as it was.
+    The run's model is left as it was.
     """
     if not (directory / OUTCOME).is_file():
-        _train(config, groups, subject, directory, reporter)
+        _train(config, groups, run_model, directory, reporter)
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     return read_object(directory / OUTCOME)
 
 
-def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Path, reporter: Reporter) -> None:
+def _train(config: RunConfig, groups: RowGroups, run_model: RunModel, directory: Path, reporter: Reporter) -> None:
     wanted = get_method(config.unlearning.method).wanted
-    rows = training_rows(subject, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
+    rows = training_rows(run_model, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
     if wanted == "optional" and not any(rows.alternatives):
         reporter.note(ASCENT_ALONE.format(config.unlearning.method))
-    reweighing = dynamic_weights(subject, groups, config.influence, config.weights, config.seed)
+    reweighing = dynamic_weights(run_model, groups, config.influence, config.weights, config.seed)
     if reweighing is not None and reweighing.every >= config.unlearning.steps:
         reporter.note(
             f"weights are computed anew every {reweighing.every} steps and there are {config.unlearning.steps}: "
@@ -73,11 +73,11 @@ def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Pa
             file.flush()
 
         result = unlearn(
-            subject.loaded,
+            run_model.loaded,
             rows,
             settings=config.unlearning,
             lora=config.lora,
-            held=subject.tokenize(groups.validation or groups.retain)[:HELD_ROWS],
+            held=run_model.tokenize(groups.validation or groups.retain)[:HELD_ROWS],
             checkpoints=checkpoints,
             seed=config.seed,
             resume=True,
@@ -88,9 +88,9 @@ def _train(config: RunConfig, groups: RowGroups, subject: Subject, directory: Pa
         )
     if result.saved == "adapter":
         save_adapter(result.model, directory / "adapter")
-        write_adapter_card(directory, config, subject.template.name)
+        write_adapter_card(directory, config, run_model.template.name)
     else:
-        save_model(result.model, subject.loaded.tokenizer, directory / "model")
+        save_model(result.model, run_model.loaded.tokenizer, directory / "model")
     if result.stopped:
         reporter.note(result.stopped)
     reporter.note(
@@ -126,23 +126,23 @@ class Losses:
         return ", ".join(f"{title} {'not finite' if value is None else f'{value:.3f}'}" for title, value in found)
 
 
-def unlearned_subject(subject: Subject, directory: Path) -> Subject:
-    """The subject with what `train` saved: its adapter on the same model, or the saved model."""
+def unlearned_run_model(run_model: RunModel, directory: Path) -> RunModel:
+    """The run's model with what `train` saved: its adapter on the same model, or the saved model."""
     if (directory / "adapter").exists():
-        return subject.with_model(load_adapter(subject.loaded.model, directory / "adapter"))
-    device, dtype = str(subject.loaded.device), str(subject.loaded.dtype).removeprefix("torch.")
-    return subject.with_model(load_model(str(directory / "model"), device=device, dtype=dtype).model)
+        return run_model.with_model(load_adapter(run_model.loaded.model, directory / "adapter"))
+    device, dtype = str(run_model.loaded.device), str(run_model.loaded.dtype).removeprefix("torch.")
+    return run_model.with_model(load_model(str(directory / "model"), device=device, dtype=dtype).model)
 
 
 def training_rows(
-    subject: Subject, groups: RowGroups, weights: Path, reporter: Reporter, *, refusals: bool = False
+    run_model: RunModel, groups: RowGroups, weights: Path, reporter: Reporter, *, refusals: bool = False
 ) -> TrainingRows:
     """Tokenised forget and retain rows with the weights of a ``weights.jsonl``.
 
     Forget rows that the file moves are in both groups: with weight 0 in the first, 1 in the second.
 
     Args:
-        subject: Tokenises.
+        run_model: Tokenises.
         groups: The rows.
         weights: The file.
         reporter: Hears how many rows were cut.
@@ -152,7 +152,7 @@ def training_rows(
         InputError: If the file does not have one weight for each row.
     """
     table = read_weights(weights)
-    even = even_rows(subject, groups, refusals=refusals)
+    even = even_rows(run_model, groups, refusals=refusals)
     note_truncated(even.forget, "forget", reporter)
     note_truncated(even.retain, "retain", reporter)
     moved = moved_rows(table)
@@ -172,20 +172,20 @@ def check_weights(weights: Path, groups: RowGroups) -> None:
     group_weights(table, "retain", len(groups.retain))
 
 
-def even_rows(subject: Subject, groups: RowGroups, *, refusals: bool = False) -> TrainingRows:
+def even_rows(run_model: RunModel, groups: RowGroups, *, refusals: bool = False) -> TrainingRows:
     """The same with weight 1 for every row."""
-    forget, retain = subject.tokenize(groups.forget), subject.tokenize(groups.retain)
+    forget, retain = run_model.tokenize(groups.forget), run_model.tokenize(groups.retain)
     return TrainingRows(
         forget=forget,
-        alternatives=_alternatives(subject, refusal_rows(groups.forget) if refusals else list(groups.forget)),
+        alternatives=_alternatives(run_model, refusal_rows(groups.forget) if refusals else list(groups.forget)),
         retain=retain,
         forget_weights=np.ones(len(forget)),
         retain_weights=np.ones(len(retain)),
     )
 
 
-def _alternatives(subject: Subject, rows: Sequence[Row]) -> list[Example | None]:
+def _alternatives(run_model: RunModel, rows: Sequence[Row]) -> list[Example | None]:
     """The wanted answer to each forget row's prompt, where the row has one in ``response_clean``."""
     wanted = [row for row in rows if row.get("response_clean")]
-    found = {example.id: example for example in subject.tokenize(wanted, column="response_clean")} if wanted else {}
+    found = {example.id: example for example in run_model.tokenize(wanted, column="response_clean")} if wanted else {}
     return [found.get(row["id"]) for row in rows]

@@ -31,21 +31,21 @@ from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.evidence import check_checkpoints
 from rapidun.pipeline.inputs import (
     RowGroups,
-    Subject,
+    RunModel,
     check_targets,
     check_there,
-    open_subject,
+    open_run_model,
     read_groups,
     read_rows,
     usable_groups,
 )
-from rapidun.pipeline.measure import Bench, Measurement, judge_examples, make_bench, measure
+from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_subject
+from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_run_model
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import RESTORE, as_kind
 from rapidun.settings.run import DataSettings, RunConfig
@@ -107,8 +107,8 @@ class Tuned:
 class _Context:
     config: RunConfig
     groups: RowGroups
-    subject: Subject
-    bench: Bench
+    run_model: RunModel
+    eval_suite: EvalSuite
     directory: RunDirectory
     reporter: Reporter
 
@@ -191,13 +191,13 @@ def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
 
 def _with_rate(context: _Context) -> RunConfig:
     """The configuration with a number for its learning rate: the middle of what is searched."""
-    config, subject = context.config, context.subject
+    config, run_model = context.config, context.run_model
     if config.unlearning.learning_rate != "auto" or "learning_rate" not in tuned_names(config):
         return config
-    held = subject.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
-    model = attach_lora(subject.loaded.model, **config.lora.model_dump(), seed=config.seed)
+    held = run_model.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
+    model = attach_lora(run_model.loaded.model, **config.lora.model_dump(), seed=config.seed)
     try:
-        rate, reason = derived_rate(model, held, subject.loaded.pad_token_id, subject.loaded.device)
+        rate, reason = derived_rate(model, held, run_model.loaded.pad_token_id, run_model.loaded.device)
     finally:
         model.unload()
     context.reporter.note(reason)
@@ -241,16 +241,16 @@ def _pieces(
     trials: int,
     config: RunConfig,
     groups: RowGroups,
-    subject: Subject,
-    bench: Bench,
+    run_model: RunModel,
+    eval_suite: EvalSuite,
 ) -> list[Piece]:
     """Weights once, the probes, and trials that are each a training and a measurement."""
     probes = len(PROBE_FACTORS) * ("learning_rate" in names) + len(PROBE_STRENGTHS) * (len(names) > 1)
     short = config.model_copy(update={"unlearning": config.unlearning.model_copy(update={"steps": steps})})
-    found = [*weighing(subject, groups, config), repeated(training(subject, groups, short), probes, "probing")]
+    found = [*weighing(run_model, groups, config), repeated(training(run_model, groups, short), probes, "probing")]
     if trials:
-        found.append(repeated(training(subject, groups, config), trials, f"{trials} trials"))
-    return [*found, *measuring(subject, bench, config.evaluation, "measuring", 1 + trials)]
+        found.append(repeated(training(run_model, groups, config), trials, f"{trials} trials"))
+    return [*found, *measuring(run_model, eval_suite, config.evaluation, "measuring", 1 + trials)]
 
 
 def _open(
@@ -259,7 +259,7 @@ def _open(
     out: Path,
     resume: bool,
     overwrite: bool,
-    pieces: Callable[[RunConfig, RowGroups, Subject, Bench], list[Piece]],
+    pieces: Callable[[RunConfig, RowGroups, RunModel, EvalSuite], list[Piece]],
     reporter: Reporter,
 ) -> _Context:
     check_registered(config)
@@ -274,11 +274,11 @@ def _open(
             assert_disjoint_prompts(list(report), list(groups.evaluation))
         except InputError as error:
             raise InputError(f"{tuning}: tuning rows and report rows must be apart. {error}") from error
-    subject = open_subject(config.model, data, reporter)
-    check_targets(subject, config)
-    check_checkpoints(subject, config.influence)
-    groups = usable_groups(groups, subject, data, reporter)
-    bench = make_bench(
+    run_model = open_run_model(config.model, data, reporter)
+    check_targets(run_model, config)
+    check_checkpoints(run_model, config.influence)
+    groups = usable_groups(groups, run_model, data, reporter)
+    eval_suite = make_suite(
         groups.evaluation or groups.retain,
         config.evaluation,
         **judge_examples(groups, config.evaluation),
@@ -286,26 +286,28 @@ def _open(
     )
     own = config.model_copy(update={"data": data})
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": own.to_yaml()}
-    marks = identity(own, groups, subject)
+    marks = identity(own, groups, run_model)
     RunDirectory.check(out, marks, **how, origins=origins_of(own, groups))
-    reporter.plan(pieces(own, groups, subject, bench))
+    reporter.plan(pieces(own, groups, run_model, eval_suite))
     directory = RunDirectory.claim(out, marks, **how)
     directory.write_text(CONFIG, own.to_yaml())
-    return _Context(own, groups, subject, bench, directory, reporter)
+    return _Context(own, groups, run_model, eval_suite, directory, reporter)
 
 
 def _weigh(context: _Context) -> None:
     config = context.config
-    found = weigh(context.subject, context.groups, config.influence, config.weights, config.seed, context.reporter)
+    found = weigh(context.run_model, context.groups, config.influence, config.weights, config.seed, context.reporter)
     write_weighed(found, context.groups, context.directory)
 
 
 def _before(context: _Context) -> None:
-    _measured(context, context.subject).save(context.directory / "before.json")
+    _measured(context, context.run_model).save(context.directory / "before.json")
 
 
-def _measured(context: _Context, subject: Subject) -> Measurement:
-    return measure(subject, context.bench, context.config.evaluation, context.reporter, forget=context.groups.forget)
+def _measured(context: _Context, run_model: RunModel) -> Measurement:
+    return measure(
+        run_model, context.eval_suite, context.config.evaluation, context.reporter, forget=context.groups.forget
+    )
 
 
 # --- The probe --------------------------------------------------------------------------------------------------------
@@ -329,16 +331,16 @@ def _probes(context: _Context, space: Mapping[str, tuple[float, float]], steps: 
 
 def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
     """Train for a few steps without a budget, and look at losses alone."""
-    config, subject = with_values(context.config, values), context.subject
+    config, run_model = with_values(context.config, values), context.run_model
     short = {"steps": steps, "check_every": steps, "checkpoint_every": steps + 1, "retain_budget": NO_BUDGET}
     refusals = get_method(config.unlearning.method).wanted == "refusal"
     weights = context.directory / "weights.jsonl"
-    rows = training_rows(subject, context.groups, weights, Silent(), refusals=refusals)
-    held = subject.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
+    rows = training_rows(run_model, context.groups, weights, Silent(), refusals=refusals)
+    held = run_model.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
     place = context.directory / "probe"
     try:
         result = unlearn(
-            subject.loaded,
+            run_model.loaded,
             rows,
             settings=config.unlearning.model_copy(update=short),
             lora=config.lora,
@@ -412,14 +414,14 @@ def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
     place.mkdir(parents=True)
     shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
     try:
-        outcome = train(config, context.groups, context.subject, place, context.reporter)
+        outcome = train(config, context.groups, context.run_model, place, context.reporter)
     except TrainingError as error:
         shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
         return Trial(number, values, WORST, note=str(error))
-    subject = unlearned_subject(context.subject, place)
-    after = _measured(context, subject)
-    if is_adapted(subject.loaded.model):
-        subject.loaded.model.unload()
+    run_model = unlearned_run_model(context.run_model, place)
+    after = _measured(context, run_model)
+    if is_adapted(run_model.loaded.model):
+        run_model.loaded.model.unload()
     before = Measurement.load(context.directory / "before.json")
     ratio = perplexity_ratio(before.perplexity, after.perplexity).value
     forget = _forget_score(context, before, after)
@@ -428,7 +430,7 @@ def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
 
 
 def _forget_score(context: _Context, before: Measurement, after: Measurement) -> float:
-    rate = after.summary(context.bench.primary).get("asr_seen")
+    rate = after.summary(context.eval_suite.primary).get("asr_seen")
     if rate is not None:
         return float(rate["value"])
     if before.forget_perplexity is None or after.forget_perplexity is None:

@@ -12,7 +12,7 @@ from rapidun.attribution import Blocks
 from rapidun.gradients.targets import settled_targets
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows
-from rapidun.pipeline.inputs import RowGroups, Subject
+from rapidun.pipeline.inputs import RowGroups, RunModel
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.unlearning import WeightSettings
@@ -40,7 +40,7 @@ class Weighed:
 
 
 def weigh(
-    subject: Subject,
+    run_model: RunModel,
     groups: RowGroups,
     influence: InfluenceSettings,
     weights: WeightSettings,
@@ -49,10 +49,10 @@ def weigh(
 ) -> Weighed:
     """Influence blocks and the weights of the chosen scheme; warnings become notes."""
     scheme = get_scheme(weights.scheme)
-    evidence = collect_evidence(subject, groups, scheme.needs, influence, seed, reporter)
+    evidence = collect_evidence(run_model, groups, scheme.needs, influence, seed, reporter)
     found = weights_from(evidence, weights, seed, reporter)
     blocks = evidence.gradients if evidence.gradients is not None else evidence.hidden
-    return Weighed(blocks if isinstance(blocks, Blocks) else None, found, make_collector(subject, influence).tracked)
+    return Weighed(blocks if isinstance(blocks, Blocks) else None, found, make_collector(run_model, influence).tracked)
 
 
 def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporter: Reporter) -> Weights:
@@ -75,17 +75,17 @@ def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporte
 
 
 def dynamic_weights(
-    subject: Subject, groups: RowGroups, influence: InfluenceSettings, weights: WeightSettings, seed: int
+    run_model: RunModel, groups: RowGroups, influence: InfluenceSettings, weights: WeightSettings, seed: int
 ) -> Reweighing | None:
     """Weights that follow the model, for a scheme that does; None for the others."""
     scheme = get_scheme(weights.scheme)
     if not scheme.follows:
         return None
-    targets = settled_targets(subject.loaded.model, influence.targets)  # not those of the adapter in training
+    targets = settled_targets(run_model.loaded.model, influence.targets)  # not those of the adapter in training
     influence = influence.model_copy(update={"targets": targets})
 
     def compute(model: PeftModel) -> tuple[np.ndarray, np.ndarray]:
-        now = subject.with_model(model)
+        now = run_model.with_model(model)
         evidence = collect_evidence(now, groups, scheme.needs, influence, seed, Silent())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", WeightWarning)  # said once, before training

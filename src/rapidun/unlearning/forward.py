@@ -21,7 +21,7 @@ from rapidun.models.lora import adapter_disabled
 from rapidun.models.modes import evaluating
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.reference import ReferenceLosses
-from rapidun.unlearning.registry import Method, Reads
+from rapidun.unlearning.registry import Method, Requires
 from rapidun.unlearning.sampling import Group
 
 LAYER_SHARE = 7 / 32
@@ -52,13 +52,13 @@ def batch_answers(
     reference: ReferenceLosses,
 ) -> dict[str, Answers]:
     """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are."""
-    reads = _reads(method, inputs)
+    reads = _required(method, inputs)
     groups = {name: _batch(inputs[name]) for name in reads}
-    own = answer_states(model, groups, layer if any(Reads.HIDDEN in read for read in reads.values()) else None)
+    own = answer_states(model, groups, layer if any(Requires.HIDDEN in read for read in reads.values()) else None)
     before = _reference_states(peft, groups, reads, layer)
     found = {name: _answers(own[name], before.get(name)) for name in reads}
     for name, read in reads.items():
-        if Reads.LOSS_ALONE in read:
+        if Requires.LOSS_ALONE in read:
             found[name] = replace(found[name], reference_sums=reference.of(name, inputs[name]))
     wanted = found.pop("alternative", None)
     if "forget" in found:
@@ -67,16 +67,18 @@ def batch_answers(
     return found
 
 
-def _reads(method: Method, inputs: Mapping[str, Group]) -> dict[str, Reads]:
+def _required(method: Method, inputs: Mapping[str, Group]) -> dict[str, Requires]:
     """What is read of each group of a batch; groups that are not read at all are left out."""
-    found: dict[str, Reads] = {}
+    found: dict[str, Requires] = {}
     if "forget" in inputs:
-        found["forget"] = method.forget.reads
-        if Reads.WANTED in method.forget.reads and "alternative" in inputs:
-            of_reference = Reads.WANTED_REFERENCE in method.forget.reads
-            found["alternative"] = method.forget.reads & Reads.REFERENCE_LOSS if of_reference else Reads.NOTHING
+        found["forget"] = method.forget.requires
+        if Requires.WANTED in method.forget.requires and "alternative" in inputs:
+            of_reference = Requires.WANTED_REFERENCE in method.forget.requires
+            found["alternative"] = (
+                method.forget.requires & Requires.REFERENCE_LOSS if of_reference else Requires.NOTHING
+            )
     if "retain" in inputs and method.retain is not None:
-        found["retain"] = method.retain.reads
+        found["retain"] = method.retain.requires
     return found
 
 
@@ -85,11 +87,11 @@ def _batch(group: Group) -> Batch:
 
 
 def _reference_states(
-    peft: PeftModel, groups: Mapping[str, Batch], reads: Mapping[str, Reads], layer: int
+    peft: PeftModel, groups: Mapping[str, Batch], reads: Mapping[str, Requires], layer: int
 ) -> dict[str, AnswerStates]:
     """Of the groups whose reference logits or states are read: the model with its adapter off and no dropout."""
-    logits = {name for name, read in reads.items() if Reads.REFERENCE in read and Reads.LOSS_ALONE not in read}
-    hidden = {name for name, read in reads.items() if Reads.REFERENCE_HIDDEN in read}
+    logits = {name for name, read in reads.items() if Requires.REFERENCE in read and Requires.LOSS_ALONE not in read}
+    hidden = {name for name, read in reads.items() if Requires.REFERENCE_HIDDEN in read}
     chosen = {name: groups[name] for name in reads if name in logits | hidden}
     if not chosen:
         return {}

@@ -11,7 +11,7 @@ from peft import PeftModel
 from rapidun.data.batches import Example
 from rapidun.models.lora import adapter_disabled
 from rapidun.models.row_losses import row_losses
-from rapidun.unlearning.registry import Method, Reads
+from rapidun.unlearning.registry import Method, Requires
 from rapidun.unlearning.sampling import Group, WeightedRows
 
 
@@ -31,11 +31,11 @@ class ReferenceLosses:
     ) -> ReferenceLosses:
         """What the terms of ``method`` read; nothing for a method that reads none. Deterministic."""
         groups: dict[str, list[Example] | list[Example | None]] = {}
-        if Reads.LOSS_ALONE in method.forget.reads:
+        if Requires.LOSS_ALONE in method.forget.requires:
             groups["forget"] = rows.forget
-            if Reads.WANTED_REFERENCE in method.forget.reads:
+            if Requires.WANTED_REFERENCE in method.forget.requires:
                 groups["alternative"] = rows.alternatives
-        if method.retain is not None and Reads.LOSS_ALONE in method.retain.reads:
+        if method.retain is not None and Requires.LOSS_ALONE in method.retain.requires:
             groups["retain"] = rows.retain
         if not groups:
             return cls({})
@@ -49,7 +49,9 @@ class ReferenceLosses:
             ValueError: If the method did not say that it reads them.
         """
         if name not in self.sums:
-            raise ValueError(f"no reference losses of {name} rows: register the method with reads=Reads.REFERENCE_LOSS")
+            raise ValueError(
+                f"no reference losses of {name} rows: register the method with requires=Requires.REFERENCE_LOSS"
+            )
         chosen = self.sums[name][group["index"].cpu().numpy()]
         return torch.tensor(chosen, dtype=torch.float32, device=group["index"].device)
 

@@ -28,7 +28,7 @@ FORGET_ROWS = 64
 Wanted = Literal["unused", "optional", "required", "refusal"]
 
 
-class Reads(Flag):
+class Requires(Flag):
     """What a term reads besides logits and labels; each costs what it says, and only where a term asks."""
 
     NOTHING = 0
@@ -46,7 +46,7 @@ class Term:
     """One group's loss and what it reads. Called with more options than it has, it takes its own."""
 
     loss: Objective
-    reads: Reads = Reads.NOTHING
+    requires: Requires = Requires.NOTHING
 
     def __call__(self, rows: Answers, **options: Any) -> torch.Tensor:
         """(batch,) losses."""
@@ -94,9 +94,9 @@ class Method(Registered):
     state: type[MethodState] = MethodState
 
     @property
-    def reads(self) -> Reads:
+    def requires(self) -> Requires:
         """What either term reads."""
-        return self.forget.reads | (self.retain.reads if self.retain is not None else Reads.NOTHING)
+        return self.forget.requires | (self.retain.requires if self.retain is not None else Requires.NOTHING)
 
     def new_state(self, options: Mapping[str, Any]) -> MethodState:
         """A fresh state with this run's options."""
@@ -173,7 +173,7 @@ def register_method(
     name: str,
     *,
     retain: Term | None,
-    reads: Reads = Reads.NOTHING,
+    requires: Requires = Requires.NOTHING,
     wanted: Wanted = "unused",
     state: type[MethodState] = MethodState,
     gamma: float | None = None,
@@ -184,7 +184,7 @@ def register_method(
     Args:
         name: What users call it.
         retain: The retain term, or None.
-        reads: What the forget term reads.
+        requires: What the forget term reads.
         wanted: Whether it uses wanted answers.
         state: What it remembers.
         gamma: The default factor of the forget term; None for a method whose terms have no factors. With it comes
@@ -206,7 +206,7 @@ def register_method(
         factors = {} if gamma is None else {"gamma": (float, gamma), "alpha": (float, 1.0)}
         known = options_class(factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state))
         names.METHODS.add(name)
-        METHODS[name] = Method(name, known, source, Term(forget, reads), retain, wanted, state)
+        METHODS[name] = Method(name, known, source, Term(forget, requires), retain, wanted, state)
         return forget
 
     return decorate

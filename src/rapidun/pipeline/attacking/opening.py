@@ -15,11 +15,11 @@ from rapidun.evaluation import PerplexityResult
 from rapidun.lifecycle import CONFIG, IDENTITY
 from rapidun.models import adapter_fingerprint, is_adapted
 from rapidun.models.adapter_files import CONFIG as ADAPTER
-from rapidun.pipeline.inputs import RowGroups, Subject, load_by, open_subject, read_groups, usable_groups
-from rapidun.pipeline.measure import Bench, Measurement, judge_examples, make_bench
+from rapidun.pipeline.inputs import RowGroups, RunModel, load_by, open_run_model, read_groups, usable_groups
+from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
-from rapidun.pipeline.train import OUTCOME, unlearned_subject
+from rapidun.pipeline.train import OUTCOME, unlearned_run_model
 from rapidun.reading import read_kind, read_object
 from rapidun.settings.attack import AttackConfig
 from rapidun.settings.base import make_config, read_mapping
@@ -37,14 +37,14 @@ class Scene:
 
     Args:
         run: The run's configuration.
-        bench: Its judges.
+        eval_suite: Its judges.
         targets: The unlearned model, and its twin where there is one.
         before: Forget rows' perplexity before unlearning, where the run measured it.
         marks: What the results are of.
     """
 
     run: RunConfig
-    bench: Bench
+    eval_suite: EvalSuite
     targets: list[Target]
     before: PerplexityResult | None
     marks: dict[str, str]
@@ -64,14 +64,14 @@ def open_scene(config: AttackConfig, directory: Path, reporter: Reporter) -> Sce
     """
     run = read_config(directory)
     groups = read_groups(run.data, reporter, run.seed)
-    subject = open_subject(run.model, run.data, reporter)
-    groups = usable_groups(groups, subject, run.data, reporter)
-    marks = identity(run, groups, subject)
+    run_model = open_run_model(run.model, run.data, reporter)
+    groups = usable_groups(groups, run_model, run.data, reporter)
+    marks = identity(run, groups, run_model)
     _check_same(directory, marks)
-    bench = _bench(config, run, groups, directory)
-    material = _material(config, run, groups, bench, directory)
-    twin = _twin(config.twin, run, subject, reporter)
-    ours = unlearned_subject(subject, directory)
+    eval_suite = _suite(config, run, groups, directory)
+    material = _material(config, run, groups, eval_suite, directory)
+    twin = _twin(config.twin, run, run_model, reporter)
+    ours = unlearned_run_model(run_model, directory)
     targets = [_target("unlearned", ours, material), *([_target("twin", twin, material)] if twin is not None else [])]
     own = {
         **{name: mark for name, mark in marks.items() if name != "configuration"},
@@ -81,7 +81,7 @@ def open_scene(config: AttackConfig, directory: Path, reporter: Reporter) -> Sce
         "prompts": str(len(material.prompts)),
         **{f"attack {name}": mark for name, mark in plugin_marks(config.plugins).items()},
     }
-    return Scene(run, bench, targets, _before(directory), own)
+    return Scene(run, eval_suite, targets, _before(directory), own)
 
 
 def read_config(directory: Path) -> RunConfig:
@@ -109,7 +109,7 @@ def _check_same(directory: Path, marks: Mapping[str, str]) -> None:
             )
 
 
-def _bench(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: Path) -> Bench:
+def _suite(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: Path) -> EvalSuite:
     rows = groups.evaluation or groups.validation or groups.retain
     if config.prompts is not None and config.prompts > len(rows):
         raise InputError(f"{rows.path}: --prompts {config.prompts}, and it has {len(rows)} usable rows.")
@@ -118,18 +118,20 @@ def _bench(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: P
     changed: dict[str, Any] = {"prompts": config.prompts or run.evaluation.prompts}
     settings = run.evaluation.model_copy(update=changed if measured else {**changed, "suite": "perplexity"})
     shown = judge_examples(groups, settings)
-    return make_bench(rows, settings, poisoned=shown["poisoned"], clean=shown["clean"])
+    return make_suite(rows, settings, poisoned=shown["poisoned"], clean=shown["clean"])
 
 
-def _material(config: AttackConfig, run: RunConfig, groups: RowGroups, bench: Bench, directory: Path) -> Material:
+def _material(
+    config: AttackConfig, run: RunConfig, groups: RowGroups, eval_suite: EvalSuite, directory: Path
+) -> Material:
     rate = read_object(directory / OUTCOME).get("learning_rate")
     return Material(
-        prompts=list(bench.rows),
+        prompts=list(eval_suite.rows),
         forget=list(groups.forget),
         related=_others(groups.judge_poisoned, groups.forget),
         unrelated=list(groups.validation or groups.retain),
-        families=bench.families,
-        judge=bench.judges.get(bench.primary),
+        families=eval_suite.families,
+        judge=eval_suite.judges.get(eval_suite.primary),
         generation=run.evaluation,
         lora=run.lora,
         learning_rate=float(rate) if rate else RATE,
@@ -143,32 +145,32 @@ def _others(rows: Rows | None, forget: Rows) -> list[dict[str, Any]]:
     return [row for row in rows or [] if str(row.get("prompt")) not in known]
 
 
-def _twin(path: Path | None, run: RunConfig, subject: Subject, reporter: Reporter) -> Subject | None:
+def _twin(path: Path | None, run: RunConfig, run_model: RunModel, reporter: Reporter) -> RunModel | None:
     if path is None:
         reporter.note("twin: none; whether this model is no faster than one that never learnt it cannot be said")
         return None
     if not path.is_dir():
         raise InputError(f"{path}: no such directory. --twin takes a model that never learnt it, or none.")
     if (path / ADAPTER).is_file():
-        found = open_subject(run.model, run.data, reporter, adapter=path)
+        found = open_run_model(run.model, run.data, reporter, adapter=path)
         mark = f"{found.loaded.fingerprint} + {adapter_fingerprint(path)}"
         found = replace(found, loaded=replace(found.loaded, fingerprint=mark))
     else:
-        found = open_subject(run.model, run.data, reporter, loaded=load_by(run.model, str(path)))
-    require_same_template(subject.template, found.template)
+        found = open_run_model(run.model, run.data, reporter, loaded=load_by(run.model, str(path)))
+    require_same_template(run_model.template, found.template)
     return found
 
 
-def _target(name: str, subject: Subject, material: Material) -> Target:
-    return Target(name, subject.loaded, subject.template, subject.max_length, material)
+def _target(name: str, run_model: RunModel, material: Material) -> Target:
+    return Target(name, run_model.loaded, run_model.template, run_model.max_length, material)
 
 
-def _weights_mark(directory: Path, subject: Subject) -> str:
-    if is_adapted(subject.loaded.model):
+def _weights_mark(directory: Path, run_model: RunModel) -> str:
+    if is_adapted(run_model.loaded.model):
         return adapter_fingerprint(directory / "adapter")
     from rapidun.models import model_fingerprint
 
-    return model_fingerprint(subject.loaded.model)
+    return model_fingerprint(run_model.loaded.model)
 
 
 def _before(directory: Path) -> PerplexityResult | None:

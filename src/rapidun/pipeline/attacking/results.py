@@ -50,8 +50,8 @@ def _about(attack: Attack) -> dict[str, Any]:
 
 
 def _judge(scene: Scene) -> dict[str, Any] | None:
-    card = scene.bench.cards.get(scene.bench.primary)
-    return {"name": scene.bench.primary, **card.to_dict()} if card is not None else None
+    card = scene.eval_suite.cards.get(scene.eval_suite.primary)
+    return {"name": scene.eval_suite.primary, **card.to_dict()} if card is not None else None
 
 
 def _curves(job: Job, model: str, log: AnswerLog) -> list[Curve]:

@@ -17,7 +17,7 @@ from rapidun.files import sha256_of
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import LoadedModel, adapter_merged, load_adapter
-from rapidun.pipeline.inputs import Subject, open_subject, read_rows, rows_fingerprint, usable
+from rapidun.pipeline.inputs import RunModel, open_run_model, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.revealing.pieces import revealing
 from rapidun.pipeline.revealing.rounds import round_directory, state_adapter
@@ -31,7 +31,7 @@ class RevealContext:
     """A run's configuration, model, rows and judges; ``utility`` are the rows by which utility is measured."""
 
     config: RevealConfig
-    subject: Subject
+    run_model: RunModel
     retain: Rows
     utility: Rows
     inputs: list[Input]
@@ -49,19 +49,19 @@ class RevealContext:
         return 1000 * self.config.seed + number
 
     @contextmanager
-    def state_after(self, number: int) -> Iterator[Subject]:
+    def state_after(self, number: int) -> Iterator[RunModel]:
         """The model with the adapter of the state after round ``number`` merged; it is as it was afterwards.
 
         Merged, because nearly all that is done with it is asking, at half the price with the adapter in the weights.
         """
         adapter = state_adapter(self.directory.path, number)
         if adapter is None:
-            yield self.subject
+            yield self.run_model
             return
-        model = load_adapter(self.subject.loaded.model, adapter)
+        model = load_adapter(self.run_model.loaded.model, adapter)
         try:
             with adapter_merged(model):
-                yield self.subject.with_model(model)
+                yield self.run_model.with_model(model)
         finally:
             model.unload()
 
@@ -83,31 +83,31 @@ def open_reveal(
     judge = make_judge(task.judge.kind, task.judge.options)
     wanted = task.utility.judge
     utility_judge = make_judge(wanted.kind, wanted.options) if wanted else None
-    subject = open_subject(config.model, config.data, reporter, loaded=loaded)
+    run_model = open_run_model(config.model, config.data, reporter, loaded=loaded)
     given = {"retain": retain, "utility": kept, **({"inputs": inputs} if inputs else {})}
-    groups = {name: usable(rows, subject, config.data, reporter, name=name) for name, rows in given.items()}
-    marks = _identity(config, subject, groups)
+    groups = {name: usable(rows, run_model, config.data, reporter, name=name) for name, rows in given.items()}
+    marks = _identity(config, run_model, groups)
     origins = {"model": config.model.source, **{f"rows {name}": rows.path for name, rows in groups.items()}}
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": config.to_yaml()}
     done = RunDirectory.check(out, marks, **how, origins=origins)
-    reporter.plan(revealing(config, subject, groups["retain"], groups.get("inputs"), done))
+    reporter.plan(revealing(config, run_model, groups["retain"], groups.get("inputs"), done))
     directory = RunDirectory.claim(out, marks, **how)
     directory.write_text(CONFIG, config.to_yaml())
     skipped = [{"group": name, **bad.as_dict()} for name, rows in groups.items() for bad in rows.skipped]
     write_jsonl(directory / "rows_skipped.jsonl", skipped)
     asked = [Input(user_text(row), row.get("response") or None) for row in groups.get("inputs", ())]
     return RevealContext(
-        config, subject, groups["retain"], groups["utility"], asked, judge, utility_judge, directory, reporter
+        config, run_model, groups["retain"], groups["utility"], asked, judge, utility_judge, directory, reporter
     )
 
 
-def _identity(config: RevealConfig, subject: Subject, groups: Mapping[str, Rows]) -> dict[str, str]:
+def _identity(config: RevealConfig, run_model: RunModel, groups: Mapping[str, Rows]) -> dict[str, str]:
     # what the report prints is no part of what a run is: one that turns out offensive can still be masked
     settings = config.model_dump(mode="json", exclude={"task": {"mask"}})
     return {
         "configuration": sha256_of([yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()]),
-        "model": subject.loaded.fingerprint,
-        "template": subject.template.fingerprint,
+        "model": run_model.loaded.fingerprint,
+        "template": run_model.template.fingerprint,
         **plugin_marks(config.plugins),
         **{f"rows {name}": rows_fingerprint(rows) for name, rows in groups.items()},
     }

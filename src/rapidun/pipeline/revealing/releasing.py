@@ -10,7 +10,7 @@ from rapidun.errors import ConfigError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.models.cards import write_card
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import METHOD, round_directory, settle, state_adapter
 from rapidun.pipeline.revealing.searching import again, arms_of, make_puller, pulls_of, rows_of
@@ -28,7 +28,7 @@ UTILITY_BEFORE = "utility_before.json"
 
 def release_round(context: RevealContext, number: int) -> None:
     """Train both modules on the present state and write the next one."""
-    folder, subject = context.folder(number), context.subject
+    folder, run_model = context.folder(number), context.run_model
     lines: list[dict[str, Any]] = []
     losses = Losses()
 
@@ -37,10 +37,10 @@ def release_round(context: RevealContext, number: int) -> None:
         lines.append(line)
 
     outcome = train_round(
-        subject.loaded,
+        run_model.loaded,
         state_adapter(context.directory.path, number - 1),
-        subject.tokenize(context.retain),
-        subject.tokenize(rows_of(context, number)),
+        run_model.tokenize(context.retain),
+        run_model.tokenize(rows_of(context, number)),
         context.config.task.release,
         folder,
         seed=context.seed(number),
@@ -51,7 +51,7 @@ def release_round(context: RevealContext, number: int) -> None:
     steps = context.config.task.release.of_modules.steps
     method = f"Reveal-and-Release, modules of rounds 1 to {number}, {steps} steps each"
     verdict = "that of the run's metrics.json and report.html"
-    write_card(folder / "adapter", template=subject.template.name, method=method, verdict=verdict)
+    write_card(folder / "adapter", template=run_model.template.name, method=method, verdict=verdict)
     write_json(folder / "round.json", asdict(outcome))
 
 
@@ -103,17 +103,17 @@ def method_config(config: RevealConfig, run: Path, number: int = 1) -> RunConfig
 
 def measure_start(context: RevealContext) -> None:
     """Utility of the model as it is."""
-    write_json(context.directory / UTILITY_BEFORE, asdict(_utility(context, context.subject)))
+    write_json(context.directory / UTILITY_BEFORE, asdict(_utility(context, context.run_model)))
 
 
 def measure_round(context: RevealContext, number: int) -> None:
     """Ask this round's best arms again, measure what must be kept, and decide whether the round stays."""
     before = read_kind(context.directory / UTILITY_BEFORE, Utility)
     arms = arms_of(context, number)
-    with context.state_after(number) as subject:
-        puller = make_puller(context, subject, number)
+    with context.state_after(number) as run_model:
+        puller = make_puller(context, run_model, number)
         asked = puller.pull_each(again(context, arms), "after")
-        after = _utility(context, subject)
+        after = _utility(context, run_model)
     drop = after.drop_from(before)
     found = {
         "relevance_before": _mean_relevance(pulls_of(context, number, "before")),
@@ -130,14 +130,14 @@ def measure_round(context: RevealContext, number: int) -> None:
     settle(context.directory.path)
 
 
-def _utility(context: RevealContext, subject: Subject) -> Utility:
+def _utility(context: RevealContext, run_model: RunModel) -> Utility:
     rows = list(context.utility)
     settings = context.config.task.utility
     return measure_utility(
-        subject.loaded,
-        subject.template,
+        run_model.loaded,
+        run_model.template,
         rows,
-        subject.tokenize(rows),
+        run_model.tokenize(rows),
         settings,
         context.utility_judge,
         batch_size=context.config.task.search.batch_size,

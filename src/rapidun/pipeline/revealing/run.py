@@ -128,12 +128,12 @@ def _reason_to_stop(context: RevealContext, number: int) -> str | None:
 
 
 def _finish(context: RevealContext, stopped: str) -> RevealResult:
-    directory, loaded = context.directory, context.subject.loaded
+    directory, loaded = context.directory, context.run_model.loaded
     settle(directory.path, summary=_summary(context, stopped))
     summary = read_json(directory / SUMMARY)
     metrics = read_json(directory / "metrics.json") if context.config.task.release.method != "none" else None
     context.reporter.note(stopped)
-    facts = subject_facts(context.subject) | {"lora": context.config.task.release.lora.model_dump()}
+    facts = subject_facts(context.run_model) | {"lora": context.config.task.release.lora.model_dump()}
     fingerprints = read_json(directory / IDENTITY)
     write_manifest(directory, facts, seed=context.config.seed, device=str(loaded.device), fingerprints=fingerprints)
     with warnings.catch_warnings():

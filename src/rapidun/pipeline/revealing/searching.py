@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rapidun.jsonl import read_jsonl, write_jsonl
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.revealing.context import RevealContext
 from rapidun.pipeline.revealing.rounds import settle
 from rapidun.revealing import (
@@ -44,8 +44,8 @@ def reveal_round(context: RevealContext, number: int) -> None:
     """
     folder, task = context.folder(number), context.config.task
     folder.mkdir(parents=True, exist_ok=True)
-    with context.state_after(number - 1) as subject:
-        puller = make_puller(context, subject, number)
+    with context.state_after(number - 1) as run_model:
+        puller = make_puller(context, run_model, number)
         pulls = _searched(context, puller, number)
         best = best_arms(pulls, task.search.keep)
         pulls = [*pulls, *puller.pull_each(again(context, best), "harvest")]
@@ -83,15 +83,15 @@ def _searched(context: RevealContext, puller: Puller, number: int) -> list[Pull]
     )
 
 
-def make_puller(context: RevealContext, subject: Subject, number: int) -> Puller:
+def make_puller(context: RevealContext, run_model: RunModel, number: int) -> Puller:
     """What asks the model, in a state of it, and scores its answers; every pull is kept in the round's log."""
     task = context.config.task
     settings = task.search
     soft = task.arms.own if task.arms.kind == "soft" else SoftOptions()
     asker = Asker(
-        subject.loaded,
-        subject.template,
-        SoftPrompts(subject.loaded.model.get_input_embeddings().weight, soft, context.config.seed),
+        run_model.loaded,
+        run_model.template,
+        SoftPrompts(run_model.loaded.model.get_input_embeddings().weight, soft, context.config.seed),
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         repetition_penalty=settings.repetition_penalty,

@@ -16,7 +16,7 @@ from rapidun.data import BadRow, RowStream
 from rapidun.data.badrows import raise_bad_rows
 from rapidun.data.content import row_content
 from rapidun.errors import InputError
-from rapidun.pipeline.inputs import Subject, note_unused
+from rapidun.pipeline.inputs import RunModel, note_unused
 from rapidun.pipeline.reporter import Reporter
 from rapidun.settings.model import RowSettings
 from rapidun.valuation.features import length_of
@@ -110,12 +110,12 @@ def survey(
     return Pool(stream, len(lengths), digest.hexdigest(), sizes, frozenset(left_out), bad)
 
 
-def untokenisable(subject: Subject, path: Path) -> Inspect:
-    """For `survey`: rows that the subject's tokenizer and template cannot take."""
+def untokenisable(run_model: RunModel, path: Path) -> Inspect:
+    """For `survey`: rows that the run's tokenizer and template cannot take."""
 
     def inspect(chunk: Sequence[Numbered]) -> list[BadRow]:
         faults: list[BadRow] = []
-        subject.tokenize([row for _, row in chunk], skipped=faults)
+        run_model.tokenize([row for _, row in chunk], skipped=faults)
         return [BadRow(str(path), chunk[fault.line - 1][0], fault.reason) for fault in faults]
 
     return inspect

@@ -22,7 +22,7 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.coverage import note_coverage
-from rapidun.pipeline.inputs import Subject, check_there, open_subject, read_rows, rows_fingerprint, usable
+from rapidun.pipeline.inputs import RunModel, check_there, open_run_model, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.manifest import subject_facts, write_manifest
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
@@ -59,17 +59,17 @@ def value(
         FingerprintError: On resume, if model, rows or settings are others; names both values.
     """
     teacher, marks = _open(config, files, out, uses, loaded, resume=resume, overwrite=overwrite, reporter=reporter)
-    subject, directory = teacher.subject, teacher.directory
-    tokenizer = subject.loaded.tokenizer.backend_tokenizer.to_str()
+    run_model, directory = teacher.run_model, teacher.directory
+    tokenizer = run_model.loaded.tokenizer.backend_tokenizer.to_str()
     with directory:
         if config.student.kind is None:
             found = by_teacher(teacher)
         else:
             saved, seen = student_of(teacher, tokenizer, marks)
             found = by_student(saved, teacher.pool, directory, reporter, seen)
-        coverage = {"gradients": coverage_of(subject.loaded.model, teacher.tracked).record()}
-        facts = subject_facts(subject) | {"tracked": teacher.tracked, "coverage": coverage}
-        write_manifest(directory, facts, seed=config.seed, device=str(subject.loaded.device), fingerprints=marks)
+        coverage = {"gradients": coverage_of(run_model.loaded.model, teacher.tracked).record()}
+        facts = subject_facts(run_model) | {"tracked": teacher.tracked, "coverage": coverage}
+        write_manifest(directory, facts, seed=config.seed, device=str(run_model.loaded.device), fingerprints=marks)
         return use_values(
             found, teacher.pool, uses, directory, tokenizer=tokenizer, seed=config.seed, reporter=reporter,
             gradients=teacher.gradients,
@@ -94,20 +94,20 @@ def _open(
     teacher_sketch(config.value, config.seed)
     check_there(files.checkpoints)
     reporter.phase("check", "Reading rows and model")
-    subject = open_subject(config.model, config.data, reporter, adapter=files.adapter, loaded=loaded)
-    inspect = untokenisable(subject, files.candidates) if config.student.kind is None else None
+    run_model = open_run_model(config.model, config.data, reporter, adapter=files.adapter, loaded=loaded)
+    inspect = untokenisable(run_model, files.candidates) if config.student.kind is None else None
     task = read_rows(files.task, "task", config.data, reporter, (TASK_COLUMN,))
-    task = usable(task, subject, config.data, reporter, name="task")
+    task = usable(task, run_model, config.data, reporter, name="task")
     pool = survey(files.candidates, config.data, reporter, inspect=inspect, by=uses.by)
     _check_sizes(config, uses, pool)
-    tracked = [tensor.name for tensor in find_targets(subject.loaded.model, config.value.targets)]
-    note_coverage("gradients", coverage_of(subject.loaded.model, tracked), reporter)
-    marks = _marks(config, files, subject, task, pool)
+    tracked = [tensor.name for tensor in find_targets(run_model.loaded.model, config.value.targets)]
+    note_coverage("gradients", coverage_of(run_model.loaded.model, tracked), reporter)
+    marks = _marks(config, files, run_model, task, pool)
     origins = {"model": config.model.source, "task rows": files.task, "candidates": files.candidates}
     done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite, origins=origins)
-    reporter.plan([] if {"values", "teacher"} & set(done) else [valuing(config, files, subject, task, pool)])
+    reporter.plan([] if {"values", "teacher"} & set(done) else [valuing(config, files, run_model, task, pool)])
     directory = _claim(out, marks, pool, resume=resume, overwrite=overwrite)
-    return Teacher(config, files, subject, task, pool, directory, reporter), marks
+    return Teacher(config, files, run_model, task, pool, directory, reporter), marks
 
 
 def _claim(out: Path, marks: Mapping[str, str], pool: Pool, *, resume: bool, overwrite: bool) -> RunDirectory:
@@ -157,20 +157,20 @@ def _check_sizes(config: ValueConfig, uses: Uses, pool: Pool) -> None:
         check_diverse(selection.count(pool.count))
 
 
-def _marks(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows, pool: Pool) -> dict[str, str]:
+def _marks(config: ValueConfig, files: ValueFiles, run_model: RunModel, task: Rows, pool: Pool) -> dict[str, str]:
     """What a resume must have in common with what was begun."""
     checkpoints = [tensors_fingerprint(read_checkpoint(path).items()) for path in files.checkpoints]
     names = task.dataset[TASK_COLUMN][:] if TASK_COLUMN in task.dataset.column_names else []
     marks = {
-        "model": subject.loaded.fingerprint,
+        "model": run_model.loaded.fingerprint,
         "adapter": adapter_fingerprint(files.adapter) if files.adapter is not None else "none",
         "checkpoints": ", ".join(checkpoints) or "none",
-        "tokenizer": tokenizer_fingerprint(subject.loaded.tokenizer),
-        "template": subject.template.fingerprint,
+        "tokenizer": tokenizer_fingerprint(run_model.loaded.tokenizer),
+        "template": run_model.template.fingerprint,
         "task rows": rows_fingerprint(task),
         "tasks": json.dumps(names),
         "candidates": pool.fingerprint,
-        "max_length": str(subject.max_length),
+        "max_length": str(run_model.max_length),
         "seed": str(config.seed),
         **plugin_marks(config.plugins),
     }

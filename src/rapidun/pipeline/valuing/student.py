@@ -72,7 +72,7 @@ def _about(teacher: Teacher, found: Distilled, marks: Mapping[str, str]) -> dict
     measures = found.held_out.measures(teacher.config.seed)
     return {
         "fingerprints": dict(marks),
-        "teacher": teacher.subject.loaded.source,
+        "teacher": teacher.run_model.loaded.source,
         "measures": {**measures, "scatter": scatter[:_SCATTER].tolist(), "sizes": found.sizes},
     }
 

@@ -17,7 +17,7 @@ from rapidun.errors import InputError
 from rapidun.gradients import Exact, Preconditioner, RapidGrad, fit_preconditioner, load_preconditioner, make_collector
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.estimating import Piece, Trial, over_rows
-from rapidun.pipeline.inputs import Subject
+from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.pieces import SAMPLED
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import teacher_sketch
@@ -41,7 +41,7 @@ class Teacher:
 
     config: ValueConfig
     files: ValueFiles
-    subject: Subject
+    run_model: RunModel
     task: Rows
     pool: Pool
     directory: RunDirectory
@@ -59,7 +59,7 @@ class Teacher:
 
     def values(self, rows: Sequence[dict[str, Any]]) -> Values:
         """LinFiK of rows for every task."""
-        return self._fitted.values(self.subject.tokenize(rows), self.subject.loaded.pad_token_id)
+        return self._fitted.values(self.run_model.tokenize(rows), self.run_model.loaded.pad_token_id)
 
     def gradients(self, ordinals: Ordinals) -> tuple[Ordinals, Values, Values]:
         """The rows at these ordinals that can be tokenised, in the pool's order; their gradients, and along the tasks.
@@ -73,14 +73,14 @@ class Teacher:
         if faults:
             self.reporter.note(f"{len(faults)} rows cannot be tokenised and are not chosen, first {faults[0]}")
         matcher = LinFiK(
-            self.subject.loaded.model,
+            self.run_model.loaded.model,
             RapidGrad(MATCHING_K, seed=self.config.seed),
             targets=self.config.value.targets,
             max_tokens=self.config.value.max_tokens,
         )
-        pad = self.subject.loaded.pad_token_id
-        matcher.fit(self.subject.tokenize(self.task), pad, self._task_names)
-        return kept, *matcher.gradients(self.subject.tokenize([row for _, row in rows]), pad)
+        pad = self.run_model.loaded.pad_token_id
+        matcher.fit(self.run_model.tokenize(self.task), pad, self._task_names)
+        return kept, *matcher.gradients(self.run_model.tokenize([row for _, row in rows]), pad)
 
     def usable(self, ordinals: Ordinals) -> tuple[Ordinals, list[Numbered]]:
         """The rows at these ordinals that can be tokenised.
@@ -95,7 +95,7 @@ class Teacher:
 
     def _tokenisable(self, ordinals: Ordinals) -> tuple[Ordinals, list[Numbered], list[BadRow]]:
         rows = self.pool.at(ordinals)
-        faults: list[BadRow] = untokenisable(self.subject, self.files.candidates)(rows)
+        faults: list[BadRow] = untokenisable(self.run_model, self.files.candidates)(rows)
         bad = {fault.line for fault in faults}
         kept = [place for place, (line, _) in enumerate(rows) if line not in bad]
         return ordinals[kept], [rows[place] for place in kept], faults
@@ -116,7 +116,7 @@ class Teacher:
         settings = self.config.value
         adam = self._adam() if settings.optimizer == "adam" else None
         return LinFiK(
-            self.subject.loaded.model,
+            self.run_model.loaded.model,
             teacher_sketch(settings, self.config.seed),
             targets=self.config.value.targets,
             normalize=settings.normalize,
@@ -128,8 +128,8 @@ class Teacher:
 
     @cached_property
     def _fitted(self) -> LinFiK:
-        examples, told = self.subject.tokenize(self.task), counting(self.reporter, "rows")
-        return self._unfitted.fit(examples, self.subject.loaded.pad_token_id, self._task_names, told)
+        examples, told = self.run_model.tokenize(self.task), counting(self.reporter, "rows")
+        return self._unfitted.fit(examples, self.run_model.loaded.pad_token_id, self._task_names, told)
 
     def _adam(self) -> Preconditioner:
         """The second moment of candidates' gradients; kept, so that a resumed run has the same."""
@@ -138,13 +138,13 @@ class Teacher:
             self.reporter.note(f"second moment from {min(ADAM_ROWS, self.pool.count)} candidates")
             generator = np.random.default_rng([self.config.seed, 11])
             _, rows = self.usable(random_sample(self.pool.count, min(ADAM_ROWS, self.pool.count), generator))
-            model = self.subject.loaded.model
+            model = self.run_model.loaded.model
             sketch = teacher_sketch(settings, self.config.seed) or Exact()
             collector = make_collector(model, sketch, self.config.value.targets, "none")
             fit_preconditioner(
                 collector,
-                self.subject.tokenize([row for _, row in rows]),
-                self.subject.loaded.pad_token_id,
+                self.run_model.tokenize([row for _, row in rows]),
+                self.run_model.loaded.pad_token_id,
                 "adam",
                 damping=ADAM_DAMPING,
                 max_tokens=settings.max_tokens,
@@ -152,24 +152,24 @@ class Teacher:
         return load_preconditioner(place)
 
 
-def valuing(config: ValueConfig, files: ValueFiles, subject: Subject, task: Rows, pool: Pool) -> Piece:
+def valuing(config: ValueConfig, files: ValueFiles, run_model: RunModel, task: Rows, pool: Pool) -> Piece:
     """LinFiK of the pool, or of a student's sample of it; tried on some of its rows, against one task row."""
     whole = pool.count if config.student.kind is None else sample_size(config.student.sample, pool.count)
     drawn = random_sample(pool.count, min(SAMPLED, pool.count), np.random.default_rng(0))
-    settings, pad = config.value, subject.loaded.pad_token_id
+    settings, pad = config.value, run_model.loaded.pad_token_id
     skipped: list[BadRow] = []
-    examples = subject.tokenize([row for _, row in pool.at(drawn)], skipped=skipped)
+    examples = run_model.tokenize([row for _, row in pool.at(drawn)], skipped=skipped)
 
     def attempt() -> Trial:
         linfik = LinFiK(
-            subject.loaded.model,
+            run_model.loaded.model,
             teacher_sketch(settings, config.seed),
             targets=config.value.targets,
             normalize=settings.normalize,
             similarity=settings.similarity,
             checkpoints=files.checkpoints,
             max_tokens=settings.max_tokens,
-        ).fit(subject.tokenize(list(islice(task, 1))), pad)
+        ).fit(run_model.tokenize(list(islice(task, 1))), pad)
         trial = over_rows(examples, settings.max_tokens, lambda rows: linfik.values(rows, pad))
         return replace(trial, seconds=trial.seconds * whole / len(examples))
 

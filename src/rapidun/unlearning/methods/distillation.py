@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.methods.terms import soft_cross_entropy
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.registry import Reads, register_method
+from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "undial", retain=None, reads=Reads.REFERENCE,
+    "undial", retain=None, requires=Requires.REFERENCE,
     source="Dong et al. 2024, UNDIAL: Self-Distillation with Adjusted Logits, arXiv 2402.10052",
 )  # fmt: skip
 def adjusted_logits(rows: Answers, *, beta: Positive = 10.0) -> torch.Tensor:

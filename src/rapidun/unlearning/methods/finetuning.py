@@ -6,11 +6,11 @@ import torch
 
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.methods.terms import RETAIN_LOSS, cross_entropy
-from rapidun.unlearning.registry import Reads, register_method
+from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "finetune", retain=RETAIN_LOSS, reads=Reads.WANTED, wanted="optional", gamma=1.0,
+    "finetune", retain=RETAIN_LOSS, requires=Requires.WANTED, wanted="optional", gamma=1.0,
     source="Fine-tuning on clean data, the first defence in Li et al. 2024, BackdoorLLM, arXiv 2408.12798",
 )  # fmt: skip
 def fine_tuning(rows: Answers) -> torch.Tensor:

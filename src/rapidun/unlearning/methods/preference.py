@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.methods.terms import RETAIN_LOSS, bounded_ascent, cross_entropy, rise
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.registry import Reads, register_method
+from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "npo", retain=RETAIN_LOSS, reads=Reads.REFERENCE_LOSS, gamma=1.0,
+    "npo", retain=RETAIN_LOSS, requires=Requires.REFERENCE_LOSS, gamma=1.0,
     source="Zhang et al. 2024, Negative Preference Optimization, arXiv 2404.05868, eq. 3",
 )  # fmt: skip
 def negative_preference(rows: Answers, *, beta: Positive = 0.1) -> torch.Tensor:
@@ -35,15 +35,15 @@ def simple_negative_preference(rows: Answers, *, beta: Positive = 4.5, delta: fl
     return -(2.0 / beta) * F.logsigmoid(beta * (cross_entropy(rows) - delta))
 
 
-_DPO_READS = Reads.REFERENCE_LOSS | Reads.WANTED | Reads.WANTED_REFERENCE
+_DPO_REQUIRES = Requires.REFERENCE_LOSS | Requires.WANTED | Requires.WANTED_REFERENCE
 
 
 @register_method(
-    "dpo", retain=RETAIN_LOSS, reads=_DPO_READS, wanted="required", gamma=1.0,
+    "dpo", retain=RETAIN_LOSS, requires=_DPO_REQUIRES, wanted="required", gamma=1.0,
     source="Rafailov et al. 2023, Direct Preference Optimization, arXiv 2305.18290, eq. 7",
 )  # fmt: skip
 @register_method(
-    "idk", retain=RETAIN_LOSS, reads=_DPO_READS, wanted="refusal", gamma=1.0,
+    "idk", retain=RETAIN_LOSS, requires=_DPO_REQUIRES, wanted="refusal", gamma=1.0,
     source="Rafailov et al. 2023, arXiv 2305.18290, eq. 7, a refusal preferred as in TOFU, arXiv 2401.06121, section 3",
 )  # fmt: skip
 def direct_preference(rows: Answers, *, beta: Positive = 0.1) -> torch.Tensor:

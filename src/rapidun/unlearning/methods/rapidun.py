@@ -7,11 +7,11 @@ import torch
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.methods.terms import RETAIN_LOSS, bounded_ascent, cross_entropy, rise
 from rapidun.unlearning.options import NotNegative, Positive
-from rapidun.unlearning.registry import Reads, register_method
+from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "rapidun", retain=RETAIN_LOSS, reads=Reads.REFERENCE_LOSS | Reads.WANTED, wanted="optional",
+    "rapidun", retain=RETAIN_LOSS, requires=Requires.REFERENCE_LOSS | Requires.WANTED, wanted="optional",
     source="Zhao et al. 2025, RapidUn, arXiv 2512.04457, eq. 8; bounded ascent: Zhang et al. 2024, arXiv 2404.05868",
 )  # fmt: skip
 def rapidun_forget(

@@ -6,7 +6,7 @@ import torch
 
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.options import Layer, Positive
-from rapidun.unlearning.registry import Reads, Term, register_method
+from rapidun.unlearning.registry import Requires, Term, register_method
 
 
 def control_direction(width: int, seed: int) -> torch.Tensor:
@@ -23,7 +23,8 @@ def held_representation(rows: Answers, *, layer: Layer = None) -> torch.Tensor:
 
 
 @register_method(
-    "rmu", retain=Term(held_representation, Reads.HIDDEN | Reads.REFERENCE_HIDDEN), reads=Reads.HIDDEN, gamma=1.0,
+    "rmu", retain=Term(held_representation, Requires.HIDDEN | Requires.REFERENCE_HIDDEN), requires=Requires.HIDDEN,
+    gamma=1.0,
     source="Li et al. 2024, The WMDP Benchmark, arXiv 2403.03218, section 4",
 )  # fmt: skip
 def steered_representation(

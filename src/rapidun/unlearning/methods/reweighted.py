@@ -15,7 +15,7 @@ from rapidun.models.losses import answer_token_losses, mean_answer_loss
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.methods.terms import RETAIN_LOSS, cross_entropy
 from rapidun.unlearning.options import NotNegative, Positive
-from rapidun.unlearning.registry import Reads, register_method
+from rapidun.unlearning.registry import Requires, register_method
 from rapidun.unlearning.state import MethodState, Start
 
 SMOOTHING = 0.9  # of the running normaliser of dynamic LoReUn weights
@@ -98,7 +98,7 @@ class LossNormaliser(MethodState):
 
 
 @register_method(
-    "loreun", retain=RETAIN_LOSS, reads=Reads.REFERENCE, state=LossNormaliser, gamma=1.0,
+    "loreun", retain=RETAIN_LOSS, requires=Requires.REFERENCE, state=LossNormaliser, gamma=1.0,
     source="Li et al. 2025, LoReUn, arXiv 2507.22499",
 )  # fmt: skip
 def loss_reweighted_ascent(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from rapidun.models.losses import mean_answer_loss, sum_answer_loss
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.registry import Reads, Term
+from rapidun.unlearning.registry import Requires, Term
 
 
 def cross_entropy(rows: Answers) -> torch.Tensor:
@@ -48,4 +48,4 @@ def soft_cross_entropy(rows: Answers, teacher: torch.Tensor) -> torch.Tensor:
 
 
 RETAIN_LOSS = Term(cross_entropy)
-RETAIN_DIVERGENCE = Term(reference_divergence, Reads.REFERENCE)
+RETAIN_DIVERGENCE = Term(reference_divergence, Requires.REFERENCE)
