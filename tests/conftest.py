@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork, and tests/killing.py forks
 
 CHAT_MODEL = Path(os.environ.get("SMOL", Path(__file__).parents[1] / "build" / "smollm2"))
+
+
+@pytest.fixture
+def registers() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    from registers import registers_kept
+
+    with registers_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,8 @@ from pathlib import Path
 import pytest
 
 import rapidun
-from rapidun.attribution import scorer
-from rapidun.evaluation import task_judges
 from rapidun.pipeline import Silent, make_config
 from rapidun.pipeline.indexing import IndexConfig, build
-from rapidun.unlearning import registry
-from rapidun.weighting import schemes
 
 NAMES = [name for name in rapidun.__all__ if name != "__version__"]
 
@@ -41,17 +37,6 @@ def test_every_name_comes_from_where_the_types_say():
     assert typed == rapidun._HOMES
     for name in NAMES:
         assert callable(getattr(rapidun, name)), name
-
-
-@pytest.fixture
-def registers():
-    """What an example registers is gone after it."""
-    tables = [scorer._SCORERS, task_judges.JUDGES, registry.METHODS, schemes.SCHEMES]
-    kept = [dict(table) for table in tables]
-    yield
-    for table, before in zip(tables, kept, strict=True):
-        table.clear()
-        table.update(before)
 
 
 @pytest.fixture

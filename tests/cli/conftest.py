@@ -1,15 +1,14 @@
-"""A command line in a process of its own, and a tiny model with rows to use it on."""
+"""The command line, and a tiny model with rows to use it on."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import command_line
 from tiny import save_tiny, tiny_rows, write_rows
 
 Rapidun = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -17,20 +16,14 @@ Rapidun = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def rapidun() -> Rapidun:
-    def call(
-        *arguments: object, cwd: Path | None = None, environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "rapidun", *map(str, arguments)],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=240,
-            cwd=cwd,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "110", "OMP_NUM_THREADS": "1", **(environment or {})},
-        )
+    """In this process, and nothing of it stays."""
+    return command_line.rapidun
 
-    return call
+
+@pytest.fixture(scope="session")
+def rapidun_process() -> Rapidun:
+    """In a process of its own."""
+    return command_line.rapidun_process
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidun.cli import main
+from cli.conftest import Rapidun
 from tiny import save_tiny, tiny_rows, write_rows
 
 FILES = "--model broken --forget forget.jsonl --retain retain.jsonl"
@@ -166,7 +166,7 @@ VERBS = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path) -> Path:
     """Rows, a task and a configuration; a model whose weights cannot be read."""
     save_tiny(tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"not weights")
@@ -181,27 +181,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "task.yaml").write_text(
         "description: x\ninstruction: y\nretain: retain.jsonl\njudge: {kind: keywords, options: {words: [moon]}}\n"
     )
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def refused(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def refused(line: str, rapidun: Rapidun, place: Path) -> str:
     """What a refused command says, as one line."""
-    monkeypatch.setattr("sys.argv", ["rapidun", *shlex.split(line)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    said = capsys.readouterr().err
-    assert left.value.code == 2, said
+    done = rapidun(*shlex.split(line), cwd=place)
+    said = done.stderr
+    assert done.returncode == 2, said
     assert "Traceback" not in said
     assert "cannot load" not in said, said
     return " ".join(said.split())
 
 
 @pytest.mark.parametrize("line", [*NUMBERS, *NAMES])
-def test_a_bad_value_is_named_before_the_model_is_loaded(
-    line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refused(line, monkeypatch, capsys)
+def test_a_bad_value_is_named_before_the_model_is_loaded(line: str, place: Path, rapidun: Rapidun) -> None:
+    said = refused(line, rapidun, place)
     assert {**NUMBERS, **NAMES}[line] in said, said
     assert "?." not in said
     assert not (place / "o").exists()
@@ -210,12 +205,12 @@ def test_a_bad_value_is_named_before_the_model_is_loaded(
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("out", PLACES)
 def test_a_place_that_cannot_be_written_is_named_before_the_model_is_loaded(
-    verb: str, out: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str, out: str, place: Path, rapidun: Rapidun
 ) -> None:
     (place / "locked").chmod(0o500)
     if out.startswith("locked") and os.access(place / "locked", os.W_OK):
         pytest.skip("this user may write everywhere")
     line = VERBS[verb].replace("--out o", f"--out {out}").replace("--propose o", f"--propose {out}")
-    said = refused(line, monkeypatch, capsys)
+    said = refused(line, rapidun, place)
     assert PLACES[out] in said, said
     assert (place / "taken" / "thesis.txt").read_text() == "mine"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rapidun.cli import main
+from cli.conftest import Rapidun
 
 ROWS = "--forget forget.jsonl --retain retain.jsonl"
 MISTAKES = {
@@ -45,19 +45,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("line", MISTAKES)
-def test_a_mistake_is_named(
-    line: str, house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_named(line: str, house: Path, rapidun: Rapidun) -> None:
     (house / "empty").mkdir()
     (house / "odd.jsonl").write_text('{"asked": "a", "reply": "b"}\n')
     (house / "broken.yaml").write_text("model:\n  source: [m\ndata: 1\n")
     (house / "judge.yaml").write_text("description: x\ninstruction: y\nretain: retain.jsonl\njudge: {kind: nothing}\n")
-    monkeypatch.chdir(house)
-    monkeypatch.setattr("sys.argv", ["rapidun", *shlex.split(line)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    said = " ".join(capsys.readouterr().err.split())
-    assert left.value.code == 2, said
+    done = rapidun(*shlex.split(line), cwd=house)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2, said
     assert MISTAKES[line] in said[said.rindex("error:") :], said
     assert "Value error" not in said
     assert not (house / "o").exists()
