@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork, and tests/killing.py forks
 
 CHAT_MODEL = Path(os.environ.get("SMOL", Path(__file__).parents[1] / "build" / "smollm2"))
+
+
+def pytest_collection_finish() -> None:
+    """What the tests import stays; the collector, which each training calls several times, need not walk it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

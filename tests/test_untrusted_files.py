@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from command_line import rapidun
 from rapidun.attribution.store.manifest import FileEntry
 from rapidun.data import Template
 from rapidun.errors import InputError, ModelError, RapidunError, TrainingError
@@ -274,9 +273,7 @@ def test_a_damaged_checkpoint_is_named_and_what_to_do(tmp_path: Path, monkeypatc
 
 def test_what_only_the_system_refuses_is_a_message_too(tmp_path: Path) -> None:
     long = "x" * 300
-    done = subprocess.run(
-        [sys.executable, "-m", "rapidun", "report", long], capture_output=True, check=False, text=True, cwd=tmp_path
-    )
+    done = rapidun("report", long, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "error:" in done.stderr and long in done.stderr

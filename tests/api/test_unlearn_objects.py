@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 
 import datasets
 import pytest
@@ -13,6 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import command_line
 import rapidun
 from rapidun.errors import ConfigError, InputError, ModelError, TrainingError
 from rapidun.models import attach_lora, model_fingerprint
@@ -42,9 +41,9 @@ def logits(model):
 
 @pytest.fixture
 def of_the_command_line(place):
-    command = [sys.executable, "-m", "rapidun", "unlearn", "--model", "model", "--forget", "bad.jsonl", "--retain"]
-    more = ["--steps", "4", "--learning-rate", "0.05", "--set", "unlearning.retain_budget=10", "--seed", "3"]
-    done = subprocess.run([*command, "good.jsonl", "--out", "cli", *more], capture_output=True, text=True, check=False)
+    rows = ("--forget", "bad.jsonl", "--retain", "good.jsonl")
+    more = ("--steps", 4, "--learning-rate", 0.05, "--set", "unlearning.retain_budget=10", "--seed", 3)
+    done = command_line.rapidun("unlearn", "--model", "model", *rows, "--out", "cli", *more)
     assert done.returncode == 0, done.stderr
     saved = load_file(place / "cli" / "adapter" / "adapter_model.safetensors")
     return {key.replace("base_model.model.", ""): value for key, value in saved.items()}, read_json(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 
 import datasets
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import command_line
 import rapidun
 from rapidun.errors import ConfigError, InputError
 from rapidun.jsonl import read_jsonl
@@ -28,8 +27,7 @@ def held(place):
 
 
 def rapidun_command(*arguments):
-    command = [sys.executable, "-m", "rapidun", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = command_line.rapidun(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from command_line import rapidun
 from rapidun.reading import read_json
 
 ROOT = Path(__file__).parents[2]
 MODEL = Path(os.environ.get("RAPIDUN_DATA", ROOT.parent / "shared" / "data")) / "models" / "stories260K"
 EXAMPLE = ROOT / "examples" / "own_data"
 needs_model = pytest.mark.skipif(not MODEL.is_dir(), reason=f"no model at {MODEL}: set RAPIDUN_DATA")
-
-
-def rapidun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rapidun", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
 
 @needs_model
