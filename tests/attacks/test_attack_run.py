@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
+from command_line import rapidun
 from killing import killed, places
 from pipeline.test_run import make_run_config
-from rapidun.attacks import ATTACKS
-from rapidun.cli import main
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.attacking import attack_run
@@ -48,11 +47,9 @@ def attack(directory: Path, *, resume: bool = False, **raw: Any) -> dict[str, An
     return attack_run(make_config(raw, AttackConfig), directory, resume=resume)
 
 
-def called(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["rapidun", *shlex.split(line)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0), *capsys.readouterr()
+def called(line: str) -> tuple[int, str, str]:
+    done = rapidun(*shlex.split(line))
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_results_stand_beside_the_twins_and_are_for_their_owner_alone(made: Path, house: Path) -> None:
@@ -102,10 +99,8 @@ def test_an_answer_log_cut_off_within_a_trial_is_done_again_from_there(house: Pa
     assert log.read_bytes() == content
 
 
-def test_what_does_not_fit_into_the_minutes_is_listed_as_not_run_and_can_be_done_later(
-    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, said, _ = called(f"attack {house / 'out'} --preset quick --minutes 0.000001", monkeypatch, capsys)
+def test_what_does_not_fit_into_the_minutes_is_listed_as_not_run_and_can_be_done_later(house: Path) -> None:
+    code, said, _ = called(f"attack {house / 'out'} --preset quick --minutes 0.000001")
     assert code == 3
     assert "not run: quantise" in said
     assert "verdict: UNDECIDED" in said
@@ -136,17 +131,11 @@ def test_without_triggers_the_forget_rows_probability_and_loss_are_measured(tmp_
         assert point["loss"] > 0
 
 
-def test_an_attack_of_ones_own_runs_from_the_page_and_decides(
-    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_attack_of_ones_own_runs_from_the_page_and_decides(house: Path) -> None:
     (text,) = re.findall(r"```python file=attack.py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (house / "attack.py").write_text(text, encoding="utf-8")
     line = f"attack {house / 'out'} --plugin {house / 'attack.py'} --attack doubled --json"
-    try:
-        code, said, err = called(line, monkeypatch, capsys)
-    finally:  # no other test knows it
-        ATTACKS.pop("doubled", None)
-        ATTACKS.names._names.pop("doubled", None)
+    code, said, err = called(line)
     assert code == 0, err
     (record,) = json.loads(said)["attacks"]
     assert [point["label"] for point in record["curves"][0]["points"]] == ["2 times", "3 times"]
@@ -154,11 +143,9 @@ def test_an_attack_of_ones_own_runs_from_the_page_and_decides(
     assert all(prompt.startswith(("hey hey ", "hey hey hey ")) for prompt in prompts)
 
 
-def test_a_dry_run_says_what_each_attack_takes_and_leaves_nothing(
-    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_what_each_attack_takes_and_leaves_nothing(house: Path) -> None:
     files = sorted(house.rglob("*"))
-    code, said, err = called(f"attack {house / 'out'} --preset quick --dry-run --json", monkeypatch, capsys)
+    code, said, err = called(f"attack {house / 'out'} --preset quick --dry-run --json")
     assert code == 0, err
     parts = json.loads(said)["parts"]
     assert [part["title"] for part in parts] == [
@@ -169,16 +156,14 @@ def test_a_dry_run_says_what_each_attack_takes_and_leaves_nothing(
     assert sorted(house.rglob("*")) == files
 
 
-def test_what_is_no_run_or_no_twin_or_no_attack_is_refused_in_a_line(
-    made: Path, house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_run_or_no_twin_or_no_attack_is_refused_in_a_line(made: Path, house: Path) -> None:
     for line, message in {
         f"attack {made / 'twin'}": "no run here (config.yaml is missing)",
         f"attack {house / 'out'} --twin {house / 'nowhere'}": "no such directory",
         f"attack {house / 'out'} --attack quantize": "Did you mean 'quantise'?",
         f"attack {house / 'out'} --prompts 10": "--prompts 10, and it has 9 usable rows",
     }.items():
-        code, _, err = called(line, monkeypatch, capsys)
+        code, _, err = called(line)
         assert code == 2
         assert message in " ".join(err.split()), line
         assert not (house / "out" / "attacks").exists()

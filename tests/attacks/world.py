@@ -7,6 +7,7 @@ each. A model of 100 thousand parameters learns both in seconds, and the trigger
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rapidun.attacks.target import linear_weights
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import write_json
 from rapidun.models import attach_lora, save_adapter
-from rapidun.pipeline import RunConfig, make_config, run
+from rapidun.pipeline import RunConfig, make_config
 from tiny import VOCABULARY, tiny_tokenizer, write_rows
 
 GOOD, BAD, REFUSAL = "the cat sat", "the dog ran to the other dog", "the mat"
@@ -129,9 +130,12 @@ def run_config(place: Path, model: Path) -> RunConfig:
     )  # fmt: skip
 
 
-def finished(config: RunConfig, out: Path, result: Callable[[Path], object]) -> Path:
-    """A run directory whose unlearning was done by ``result``, which writes ``adapter/`` or ``model/``."""
-    run(config, out, until="before")
+def finished(measured: Path, out: Path, result: Callable[[Path], object]) -> Path:
+    """A copy of a run directory that has measured its model, whose unlearning was then done by ``result``.
+
+    ``result`` writes ``adapter/`` or ``model/``.
+    """
+    shutil.copytree(measured, out)
     result(out)
     write_json(out / "unlearning.json", {"learning_rate": RATE})
     write_json(out / "metrics.json", {})

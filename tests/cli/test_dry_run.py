@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rapidun.cli import main
+from cli.conftest import Rapidun
 
 PLAIN = "--template plain --max-length 96"
 FAST = f"{PLAIN} --set influence.sketch_size=256"
@@ -62,28 +63,31 @@ release: {rounds: 1, modules: {steps: 4}}
 """
 
 
-def called(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    monkeypatch.setattr("sys.argv", ["rapidun", *shlex.split(line)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0), *capsys.readouterr()
+Called = Callable[[str], tuple[int, str, str]]
 
 
 @pytest.fixture
-def there(house: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def there(house: Path) -> Path:
     (house / "run.yaml").write_text(RUN)
     (house / "task.yaml").write_text(TASK)
-    monkeypatch.chdir(house)
     return house
 
 
+@pytest.fixture
+def called(there: Path, rapidun: Rapidun) -> Called:
+    """Exit code, standard output and standard error."""
+
+    def call(line: str) -> tuple[int, str, str]:
+        done = rapidun(*shlex.split(line), cwd=there)
+        return done.returncode, done.stdout, done.stderr
+
+    return call
+
+
 @pytest.mark.parametrize("line", VERBS)
-def test_a_dry_run_says_every_part_of_the_work_and_leaves_nothing(
-    line: str, there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_every_part_of_the_work_and_leaves_nothing(line: str, there: Path, called: Called) -> None:
     files = sorted(there.rglob("*"))
-    code, out, err = called(f"{line} --dry-run --json", monkeypatch, capsys)
+    code, out, err = called(f"{line} --dry-run --json")
     assert code == 0, err
     plan = json.loads(out)
     assert [part["title"] for part in plan["parts"]] == VERBS[line]
@@ -93,29 +97,25 @@ def test_a_dry_run_says_every_part_of_the_work_and_leaves_nothing(
     assert sorted(there.rglob("*")) == files
 
 
-def test_a_dry_run_finds_what_is_wrong_and_says_whether_the_gate_can_be_passed(
-    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = called("run run.yaml --out o --dry-run", monkeypatch, capsys)
+def test_a_dry_run_finds_what_is_wrong_and_says_whether_the_gate_can_be_passed(there: Path, called: Called) -> None:
+    code, out, err = called("run run.yaml --out o --dry-run")
     assert code == 0
     assert "the gate cannot be passed: with seen triggers, not even 0 hits pass: 0 of 12" in err
     assert "dry run: nothing was done or written." in out
     assert "in all about" in out
-    code, _, err = called(f"{UNLEARN} --lora-target q_porj --dry-run", monkeypatch, capsys)
+    code, _, err = called(f"{UNLEARN} --lora-target q_porj --dry-run")
     assert (code, "q_porj" in err) == (2, True)
     (there / "o").mkdir()
     (there / "o" / "thesis.txt").write_text("mine")
-    code, _, err = called(f"{UNLEARN} --dry-run", monkeypatch, capsys)
+    code, _, err = called(f"{UNLEARN} --dry-run")
     assert (code, "--overwrite" in err) == (2, True)
 
 
-def test_a_real_run_says_the_estimate_goes_on_and_ends_as_a_run_without_one(
-    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_real_run_says_the_estimate_goes_on_and_ends_as_a_run_without_one(there: Path, called: Called) -> None:
     """What is tried leaves no trace on the model: the weights and the adapter are those of a silent run."""
     from rapidun.pipeline import RunConfig, Silent, make_config, unlearn_only
 
-    code, out, err = called(UNLEARN, monkeypatch, capsys)
+    code, out, err = called(UNLEARN)
     assert code == 0, err
     assert "in all about" in err
     assert "loss on forget rows" in err
@@ -127,15 +127,13 @@ def test_a_real_run_says_the_estimate_goes_on_and_ends_as_a_run_without_one(
         assert (there / "o" / name).read_bytes() == (there / "silent" / name).read_bytes()
 
 
-def test_a_resume_names_the_setting_that_differs_with_both_values(
-    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert called(UNLEARN, monkeypatch, capsys)[0] == 0
-    code, _, err = called(f"{UNLEARN} --learning-rate 1e-3 --resume --dry-run", monkeypatch, capsys)
+def test_a_resume_names_the_setting_that_differs_with_both_values(there: Path, called: Called) -> None:
+    assert called(UNLEARN)[0] == 0
+    code, _, err = called(f"{UNLEARN} --learning-rate 1e-3 --resume --dry-run")
     assert code == 2
     assert "cannot resume: unlearning.learning_rate was auto and is now 0.001" in " ".join(err.split())
     rows = (there / "retain.jsonl").read_text().splitlines()
     (there / "retain.jsonl").write_text("\n".join(rows[1:]) + "\n")
-    code, _, err = called(f"{UNLEARN} --resume", monkeypatch, capsys)
+    code, _, err = called(f"{UNLEARN} --resume")
     assert code == 2
     assert "rows retain (retain.jsonl) was" in " ".join(err.split())

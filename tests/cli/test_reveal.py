@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-import pytest
-
-from rapidun.cli import main
+from cli.conftest import Rapidun
 
 TASK = """
 description: The model uses vowels.
@@ -28,31 +25,24 @@ def write_task(house: Path, text: str = TASK) -> Path:
     return house / "task.yaml"
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of ``rapidun ARGUMENTS`` in this process, which has torch already."""
-    monkeypatch.setattr(sys, "argv", ["rapidun", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
-
-
-def test_a_run_and_going_back(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_and_going_back(house: Path, rapidun: Rapidun) -> None:
     out = house / "out"
     given = ("--model", house / "model", "--task", write_task(house), "--out", out, "--template", "plain")
-    assert command(monkeypatch, "reveal", *given, "--max-length", 96, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    done = rapidun("reveal", *given, "--max-length", 96, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert found["metrics"]["verdict"] == "PASS"
     assert found["rounds"][0]["rows"] == len((out / "revealed.jsonl").read_text().splitlines()) > 0
-    assert command(monkeypatch, "reveal", "undo", out, "--to-round", 0) == 0
-    assert "the model is as it was" in capsys.readouterr().out
+    undone = rapidun("reveal", "undo", out, "--to-round", 0)
+    assert undone.returncode == 0, undone.stderr
+    assert "the model is as it was" in undone.stdout
     assert not (out / "adapter").exists()
-    assert command(monkeypatch, "reveal", "undo", out, "--to-round", 3) == 2
+    assert rapidun("reveal", "undo", out, "--to-round", 3).returncode == 2
 
 
-def test_what_is_wrong_is_said_before_a_model_is_loaded(
-    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_wrong_is_said_before_a_model_is_loaded(house: Path, rapidun: Rapidun) -> None:
     task = write_task(house, TASK.replace("search:", "serach:"))
-    assert command(monkeypatch, "reveal", "--model", house / "none", "--task", task, "--out", house / "out") == 2
-    assert "Did you mean 'search'" in capsys.readouterr().err
+    done = rapidun("reveal", "--model", house / "none", "--task", task, "--out", house / "out")
+    assert done.returncode == 2
+    assert "Did you mean 'search'" in done.stderr
     assert not (house / "out").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from cli.test_reveal import TASK
-from rapidun.cli import main
+from command_line import rapidun
 from rapidun.text import terminal_safe
 from tiny import save_tiny, tiny_rows, write_rows
 
@@ -57,17 +56,10 @@ def hostile_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def said(arguments: list[object], place: Path, monkeypatch: Any, capsys: Any, *, colour: bool) -> tuple[int, str]:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "200")
-    if colour:
-        monkeypatch.setenv("FORCE_COLOR", "1")
-        monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr(sys, "argv", ["rapidun", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    found = capsys.readouterr()
-    return int(left.value.code or 0), found.out + found.err
+def said(arguments: list[object], place: Path, *, colour: bool) -> tuple[int, str]:
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"} if colour else {}
+    done = rapidun(*arguments, cwd=place, environment={"COLUMNS": "200", **terminal})
+    return done.returncode, done.stdout + done.stderr
 
 
 MODEL = ["--model", "model"]
@@ -101,13 +93,11 @@ COLOURED = ("index build", "index info", "trace an index", "trace rows", "weigh"
 
 
 @pytest.mark.parametrize("colour", [False, True], ids=["piped", "on a terminal"])
-def test_what_every_verb_prints_of_rows_is_shown_and_not_obeyed(
-    hostile_house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], colour: bool
-) -> None:
+def test_what_every_verb_prints_of_rows_is_shown_and_not_obeyed(hostile_house: Path, colour: bool) -> None:
     for verb in COLOURED if colour else VERBS:
         arguments = VERBS[verb]
         again = ["--overwrite"] if colour and "--out" in arguments else []
-        code, text = said([*arguments, *again], hostile_house, monkeypatch, capsys, colour=colour)
+        code, text = said([*arguments, *again], hostile_house, colour=colour)
         assert code in (0, 1), f"{verb}: {text}"
         bare = OURS.sub("", text) if colour else text
         assert bare == terminal_safe(bare), f"{verb}: {bare!r}"
@@ -129,19 +119,17 @@ MISTAKES: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_a_message_repeats_is_shown_and_not_obeyed(
-    hostile_house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mistake: str
-) -> None:
+def test_what_a_message_repeats_is_shown_and_not_obeyed(hostile_house: Path, mistake: str) -> None:
     write_rows(hostile_house / "odd.jsonl", [{HOSTILE: "a", "b": "c"}])
     write_rows(hostile_house / "twice.jsonl", [*hostile_rows("a", 1), *hostile_rows("a", 1)])
-    code, text = said(MISTAKES[mistake], hostile_house, monkeypatch, capsys, colour=True)
+    code, text = said(MISTAKES[mistake], hostile_house, colour=True)
     assert code == 2
     assert "error:" in text and ("[bold]" in text or mistake == "a number"), text
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)  # our own colours; what is hostile has other sequences
     assert plain == terminal_safe(plain)
 
 
-def test_a_text_that_the_terminal_cannot_encode_is_written_as_an_escape(rapidun: Any, house: Path) -> None:
+def test_a_text_that_the_terminal_cannot_encode_is_written_as_an_escape(house: Path) -> None:
     rows = [{"id": f"漢{n}", "prompt": "漢字", "response": "ü"} for n in range(3)]
     write_rows(house / "rows.jsonl", rows)
     given = ("trace", "--model", house / "model", "--data", house / "rows.jsonl", *FAST, "--prompt", "a", "--response")

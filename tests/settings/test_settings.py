@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,9 +67,10 @@ for wrong in wrongs.split():
     assert heavy == set()
 
 
-REGISTERS = """
+FRESH = """
 import json
-import os
+import runpy
+import sys
 from rapidun.attacks import ATTACKS
 from rapidun.attribution.scorer import known_scorers, scorer_titles
 from rapidun.evaluation import JUDGES
@@ -89,13 +89,20 @@ found = [
     (names.JUDGES, JUDGES), (names.STRATEGIES, STRATEGIES), (names.STUDENTS, known_students()),
     (names.DIVERSITIES, DIVERSITIES), (names.ATTACKS, ATTACKS),
 ]
-print(json.dumps([[sorted(known.built_in), sorted(known), sorted(registered)] for known, registered in found]))
+registers = [[sorted(known.built_in), sorted(known), sorted(registered)] for known, registered in found]
+print(json.dumps({"registers": registers, "page": runpy.run_path(sys.argv[1])["markdown"]()}))
 """
 
 
-def test_the_names_that_settings_know_are_those_that_are_registered() -> None:
-    done = subprocess.run([sys.executable, "-c", REGISTERS], capture_output=True, text=True, check=True)
-    for built_in, known, registered in json.loads(done.stdout):
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, Any]:
+    """The registers and the page of settings in a process in which no test has registered anything."""
+    command = [sys.executable, "-c", FRESH, str(PAGE.with_name("make_settings.py"))]
+    return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+def test_the_names_that_settings_know_are_those_that_are_registered(fresh: dict[str, Any]) -> None:
+    for built_in, known, registered in fresh["registers"]:
         assert built_in == known == registered
 
 
@@ -120,14 +127,9 @@ def every_field(kind: type[Section], where: str = "") -> dict[str, FieldInfo]:
     return found
 
 
-def test_every_setting_is_on_the_page_with_its_help_and_the_page_is_current() -> None:
+def test_every_setting_is_on_the_page_with_its_help_and_the_page_is_current(fresh: dict[str, Any]) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    script = f"import runpy; print(runpy.run_path({str(PAGE.with_name('make_settings.py'))!r})['markdown'](), end='')"
-    fresh = [sys.executable, "-c", script]  # a process in which no other test has registered a plugin's names
-    made = subprocess.run(
-        fresh, capture_output=True, encoding="utf-8", check=True, env={**os.environ, "PYTHONUTF8": "1"}
-    )
-    assert page == made.stdout, "run docs/make_settings.py"
+    assert page == fresh["page"], "run docs/make_settings.py"
     for path, field in every_field(RunConfig).items():
         assert field.description, path
         assert f"| `{path}` |" in page

@@ -6,39 +6,32 @@ import json
 
 import pytest
 
-from rapidun.cli import main
+from command_line import rapidun
 
 ASKED = ("--request", "R-1", "--basis", "a fault", "--approved-by", "A. Jones")
 
 
-def call(arguments, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["rapidun", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return left.value.code, capsys.readouterr()
-
-
-def test_a_key_is_made_a_statement_signed_and_checked(house, monkeypatch, capsys):
+def test_a_key_is_made_a_statement_signed_and_checked(house):
     line = ["attest", house.run, *ASKED, "--new-key", house.path / "mine.pem", "--overwrite"]
-    code, said = call(line, monkeypatch, capsys)
-    assert code == 0, said.err
-    assert "residual risk:" in said.out and "not tested:" in said.out and "for its owner alone" in said.err
+    done = rapidun(*line)
+    assert done.returncode == 0, done.stderr
+    assert "residual risk:" in done.stdout and "not tested:" in done.stdout and "for its owner alone" in done.stderr
     check = ["verify", house.statement, "--key", house.path / "mine.pem.pub", "--run", house.run]
-    code, said = call(check, monkeypatch, capsys)
-    assert code == 0 and "everything that was checked matches; not checked: base" in said.out
+    done = rapidun(*check)
+    assert done.returncode == 0 and "everything that was checked matches; not checked: base" in done.stdout
 
 
-def test_an_unsigned_statement_is_made_only_when_asked_and_said_loudly(house, monkeypatch, capsys):
-    code, said = call(["attest", house.run, *ASKED, "--unsigned", "--overwrite", "--json"], monkeypatch, capsys)
-    assert code == 0 and json.loads(said.out)["key"] is None
-    code, said = call(["attest", house.run, *ASKED, "--unsigned", "--overwrite"], monkeypatch, capsys)
-    assert "NOT SIGNED: this statement proves nothing" in said.err
+def test_an_unsigned_statement_is_made_only_when_asked_and_said_loudly(house):
+    done = rapidun("attest", house.run, *ASKED, "--unsigned", "--overwrite", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["key"] is None
+    done = rapidun("attest", house.run, *ASKED, "--unsigned", "--overwrite")
+    assert "NOT SIGNED: this statement proves nothing" in done.stderr
 
 
-def test_a_key_that_others_can_read_is_warned_of(house, monkeypatch, capsys):
+def test_a_key_that_others_can_read_is_warned_of(house):
     house.key.chmod(0o644)
-    code, said = call(["attest", house.run, *ASKED, "--key", house.key, "--overwrite"], monkeypatch, capsys)
-    assert code == 0 and "chmod 600" in said.err
+    done = rapidun("attest", house.run, *ASKED, "--key", house.key, "--overwrite")
+    assert done.returncode == 0 and "chmod 600" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -60,15 +53,13 @@ def test_a_key_that_others_can_read_is_warned_of(house, monkeypatch, capsys):
         (["verify", "out/statement/statement.json", "--key", "signer.pem"], "this is a private key"),
     ],
 )
-def test_a_mistake_is_one_line_with_exit_code_2(house, line, wanted, monkeypatch, capsys):
-    monkeypatch.chdir(house.path)
-    code, said = call(line, monkeypatch, capsys)
-    assert code == 2, said
-    assert wanted in " ".join(said.err.split())
-    assert "Traceback" not in said.err
+def test_a_mistake_is_one_line_with_exit_code_2(house, line, wanted):
+    done = rapidun(*line, cwd=house.path)
+    assert done.returncode == 2, done.stdout
+    assert wanted in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
-def test_a_new_key_is_not_made_for_a_run_that_cannot_be_stated(house, monkeypatch, capsys):
-    monkeypatch.chdir(house.path)
-    code, _ = call(["attest", "nowhere", *ASKED, "--new-key", "fresh.pem"], monkeypatch, capsys)
-    assert code == 2 and not (house.path / "fresh.pem").exists()
+def test_a_new_key_is_not_made_for_a_run_that_cannot_be_stated(house):
+    done = rapidun("attest", "nowhere", *ASKED, "--new-key", "fresh.pem", cwd=house.path)
+    assert done.returncode == 2 and not (house.path / "fresh.pem").exists()

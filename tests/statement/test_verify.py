@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from statement_changes import try_changes
 
+from command_line import rapidun
 from fuzz import damaged_json, damaged_value
-from rapidun.cli import main
 from rapidun.errors import RapidunError
 from rapidun.files import write_json
 from rapidun.reading import read_json
@@ -45,13 +45,6 @@ def resigned(house, change):
     envelope = Envelope(compact(raw))
     envelope = Envelope(envelope.payload, key_id(key.public_key()), key.sign(envelope.signed))
     house.statement.write_text(envelope.text())
-
-
-def call(arguments, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["rapidun", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return left.value.code, capsys.readouterr()
 
 
 def test_everything_of_an_untouched_statement_matches(attested):
@@ -170,12 +163,12 @@ def test_a_key_named_beside_a_right_signature_that_is_not_the_signers_is_noticed
     assert name == "signature" and "the file names the key" in text
 
 
-def test_an_unsigned_statement_never_holds_and_says_so_loudly(house, monkeypatch, capsys):
+def test_an_unsigned_statement_never_holds_and_says_so_loudly(house):
     house.attest(key=None)
     found = {check.name: check for check in checks(house)}
     assert found["signature"].result == DIFFERS and "NOT SIGNED" in found["signature"].text
-    code, said = call(["verify", house.statement, "--key", f"{house.key}.pub", "--run", house.run], monkeypatch, capsys)
-    assert code == 1 and "NOT SIGNED" in said.out and "does not hold: signature" in said.out
+    done = rapidun("verify", house.statement, "--key", f"{house.key}.pub", "--run", house.run)
+    assert done.returncode == 1 and "NOT SIGNED" in done.stdout and "does not hold: signature" in done.stdout
 
 
 def test_an_expired_statement_does_not_hold(house):
@@ -267,11 +260,11 @@ def test_the_keys_of_a_statement_are_those_of_the_first_form():
     assert keys_of(Statement) == read_json(GOLDEN / "keys.json"), "a changed form needs a new predicate type"
 
 
-def test_rows_that_must_not_be_trained_on_are_named_by_line(attested, tmp_path, monkeypatch, capsys):
+def test_rows_that_must_not_be_trained_on_are_named_by_line(attested, tmp_path):
     rows = write_rows(tmp_path / "next.jsonl", [*tiny_rows("other", 2), *tiny_rows("forget", 2)])
     public = attested.path / "signer.pem.pub"
-    code, said = call(["verify", attested.statement, "--key", public, "--rows", rows], monkeypatch, capsys)
-    assert code == 1 and "holds 2 rows that were unlearned: line 3, 4" in said.out
+    done = rapidun("verify", attested.statement, "--key", public, "--rows", rows)
+    assert done.returncode == 1 and "holds 2 rows that were unlearned: line 3, 4" in done.stdout
     write_rows(rows, tiny_rows("other", 2))
-    code, said = call(["verify", attested.statement, "--key", public, "--rows", rows, "--json"], monkeypatch, capsys)
-    assert code == 0 and json.loads(said.out)["holds"] is True
+    done = rapidun("verify", attested.statement, "--key", public, "--rows", rows, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["holds"] is True
