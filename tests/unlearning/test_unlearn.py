@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from killing import killed_when
 from rapidun.data import Example
 from rapidun.errors import ConfigError, TrainingError
-from rapidun.models import attach_lora, mean_answer_loss
+from rapidun.models import attach_lora, mean_answer_loss, save_adapter
 from rapidun.unlearning import TrainingRows, UnlearnSettings, unlearn
 from rapidun.unlearning.guards import adapter_state, mean_loss, within_budget
 from rapidun.unlearning.methods.elastic import adapted_layers
@@ -166,51 +163,36 @@ def test_unknown_methods_and_options_are_refused(changes: dict[str, Any]) -> Non
         UnlearnSettings(**changes)
 
 
-KILLED = textwrap.dedent(
-    """
-    import sys, time
-    from pathlib import Path
-    sys.path[:0] = [{tests!r}]
-    from unlearning.cases import LORA, make_loaded, make_rows
-    from rapidun.unlearning import UnlearnSettings, unlearn
-    slow = float(sys.argv[2])
+def train(directory: Path, slow: float = 0.0) -> list[int]:
+    """A training that goes on from its last checkpoint; the steps it says, which are lines of a file too."""
     rows = make_rows()
+    said: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        said.append(done)
+        with directory.with_suffix(".steps").open("a") as file:
+            file.write(f"{done}\n")
+        time.sleep(slow)
+
     result = unlearn(
-        make_loaded(), rows, lora=LORA, held=rows.retain, checkpoints=Path(sys.argv[1]), resume=True,
+        make_loaded(), rows, lora=LORA, held=rows.retain, checkpoints=directory, resume=True, progress=progress,
         settings=UnlearnSettings(method="pdu", steps=24, learning_rate=5e-3, retain_budget=5.0, checkpoint_every=5),
-        progress=lambda done, total: (print(done, flush=True), time.sleep(slow)),
-    )
-    from rapidun.models import save_adapter
-    save_adapter(result.model, Path(sys.argv[1]) / "final")
-    """
-)
+    )  # fmt: skip
+    save_adapter(result.model, directory / "final")
+    return said
 
 
 def test_killed_at_any_moment_training_resumes_to_the_same_adapter(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
+    whole, broken, steps = tmp_path / "whole", tmp_path / "broken", tmp_path / "broken.steps"
+    assert train(whole)[-1] == 24
 
-    code = KILLED.format(tests=str(Path(__file__).parents[1]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def at_step_13() -> bool:
+        return steps.exists() and "13" in steps.read_text().split()
 
-    def start(directory: Path, slow: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", code, str(directory), str(slow)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-    whole = start(tmp_path / "whole", 0.0)
-    assert whole.communicate(timeout=120)[0].split()[-1] == "24"
-    broken = start(tmp_path / "broken", 0.05)
-    assert broken.stdout is not None
-    for line in broken.stdout:
-        if line.strip() == "13":
-            broken.send_signal(signal.SIGKILL)
-            break
-    broken.wait()
-    time.sleep(0.1)
-    resumed = start(tmp_path / "broken", 0.0)
-    steps = resumed.communicate(timeout=120)[0].split()
-    assert int(steps[0]) in (5, 10)  # where it goes on from is said first
-    ours = load_file(tmp_path / "broken" / "final" / "adapter_model.safetensors")
-    theirs = load_file(tmp_path / "whole" / "final" / "adapter_model.safetensors")
+    assert killed_when(lambda: train(broken, slow=0.05), at_step_13) is None
+    assert train(broken)[0] in (5, 10)  # where it goes on from is said first
+    ours, theirs = (load_file(each / "final" / "adapter_model.safetensors") for each in (broken, whole))
+    assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
 
