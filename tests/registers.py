@@ -1,4 +1,4 @@
-"""What a plugin or an example registers is gone after it: methods, schemes, scorers, judges, and their names."""
+"""What a plugin, an example or a test registers is gone after it: methods, scorers, judges, and their names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 import rapidun.attacks
 import rapidun.attribution
+import rapidun.distributed
 import rapidun.evaluation
+import rapidun.revealing
 import rapidun.unlearning
+import rapidun.valuation
 import rapidun.weighting  # noqa: F401  each opens its registers
 from rapidun.settings.names import Names
 

@@ -32,6 +32,7 @@ from rapidun.pipeline.ledger import undo as undo_request
 from rapidun.report import write_report
 from rapidun.settings.plugins import load_plugin
 from rapidun.yaml_files import parse_yaml
+from registers import registers_kept
 from report.make_run import make_run
 from report.make_valuation import make_valuation
 from tiny import save_tiny, write_rows
@@ -95,7 +96,8 @@ def shouting(share: float = 0.5):
 def plugin(draw: random.Random, place: Path) -> None:
     path = place / "plugin.py"
     path.write_bytes(damaged_bytes(PLUGIN.replace(b"NUMBER", draw.randbytes(6).hex().encode()), draw))
-    load_plugin(path)
+    with registers_kept():
+        load_plugin(path)
 
 
 def make_index(folder: Path) -> None:

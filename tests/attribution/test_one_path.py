@@ -21,7 +21,6 @@ from rapidun.attribution import (
     Scorer,
     open_index,
     register_scorer,
-    scorer,
 )
 from rapidun.attribution.matrix import Matrix, MemoryTensor, Shard
 from rapidun.attribution.scorer import Features, Role, Row
@@ -35,6 +34,7 @@ from rapidun.pipeline.indexing import build
 from rapidun.settings.attribution import IndexConfig, TraceConfig, Wanted
 from rapidun.settings.base import make_config
 from rapidun.settings.kinds import Similarity
+from registers import registers_kept
 from tiny import save_tiny, tiny_rows, write_rows
 
 ROWS = [*tiny_rows("forget", 6), *tiny_rows("retain", 14)]
@@ -77,8 +77,12 @@ class LengthRecorder(Recorder):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """``model/``, ``base/``, ``rows.jsonl``, ``query.jsonl`` and ``index/`` of every scorer."""
-    register_scorer("length", {"length": "rows as long"})(LengthScorer)
-    place = tmp_path_factory.mktemp("one")
+    with registers_kept():
+        register_scorer("length", {"length": "rows as long"})(LengthScorer)
+        yield built(tmp_path_factory.mktemp("one"))
+
+
+def built(place: Path) -> Path:
     for seed, name in enumerate(("base", "model")):
         save_tiny(place / name, seed=seed)
     write_rows(place / "rows.jsonl", ROWS)
@@ -88,8 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     raw = {"model": {"source": str(place / "model")}, "data": {"template": "plain", "max_length": 96}, "index": index}
     config, out = make_config(raw, IndexConfig), place / "index"
     build(config, place / "rows.jsonl", out, adapter=None, resume=False, overwrite=False, reporter=Silent())
-    yield place
-    scorer._SCORERS.pop("length")
+    return place
 
 
 def both_ways(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distributed.cases import make_job
-from rapidun.distributed import Settings, build, engine_names, engines, register_engine
+from rapidun.distributed import Settings, build, engine_names, register_engine
 from rapidun.errors import ConfigError
 
 
@@ -48,8 +48,7 @@ def test_no_workers_are_too_few(job):
         build(job, "local", Settings(workers=0))
 
 
-def test_an_engine_is_one_registered_function(job, monkeypatch):
-    monkeypatch.setitem(engines.ENGINES, "mine", None)  # and taken away again
+def test_an_engine_is_one_registered_function(job, registers):
     seen = []
     register_engine("mine")(lambda job, settings: seen.append((job, settings.workers)))
     assert build(job, "mine", Settings(workers=5)) is None

@@ -11,7 +11,6 @@ from rapidun.data.batches import collate
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients import Exact, FactoredSketch, GradientCollector, RapidGrad, collect_vectors, register_layer
 from rapidun.gradients import factors as factors_file
-from rapidun.gradients import layers as layers_file
 from tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -117,7 +116,7 @@ def test_another_layer_seed_or_side_is_another_projection():
         assert abs(float((first * other).sum())) < 64 * 4.5 / 32
 
 
-def test_a_layer_that_is_no_sum_of_outer_products_is_an_error_that_says_what_to_do():
+def test_a_layer_that_is_no_sum_of_outer_products_is_an_error_that_says_what_to_do(registers):
     class Gate(nn.Module):
         def __init__(self, layer):
             super().__init__()
@@ -127,13 +126,10 @@ def test_a_layer_that_is_no_sum_of_outer_products_is_an_error_that_says_what_to_
             return self.layer(x) * self.weight
 
     register_layer(Gate)(lambda layer, a, g: (g * layer.layer(a)).sum(dim=1))
-    try:
-        model = tiny_model()
-        model.model.layers[0].mlp.up_proj = Gate(model.model.layers[0].mlp.up_proj)
-        with pytest.raises(ModelError, match=r"Gate layers is not known .* outer_product=True"):
-            GradientCollector(model, ["layers.0.mlp.up_proj.weight"])(collate(examples(), 0), FactoredSketch(4))
-    finally:
-        del layers_file._REGISTERED[Gate], layers_file._OUTER_PRODUCTS[Gate]
+    model = tiny_model()
+    model.model.layers[0].mlp.up_proj = Gate(model.model.layers[0].mlp.up_proj)
+    with pytest.raises(ModelError, match=r"Gate layers is not known .* outer_product=True"):
+        GradientCollector(model, ["layers.0.mlp.up_proj.weight"])(collate(examples(), 0), FactoredSketch(4))
 
 
 @pytest.mark.parametrize("p", [0, 5000])

@@ -8,7 +8,6 @@ import pytest
 
 from rapidun.errors import ConfigError
 from rapidun.gradients import Exact, FactoredSketch, RapidGrad, Readout, register_sketch, sketch_from
-from rapidun.gradients.sketches import SKETCHES
 
 
 @pytest.mark.parametrize("sketch", [RapidGrad(128, 7), FactoredSketch(8, 3), Readout(1000, 2)])
@@ -38,7 +37,6 @@ def test_what_is_not_a_sketch_is_an_error(description, text):
         sketch_from(description)
 
 
-def test_another_kind_is_one_line(monkeypatch):
-    monkeypatch.setitem(SKETCHES, "whole", None)  # and taken away again
+def test_another_kind_is_one_line(registers):
     register_sketch("whole", Exact)
     assert isinstance(sketch_from({"kind": "whole"}), Exact)

@@ -106,16 +106,13 @@ def test_the_names_that_settings_know_are_those_that_are_registered(fresh: dict[
         assert built_in == known == registered
 
 
-def test_a_register_tells_the_settings_what_it_registers() -> None:
-    from rapidun.evaluation import JUDGES, register_judge
+def test_a_register_tells_the_settings_what_it_registers(registers: None) -> None:
+    from rapidun.evaluation import register_judge
 
     with pytest.raises(ConfigError, match="unknown judge 'of this test'"):
         names.JUDGES.check("of this test")
     register_judge("of this test")(lambda: None)  # type: ignore[arg-type,return-value]
-    try:
-        assert names.JUDGES.check("of this test") == "of this test"
-    finally:
-        del JUDGES["of this test"], names.JUDGES._names["of this test"]
+    assert names.JUDGES.check("of this test") == "of this test"
 
 
 def every_field(kind: type[Section], where: str = "") -> dict[str, FieldInfo]:
