@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: setup browser lint
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup browser
 	HF_HUB_OFFLINE=1 $(BIN)/pytest -m slow

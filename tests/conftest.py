@@ -14,7 +14,27 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a fork, and tests/killing.py forks
 
+LONGEST = (
+    "distributed/test_local.py",
+    "distributed/test_torchrun.py",
+    "attacks/test_planted_fakes.py",
+    "end_to_end/test_demo_cost.py",
+    "end_to_end/test_demo.py",
+    "end_to_end/test_examples.py",
+    "models/test_gguf.py",
+    "docs/test_pages.py",
+    "pipeline/test_reveal_run.py",
+    "unlearning/test_methods_train.py",
+    "test_fuzzed_directories.py",
+    "test_fuzzed_readers.py",
+)
 CHAT_MODEL = Path(os.environ.get("SMOL", Path(__file__).parents[1] / "build" / "smollm2"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that no worker is left with one of them while the others have nothing to do."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.relative_to(Path(__file__).parent).as_posix(), len(rank)))
 
 
 def pytest_collection_finish() -> None:
