@@ -67,9 +67,10 @@ Called = Callable[[str], tuple[int, str, str]]
 
 
 @pytest.fixture
-def there(house: Path) -> Path:
+def there(house: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (house / "run.yaml").write_text(RUN)
     (house / "task.yaml").write_text(TASK)
+    monkeypatch.chdir(house)
     return house
 
 
@@ -78,7 +79,7 @@ def called(there: Path, rapidun: Rapidun) -> Called:
     """Exit code, standard output and standard error."""
 
     def call(line: str) -> tuple[int, str, str]:
-        done = rapidun(*shlex.split(line), cwd=there)
+        done = rapidun(*shlex.split(line))
         return done.returncode, done.stdout, done.stderr
 
     return call
