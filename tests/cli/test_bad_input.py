@@ -181,8 +181,8 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(house: Path, rapidun
 
 
 def test_ctrl_c_leaves_a_state_that_resumes(house: Path, rapidun: Any) -> None:
-    arguments = unlearn(house, "--set", "unlearning.checkpoint_every=5")
-    arguments[arguments.index("--steps") + 1] = 200
+    arguments = unlearn(house, "--set", "unlearning.checkpoint_every=20")
+    arguments[arguments.index("--steps") + 1] = 120
     command = [sys.executable, "-m", "rapidun", *map(str, arguments)]
     process = subprocess.Popen(
         command,
