@@ -16,17 +16,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive a f
 
 LONGEST = (
     "distributed/test_local.py",
-    "distributed/test_torchrun.py",
     "attacks/test_planted_fakes.py",
-    "end_to_end/test_demo_cost.py",
-    "end_to_end/test_demo.py",
-    "end_to_end/test_examples.py",
-    "models/test_gguf.py",
+    "distributed/test_torchrun.py",
+    "cli/test_bad_input.py",
     "docs/test_pages.py",
+    "models/test_gguf.py",
     "pipeline/test_reveal_run.py",
+    "end_to_end/test_examples.py",
     "unlearning/test_methods_train.py",
-    "test_fuzzed_directories.py",
-    "test_fuzzed_readers.py",
+    "attacks/test_attack_run.py",
+    "end_to_end/test_demo.py",
 )
 CHAT_MODEL = Path(os.environ.get("SMOL", Path(__file__).parents[1] / "build" / "smollm2"))
 
