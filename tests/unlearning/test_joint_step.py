@@ -114,7 +114,7 @@ def test_a_step_equals_a_computation_row_by_row_on_a_copied_base_model(
     options = settled_options(adapted, method.options)
     trainer = make_trainer(method, options, adapted, tmp_path)
     given = trainer.method_state.values()
-    penalty = trainer.method_state.penalty(adapted)
+    penalty = trainer.method_state.penalty(adapted, {})
     expected = row_by_row(method, options, given, base, adapted) + (0.0 if penalty is None else penalty)
     expected.backward()
     expected_gradients = gradients(adapted)

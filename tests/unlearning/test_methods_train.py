@@ -45,7 +45,7 @@ def objective_of(method: Method, model: Any, rows: TrainingRows) -> torch.Tensor
     losses = [options.get("gamma", 1.0) * method.forget(found["forget"], **options, **state.values())]
     if method.retain is not None:
         losses.append(options.get("alpha", 1.0) * method.retain(found["retain"], **options, **state.values()))
-    penalty = state.penalty(model)
+    penalty = state.penalty(model, batch)
     return torch.cat(losses).mean() + (0.0 if penalty is None else penalty)
 
 
@@ -266,12 +266,12 @@ def test_the_elastic_penalty_is_the_fisher_times_the_squared_update() -> None:
     model = attach_lora(base, rank=2, alpha=6, dropout=0.0, targets=["model.layers.0.self_attn.v_proj"], seed=0)
     state = method.new_state({"strength": 3.0})
     state.begin(Start(model, rows, 0, torch.device("cpu")))
-    assert state.penalty(model).item() == 0.0
+    assert state.penalty(model, {}).item() == 0.0
     (layer,) = adapted_layers(model).values()
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     b.data.normal_(generator=torch.Generator().manual_seed(0))
     update = (6 / 2) * (b @ a).flatten().detach()
-    assert state.penalty(model).item() == pytest.approx(float(3.0 * (squares * update**2).sum()), rel=1e-4)
+    assert state.penalty(model, {}).item() == pytest.approx(float(3.0 * (squares * update**2).sum()), rel=1e-4)
 
 
 def test_a_stronger_anchor_moves_the_retain_rows_less(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rapidun.settings.base import Section
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
 Layer = Annotated[int, Field(ge=1)] | None
 Options = dict[str, tuple[Any, Any]]
 """``{name: (type, default)}``."""

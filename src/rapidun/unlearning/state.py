@@ -18,7 +18,7 @@ from peft import PeftModel
 from rapidun.data.batches import Example
 from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.sampling import WeightedRows
+from rapidun.unlearning.sampling import Group, WeightedRows
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class MethodState:
     def advance(self) -> None:
         """One optimiser step was made."""
 
-    def penalty(self, model: PeftModel) -> torch.Tensor | None:
-        """A scalar added to the loss of each step, or None."""
+    def penalty(self, model: PeftModel, inputs: Mapping[str, Group]) -> torch.Tensor | None:
+        """A scalar added to the loss of each step, or None; ``inputs`` are the step's rows by group."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

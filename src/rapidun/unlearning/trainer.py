@@ -103,7 +103,7 @@ class UnlearningTrainer(Trainer):
         if "retain" in rows and self.method.retain is not None:
             losses.append(self._weighted("retain", self.method.retain, "alpha", rows["retain"], inputs["retain"]))
         loss = torch.cat(losses).mean()
-        penalty = self.method_state.penalty(peft)
+        penalty = self.method_state.penalty(peft, inputs)
         loss = loss if penalty is None else loss + penalty
         return (loss, {}) if return_outputs else loss
 

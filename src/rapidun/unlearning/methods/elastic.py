@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -11,6 +13,7 @@ from rapidun.unlearning.fisher import Fisher, fisher_diagonal
 from rapidun.unlearning.methods.terms import cross_entropy
 from rapidun.unlearning.options import NotNegative
 from rapidun.unlearning.registry import register_method
+from rapidun.unlearning.sampling import Group
 from rapidun.unlearning.state import MethodState, Start
 
 
@@ -35,7 +38,7 @@ class ElasticAnchor(MethodState):
             start.model, start.rows.retain, start.rows.retain_weights, start.pad_token_id, targets=targets
         )
 
-    def penalty(self, model: PeftModel) -> torch.Tensor | None:
+    def penalty(self, model: PeftModel, inputs: Mapping[str, Group]) -> torch.Tensor | None:
         """The scalar; differentiable in the adapter's factors."""
         if not self.fisher:
             return None
