@@ -20,8 +20,9 @@ from rapidun.errors import RapidunError, TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.settings.base import NoOptions
+from rapidun.unlearning.budget import within_budget
 from rapidun.unlearning.forward import settled_options
-from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change, within_budget
+from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.terms import cross_entropy
 from rapidun.unlearning.rate import derived_rate

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from rapidun.errors import TrainingError
+from rapidun.unlearning.budget import weakened
 from rapidun.unlearning.fisher import Fisher, fisher_diagonal
-from rapidun.unlearning.guards import mean_loss, weakened
+from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.options import Positive
 from rapidun.unlearning.registry import UnlearnResult, register_procedure

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from peft import PeftModel
 
+from rapidun.unlearning.budget import weakened
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
-from rapidun.unlearning.guards import mean_loss, weakened
+from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.options import Positive
