@@ -122,8 +122,8 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
     text = [
         "# What is kept of an update that breaks the retain budget", "",
         f"`python benchmarks/real_model/directions.py`, commit {', '.join(commits)}. SmolLM2-135M-Instruct, tuning",
-        f"draws, default settings, {PROMPTS} prompts with a seen trigger (0 of 64 ends at 5.6%). One training a table, cut in",
-        "each way to each budget (the allowed rise of perplexity on held retain rows). Rise: before it is scaled.",
+        f"draws, default settings, {PROMPTS} prompts with a seen trigger (0 of 64 ends at 5.6%). One training a table,",
+        "cut in each way to each budget (the allowed rise of perplexity on held retain rows). Rise: unscaled.",
         "Perplexity: that of measured clean rows, after over before [upper end of the bootstrap interval].",
     ]  # fmt: skip
     for attack, seed in dict.fromkeys((line["attack"], line["seed"]) for line in lines):

@@ -1,8 +1,8 @@
 """The retain budget: what an update may cost the rows that are to be kept, and how it is made to cost no more.
 
-An adapter that costs more is first cut to the leading direction of each layer's update, then scaled. What few noisy
-steps of AdamW learn in common lies in one direction of a layer; the rest of its update costs perplexity and forgets
-little: on `badnet`, a tuning draw of SmolLM2, at a rise of 0.15% the leading direction left 8% of the attack and the
+An adapter that costs more is first cut to the leading directions of each layer's update, then scaled. What a few noisy
+steps of AdamW have in common lies in few directions; the rest of the update costs perplexity and forgets little: on
+`badnet`, a tuning draw of SmolLM2, at a rise of 0.15% the leading direction left 8% of the attack, and a share of the
 whole update 45% (benchmarks/real_model/directions.py).
 """
 
@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
 
 def within_budget(model: PeftModel, loss: Callable[[], float], *, start: float, budget: float) -> Kept:
-    """Make an adapter cost no more than the retain budget: its leading directions, then the largest share of them.
+    """Make an adapter cost no more than the retain budget: half of its directions, a quarter, ... one, a share of one.
 
     Args:
         model: After training; changed in place where the whole update costs more.
@@ -49,14 +49,24 @@ def within_budget(model: PeftModel, loss: Callable[[], float], *, start: float, 
     limit, whole = start + math.log1p(budget), loss()
     if whole <= limit:
         return Kept(1.0, whole, None)
-    keep_leading(model)
-    leading = loss()
+    count, leading = _fewer_directions(model, loss, whole, limit)
     kept = Kept(1.0, leading, None) if leading <= limit else scaled_down(model, loss, leading, start, budget)
+    directions = f"{count} leading directions" if count > 1 else "its leading direction"
     return kept._replace(why=(
         f"retain budget: the whole update raised perplexity on held retain rows by {_rise(whole - start)}, "
-        f"and {budget:.1%} is allowed; kept {kept.share:.2f} of it in its leading directions "
+        f"and {budget:.1%} is allowed; kept {kept.share:.2f} of it in {directions} "
         f"({math.expm1(kept.loss - start):+.1%})"
     ))  # fmt: skip
+
+
+def _fewer_directions(model: PeftModel, loss: Callable[[], float], whole: float, limit: float) -> tuple[int, float]:
+    """Halve the number of directions until the loss is within the limit or one is left; that number and the loss."""
+    count, found = max(module.r[name] for module, name in _adapted(model)), whole
+    while count > 1 and found > limit:
+        count //= 2
+        keep_leading(model, count)
+        found = loss()
+    return count, found
 
 
 @torch.no_grad()
