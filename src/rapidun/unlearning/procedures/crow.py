@@ -85,8 +85,8 @@ def crow(
     """Cross-entropy on clean rows plus ``strength`` times the disturbed inconsistency of the layers.
 
     Min et al. 2025 (arXiv 2411.12768): 100 clean rows, LoRA, learning rate 1e-3 with a cosine, 5 epochs, epsilon 0.1,
-    strength 5.5 (11 for refusals). Looks at retain rows alone: no forget row is needed, and no weight is used. A
-    baseline as its paper has it: steps, rate and rows are its own, and the retain budget does not apply.
+    strength 5.5 (11 for refusals). Looks at retain rows alone, and at no weight. A baseline as its paper has it:
+    steps, rate and rows are its own, and the retain budget does not apply.
     """
     chosen = job.rows.retain[:rows]
     settings = job.settings.model_copy(
