@@ -39,7 +39,7 @@ PROMPTS = 200
 DEFAULT = f"rapidun/{WeightSettings().scheme}"
 ARMS = [
     DEFAULT, "finetune/uniform", "rapidun/uniform", "rapidun/influence", "rapidun/random", "rapidun/shuffled",
-    "dpo/uniform", "idk/uniform", "npo/uniform",
+    "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform", "wanda/uniform",
 ]  # fmt: skip
 TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
