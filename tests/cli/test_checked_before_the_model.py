@@ -100,7 +100,7 @@ NAMES = {
     f"{UNLEARN} --resume --overwrite": "choose one",
     f"{WEIGH} --scheme influ": "'influ' is unknown",
     f"{WEIGH} --compat released": "--compat goes with --from-rapidin",
-    f"{EVALUATE} --suite backdor": "evaluation.suite = 'backdor'",
+    f"{EVALUATE} --suite backdor": "unknown suite 'backdor'",
     f"{EVALUATE} --adapter nowhere": "nowhere: no such directory",
     f"{EVALUATE} --adapter empty": "empty: no adapter_config.json",
     f"{EVALUATE} --set evaluation.judge=keyword": "evaluation.judge = 'keyword'",

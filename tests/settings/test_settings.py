@@ -76,6 +76,7 @@ from rapidun.attribution.scorer import known_scorers, scorer_titles
 from rapidun.evaluation import JUDGES
 from rapidun.gradients.curvature_kinds import KINDS
 from rapidun.gradients.sketches import SKETCHES
+from rapidun.pipeline.suites import SUITES
 from rapidun.revealing import STRATEGIES
 from rapidun.settings import names
 from rapidun.unlearning import method_names
@@ -87,7 +88,7 @@ found = [
     (names.METHODS, method_names()), (names.SCHEMES, SCHEMES), (names.FEATURES, known_scorers()),
     (names.SCORERS, scorer_titles()), (names.SKETCHES, SKETCHES), (names.PRECONDITIONERS, ["none", *KINDS]),
     (names.JUDGES, JUDGES), (names.STRATEGIES, STRATEGIES), (names.STUDENTS, known_students()),
-    (names.DIVERSITIES, DIVERSITIES), (names.ATTACKS, ATTACKS),
+    (names.DIVERSITIES, DIVERSITIES), (names.ATTACKS, ATTACKS), (names.SUITES, SUITES),
 ]
 registers = [[sorted(known.built_in), sorted(known), sorted(registered)] for known, registered in found]
 print(json.dumps({"registers": registers, "page": runpy.run_path(sys.argv[1])["markdown"]()}))

@@ -1,4 +1,4 @@
-"""Every row's numbers of the suite `qa` as a Parquet table, from which anyone can compute the values again."""
+"""Every row's numbers of the suites `qa` and `tofu` as a Parquet table: anyone can compute the values again from it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.errors import InputError
-from rapidun.evaluation.qa import GROUPS, FloatArray, RowScores
+from rapidun.evaluation.qa import FloatArray, RowScores
 from rapidun.files import atomic_write
 
+_NO_TABLE = "no table of rows that rapidun evaluate --suite qa or tofu wrote"
 ByGroup = dict[str, dict[str, FloatArray]]
 
 
@@ -27,7 +28,9 @@ def write_rows(
         scores: "model", and "retained" where there is one, to each group's scores.
         metrics: The same to `row_metrics` of them.
     """
-    tables = [_table(model, group, scores[model][group], metrics[model][group]) for model in scores for group in GROUPS]
+    tables = [
+        _table(model, group, scores[model][group], metrics[model][group]) for model in scores for group in scores[model]
+    ]
     with atomic_write(path, "wb") as file:
         pq.write_table(pa.concat_tables(tables), file)
 
@@ -55,18 +58,36 @@ def read_rows(path: Path) -> dict[str, ByGroup]:
     Raises:
         InputError: If it is no such file.
     """
+    table = _read(path)
+    names = [field.name for field in table.schema if field.type == pa.float64()]
+    return {
+        model: {group: _numbers(part, names) for group, part in _split(of_model, "group").items()}
+        for model, of_model in _split(table, "model").items()
+    }
+
+
+def read_ids(path: Path) -> dict[str, list[str]]:
+    """The rows that were measured: each group to their ids, in order. Raises InputError likewise."""
+    own = _split(_read(path), "model").get("model")
+    return {group: part.column("id").to_pylist() for group, part in _split(own, "group").items()} if own else {}
+
+
+def _read(path: Path) -> Any:
     try:
         table = pq.read_table(path)
-        names = [field.name for field in table.schema if field.type == pa.float64()]
-        return {
-            model: {group: _numbers(table, names, model, group) for group in GROUPS}
-            for model in dict.fromkeys(table.column("model").to_pylist())
-        }
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise InputError(f"{path}: no table of rows that rapidun evaluate --suite qa wrote: {error}") from error
+        missing = {"model", "group", "id", "truth_ratio"} - set(table.column_names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: {_NO_TABLE}: {error}") from error
+    if missing:
+        raise InputError(f"{path}: {_NO_TABLE}: no column {sorted(missing)[0]!r}.")
+    return table
 
 
-def _numbers(table: Any, names: list[str], model: str, group: str) -> dict[str, FloatArray]:
-    chosen = np.array(table.column("model").to_pylist()) == model
-    chosen &= np.array(table.column("group").to_pylist()) == group
-    return {name: table.column(name).to_numpy()[chosen] for name in names}
+def _split(table: Any, column: str) -> dict[str, Any]:
+    """The table's lines by what a column says, in order of first appearance."""
+    values = np.array(table.column(column).to_pylist())
+    return {value: table.filter(pa.array(values == value)) for value in dict.fromkeys(values.tolist())}
+
+
+def _numbers(table: Any, names: list[str]) -> dict[str, FloatArray]:
+    return {name: table.column(name).to_numpy() for name in names}

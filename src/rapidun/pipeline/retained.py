@@ -11,6 +11,17 @@ from rapidun.pipeline.inputs import RunModel, open_run_model
 from rapidun.pipeline.reporter import Reporter
 from rapidun.settings.run import MeasureConfig
 
+ROWS = "rows.parquet"
+
+
+def stored_rows(source: str | None) -> Path | None:
+    """The table of rows that ``source`` names, or that lies in it, a directory of results; None where it is a model."""
+    if source is None or not is_local(source):
+        return None
+    path = Path(source).expanduser()
+    found = path / ROWS if path.is_dir() else path
+    return found if found.suffix == ".parquet" and found.is_file() else None
+
 
 def check_retained(config: MeasureConfig, *, borrowed: bool) -> None:
     """Find out before long work whether the retained model can be loaded.

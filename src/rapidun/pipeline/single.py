@@ -1,18 +1,17 @@
-"""The jobs of a run, one at a time: what the verbs ``weigh``, ``unlearn`` and ``evaluate`` call."""
+"""The jobs of a run, one at a time: what the verbs ``weigh`` and ``unlearn`` call."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rapidun.errors import InputError
-from rapidun.files import file_sha256, write_json
+from rapidun.files import file_sha256
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
-from rapidun.models import LoadedModel, adapter_fingerprint
+from rapidun.models import LoadedModel
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.evidence import check_checkpoints
@@ -23,23 +22,17 @@ from rapidun.pipeline.inputs import (
     check_there,
     open_run_model,
     read_groups,
-    read_rows,
-    rows_fingerprint,
-    usable,
     usable_groups,
 )
-from rapidun.pipeline.measure import EvalSuite, Measurement, make_suite, measure
 from rapidun.pipeline.phases import do_phase
-from rapidun.pipeline.pieces import measuring, training, weighing
-from rapidun.pipeline.qa import evaluate_qa
+from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_object
-from rapidun.settings.plugins import plugin_marks
-from rapidun.settings.run import MeasureConfig, RunConfig
+from rapidun.settings.run import RunConfig
 from rapidun.weighting import read_weights
 
 
@@ -124,61 +117,3 @@ def _weigh(
         write_weighed(weighed, groups, directory)
 
     do_phase(directory, reporter, "weigh", "Influence in four directions, and weights", step)
-
-
-def evaluate_only(
-    config: MeasureConfig,
-    out: Path,
-    *,
-    adapter: Path | None,
-    overwrite: bool,
-    reporter: Reporter,
-    loaded: LoadedModel | None = None,
-) -> dict[str, Any]:
-    """Measure a model as it stands; writes ``metrics.json``, and ``answers.json`` or (suite qa) ``rows.parquet``."""
-    if config.evaluation.suite == "qa":
-        return evaluate_qa(config, out, adapter=adapter, overwrite=overwrite, reporter=reporter, loaded=loaded)
-    check_registered(config)
-    how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
-    RunDirectory.check(out, **how)
-    reporter.phase("check", "Reading rows and model")
-    data = config.data
-    rows = read_rows(data.evaluation, "evaluation", data, reporter)
-    poisoned, clean = (
-        read_rows(path, name, data, reporter) if path is not None else None
-        for name, path in (("poisoned", data.judge_poisoned), ("clean", data.validation))
-    )
-    eval_suite = make_suite(rows, config.evaluation, poisoned=poisoned, clean=clean, reporter=reporter)
-    run_model = open_run_model(config.model, data, reporter, adapter=adapter, loaded=loaded)
-    rows = usable(rows, run_model, data, reporter, name="evaluation")
-    eval_suite = replace(eval_suite, rows=list(rows)[: config.evaluation.prompts])
-    marks = {
-        "model": run_model.loaded.fingerprint,
-        "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
-        "template": run_model.template.fingerprint,
-        **plugin_marks(config.plugins),
-        "rows evaluation": rows_fingerprint(rows),
-    }
-    RunDirectory.check(out, marks, **how)
-    reporter.plan(measuring(run_model, eval_suite, config.evaluation, "measuring"))
-    with RunDirectory.claim(out, marks, **how) as directory:
-        skipped = [{"group": "evaluation", **bad.as_dict()} for bad in rows.skipped]
-        write_jsonl(directory / "rows_skipped.jsonl", skipped)
-        reporter.phase("evaluate", "Measuring the model")
-        found = measure(run_model, eval_suite, config.evaluation, reporter)
-        found.save(directory / "answers.json")
-        metrics = _metrics(found, eval_suite, marks)
-        write_json(directory / "metrics.json", metrics)
-        return metrics
-
-
-def _metrics(found: Measurement, eval_suite: EvalSuite, marks: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "suite": eval_suite.suite,
-        "values": found.summary(eval_suite.primary),
-        "primary_judge": eval_suite.primary,
-        "judges": {name: card.to_dict() for name, card in eval_suite.cards.items()},
-        "by_variant": found.by_variant,
-        "all_judges": found.rates,
-        "fingerprints": dict(marks),
-    }

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from rapidun.settings.base import LONGEST, MANY, Flag, Section
 from rapidun.settings.kinds import Position
+from rapidun.settings.names import SuiteName
 
 
 class TriggerSettings(Section):
@@ -66,7 +67,7 @@ class EvaluationSettings(GenerationSettings):
 class MeasureSettings(EvaluationSettings):
     """What is measured of a model as it stands."""
 
-    suite: Annotated[Literal["auto", "backdoor", "perplexity", "qa"], Flag("--suite")] = Field(  # type: ignore[assignment]
+    suite: Annotated[SuiteName, Flag("--suite")] = Field(  # type: ignore[assignment]
         "auto",
         description="backdoor (attack success and perplexity), perplexity alone, qa (memorisation of forget rows), or "
         "auto: qa where there are forget rows, backdoor where there are example answers, else perplexity.",

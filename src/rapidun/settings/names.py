@@ -99,6 +99,7 @@ ATTACKS = Names(
     "unknown attack {name}: choose from {known}.",
     *("as_is", "trigger_variants", "quantise", "relearn", "prefill", "sampling", "few_shot", "merge_dtype"),
 )
+SUITES = Names("unknown suite {name}: choose from {known}.", "auto", "backdoor", "perplexity", "qa")
 DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")
 
 MethodName = Annotated[str, AfterValidator(METHODS.valid)]
@@ -109,4 +110,5 @@ PreconditionerName = Annotated[str, AfterValidator(PRECONDITIONERS.valid)]
 JudgeName = Annotated[str, AfterValidator(JUDGES.valid)]
 StrategyName = Annotated[str, AfterValidator(STRATEGIES.valid)]
 AttackName = Annotated[str, AfterValidator(ATTACKS.valid)]
+SuiteName = Annotated[str, AfterValidator(SUITES.valid)]
 DiversityName = Annotated[str, AfterValidator(DIVERSITIES.valid)]

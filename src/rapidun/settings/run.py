@@ -13,6 +13,7 @@ from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.base import Flag, make_config, read_mapping, set_dotted
 from rapidun.settings.evaluation import EvaluationSettings, MeasureSettings, Thresholds
 from rapidun.settings.model import Job, RowSettings
+from rapidun.settings.suites import check_reads
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings, WeightSettings
 
 HELD_OUT = "File of clean rows that nothing was trained on, to measure on; none shares a prompt with the forget rows."
@@ -86,25 +87,18 @@ class MeasureConfig(Job):
 
     @model_validator(mode="after")
     def _rows_of_its_suite(self) -> MeasureConfig:
-        given = {"--forget": self.data.forget, "--retain": self.data.retain, "--retained-model": self.retained}
+        given = {
+            "--forget": self.data.forget,
+            "--retain": self.data.retain,
+            "--retained-model": self.retained,
+            "--poisoned": self.data.judge_poisoned,
+            "--clean": self.data.validation,
+        }
         if self.evaluation.suite == "auto" and self.data.forget is not None:
             self.evaluation = self.evaluation.model_copy(update={"suite": "qa"})
-        if self.evaluation.suite == "qa":
-            missing = [name for name in ("--forget", "--retain") if given[name] is None]
-            if missing:
-                raise ValueError(
-                    f"suite qa needs {' and '.join(missing)} rows, beside the held-out rows of --data that nothing was "
-                    "trained on"
-                )
-        elif unread := [name for name, value in given.items() if value is not None]:
-            raise ValueError(f"{unread[0]} is read by suite qa, not by suite {self.evaluation.suite}. Add --suite qa")
-        return self
-
-    @model_validator(mode="after")
-    def _examples(self) -> MeasureConfig:
-        missing = [self.data.judge_poisoned, self.data.validation].count(None)
-        if (self.evaluation.suite == "backdoor" and missing) or (self.evaluation.suite == "auto" and missing == 1):
-            raise ValueError("--suite backdoor needs --poisoned and --clean rows to fit its judges on")
+        one_alone = (given["--poisoned"] is None) != (given["--clean"] is None)
+        as_if = "backdoor" if self.evaluation.suite == "auto" and one_alone else self.evaluation.suite
+        check_reads(as_if, given)
         return self
 
 

@@ -1,4 +1,4 @@
-"""What one model says of the groups of the suite `qa`: losses, token scores and answers of every row."""
+"""What one model says of groups of rows: losses of their texts, token scores, and its own answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.data import Example, Rows
+from rapidun.data import Rows
 from rapidun.errors import ModelError
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.generation import context_length
@@ -16,23 +16,24 @@ from rapidun.evaluation.rouge import rouge_installed, rouge_l_recall
 from rapidun.models.row_losses import row_losses
 from rapidun.models.token_scores import token_scores
 from rapidun.pipeline.inputs import Row, RunModel
-from rapidun.pipeline.qa_rows import QaGroup
 from rapidun.pipeline.reporter import Reporter, counting
+from rapidun.pipeline.suites.groups import AnswerGroup
 from rapidun.settings.evaluation import MeasureSettings
 
 
 def scored(
-    run_model: RunModel, groups: Mapping[str, QaGroup], settings: MeasureSettings, reporter: Reporter
+    run_model: RunModel, groups: Mapping[str, AnswerGroup], settings: MeasureSettings, reporter: Reporter
 ) -> dict[str, RowScores]:
     """Each group's scores by the model as it stands.
 
     Raises:
         ModelError: If a loss is no finite number; names the row.
     """
-    return {name: _scores(run_model, group, settings, reporter) for name, group in groups.items()}
+    few = settings.model_copy(update={"max_new_tokens": longest_answer(run_model, groups, settings)})
+    return {name: _scores(run_model, group, few, reporter) for name, group in groups.items()}
 
 
-def _scores(run_model: RunModel, group: QaGroup, settings: MeasureSettings, reporter: Reporter) -> RowScores:
+def _scores(run_model: RunModel, group: AnswerGroup, settings: MeasureSettings, reporter: Reporter) -> RowScores:
     """One forward pass over the rows, one over their other texts, and an answer to every question."""
     rows, loaded = list(group.rows), run_model.loaded
     ids, texts = [str(row["id"]) for row in rows], [str(row["response"]) for row in rows]
@@ -45,11 +46,9 @@ def _scores(run_model: RunModel, group: QaGroup, settings: MeasureSettings, repo
     )
     losses = np.array(scored.losses)
     _check_finite(ids, losses)
-    answers = _answers(run_model, rows, examples, settings, reporter)
+    answers = _answers(run_model, rows, settings, reporter)
     again = list(group.asked) if group.asked is not None else []
-    others = dict(
-        zip([str(row["id"]) for row in again], _answers(run_model, again, examples, settings, reporter), strict=True)
-    )
+    others = dict(zip([str(row["id"]) for row in again], _answers(run_model, again, settings, reporter), strict=True))
     return RowScores(
         ids=ids,
         losses=losses,
@@ -106,28 +105,28 @@ def _recall(answers: Mapping[str, str], ids: Sequence[str], texts: Sequence[str]
     return found
 
 
-def _answers(
-    run_model: RunModel, rows: Sequence[Row], examples: Sequence[Example], settings: MeasureSettings, reporter: Reporter
-) -> list[str]:
+def _answers(run_model: RunModel, rows: Sequence[Row], settings: MeasureSettings, reporter: Reporter) -> list[str]:
     if not rows:
         return []
     return generate_answers(
         run_model.loaded,
         [run_model.template.prompt_text(row) for row in rows],
-        max_new_tokens=longest_answer(run_model, examples, settings),
+        max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         repetition_penalty=settings.repetition_penalty,
         progress=counting(reporter, "answers"),
     )
 
 
-def longest_answer(run_model: RunModel, examples: Sequence[Example], settings: MeasureSettings) -> int:
+def longest_answer(run_model: RunModel, groups: Mapping[str, AnswerGroup], settings: MeasureSettings) -> int:
     """Tokens that an answer may take: what was set, else those of the longest right one, within the model's context.
 
-    A recall counts what is there of the right answer, so a shorter limit would make a model seem to know less.
+    A recall counts what is there of the right answer, so a shorter limit would make a model seem to know less; and a
+    group whose right answers are short would else be asked for less than the others.
     """
     if "max_new_tokens" in settings.model_fields_set:
         return settings.max_new_tokens
+    examples = [example for group in groups.values() for example in run_model.tokenize(group.rows)]
     longest = max(len(example) - example.answer_start for example in examples)
     room = context_length(run_model.loaded.model) - max(example.answer_start for example in examples)
     return max(1, min(longest, room))

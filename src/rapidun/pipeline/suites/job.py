@@ -1,0 +1,81 @@
+"""`rapidun evaluate`: read and check, load, try, measure the model and what it is compared with, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
+from rapidun.lifecycle import RunDirectory
+from rapidun.models import LoadedModel, adapter_fingerprint
+from rapidun.models.lora import adapter_disabled
+from rapidun.pipeline.estimating import Piece, repeated
+from rapidun.pipeline.inputs import RunModel, open_run_model, rows_fingerprint
+from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.retained import check_retained, open_retained
+from rapidun.pipeline.suites.registry import SUITES, Suite
+from rapidun.settings.plugins import plugin_marks
+from rapidun.settings.run import MeasureConfig
+
+
+def evaluate_only(
+    config: MeasureConfig,
+    out: Path,
+    *,
+    adapter: Path | None,
+    overwrite: bool,
+    reporter: Reporter,
+    loaded: LoadedModel | None = None,
+) -> dict[str, Any]:
+    """Measure a model as it stands; writes ``metrics.json`` and every row's answer and numbers.
+
+    Returns:
+        What ``metrics.json`` holds.
+    """
+    check_registered(config)
+    how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
+    RunDirectory.check(out, **how)
+    reporter.phase("check", "Reading rows and model")
+    suite = SUITES[config.evaluation.suite](config, reporter)
+    if suite.stored is None:
+        check_retained(config, borrowed=loaded is not None)
+    run_model = open_run_model(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
+    groups = suite.rows(run_model)
+    marks = {
+        "model": run_model.loaded.fingerprint,
+        "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
+        "template": run_model.template.fingerprint,
+        **plugin_marks(config.plugins),
+        **suite.marks(),
+        **{f"rows {name}": rows_fingerprint(rows[0]) for name, rows in groups.items()},
+    }
+    RunDirectory.check(out, marks, **how)
+    reporter.plan(_pieces(suite, run_model, adapter))
+    with RunDirectory.claim(out, marks, **how) as directory:
+        skipped = [
+            {"group": name, **bad.as_dict()} for name, rows in groups.items() for part in rows for bad in part.skipped
+        ]
+        write_jsonl(directory / "rows_skipped.jsonl", skipped)
+        reporter.phase("evaluate", "Measuring the model")
+        scores: dict[str, Any] = {"model": suite.score(run_model, {})}
+        if suite.before and adapter is not None:
+            reporter.phase("before", "Measuring the model without the adapter")
+            with adapter_disabled(run_model.loaded.model):
+                scores["before"] = suite.score(run_model, scores)
+        if config.retained is not None and suite.stored is None:
+            del run_model
+            reporter.phase("retained", "Measuring the retained model")
+            other = open_retained(config, reporter)
+            marks["retained model"] = other.loaded.fingerprint
+            scores["retained"] = suite.score(other, scores)
+        found = {"suite": config.evaluation.suite, **suite.write(scores, directory.path), "fingerprints": dict(marks)}
+        write_json(directory / "metrics.json", found)
+        return found
+
+
+def _pieces(suite: Suite, run_model: RunModel, adapter: Path | None) -> list[Piece]:
+    """The long work on every model that is measured."""
+    times = 1 + (suite.before and adapter is not None) + (suite.config.retained is not None and suite.stored is None)
+    return [repeated(piece, times, piece.title) if times > 1 else piece for piece in suite.pieces(run_model)]

@@ -1,0 +1,81 @@
+"""Suites of `rapidun evaluate` by name: one registered class a file, which says what is read and what is measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from rapidun.data import Rows
+from rapidun.pipeline.estimating import Piece
+from rapidun.pipeline.inputs import RunModel
+from rapidun.pipeline.reporter import Reporter
+from rapidun.registry import Registry
+from rapidun.settings import names
+from rapidun.settings.run import MeasureConfig
+from rapidun.settings.suites import READS, Reads
+
+
+class Suite(ABC):
+    """One measurement of one model, and of those it is compared with. The methods are called in their order here.
+
+    Args:
+        config: The whole configuration.
+        reporter: Hears of what is read.
+
+    Whatever can be checked without a model is read and checked when it is made.
+    """
+
+    before: ClassVar[bool] = False
+    """Whether the model without ``--adapter`` is measured too."""
+    stored: Any = None
+    """What an earlier job measured of the retained model, where that was given in its place."""
+
+    def __init__(self, config: MeasureConfig, reporter: Reporter) -> None:
+        self.config, self.reporter = config, reporter
+
+    @abstractmethod
+    def rows(self, run_model: RunModel) -> Mapping[str, Sequence[Rows]]:
+        """Each group's rows that this model takes, then other texts of theirs."""
+
+    def marks(self) -> dict[str, str]:
+        """Fingerprints of what is read besides the rows."""
+        return {}
+
+    @abstractmethod
+    def pieces(self, run_model: RunModel) -> list[Piece]:
+        """The long work on one model."""
+
+    @abstractmethod
+    def score(self, run_model: RunModel, done: Mapping[str, Any]) -> Any:
+        """What one model says.
+
+        Args:
+            run_model: The model as it stands.
+            done: What the models before it said: ``model`` comes first, then ``before`` and ``retained``.
+        """
+
+    @abstractmethod
+    def write(self, scores: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+        """Write what every row came to; returns ``values`` and what else ``metrics.json`` holds."""
+
+
+Kind = TypeVar("Kind", bound=type[Suite])
+SUITES: Registry[type[Suite]] = Registry(names.SUITES)
+
+
+def register_suite(name: str, reads: Reads | None = None) -> Callable[[Kind], Kind]:
+    """Register the decorated class as the suite ``name``.
+
+    Args:
+        name: On the command line.
+        reads: Which options it reads; of those that come with rapidun `rapidun.settings.suites` says so.
+    """
+
+    def enter(kind: Kind) -> Kind:
+        READS.setdefault(name, reads or Reads())
+        SUITES[name] = kind
+        return kind
+
+    return enter
