@@ -141,17 +141,39 @@ def bootstrap(
         seed: Of the resampling.
         resamples: How many.
     """
-    from scipy.stats import bootstrap as resample
-
-    value, n = float(statistic(*samples)), len(samples[0])
-    if n < 2:
-        return Interval(value, None, None, n, unit)
 
     def of_units(units: npt.NDArray[np.int64]) -> float:
         return statistic(*(sample[units] for sample in samples))
 
+    return _percentiles(of_units, [len(samples[0])], unit, seed, resamples)
+
+
+def bootstrap_strata(
+    statistic: Callable[..., float],
+    *strata: npt.NDArray[Any],
+    unit: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """As `bootstrap`, of samples of different units: each is resampled on its own, to its own length."""
+
+    def of_units(*units: npt.NDArray[np.int64]) -> float:
+        return statistic(*(stratum[chosen] for stratum, chosen in zip(strata, units, strict=True)))
+
+    return _percentiles(of_units, [len(stratum) for stratum in strata], unit, seed, resamples)
+
+
+def _percentiles(
+    of_units: Callable[..., float], sizes: Sequence[int], unit: str, seed: int, resamples: int
+) -> Interval:
+    from scipy.stats import bootstrap as resample
+
+    every, n = tuple(np.arange(size) for size in sizes), sum(sizes)
+    value = float(of_units(*every))
+    if min(sizes) < 2:
+        return Interval(value, None, None, n, unit)
     found = resample(
-        (np.arange(n),), of_units, n_resamples=resamples, batch=max(1, _BATCH // n), vectorized=False,
+        every, of_units, n_resamples=resamples, batch=max(1, _BATCH // n), vectorized=False,
         confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return Interval(value, float(found.low), float(found.high), n, unit)

@@ -1,4 +1,4 @@
-"""``rapidun evaluate``: attack success rates, perplexity or memorisation of a model as it stands."""
+"""``rapidun evaluate``: a model as it stands, by any registered suite."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ EXAMPLES = o.examples(
     "rapidun evaluate --model M --adapter A --data held_out.jsonl --out runs/after",
     "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
     "rapidun evaluate --model M --data held_out.jsonl --suite qa --forget F.jsonl --retain R.jsonl --out E",
+    "rapidun evaluate --model M --adapter A --data clean.jsonl --suite generation --out E",
 )
 
 
@@ -30,19 +31,18 @@ def evaluate(
 
     Attack success is measured where --poisoned and --clean are given: the judges are fitted on them, and each judge's
     floor and ceiling is printed. With --forget and --retain, what the model still knows of the first, beside rows of
-    --data that it never saw (suite qa). Without either, perplexity alone.
+    --data that it never saw (suite qa). Without either, perplexity alone. Further suites are asked for by name: tofu
+    (--data is a directory of TOFU's files), generation (how fluent answers are, beside those without --adapter) and
+    lm-eval (--data is a directory of tasks of the LM evaluation harness).
     """
     settings = o.make_settings(given, MeasureConfig, overrides)
-    from rapidun.cli.qa_tables import print_qa
-    from rapidun.cli.tables import print_measurement
+    from rapidun.cli.suite_tables import print_found
     from rapidun.pipeline import evaluate_only
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
         metrics = evaluate_only(settings, out, adapter=adapter, overwrite=overwrite, reporter=reporter)
     if as_json:
         print_json(metrics)
-    elif settings.evaluation.suite == "qa":
-        print_qa(metrics)
     else:
-        print_measurement(metrics["values"], metrics["primary_judge"])
+        print_found(metrics)
     return 0

@@ -1,8 +1,8 @@
-"""What the suite `qa` found, as two tables for a terminal of 80 columns: one of groups of rows, one of comparisons."""
+"""What suites of questions found, for a terminal of 80 columns: a table of groups of rows, and what compares them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -37,29 +37,56 @@ COMPARED = {
 """Name to its title and how to read it."""
 
 
+QA_GROUPS = {"forget": "forget", "retain": "retain", "held_out": "held-out"}
+TOFU_GROUPS = {"forget": "forget", "retain": "retain", "real_authors": "authors", "world_facts": "world"}
+TOFU_TERMS = ("probability", "rouge_l_recall", "truth_score")
+
+
 def print_qa(metrics: Mapping[str, Any]) -> None:
     """Each group's means; then what tells forget rows from held-out ones, and how like the yardstick the model is."""
     console, values = PlainConsole(), metrics["values"]
     retained = metrics.get("retained", {})
-    console.print(_of_groups(values, retained))
-    for name, (title, says) in SHARES.items():
-        if f"forget.{name}" in values:
-            console.print(f"{title}: {says}")
+    console.print(_of_groups(values, retained, QA_GROUPS, tuple(SHARES)))
+    _say(console, values, tuple(SHARES))
     console.print()
     console.print(_of_comparisons(values, metrics["yardstick"]))
 
 
-def _of_groups(values: Mapping[str, Any], retained: Mapping[str, Any]) -> Table:
-    columns = [("forget", values, "forget"), ("retain", values, "retain"), ("held-out", values, "held_out")]
+def print_tofu(metrics: Mapping[str, Any]) -> None:
+    """The nine terms and those of the forget rows; then utility and forget quality, or why there is none."""
+    console, values = PlainConsole(), metrics["values"]
+    console.print(_of_groups(values, metrics.get("retained", {}), TOFU_GROUPS, TOFU_TERMS))
+    _say(console, values, TOFU_TERMS)
+    console.print("authors, world: probability among the choices of a question")
+    utility, quality = values.get("model_utility"), values.get("forget_quality")
+    console.print()
+    console.print(f"model utility:  {value_text(utility, 3) if utility else 'none: it needs ROUGE'}")
+    against = f"p-value against the {metrics['yardstick']}; near 0: unlike"
+    console.print(f"forget quality: {value_text(quality, 3)} ({against})" if quality else NO_QUALITY)
+
+
+NO_QUALITY = "forget quality: none: it needs --retained-model"
+
+
+def _say(console: PlainConsole, values: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if f"forget.{name}" in values:
+            console.print(f"{SHARES[name][0]}: {SHARES[name][1]}")
+
+
+def _of_groups(
+    values: Mapping[str, Any], retained: Mapping[str, Any], groups: Mapping[str, str], names: Sequence[str]
+) -> Table:
+    columns = [(title, values, group) for group, title in groups.items()]
     columns += [("retained: forget", retained, "forget")] if retained else []
     table = Table(title="mean over rows [95% interval]", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
     for title, found, group in columns:
         table.add_column(f"{title}, n={found[f'{group}.probability']['n']}", justify="right")
-    for name, (title, _) in SHARES.items():
+    for name in names:
         cells = [found.get(f"{group}.{name}") for _, found, group in columns]
         if any(cells):
-            table.add_row(title, *(_value(cell, 2) for cell in cells))
+            table.add_row(SHARES[name][0], *(value_text(cell, 2) for cell in cells))
     return table
 
 
@@ -74,11 +101,11 @@ def _of_comparisons(values: Mapping[str, Any], yardstick: str) -> Table:
         table.add_column(heading, justify="right" if heading else "left")
     for name, (title, how) in COMPARED.items():
         if name in values:
-            table.add_row(title, _value(values[name], 3), str(values[name]["n"]), how)
+            table.add_row(title, value_text(values[name], 3), str(values[name]["n"]), how)
     return table
 
 
-def _value(value: Mapping[str, Any] | None, digits: int) -> str:
+def value_text(value: Mapping[str, Any] | None, digits: int) -> str:
     """``0.123 [0.100, 0.146]``; a small p-value, which has no interval, as what it is; a dash for nothing."""
     if value is None:
         return "-"

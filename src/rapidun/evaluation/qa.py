@@ -121,7 +121,7 @@ def qa_values(model: Mapping[str, Metrics], retained: Mapping[str, Metrics] | No
         telling forget from held-out rows; ``privleak``; ``forget_quality``, a p-value; ``utility`` of the retain rows.
         A value whose columns no row has is absent.
     """
-    found = {f"{group}.{name}": value for group in GROUPS for name, value in _means(model[group]).items()}
+    found = {f"{group}.{name}": value for group in GROUPS for name, value in means(model[group]).items()}
     found |= {f"membership.{name}": value for name, value in _aucs(model, retained).items()}
     rest = {"privleak": _privleak(model, retained), "forget_quality": _quality(model, retained)}
     rest["utility"] = _utility(model["retain"])
@@ -132,9 +132,10 @@ def _there(values: FloatArray) -> FloatArray:
     return values[~np.isnan(values)]
 
 
-def _means(metrics: Metrics) -> dict[str, Interval]:
-    means = {name: over_units(_there(metrics[name]).tolist(), "rows", within=RATE) for name in SHARES}
-    return {name: value for name, value in means.items() if value is not None}
+def means(metrics: Metrics) -> dict[str, Interval]:
+    """The mean of each of `SHARES` over the rows that have it."""
+    found = {name: over_units(_there(metrics[name]).tolist(), "rows", within=RATE) for name in SHARES}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _aucs(model: Mapping[str, Metrics], retained: Mapping[str, Metrics] | None) -> dict[str, Interval]:
@@ -174,8 +175,13 @@ def _muse_auc(model: Mapping[str, Metrics]) -> Interval | None:
 
 
 def _quality(model: Mapping[str, Metrics], retained: Mapping[str, Metrics] | None) -> Interval | None:
-    ours = _there(model["forget"]["truth_ratio"])
-    theirs = _there(retained["forget"]["truth_ratio"] if retained is not None else model["held_out"]["truth_ratio"])
+    theirs = retained["forget"] if retained is not None else model["held_out"]
+    return quality(model["forget"]["truth_ratio"], theirs["truth_ratio"])
+
+
+def quality(truth_ratios: FloatArray, yardstick: FloatArray) -> Interval | None:
+    """`forget_quality` of the rows that have a truth ratio, without an interval; None where there are none."""
+    ours, theirs = _there(truth_ratios), _there(yardstick)
     if not (len(ours) and len(theirs)):
         return None
     return Interval(forget_quality(ours, theirs), None, None, len(ours) + len(theirs), "rows")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from rapidun.errors import InputError
 from rapidun.evaluation.qa import FloatArray, RowScores
-from rapidun.files import atomic_write
+from rapidun.evaluation.row_table import write_table
 
 _NO_TABLE = "no table of rows that rapidun evaluate --suite qa or tofu wrote"
 ByGroup = dict[str, dict[str, FloatArray]]
@@ -31,8 +31,7 @@ def write_rows(
     tables = [
         _table(model, group, scores[model][group], metrics[model][group]) for model in scores for group in scores[model]
     ]
-    with atomic_write(path, "wb") as file:
-        pq.write_table(pa.concat_tables(tables), file)
+    write_table(path, pa.concat_tables(tables))
 
 
 def _table(model: str, group: str, scores: RowScores, metrics: Mapping[str, Any]) -> Any:

@@ -29,6 +29,12 @@ _STEMMED = 3  # longer words only, as the library has it
 HINT = "pip install 'rapidun[rouge]'"
 
 
+def words_of(text: str) -> list[str]:
+    """Lower-case words without punctuation."""
+    found: list[str] = _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    return found
+
+
 def rouge_installed() -> bool:
     """Whether the package that counts is there."""
     return importlib.util.find_spec("rouge_score") is not None
@@ -71,5 +77,5 @@ class _Words:
 
     def tokenize(self, text: str) -> list[str]:
         """As rouge-score calls it."""
-        words = _WORD.findall(unicodedata.normalize("NFC", text).lower())
+        words = words_of(text)
         return [self._stemmer.stem(word) if len(word) > _STEMMED and word.isascii() else word for word in words]

@@ -69,8 +69,9 @@ class MeasureSettings(EvaluationSettings):
 
     suite: Annotated[SuiteName, Flag("--suite")] = Field(  # type: ignore[assignment]
         "auto",
-        description="backdoor (attack success and perplexity), perplexity alone, qa (memorisation of forget rows), or "
-        "auto: qa where there are forget rows, backdoor where there are example answers, else perplexity.",
+        description="backdoor (attack success and perplexity), perplexity alone, qa (memorisation of forget rows), "
+        "tofu (TOFU's files), generation (fluency of answers), lm-eval (tasks of the LM evaluation harness), or auto: "
+        "qa where there are forget rows, backdoor where there are example answers, else perplexity.",
     )
 
 

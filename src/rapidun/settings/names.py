@@ -99,7 +99,10 @@ ATTACKS = Names(
     "unknown attack {name}: choose from {known}.",
     *("as_is", "trigger_variants", "quantise", "relearn", "prefill", "sampling", "few_shot", "merge_dtype"),
 )
-SUITES = Names("unknown suite {name}: choose from {known}.", "auto", "backdoor", "perplexity", "qa")
+SUITES = Names(
+    "unknown suite {name}: choose from {known}.",
+    *("auto", "backdoor", "perplexity", "qa", "tofu", "generation", "lm-eval"),
+)
 DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")
 
 MethodName = Annotated[str, AfterValidator(METHODS.valid)]

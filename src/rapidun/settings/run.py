@@ -61,11 +61,13 @@ class RunConfig(Job):
 class MeasureData(RowSettings):
     """The rows of a measurement without unlearning."""
 
-    evaluation: Annotated[Path, Flag("--data")] = Field(description=HELD_OUT)
+    evaluation: Annotated[Path, Flag("--data")] = Field(
+        description=f"{HELD_OUT} Suites tofu and lm-eval: a directory of theirs."
+    )
     validation: Annotated[Path | None, Flag("--clean")] = Field(None, description=WANTED)
     judge_poisoned: Annotated[Path | None, Flag("--poisoned")] = Field(None, description=UNWANTED)
     forget: Annotated[Path | None, Flag("--forget")] = Field(
-        None, description="File of rows that the model should have forgotten (suite qa)."
+        None, description="File of rows that the model should have forgotten (suites qa and tofu)."
     )
     retain: Annotated[Path | None, Flag("--retain")] = Field(
         None, description="File of rows that it should still answer well (suite qa)."
@@ -82,7 +84,8 @@ class MeasureConfig(Job):
     retained: Annotated[str | None, Flag("--retained-model")] = Field(
         None,
         description="Model, or adapter of --model, that was trained without the forget rows: what forgotten looks like "
-        "(suite qa). Without one, rows of --data stand for it.",
+        "(suites qa, tofu, generation). Of qa and tofu also the directory where such a model was measured. Without "
+        "one, rows of --data stand for it in qa.",
     )
 
     @model_validator(mode="after")

@@ -33,6 +33,9 @@ READS: dict[str, Reads] = {
         takes=("--retained-model",),
         why="rows, beside the held-out rows of --data that nothing was trained on",
     ),
+    "tofu": Reads(takes=("--forget", "--retained-model")),
+    "generation": Reads(takes=("--retained-model",)),
+    "lm-eval": Reads(),
 }
 """Of the suites that come with rapidun; `register_suite` adds those of a plugin."""
 

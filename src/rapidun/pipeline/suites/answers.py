@@ -23,7 +23,7 @@ from rapidun.pipeline.pieces import answering
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.retained import ROWS, stored_rows
 from rapidun.pipeline.suites.groups import AnswerGroup, answer_group
-from rapidun.pipeline.suites.registry import Suite
+from rapidun.pipeline.suites.registry import Suite, plain
 from rapidun.pipeline.suites.scores import longest_answer, scored
 from rapidun.settings.run import MeasureConfig
 from rapidun.stats import Interval
@@ -98,9 +98,9 @@ class AnswerSuite(Suite):
         found: dict[str, Any] = {
             "yardstick": self.yardstick(),
             "convention": "tofu",
-            "values": _plain(self.values(metrics["model"], retained)),
+            "values": plain(self.values(metrics["model"], retained)),
         }
-        return found if retained is None else {**found, "retained": _plain(self.values(retained, None))}
+        return found if retained is None else {**found, "retained": plain(self.values(retained, None))}
 
     def _check_same_rows(self, path: Path) -> None:
         stored = read_ids(path)
@@ -110,7 +110,3 @@ class AnswerSuite(Suite):
                     f"{path}: its {self.titles[name]} rows are not those of this measurement. Measure the retained "
                     "model by the same suite on the same files."
                 )
-
-
-def _plain(values: Mapping[str, Interval]) -> dict[str, Any]:
-    return {name: value.to_dict() for name, value in values.items()}

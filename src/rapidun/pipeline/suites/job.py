@@ -60,7 +60,7 @@ def evaluate_only(
         write_jsonl(directory / "rows_skipped.jsonl", skipped)
         reporter.phase("evaluate", "Measuring the model")
         scores: dict[str, Any] = {"model": suite.score(run_model, {})}
-        if suite.before and adapter is not None:
+        if _asks_before(suite, adapter):
             reporter.phase("before", "Measuring the model without the adapter")
             with adapter_disabled(run_model.loaded.model):
                 scores["before"] = suite.score(run_model, scores)
@@ -75,7 +75,13 @@ def evaluate_only(
         return found
 
 
+def _asks_before(suite: Suite, adapter: Path | None) -> bool:
+    """Whether the model without the adapter is what a suite compares with."""
+    return suite.before and adapter is not None and suite.config.retained is None
+
+
 def _pieces(suite: Suite, run_model: RunModel, adapter: Path | None) -> list[Piece]:
     """The long work on every model that is measured."""
-    times = 1 + (suite.before and adapter is not None) + (suite.config.retained is not None and suite.stored is None)
+    retained = suite.config.retained is not None and suite.stored is None
+    times = 1 + _asks_before(suite, adapter) + retained
     return [repeated(piece, times, piece.title) if times > 1 else piece for piece in suite.pieces(run_model)]

@@ -15,6 +15,7 @@ from rapidun.registry import Registry
 from rapidun.settings import names
 from rapidun.settings.run import MeasureConfig
 from rapidun.settings.suites import READS, Reads
+from rapidun.stats import Interval
 
 
 class Suite(ABC):
@@ -28,7 +29,7 @@ class Suite(ABC):
     """
 
     before: ClassVar[bool] = False
-    """Whether the model without ``--adapter`` is measured too."""
+    """Whether the model without ``--adapter`` is measured too, where no retained model is."""
     stored: Any = None
     """What an earlier job measured of the retained model, where that was given in its place."""
 
@@ -59,6 +60,11 @@ class Suite(ABC):
     @abstractmethod
     def write(self, scores: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         """Write what every row came to; returns ``values`` and what else ``metrics.json`` holds."""
+
+
+def plain(values: Mapping[str, Interval]) -> dict[str, Any]:
+    """As JSON."""
+    return {name: value.to_dict() for name, value in values.items()}
 
 
 Kind = TypeVar("Kind", bound=type[Suite])
