@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rapidun.stats import RATE, Interval, bootstrap, mean_ranks, over_units, paired, pareto, percentile_ends, wins
+from rapidun.stats import (
+    RATE,
+    Interval,
+    bootstrap,
+    bootstrap_strata,
+    mean_ranks,
+    over_units,
+    paired,
+    pareto,
+    percentile_ends,
+    wins,
+)
 
 
 def test_paired_tests_are_scipys_on_the_shared_blocks() -> None:
@@ -151,3 +162,14 @@ def test_the_pareto_front_keeps_what_nothing_beats() -> None:
         "b",
         "e",
     }
+
+
+def test_samples_of_different_units_are_resampled_each_on_its_own() -> None:
+    rng = np.random.default_rng(4)
+    one, other = rng.normal(3, 2, 400), rng.normal(0, 1, 90)
+    found = bootstrap_strata(lambda a, b: float(a.mean() - b.mean()), one, other, unit="rows")
+    half = 1.96 * math.sqrt(one.var() / 400 + other.var() / 90)  # variances add, as those of independent samples do
+    assert found.value == pytest.approx(one.mean() - other.mean())
+    assert (found.n, found.unit) == (490, "rows")
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+    assert bootstrap_strata(lambda a, b: float(a.mean() - b.mean()), one, other[:1], unit="rows").low is None

@@ -29,6 +29,7 @@ VERBS = {
         "measuring, perplexity",
         "measuring, answers",
     ],
+    f"evaluate --model model --data evaluation.jsonl --suite generation {PLAIN} --out o": ["answers"],
     f"{KNOWN} --forget forget.jsonl --retain retain.jsonl --out o": ["losses of answers", "answers"],
     f"index build --model model --data retain.jsonl {PLAIN} --k 128 --out o": ["indexing"],
     f"value --model model --task-data forget.jsonl --candidates retain.jsonl {PLAIN} --k 128 --out o": ["valuing"],
