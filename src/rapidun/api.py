@@ -168,8 +168,8 @@ def evaluate(
     Returns:
         What ``metrics.json`` holds: ``values`` with ``clean_perplexity`` and, of the suite ``backdoor``, ``asr_seen``,
         ``asr_unseen``, ``asr_floor``, each ``{value, low, high, n}``; of the suite ``qa`` the names of
-        `rapidun.evaluation.qa.qa_values`; of others (``evaluation={"suite": ...}``) those of docs/guide/memorisation.md;
-        and ``suite``, which it was.
+        `rapidun.evaluation.qa.qa_values`; of others (``evaluation={"suite": ...}``) those of
+        docs/guide/memorisation.md; and ``suite``, which it was.
 
     Raises:
         RapidunError: If rows, model or settings cannot be used.

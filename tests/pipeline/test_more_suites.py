@@ -172,11 +172,9 @@ def test_answers_of_every_group_may_be_as_long_as_the_longest_right_one(run: Run
     write_rows(house / "tofu" / "retain_perturbed.json", longer)
     run(f"{TOFU.partition('--set')[0]} --out o")
     said = pq.read_table("o/rows.parquet", columns=["group", "answer"]).to_pylist()
-    lengths = {
-        row["group"]: len(tiny_tokenizer()(row["answer"], add_special_tokens=False)["input_ids"]) for row in said
-    }
-    right = len(tiny_tokenizer()("the cat 1", add_special_tokens=False)["input_ids"])
-    assert lengths["world_facts"] > right + 3
+    tokens = {text: len(tiny_tokenizer().tokenize(text)) for text in ("the cat 1", *(row["answer"] for row in said))}
+    longest = max(tokens[row["answer"]] for row in said if row["group"] == "world_facts")
+    assert longest > tokens["the cat 1"] + 3
 
 
 def test_a_file_of_tofu_that_is_missing_is_named_with_what_it_is_for(run: Run, house: Path) -> None:

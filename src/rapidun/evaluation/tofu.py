@@ -78,6 +78,8 @@ def _with_its_probability(group: str, metrics: Metrics) -> Metrics:
 def _utility(*groups: FloatArray) -> float:
     """Of (rows, terms) of each group; a term that a resample has of no row counts as lost."""
     there = [~np.isnan(group) for group in groups]
-    sums = [np.where(known, group, 0.0).sum(axis=0) for known, group in zip(there, groups, strict=True)]
-    counts = [np.maximum(known.sum(axis=0), 1) for known in there]
-    return model_utility(np.concatenate([total / count for total, count in zip(sums, counts, strict=True)]))
+    means = [
+        np.where(known, group, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        for known, group in zip(there, groups, strict=True)
+    ]
+    return model_utility(np.concatenate(means))
