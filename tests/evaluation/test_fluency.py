@@ -66,7 +66,7 @@ def test_an_answer_that_ends_in_circles_is_endless(answer: str) -> None:
     "answer",
     [
         "", "no no no no", "ha ha ha ha ha", SENTENCE, "very, very, very good",
-        "1. red 2. red 3. red 4. red 5. red 6. red", f"{SENTENCE} {SENTENCE}", f"{'the ' * 20}{SENTENCE * 1}",
+        "1. red 2. red 3. red 4. red 5. red 6. red", f"{SENTENCE} {SENTENCE} {SENTENCE}", f"{'the ' * 20}{SENTENCE}",
         "x = 1000000000000", f"{SENTENCE} {SENTENCE.upper()} and so on and so on and so on and so on",
     ],
 )  # fmt: skip

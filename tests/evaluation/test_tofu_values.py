@@ -28,9 +28,9 @@ SCORES = {
     "forget": scores([1 / 2, 1 / 4], [1 / 2, 5 / 16], [[1 / 4, 1 / 4], [1 / 8, 1 / 2]], [0.5, 1.0]),
     # probability (1/2 + 1/4)/2 = 3/8; truth scores 1 - 1/4 and 1 - 1/2, mean 5/8; ROUGE 3/4
     "retain": scores([1 / 2, 1 / 4], [1 / 2, 1 / 2], [[1 / 8, 1 / 8], [1 / 4, 1 / 4]], [0.5, 1.0]),
-    # shares of the choices 1/2 / (1/2 + 1/4 + 1/4) = 1/2 and 1/4 / (1/4 + 1/4 + 1/2) = 1/4, mean 3/8;
-    # truth ratios 1/2 and (3/8)/(1/4) > 1, scores 1/2 and 0, mean 1/4; ROUGE 1/2
-    "real_authors": scores([1 / 2, 1 / 4], [1 / 2, 1 / 4], [[1 / 4, 1 / 4], [1 / 4, 1 / 2]], [0.0, 1.0]),
+    # shares of the choices 1/4 / (1/4 + 1/8 + 1/8) = 1/2 and 1/8 / (1/8 + 1/8 + 1/4) = 1/4, mean 3/8;
+    # truth ratios 1/2 and (3/16)/(1/8) > 1, scores 1/2 and 0, mean 1/4; ROUGE 1/2
+    "real_authors": scores([1 / 4, 1 / 8], [1 / 4, 1 / 8], [[1 / 8, 1 / 8], [1 / 8, 1 / 4]], [0.0, 1.0]),
     # shares 1/2 / (5/8) = 4/5 and 1/2 / (3/4) = 2/3, mean 11/15; ratios 1/8 and 1/4, scores' mean 13/16; ROUGE 1
     "world_facts": scores([1 / 2, 1 / 2], [1 / 2, 1 / 2], [[1 / 16, 1 / 16], [1 / 8, 1 / 8]], [1.0, 1.0]),
 }

@@ -17,11 +17,12 @@ import torch
 
 from cli.test_dry_run import called
 from rapidun.data import Template, tokenize_rows
+from rapidun.evaluation import generate_answers
 from rapidun.evaluation.fluency import fluency_rows
 from rapidun.evaluation.qa_table import read_rows
 from rapidun.evaluation.tofu import GROUPS, tofu_values
 from rapidun.models import attach_lora, save_adapter
-from rapidun.pipeline.suites import SUITES
+from rapidun.pipeline.suites import SUITES, scores
 from rapidun.settings.suites import READS
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
@@ -139,7 +140,7 @@ def test_tofus_losses_are_transformers_and_its_choices_are_shared_out(run: Run) 
         with torch.no_grad():
             return math.exp(-float(model(input_ids=ids, labels=labels).loss))
 
-    shares, scores = [], []
+    shares, truths = [], []
     for row in tofu_rows("real_authors", 3):
         right = chance(row["question"], row["answer"])
         wrong = [chance(row["question"], answer) for answer in row["perturbed_answer"]]  # type: ignore[attr-defined]
@@ -147,10 +148,10 @@ def test_tofus_losses_are_transformers_and_its_choices_are_shared_out(run: Run) 
     for row in tofu_rows("retain", 5):
         right = chance(row["question"], row["paraphrased_answer"])
         wrong = [chance(row["question"], answer) for answer in row["perturbed_answer"]]  # type: ignore[attr-defined]
-        scores.append(max(0.0, 1 - sum(wrong) / len(wrong) / right))
+        truths.append(max(0.0, 1 - sum(wrong) / len(wrong) / right))
     values = found("alone")["values"]
     assert values["real_authors.probability"]["value"] == pytest.approx(np.mean(shares), rel=1e-4)
-    assert values["retain.truth_score"]["value"] == pytest.approx(np.mean(scores), rel=1e-3, abs=1e-6)
+    assert values["retain.truth_score"]["value"] == pytest.approx(np.mean(truths), rel=1e-3, abs=1e-6)
 
 
 def test_a_retained_model_is_given_as_such_or_as_where_it_was_measured(run: Run) -> None:
@@ -167,14 +168,20 @@ def test_a_retained_model_is_given_as_such_or_as_where_it_was_measured(run: Run)
     assert "its forget rows are not those of this measurement" in err
 
 
-def test_answers_of_every_group_may_be_as_long_as_the_longest_right_one(run: Run, house: Path) -> None:
-    longer = [{**row, "answer": f"{row['answer']} sat on the mat and ran"} for row in tofu_rows("retain", 2)]
-    write_rows(house / "tofu" / "retain_perturbed.json", longer)
+def test_answers_of_every_group_may_be_as_long_as_the_longest_right_one(
+    run: Run, house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = f"{tofu_rows('retain', 1)[0]['answer']} sat on the mat and ran"
+    write_rows(house / "tofu" / "retain_perturbed.json", [{**tofu_rows("retain", 1)[0], "answer": longest}])
+    limits: list[int] = []
+
+    def noted(*given: Any, **options: Any) -> list[str]:
+        limits.append(options["max_new_tokens"])
+        return generate_answers(*given, **options)
+
+    monkeypatch.setattr(scores, "generate_answers", noted)
     run(f"{TOFU.partition('--set')[0]} --out o")
-    said = pq.read_table("o/rows.parquet", columns=["group", "answer"]).to_pylist()
-    tokens = {text: len(tiny_tokenizer().tokenize(text)) for text in ("the cat 1", *(row["answer"] for row in said))}
-    longest = max(tokens[row["answer"]] for row in said if row["group"] == "world_facts")
-    assert longest > tokens["the cat 1"] + 3
+    assert limits == [len(tiny_tokenizer().tokenize(longest)) + 1] * 4  # and the end of the turn
 
 
 def test_a_file_of_tofu_that_is_missing_is_named_with_what_it_is_for(run: Run, house: Path) -> None:
