@@ -166,6 +166,15 @@ def test_a_retained_model_is_given_as_such_or_as_where_it_was_measured(run: Run)
     assert "p-value against the retained model" in out
     _, err = run(f"{TOFU} --retained-model retained --set evaluation.prompts=3 --out other", 2)
     assert "its forget rows are not those of this measurement" in err
+    Path("o").mkdir()
+    for content in (b"PAR1", Path("stored/rows.parquet").read_bytes()[:-100], Path("stored/metrics.json").read_bytes()):
+        Path("o/rows.parquet").write_bytes(content)
+        assert "o/rows.parquet: no table of rows" in run(f"{TOFU} --retained-model o --out other", 2)[1]
+    table = pq.read_table("retained/rows.parquet")
+    pq.write_table(table.drop_columns(["choice_probability"]), "o/rows.parquet")
+    assert "choice_probability is not there" in run(f"{TOFU} --retained-model o --out other", 2)[1]
+    pq.write_table(table.slice(0, 4), "o/rows.parquet")
+    assert "no rows of this suite: real_authors is not there" in run(f"{TOFU} --retained-model o --out other", 2)[1]
 
 
 def test_answers_of_every_group_may_be_as_long_as_the_longest_right_one(

@@ -86,6 +86,10 @@ class RowScores:
     answers: Sequence[str]
 
 
+_NOTHING = np.zeros(0)
+NO_ROWS = RowScores([], _NOTHING, [], [], [], [], _NOTHING, np.zeros((0, 0)), _NOTHING, _NOTHING, _NOTHING, [])
+
+
 def row_metrics(scores: RowScores) -> dict[str, FloatArray]:
     """Every number that one model gives of each row: name to (rows,) float64, NaN where the row has none.
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from rapidun.data import Rows
 from rapidun.errors import InputError
-from rapidun.evaluation.qa import Metrics, RowScores, row_metrics
+from rapidun.evaluation.qa import NO_ROWS, Metrics, RowScores, row_metrics
 from rapidun.evaluation.qa_table import read_ids, read_rows, write_rows
 from rapidun.files import file_sha256
 from rapidun.models.row_losses import BATCH_TOKENS, row_losses
@@ -42,6 +42,7 @@ class AnswerSuite(Suite):
         self._stored_at = stored_rows(config.retained)
         if self._stored_at is not None:
             self.stored = read_rows(self._stored_at).get("model", {})
+            self._check_columns(self._stored_at)
 
     @abstractmethod
     def read(self) -> dict[str, Rows]:
@@ -101,6 +102,15 @@ class AnswerSuite(Suite):
             "values": plain(self.values(metrics["model"], retained)),
         }
         return found if retained is None else {**found, "retained": plain(self.values(retained, None))}
+
+    def _check_columns(self, path: Path) -> None:
+        missing = [name for name in self.titles if name not in self.stored]
+        missing += [column for column in self.numbers(NO_ROWS) for rows in self.stored.values() if column not in rows]
+        if missing:
+            raise InputError(
+                f"{path}: no rows of this suite: {missing[0]} is not there. Measure the retained model by the same suite "
+                "on the same files."
+            )
 
     def _check_same_rows(self, path: Path) -> None:
         stored = read_ids(path)
