@@ -44,4 +44,6 @@ def test_options_that_do_not_fit_together_are_said_before_anything_is_read(rapid
     assert "suite qa needs --retain rows, beside the held-out rows of --data" in " ".join(done.stderr.split())
     done = rapidun(*given, "--suite", "perplexity", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--forget is read by suite qa, not by suite perplexity. Choose by --suite" in " ".join(done.stderr.split())
+    assert "suite perplexity does not read --forget (read by: qa, tofu); choose by --suite" in " ".join(
+        done.stderr.split()
+    )

@@ -174,7 +174,7 @@ def test_a_retained_model_is_given_as_such_or_as_where_it_was_measured(run: Run)
     pq.write_table(table.drop_columns(["choice_probability"]), "o/rows.parquet")
     assert "choice_probability is not there" in run(f"{TOFU} --retained-model o --out other", 2)[1]
     pq.write_table(table.slice(0, 4), "o/rows.parquet")
-    assert "no rows of this suite: real_authors is not there" in run(f"{TOFU} --retained-model o --out other", 2)[1]
+    assert "no rows of this suite: retain is not there" in run(f"{TOFU} --retained-model o --out other", 2)[1]
 
 
 def test_answers_of_every_group_may_be_as_long_as_the_longest_right_one(
@@ -315,7 +315,7 @@ def test_a_suite_of_ones_own_runs_from_the_page(run: Run, house: Path) -> None:
     (house / "own.py").write_text(text, encoding="utf-8")
     line = "evaluate --model model --data clean.jsonl --template plain --suite capitals --plugin own.py --out o"
     try:
-        assert "--retain is read by suite qa, not by suite capitals" in run(f"{line} --retain clean.jsonl", 2)[1]
+        assert "suite capitals does not read --retain (read by: qa)" in run(f"{line} --retain clean.jsonl", 2)[1]
         out, _ = run(f"{line} --forget clean.jsonl")
     finally:  # no other test knows it
         for register in (SUITES, SUITES.names._names, READS):

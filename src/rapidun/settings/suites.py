@@ -56,6 +56,4 @@ def check_reads(suite: str, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value is not None and name not in (*reads.needs, *reads.takes):
             readers = [each for each, its in READS.items() if name in its.needs + its.takes and each != "auto"]
-            raise ValueError(
-                f"{name} is read by suite {' and '.join(readers)}, not by suite {suite}. Choose by --suite"
-            )
+            raise ValueError(f"suite {suite} does not read {name} (read by: {', '.join(readers)}); choose by --suite")

@@ -108,8 +108,8 @@ class AnswerSuite(Suite):
         missing += [column for column in self.numbers(NO_ROWS) for rows in self.stored.values() if column not in rows]
         if missing:
             raise InputError(
-                f"{path}: no rows of this suite: {missing[0]} is not there. Measure the retained model by the same suite "
-                "on the same files."
+                f"{path}: no rows of this suite: {missing[0]} is not there. Measure the retained model by the same "
+                "suite on the same files."
             )
 
     def _check_same_rows(self, path: Path) -> None:
