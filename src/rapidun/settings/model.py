@@ -90,8 +90,8 @@ Plugins = Annotated[
     Flag("--plugin"),
     AfterValidator(_loaded),
     Field(
-        description="File of Python to run first, which registers a method, scheme, scorer, judge or attack: "
-        "docs/guide/extending.md. It can do anything you can."
+        description="File of Python to run first, which registers a method, scheme, scorer, judge, "
+        "attack or suite: docs/guide/extending.md. It can do anything you can."
     ),
 ]
 
