@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cli.test_dry_run import called
+from command_line import rapidun
 from rapidun.data import Template, tokenize_rows
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.fluency import fluency_rows
@@ -92,7 +93,6 @@ def house(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (tmp_path / path.name).symlink_to(path)
     shutil.copytree(made / "tofu", tmp_path / "tofu")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
     return tmp_path
 
 
@@ -100,13 +100,13 @@ Run = Any
 
 
 @pytest.fixture
-def run(house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda line, code=0: _ran(called(line, monkeypatch, capsys), code)
+def run(house: Path) -> Run:
+    def ran(line: str, code: int = 0) -> tuple[str, str]:
+        done = rapidun(*shlex.split(line), environment={"COLUMNS": "80"})
+        assert done.returncode == code, done.stderr
+        return done.stdout, " ".join(done.stderr.split())
 
-
-def _ran(done: tuple[int, str, str], code: int) -> tuple[str, str]:
-    assert done[0] == code, done[2]
-    return done[1], " ".join(done[2].split())
+    return ran
 
 
 def found(place: str) -> dict[str, Any]:
