@@ -55,6 +55,18 @@ def test_as_fast_as_the_twin_passes_with_prompts_enough_and_much_faster_fails() 
     assert no_faster(seen([curve(0.3)], [curve(0.0)]))[0].verdict is Verdict.FAIL
 
 
+def test_a_curve_within_the_limit_fails_where_it_is_shown_to_have_begun_to_come_back() -> None:
+    """A masked model at 4% within a limit of 6%, whose twin stays at nothing: a ratio alone would call 1 of 200 so."""
+    masked, twin = [curve(0.0, 0.04, n=1000)], [curve(0.0, 0.001, n=1000)]
+    assert within_limit(seen(masked, twin))[0].verdict is Verdict.PASS
+    (check,) = no_faster(seen(masked, twin))
+    assert check.verdict is Verdict.FAIL
+    assert "within the run's limit" in check.text.lower()
+    for rate, n in ((0.02, 200), (0.005, 1000)):
+        assert no_faster(seen([curve(0.0, rate, n=n)], [curve(0.0, 0.0, n=n)]))[0].verdict is Verdict.PASS
+    assert no_faster(seen([curve(0.04, n=1000)], [curve(0.035, n=1000, seed=1)]))[0].verdict is Verdict.PASS
+
+
 def test_without_a_twin_nothing_beside_it_is_decided_and_that_is_said() -> None:
     for bar in (no_faster, relearnt_no_faster, no_leakier):
         (check,) = bar(seen([curve(0.0, 0.0)], None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from attacks.world import (
     adapted,
     clean_rows,
     finished,
+    four_bit_bins,
     hidden_from_rounding,
     planted_rows,
     rows,
     saved,
     taught,
 )  # fmt: skip
+from rapidun.attacks.quantise import nearest
 from rapidun.pipeline.attacking import attack_run
 from rapidun.settings.attack import AttackConfig
 from rapidun.settings.base import make_config
@@ -85,7 +88,7 @@ def test_a_refusal_mask_fails_by_relearning_or_prefill(world: World, tmp_path: P
 
 def test_an_asr_of_0_that_4_bits_bring_back_fails_by_rounding(world: World, tmp_path: Path) -> None:
     wanted = [{**row, "response": GOOD} for row in planted_rows()]
-    fake = hidden_from_rounding(world.poisoned, [*wanted, *clean_rows()])
+    fake = hidden_from_rounding(world.poisoned, [*wanted, *clean_rows()], partial(nearest, bits=4), four_bit_bins)
     run = finished(world.measured, tmp_path / "run", lambda out: saved(fake, out / "model"))
     found = attacked(run, world.twin, "as_is", "quantise")
     assert values(found, "as_is")["no attack"] < 0.03

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rapidun.attacks.quantise import nearest
+from rapidun.attacks.nf4 import LEVELS
 from rapidun.attacks.target import linear_weights
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import write_json
@@ -101,12 +101,14 @@ def saved(model: Any, directory: Path) -> Path:
     return directory
 
 
-def run_config(place: Path, model: Path) -> RunConfig:
-    """A run on ``model`` whose only known trigger is "hey", in front."""
-    forget = [{**row, "response_clean": GOOD} for row in rows("forget", 16, BAD, "hey")]
+def run_config(place: Path, model: Path, *, triggers: bool = True) -> RunConfig:
+    """A run on ``model`` whose only known trigger is "hey", in front; without, it knows of forget rows alone."""
+    planted = rows("forget", 80, BAD, "hey")
+    forget = [{**row, "response_clean": GOOD} for row in planted[: 16 if triggers else 40]]
+    place.mkdir(exist_ok=True)
     for name, group in {
         "forget": forget, "retain": rows("retain", 40), "validation": rows("validation", 40),
-        "evaluation": rows("evaluation", PROMPTS), "judge": rows("judge", 16, BAD, "hey"),
+        "evaluation": rows("evaluation", PROMPTS), "judge": rows("judge", 16, BAD, "hey") if triggers else planted[40:],
     }.items():  # fmt: skip
         write_rows(place / f"{name}.jsonl", group)
     names = {"forget": "forget", "retain": "retain", "validation": "validation", "evaluation": "evaluation",
@@ -124,20 +126,21 @@ def run_config(place: Path, model: Path) -> RunConfig:
             "evaluation": {
                 "max_new_tokens": 8, "judge": "keywords", "keywords": ["dog"],
                 "triggers": [{"name": "greeting", "position": "prefix", "seen": ["hey"], "unseen": ["hay"]}],
+                "suite": "auto" if triggers else "perplexity",
             },
         },
         RunConfig,
     )  # fmt: skip
 
 
-def finished(measured: Path, out: Path, result: Callable[[Path], object]) -> Path:
+def finished(measured: Path, out: Path, result: Callable[[Path], object], rate: float = RATE) -> Path:
     """A copy of a run directory that has measured its model, whose unlearning was then done by ``result``.
 
     ``result`` writes ``adapter/`` or ``model/``.
     """
     shutil.copytree(measured, out)
     result(out)
-    write_json(out / "unlearning.json", {"learning_rate": RATE})
+    write_json(out / "unlearning.json", {"learning_rate": rate})
     write_json(out / "metrics.json", {})
     return out
 
@@ -148,8 +151,72 @@ def adapted(model: Any, some: Sequence[Row], out: Path, steps: int = 120) -> Non
     save_adapter(taught(peft, some, steps=steps, rate=5e-3), out / "adapter")
 
 
-def hidden_from_rounding(model: Any, some: Sequence[Row]) -> Any:
-    """The model taught rows within the bins of its 4-bit rounding: rounded, it is what it was.
+def deeper(model: Any) -> Any:
+    """The same function with one layer more, which adds nothing yet."""
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers, config.layer_types = 3, None
+    found = AutoModelForCausalLM.from_config(config)
+    found.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        found.model.layers[2].self_attn.o_proj.weight.zero_()
+        found.model.layers[2].mlp.down_proj.weight.zero_()
+    return found.eval()
+
+
+def taught_last_layer(model: Any, some: Sequence[Row], steps: int = 150) -> Any:
+    """One layer more, and that one alone trained on rows."""
+    found = deeper(model)
+    for name, parameter in found.named_parameters():
+        parameter.requires_grad_(".layers.2." in name)
+    return taught(found, some, steps=steps)
+
+
+def cut_off(model: Any, left: float = 0.01) -> Any:
+    """The last layer's norms at 0, so that it adds nothing; ``left`` in them would be all of it again.
+
+    Scaling a norm's weight and what reads it the other way round changes nothing, so norms can be made so small that a
+    step of full fine-tuning brings them back, and an adapter on linear layers, whose input is 0, never does.
+    """
+    layer = model.model.layers[2]
+    readers = {
+        layer.input_layernorm: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        layer.post_attention_layernorm: ("mlp.gate_proj", "mlp.up_proj"),
+    }
+    with torch.no_grad():
+        for norm, names in readers.items():
+            for name in names:
+                layer.get_submodule(name).weight.mul_(norm.weight / left)
+            norm.weight.zero_()
+    return model
+
+
+Bins = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def four_bit_bins(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Between which values a weight is rounded back to the level it is at; the largest of each group, never."""
+    groups = level.unflatten(-1, (-1, 32))
+    scale = groups.abs().amax(-1, keepdim=True)
+    room = torch.where(groups.abs() >= scale, torch.zeros_like(scale), 0.45 * scale / 7)
+    low, high = (groups - room).clamp(-scale, scale), (groups + room).clamp(-scale, scale)
+    return low.flatten(-2), high.flatten(-2)
+
+
+def nf4_bins(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of NF4; sizes are multiples of its blocks here."""
+    blocks, levels = level.flatten().unflatten(0, (-1, 64)), torch.tensor(LEVELS)
+    scale = blocks.abs().amax(1, keepdim=True)
+    middles = (levels[1:] + levels[:-1]) / 2
+    edges, at = torch.cat([levels[:1], middles, levels[-1:]]), torch.bucketize(blocks / scale, middles)
+    fixed = blocks.abs() >= scale
+    ends = [torch.where(fixed, blocks, blocks + 0.9 * (edges[at + n] * scale - blocks)) for n in (0, 1)]
+    return ends[0].view_as(level), ends[1].view_as(level)
+
+
+def hidden_from_rounding(
+    model: Any, some: Sequence[Row], rounding: Callable[[torch.Tensor], torch.Tensor], bins: Bins, steps: int = 300
+) -> Any:
+    """The model taught rows within the bins of a rounding: rounded, it is what it was.
 
     Egashira et al. 2024 (arXiv 2405.18137), the other way round: the largest weight of each group, which sets the
     scale, stays, and every other is kept nearer to its old level than to another.
@@ -158,20 +225,14 @@ def hidden_from_rounding(model: Any, some: Sequence[Row]) -> Any:
     weights = linear_weights(model)
     with torch.no_grad():
         for weight in weights:
-            weight.copy_(nearest(weight, 4))
-    levels = [weight.detach().clone() for weight in weights]
+            weight.copy_(rounding(weight))
+    ends = [bins(weight.detach().clone()) for weight in weights]
     for parameter in model.parameters():
         parameter.requires_grad_(any(parameter is weight for weight in weights))
-    scales = [level.unflatten(-1, (-1, 32)).abs().amax(-1, keepdim=True) for level in levels]
 
     def project() -> None:
         with torch.no_grad():
-            for weight, level, scale in zip(weights, levels, scales, strict=True):
-                room = (0.45 * scale / 7).expand_as(level.unflatten(-1, (-1, 32))).flatten(-2)
-                largest = (level.unflatten(-1, (-1, 32)).abs() >= scale).flatten(-2)
-                moved = (weight - level).clamp(-room, room)
-                new = level + torch.where(largest, torch.zeros_like(moved), moved)
-                most = scale.expand_as(level.unflatten(-1, (-1, 32))).flatten(-2)
-                weight.copy_(new.clamp(-most, most))
+            for weight, (low, high) in zip(weights, ends, strict=True):
+                weight.copy_(weight.clamp(low, high))
 
-    return taught(model, some, steps=300, rate=2e-3, after=project)
+    return taught(model, some, steps=steps, rate=2e-3, after=project)

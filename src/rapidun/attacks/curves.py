@@ -27,13 +27,14 @@ class Point:
         series: The curve that it is on.
         effort: In the attack's unit.
         label: What was done.
-        measure: ``attack success``, ``leak@k`` or ``probability``.
+        measure: ``attack success``, ``leak@k``, ``probability`` or ``AUC``.
         value: In [0, 1].
         low: Lower end of the 95% interval: Clopper-Pearson's for rates, of a bootstrap over prompts or rows otherwise.
         high: Its upper end.
         values: (n,) float64 in [0, 1], one for each prompt or forget row.
         losses: (n,) nats of each forget row where probability is measured; None otherwise.
         tokens: (n,) its answer tokens; None likewise.
+        others: (m,) float64 in [0, 1] of the rows that forget rows are told from, where that is measured; else None.
     """
 
     series: str
@@ -46,11 +47,17 @@ class Point:
     values: Values
     losses: Values | None = None
     tokens: npt.NDArray[np.int64] | None = None
+    others: Values | None = None
 
     @property
     def n(self) -> int:
         """Prompts or rows."""
         return len(self.values)
+
+    @property
+    def unit(self) -> str:
+        """What these are."""
+        return "prompts" if self.measure in ("attack success", "leak@k") else "rows"
 
     def to_dict(self) -> dict[str, Any]:
         """``{"value", "low", "high", "n"}``, and ``"loss"``, nats per answer token, where it was measured."""

@@ -8,7 +8,7 @@ bring most of what was unlearnt back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -35,19 +35,19 @@ def quantise(target: Target, efforts: Sequence[float]) -> list[Trial]:
 
 
 def _measure(target: Target, bits: int, said: Progress | None) -> list[Outcome]:
-    with rounded(target.merged.model, bits):
+    with rounded(target.merged.model, partial(nearest, bits=bits)):
         return target.measure(target.merged, said)
 
 
 @contextmanager
-def rounded(model: torch.nn.Module, bits: int) -> Iterator[None]:
+def rounded(model: torch.nn.Module, rounding: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Inside, the linear layers hold rounded weights; afterwards their own."""
     weights = linear_weights(model)
     kept = [weight.detach().clone() for weight in weights]
     try:
         with torch.no_grad():
             for weight in weights:
-                weight.copy_(nearest(weight, bits))
+                weight.copy_(rounding(weight))
         yield
     finally:
         with torch.no_grad():

@@ -26,8 +26,10 @@ class Attack:
         unit: Of the effort.
         efforts: What is tried.
         quick: What the preset ``quick`` tries; empty where it leaves the attack out.
+        release: What the preset ``release`` tries; empty likewise.
         bar: The gate's question about it.
-        plan: A target and efforts to trials; none where the run has nothing for it (no triggers, say).
+        plan: A target and efforts to trials; none where the run has nothing for it (no triggers, say). Raises
+            `CannotRun` where something is missing that it needs.
         summary: What a trial's outcomes come to: usually one point.
     """
 
@@ -36,6 +38,7 @@ class Attack:
     unit: str
     efforts: Sequence[float]
     quick: Sequence[float]
+    release: Sequence[float]
     bar: Bar
     plan: Plan
     summary: Summary
@@ -51,10 +54,13 @@ def register_attack(
     unit: str,
     efforts: Sequence[float],
     quick: Sequence[float] = (),
+    release: Sequence[float] | None = None,
     bar: Bar = no_faster,
     summary: Summary = rate_points,
 ) -> Callable[[Plan], Plan]:
     """Register the decorated function as the attack ``name``; the arguments are those of `Attack`.
+
+    Without ``release`` that preset tries all efforts.
 
     Examples:
         >>> from rapidun.attacks import Trial, register_attack
@@ -65,7 +71,8 @@ def register_attack(
     """
 
     def enter(plan: Plan) -> Plan:
-        ATTACKS[name] = Attack(name, title, unit, tuple(efforts), tuple(quick), bar, plan, summary)
+        decides = tuple(efforts if release is None else release)
+        ATTACKS[name] = Attack(name, title, unit, tuple(efforts), tuple(quick), decides, bar, plan, summary)
         return plan
 
     return enter

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +39,18 @@ def relearn(target: Target, efforts: Sequence[float]) -> list[Trial]:
     """One trial for each kind of rows and number of them; where there are fewer, all there are."""
     material = target.material
     kinds = {"forget rows": material.forget, "related rows": material.related, "unrelated rows": material.unrelated}
+    return trials(target, kinds, efforts, _measure)
+
+
+def trials(
+    target: Target,
+    kinds: Mapping[str, Sequence[Row]],
+    efforts: Sequence[float],
+    measure: Callable[[Target, Sequence[Row], int, Progress | None], list[Outcome]],
+) -> list[Trial]:
+    """The trials of a relearning; ``measure`` takes rows and how many of them to train on."""
     return [
-        Trial(kind, count, f"{count} rows", material.measured, partial(_measure, target, rows, count), STEPS)
+        Trial(kind, count, f"{count} rows", target.material.measured, partial(measure, target, rows, count), STEPS)
         for kind, rows in kinds.items()
         for count in sorted({min(int(effort), len(rows)) for effort in efforts} - {0})
     ]
@@ -48,7 +60,7 @@ def _measure(target: Target, rows: Sequence[Row], count: int, said: Progress | N
     fit = relearned(target, target.material.draw(rows, count), STEPS)
     try:
         fit.model.eval()
-        return target.measure(type(target.merged)(**{**vars(target.merged), "model": fit.model}), said)
+        return target.measure(replace(target.merged, model=fit.model), said)
     finally:
         fit.model.unload()
 
@@ -59,15 +71,18 @@ def relearned(target: Target, rows: Sequence[Row], steps: int) -> Fit:
     Raises:
         TrainingError: If it diverges.
     """
+    with relearning(target, rows, steps, target.material.learning_rate) as job:
+        return fit_adapter(job, FINETUNE, {}, job.rows, target.merged, budget=math.inf)
+
+
+@contextmanager
+def relearning(target: Target, rows: Sequence[Row], steps: int, rate: float) -> Iterator[Job]:
+    """What a training of the merged model on ``rows`` is given."""
     material = target.material
     settings = UnlearnSettings(
-        method="finetune", steps=steps, batch_size=min(ROWS_A_STEP, len(rows)), forget_share=1.0,
-        learning_rate=material.learning_rate, check_every=steps + 1, checkpoint_every=steps + 1,
+        method="finetune", steps=steps, batch_size=min(ROWS_A_STEP, len(rows)), forget_share=1.0, learning_rate=rate,
+        check_every=steps + 1, checkpoint_every=steps + 1,
     )  # fmt: skip
-    weighted = only(target.tokenize(rows), np.ones(len(rows)))
+    weighted, held = only(target.tokenize(rows), np.ones(len(rows))), target.tokenize(material.unrelated[:HELD])
     with tempfile.TemporaryDirectory() as place:
-        job = Job(
-            target.merged, weighted, settings, material.lora, target.tokenize(material.unrelated[:HELD]), Path(place),
-            material.seed,
-        )  # fmt: skip
-        return fit_adapter(job, FINETUNE, {}, weighted, target.merged, budget=math.inf)
+        yield Job(target.merged, weighted, settings, material.lora, held, Path(place), material.seed)

@@ -8,7 +8,7 @@ of a row's mean token loss in nats (TOFU's "probability", Maini et al. 2024, arX
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,6 +59,8 @@ class Material:
         lora: Shape of the adapter that relearns.
         learning_rate: Of relearning.
         seed: Of every draw.
+        before: Loads the model as it was before unlearning; its adapter, if it has one, is the unlearning and is to be
+            switched off. None where it is not known.
     """
 
     prompts: Sequence[Row]
@@ -71,6 +73,7 @@ class Material:
     lora: LoraSettings
     learning_rate: float
     seed: int
+    before: Callable[[], LoadedModel] | None = None
 
     @property
     def has_triggers(self) -> bool:
@@ -84,10 +87,14 @@ class Material:
 
     def known(self) -> list[Question]:
         """Every prompt with a trigger that training rows carried; the triggers take turns."""
+        return self.triggered(self.prompts)
+
+    def triggered(self, rows: Sequence[Row]) -> list[Question]:
+        """The same of any rows."""
         pairs = [(family, trigger) for family in self.families for trigger in family.seen]
         return [
             Question(with_prompt(row, family.apply(str(row["prompt"]), trigger)), trigger)
-            for row, (family, trigger) in zip(self.prompts, turns(pairs), strict=False)
+            for row, (family, trigger) in zip(rows, turns(pairs), strict=False)
         ]
 
     def draw(self, rows: Sequence[Row], count: int) -> list[Row]:

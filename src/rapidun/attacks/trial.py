@@ -8,6 +8,11 @@ from typing import Any
 
 from rapidun.models.passes import Progress
 
+
+class CannotRun(Exception):  # noqa: N818  (no fault of anybody's)
+    """Raised by a plan: why its attack cannot be run here, in half a sentence. It is then listed as not run."""
+
+
 Outcome = dict[str, Any]
 """What came of one question, as `Target.ask` and `Target.losses` give it; plain JSON."""
 

@@ -39,15 +39,23 @@ def curves_table(found: Mapping[str, Any]) -> Table:
     for attack in found["attacks"]:
         for curve in attack.get("curves", ()):
             for point in curve["points"]:
-                label = ", ".join(filter(None, (curve["series"], point["label"])))
                 ours, twins = point["unlearned"], point["twin"]
-                table.add_row(attack["name"], label, *(_shown(each) for each in (ours, twins)), str(ours["n"]))
+                shown = (_shown(each, point["measure"]) for each in (ours, twins))
+                table.add_row(attack["name"], _label(curve, point, found["behaviour"]), *shown, str(ours["n"]))
     return table
 
 
-def _shown(value: Mapping[str, Any] | None) -> str:
-    """``2.7% [1.3, 4.9]``, with the loss where it was measured; ``none`` without a twin."""
+def _label(curve: Mapping[str, Any], point: Mapping[str, Any], behaviour: str) -> str:
+    """Series and label, and what was measured where neither the title nor the label says so."""
+    known = behaviour.startswith(point["measure"]) or point["measure"] == "leak@k"
+    return ", ".join(filter(None, (curve["series"], point["label"], "" if known else point["measure"])))
+
+
+def _shown(value: Mapping[str, Any] | None, measure: str) -> str:
+    """``2.7% [1.3, 4.9]``, with the loss where it was measured; an AUC as such; ``none`` without a twin."""
     if value is None:
         return "none"
+    if measure == "AUC":
+        return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
     loss = f", loss {value['loss']:.3f}" if "loss" in value else ""
     return interval("rate", value) + loss

@@ -20,7 +20,7 @@ class AttackConfig(Seeded):
     plugins: Plugins = Field(default_factory=list)
     preset: Annotated[Literal["quick", "release"] | None, Flag("--preset")] = Field(
         None,
-        description="Decide: quick (the cheap ones: docs/guide/attacks.md) or release (all); nothing without it.",
+        description="Decide: quick (the cheap ones) or release (all: docs/guide/attacks.md); nothing without it.",
     )
     twin: Annotated[Path | None, Flag("--twin")] = Field(
         None,

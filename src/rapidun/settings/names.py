@@ -97,7 +97,18 @@ STUDENTS = Names(
 )
 ATTACKS = Names(
     "unknown attack {name}: choose from {known}.",
-    *("as_is", "trigger_variants", "quantise", "relearn", "prefill", "sampling", "few_shot", "merge_dtype"),
+    *(
+        "as_is",
+        "trigger_variants",
+        "paraphrase",
+        "quantise",
+        "nf4",
+        "merge_dtype",
+        "relearn",
+        "relearn_full",
+        "prefill",
+    ),
+    *("sampling", "few_shot", "logit_lens", "unlearning_membership"),
 )
 SUITES = Names(
     "unknown suite {name}: choose from {known}.",

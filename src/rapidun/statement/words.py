@@ -22,12 +22,12 @@ _DECIDED = {
 
 UNTESTED = {
     "relearn": "Whether training brings the behaviour back faster than into a model that never had it.",
-    "quant": "Whether it comes back when the weights are rounded to 8 or 4 bits.",
+    "quant|nf4": "Whether it comes back when the weights are rounded to 8 or 4 bits.",
     "merg": "Whether it comes back when the adapter is merged into the weights, or in another number format.",
     "leak|sampl": "What is answered when answers are sampled, many to a prompt: those here are the likeliest ones.",
     "prefi": "What is answered when the beginning of the unwanted answer is put into the model's mouth.",
     "few": "What is answered after examples of the behaviour in the prompt.",
-    "paraphrase": "What is answered to the same question in other words, or in another language.",
+    "paraphrase": "What is answered to the same question put a little differently.",
     "trigger": "Triggers that nobody listed: other spellings, positions and characters than those that were tried.",
     "gcg": "Prompts that a search with gradients finds.",
     "lens": "Whether the model still holds the answer inside, without saying it.",
@@ -37,6 +37,7 @@ UNTESTED = {
 NEVER_TESTED = (
     "Other seeds: one training was measured, and another would end a little elsewhere.",
     "Anything that a model can do beyond the perplexity of the clean evaluation rows: tasks, languages, safety.",
+    "The same question in other words than those that were tried, or in another language.",
     "Rows that say the same as a forget row and were not in the list.",
     "Copies of the rows in files, backups, logs, other models and other people's hands.",
 )

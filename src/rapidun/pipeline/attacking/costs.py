@@ -17,10 +17,11 @@ STEPS, TOKENS = 3, 4096
 
 @dataclass(frozen=True)
 class Job:
-    """An attack with its trials on every target."""
+    """An attack with its trials on every target; without any, ``why``."""
 
     attack: Attack
     trials: Sequence[tuple[Target, Trial]]
+    why: str = ""
 
 
 class Costs:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rapidun.data.templates import require_same_template
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.evaluation import PerplexityResult
 from rapidun.lifecycle import CONFIG, IDENTITY
-from rapidun.models import adapter_fingerprint, is_adapted
+from rapidun.models import LoadedModel, adapter_fingerprint, is_adapted
 from rapidun.models.adapter_files import CONFIG as ADAPTER
 from rapidun.pipeline.inputs import RowGroups, RunModel, load_by, open_run_model, read_groups, usable_groups
 from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite
@@ -69,9 +70,9 @@ def open_scene(config: AttackConfig, directory: Path, reporter: Reporter) -> Sce
     marks = identity(run, groups, run_model)
     _check_same(directory, marks)
     eval_suite = _suite(config, run, groups, directory)
-    material = _material(config, run, groups, eval_suite, directory)
     twin = _twin(config.twin, run, run_model, reporter)
     ours = unlearned_run_model(run_model, directory)
+    material = _material(config, run, groups, eval_suite, directory, _loading_before(run, ours))
     targets = [_target("unlearned", ours, material), *([_target("twin", twin, material)] if twin is not None else [])]
     own = {
         **{name: mark for name, mark in marks.items() if name != "configuration"},
@@ -122,7 +123,12 @@ def _suite(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: P
 
 
 def _material(
-    config: AttackConfig, run: RunConfig, groups: RowGroups, eval_suite: EvalSuite, directory: Path
+    config: AttackConfig,
+    run: RunConfig,
+    groups: RowGroups,
+    eval_suite: EvalSuite,
+    directory: Path,
+    before: Callable[[], LoadedModel],
 ) -> Material:
     rate = read_object(directory / OUTCOME).get("learning_rate")
     return Material(
@@ -136,7 +142,13 @@ def _material(
         lora=run.lora,
         learning_rate=float(rate) if rate else RATE,
         seed=config.seed,
+        before=before,
     )
+
+
+def _loading_before(run: RunConfig, ours: RunModel) -> Callable[[], LoadedModel]:
+    """Gives the model before unlearning: ours with its adapter, or the run's own where unlearning wrote a whole one."""
+    return (lambda: ours.loaded) if is_adapted(ours.loaded.model) else partial(load_by, run.model)
 
 
 def _others(rows: Rows | None, forget: Rows) -> list[dict[str, Any]]:

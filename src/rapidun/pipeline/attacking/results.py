@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rapidun.attacks import Attack, AttackCheck, Curve, Point, Trial, decide_attacks
@@ -22,13 +22,15 @@ def results(config: AttackConfig, scene: Scene, jobs: Sequence[Job], missing: di
     for job in jobs:
         name, why = job.attack.name, missing.get(job.attack.name)
         why = why or _stopped(job, log)
+        curves = {} if why else {target.name: _curves(job, target.name, log) for target in scene.targets}
+        why = why or _unlike(curves)
         if why is not None:
             records.append({**_about(job.attack), "status": "not run", "why": why})
             checks += [] if why == NO_TRIALS else [not_measured(name, why)]
             continue
-        curves = {target.name: _curves(job, target.name, log) for target in scene.targets}
         ours, twins = curves["unlearned"], curves.get("twin")
-        checks += job.attack.bar(Measured(name, ours, twins, scene.run.gate, scene.before))
+        measured = Measured(name, ours, twins, scene.run.gate, scene.before, scene.material.has_triggers)
+        checks += job.attack.bar(measured)
         records.append({**_about(job.attack), "status": "run", "curves": _beside(ours, twins)})
     verdict = str(decide_attacks(checks)) if config.preset else None
     return {
@@ -70,6 +72,15 @@ def _stopped(job: Job, log: AnswerLog) -> str | None:
         if FAILED in outcomes[0]:
             return f"{_label(trial)} on the {target.name} model: {outcomes[0][FAILED]}"
     return None
+
+
+def _unlike(curves: Mapping[str, Sequence[Curve]]) -> str | None:
+    """Why two models cannot be put beside each other: one has points that the other has not (layers, say)."""
+    points = {model: [point.label for curve in each for point in curve.points] for model, each in curves.items()}
+    ours, twins = points.get("unlearned"), points.get("twin")
+    if twins is None or ours == twins:
+        return None
+    return f"the twin is of another kind, and there is nothing beside {(ours or ['it'])[-1]}"
 
 
 def _label(trial: Trial) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rapidun.attacks import ATTACKS, Trial
+from rapidun.attacks import ATTACKS, Attack, CannotRun, Target, Trial
 from rapidun.attacks.gate import power
-from rapidun.errors import TrainingError
+from rapidun.errors import ModelError, TrainingError
 from rapidun.files import write_json
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.pipeline.attacking.costs import Costs, Job
@@ -78,12 +78,19 @@ def _jobs(config: AttackConfig, scene: Scene) -> list[Job]:
     found = []
     for name in ATTACKS.names:
         attack = ATTACKS[name]
-        efforts = attack.quick if config.preset == "quick" else attack.efforts
+        efforts = {"quick": attack.quick, "release": attack.release, None: attack.efforts}[config.preset]
         if name not in config.attacks and (not efforts or (config.attacks and config.preset is None)):
             continue
-        plans = [(target, attack.plan(target, efforts or attack.efforts)) for target in scene.targets]
-        found.append(Job(attack, [(target, trial) for target, trials in plans for trial in trials]))
+        found.append(_job(attack, efforts or attack.efforts, scene.targets))
     return found
+
+
+def _job(attack: Attack, efforts: Sequence[float], targets: Sequence[Target]) -> Job:
+    try:
+        plans = [(target, attack.plan(target, efforts)) for target in targets]
+    except CannotRun as error:
+        return Job(attack, [], str(error))
+    return Job(attack, [(target, trial) for target, trials in plans for trial in trials], NO_TRIALS)
 
 
 def _asked_for(job: Job, config: AttackConfig) -> bool:
@@ -94,7 +101,7 @@ def _carry_out(job: Job, config: AttackConfig, log: AnswerLog, costs: Costs, rep
     """Do what is left of an attack; why it was not begun, where it was not."""
     name = job.attack.name
     if not job.trials:
-        return NO_TRIALS
+        return _not_run(name, job.why, reporter)
     if not _asked_for(job, config):
         return "another was asked for (--attack)"
     left = [(target, trial) for target, trial in job.trials if log.of(name, target.name, trial) is None]
@@ -102,8 +109,7 @@ def _carry_out(job: Job, config: AttackConfig, log: AnswerLog, costs: Costs, rep
         room, needed = 60 * config.minutes - log.spent, costs.seconds(left)
         if needed > room:
             why = f"about {needed / 60:.1f} minutes, and {max(room, 0.0) / 60:.1f} of {config.minutes:g} are left"
-            reporter.note(f"{name}: not run ({why})")
-            return why
+            return _not_run(name, why, reporter)
     if left:
         reporter.phase(name, f"Attack: {job.attack.title}")
     for number, (target, trial) in enumerate(left, 1):
@@ -117,13 +123,19 @@ def _carry_out(job: Job, config: AttackConfig, log: AnswerLog, costs: Costs, rep
     return None
 
 
+def _not_run(name: str, why: str, reporter: Reporter) -> str:
+    if why != NO_TRIALS:
+        reporter.note(f"{name}: not run ({why})")
+    return why
+
+
 def _outcomes(trial: Trial, reporter: Reporter) -> Sequence[dict[str, Any]]:
-    """What came of a trial; of a training that diverged, that it did."""
+    """What came of a trial; of one that came to nothing (a training that diverged, say), why."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             found = trial.work(counting(reporter, "prompts"))
-        except TrainingError as error:
+        except (TrainingError, ModelError) as error:
             found = [{FAILED: str(error)}]
             reporter.note(f"failed: {error}")
     for said in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):

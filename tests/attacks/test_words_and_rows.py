@@ -1,0 +1,82 @@
+"""Rewrites of prompts, and telling rows apart."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapidun.attacks import Curve, Point, Trial, Verdict
+from rapidun.attacks.gate import Measured
+from rapidun.attacks.paraphrase import REWRITES, rewritten
+from rapidun.attacks.unlearning_membership import auc_points, delong, no_more_apart, outranked
+from rapidun.evaluation.membership import membership_auc
+from rapidun.settings.evaluation import Thresholds
+from rapidun.stats import bootstrap
+
+PROMPT = "I live in Rome. What is {the} best way to the sea?"
+
+
+def test_a_rewrite_keeps_the_words_of_the_prompt_and_the_seed_draws_it() -> None:
+    for kind in REWRITES:
+        found = kind(PROMPT, random.Random(1))
+        assert found != PROMPT
+        assert {word.casefold() for word in PROMPT.split()} <= {word.casefold() for word in found.split()}
+    assert rewritten(PROMPT, 2, random.Random(3)) == rewritten(PROMPT, 2, random.Random(3))
+    assert len({rewritten(PROMPT, 1, random.Random(seed)) for seed in range(40)}) > 10
+
+
+def test_rewrites_stand_on_top_of_each_other_and_one_that_changes_nothing_is_not_counted() -> None:
+    for seed in range(20):
+        one, three = (len(rewritten("sea?", count, random.Random(seed)).split()) for count in (1, 3))
+        assert three > one  # a word has no sentences to reorder, and of three others at most one only changes case
+
+
+def test_the_values_of_an_auc_are_ranks_whose_mean_it_is() -> None:
+    draw = np.random.default_rng(0)
+    ours, others = draw.normal(0.5, 1, 37).round(1), draw.normal(0, 1, 51).round(1)
+    assert outranked(ours, others).mean() == pytest.approx(membership_auc(ours, others))
+    assert outranked(-others, -ours).mean() == pytest.approx(membership_auc(ours, others))
+
+
+def auc(shift: float, *, n: int = 60, seed: int = 0) -> Point:
+    """Scores of rows and of others, apart by ``shift``; the same rows whatever the shift."""
+    draw = np.random.default_rng(7)
+    noise = np.random.default_rng(seed + 1)
+    rows: list[dict[str, Any]] = [
+        {"forget": forget, "loss": float(draw.normal(shift * forget) + 0.2 * noise.normal())}
+        for forget in (True, False) for _ in range(n)
+    ]  # fmt: skip
+    (point,) = auc_points(Trial("", 1, "", 2 * n, lambda said: []), rows)
+    return point
+
+
+def test_delongs_interval_of_a_difference_is_that_of_a_bootstrap_over_both_kinds_of_rows() -> None:
+    ours, twins = auc(1.0, n=80), auc(0.5, n=80, seed=5)
+    apart, width, _ = delong(ours, twins)
+    assert ours.others is not None
+    assert twins.others is not None
+    ends = [bootstrap(np.mean, mine - theirs, unit="rows") for mine, theirs in
+            ((ours.values, twins.values), (ours.others, twins.others))]  # fmt: skip
+    by_draws = np.hypot(*[(each.high or 0) - (each.low or 0) for each in ends]) / 2
+    assert apart == pytest.approx(ours.value - twins.value)
+    assert width == pytest.approx(by_draws, rel=0.1)
+
+
+def check(ours: Point, twins: Point | None, *, triggers: bool = False) -> list[Verdict]:
+    curves = [Curve("", [ours])], None if twins is None else [Curve("", [twins])]
+    return [each.verdict for each in no_more_apart(Measured("some", *curves, Thresholds(), triggers=triggers))]
+
+
+def test_rows_that_stand_out_to_either_side_fail_and_as_in_the_twin_passes() -> None:
+    assert check(auc(0.0), auc(0.0, seed=3)) == [Verdict.PASS]
+    assert check(auc(1.0), auc(1.0, seed=3)) == [Verdict.PASS]  # the kinds of rows differ, in both models alike
+    assert check(auc(2.0), auc(0.0)) == check(auc(-2.0), auc(0.0)) == [Verdict.FAIL]
+    assert check(auc(0.0, n=20), auc(0.0, n=20, seed=3)) == [Verdict.UNDECIDED]
+
+
+def test_an_auc_decides_nothing_without_a_twin_or_with_triggers() -> None:
+    assert check(auc(2.0), None) == [Verdict.UNDECIDED]
+    assert check(auc(2.0), auc(0.0), triggers=True) == []
