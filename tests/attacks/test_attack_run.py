@@ -6,14 +6,18 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from attacks.world import deeper, saved
 from command_line import rapidun
 from killing import killed, places
 from pipeline.test_run import make_run_config
+from rapidun.attacks import ATTACKS, CannotRun, Target, Trial, register_attack
+from rapidun.cli.attack_table import curves_table
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.attacking import attack_run
@@ -21,7 +25,7 @@ from rapidun.pipeline.reporter import Silent
 from rapidun.reading import read_json
 from rapidun.settings.attack import AttackConfig
 from rapidun.settings.base import make_config
-from tiny import save_tiny
+from tiny import save_tiny, tiny_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "extending.md"
 TRIGGERS = [{"name": "greeting", "position": "prefix", "seen": ["hey"], "unseen": []}]
@@ -141,6 +145,43 @@ def test_an_attack_of_ones_own_runs_from_the_page_and_decides(house: Path) -> No
     assert [point["label"] for point in record["curves"][0]["points"]] == ["2 times", "3 times"]
     prompts = {answer["prompt"] for answer in read_jsonl(house / "out" / "attacks" / "answers.jsonl")}
     assert all(prompt.startswith(("hey hey ", "hey hey hey ")) for prompt in prompts)
+
+
+def test_a_point_that_is_no_attack_success_says_what_it_is() -> None:
+    def table(measure: str, label: str) -> list[str]:
+        point = {"label": label, "measure": measure, "twin": None,
+                 "unlearned": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40}}  # fmt: skip
+        curve = {"series": "", "points": [point]}
+        found = {"behaviour": "attack success", "twin": "none", "attacks": [{"name": "some", "curves": [curve]}]}
+        return [str(next(iter(column.cells))) for column in curves_table(found).columns]
+
+    assert table("AUC", "by loss") == ["some", "by loss, AUC", "0.50 [0.40, 0.60]", "none", "40"]
+    assert table("probability", "layer 1 of 2")[1:3] == ["layer 1 of 2, probability", "50.0% [40.0, 60.0]"]
+    assert table("leak@k", "leak@4")[1] == "leak@4"
+
+
+def test_a_twin_with_other_layers_has_none_to_stand_beside_and_that_is_said(house: Path, tmp_path: Path) -> None:
+    twin = saved(deeper(tiny_model(seed=1)), tmp_path / "deeper")
+    found = attack(house / "out", twin=str(twin), preset="release", attacks=["logit_lens"])
+    record = next(each for each in found["attacks"] if each["name"] == "logit_lens")
+    assert record["status"] == "not run"
+    assert "twin is of another kind" in record["why"]
+    assert "nothing beside layer 2 of 2" in record["why"]
+    assert found["verdict"] == "UNDECIDED"
+
+
+def test_an_attack_that_lacks_something_here_says_what_and_leaves_the_verdict_undecided(house: Path) -> None:
+    @register_attack("lacking", title="never run", unit="times", efforts=(1,))
+    def lacking(target: Target, efforts: Sequence[float]) -> list[Trial]:
+        raise CannotRun("it needs a library that is not installed")
+
+    try:
+        code, said, _ = called(f"attack {house / 'out'} --preset release --attack lacking")
+    finally:  # no other test knows it
+        ATTACKS.pop("lacking", None)
+        ATTACKS.names._names.pop("lacking", None)
+    assert code == 3
+    assert "not run: lacking (it needs a library that is not installed)" in " ".join(said.split())
 
 
 def test_a_dry_run_says_what_each_attack_takes_and_leaves_nothing(house: Path) -> None:

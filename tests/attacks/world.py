@@ -171,7 +171,7 @@ def taught_last_layer(model: Any, some: Sequence[Row], steps: int = 150) -> Any:
     return taught(found, some, steps=steps)
 
 
-def cut_off(model: Any, left: float = 0.01) -> Any:
+def cut_off(model: Any, left: float) -> Any:
     """The last layer's norms at 0, so that it adds nothing; ``left`` in them would be all of it again.
 
     Scaling a norm's weight and what reads it the other way round changes nothing, so norms can be made so small that a

@@ -13,8 +13,8 @@ without them: so only beside the twin's does an AUC mean anything.
 
 What is decided, in runs without triggers: no AUC lies more than 10 points from the twin's, to either side, by DeLong's
 interval of the difference (DeLong et al. 1988, Biometrics 44, 837). It is a wide margin, since a run has forget rows by
-the dozen: two honest trainings differ by some points. With triggers nothing is decided: that somebody can tell which
-poisoned rows were removed does not bring the behaviour back.
+the dozen, and a narrower one could not be decided on them. With triggers nothing is decided: that somebody can tell
+which poisoned rows were removed does not bring the behaviour back.
 """
 
 from __future__ import annotations
