@@ -11,10 +11,20 @@ import pytest
 from pipeline.test_reveal_run import TASK
 from rapidun.errors import InputError
 from rapidun.jsonl import read_jsonl
-from rapidun.pipeline import RevealConfig, RunConfig, Silent, TraceRequest, make_config, read_task, reveal, run
+from rapidun.pipeline import (
+    RevealConfig,
+    RunConfig,
+    Silent,
+    TraceRequest,
+    evaluate_only,
+    make_config,
+    read_task,
+    reveal,
+    run,
+)
 from rapidun.pipeline.indexing import build
 from rapidun.pipeline.proposing import write_proposal
-from rapidun.pipeline.single import evaluate_only, unlearn_only, weigh_only
+from rapidun.pipeline.single import unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import settings_of, trace_index, trace_memory
 from rapidun.pipeline.valuing import value
 from rapidun.settings.attribution import IndexConfig, TraceConfig
