@@ -34,14 +34,20 @@ def curves_table(found: Mapping[str, Any]) -> Table:
     """A line for each point."""
     title = f"{found['behaviour']}, 95% intervals; twin: {found['twin']}"
     table = Table(title=title, title_justify="left")
-    for heading in ("attack", "", "unlearned", "twin", "n"):
-        table.add_column(heading, justify="left" if heading in ("attack", "") else "right")
+    longest = max((len(attack["name"]) for attack in found["attacks"]), default=0)
+    table.add_column("attack", min_width=longest, no_wrap=True)
+    table.add_column("")
+    for heading in ("unlearned", "twin", "n"):
+        table.add_column(heading, justify="right")
     for attack in found["attacks"]:
+        name = attack["name"]
         for curve in attack.get("curves", ()):
             for point in curve["points"]:
                 ours, twins = point["unlearned"], point["twin"]
                 shown = (_shown(each, point["measure"]) for each in (ours, twins))
-                table.add_row(attack["name"], _label(curve, point, found["behaviour"]), *shown, str(ours["n"]))
+                table.add_row(name, _label(curve, point, found["behaviour"]), *shown, str(ours["n"]))
+                name = ""  # once, above its own points
+        table.add_section()
     return table
 
 
