@@ -9,8 +9,11 @@ from typing import Any
 
 import rapidun.attacks
 import rapidun.attribution
-import rapidun.distributed
+import rapidun.distributed.local
+import rapidun.distributed.ray_actors
+import rapidun.distributed.torchrun
 import rapidun.evaluation
+import rapidun.pipeline.suites
 import rapidun.revealing
 import rapidun.unlearning
 import rapidun.valuation

@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports only from its own room and from rooms above it in the architecture's table."""
+"""Data flows one way: a module imports only from its own package and those above it in the architecture's table."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 
 def room_order(page: str) -> list[str]:
-    """Rooms in the order of the first table of docs/architecture.md."""
-    table = page.split("| room |", 1)[1].split("\n\n", 1)[0]
+    """Packages in the order of the first table of docs/architecture.md."""
+    table = page.split("| package |", 1)[1].split("\n\n", 1)[0]
     return re.findall(r"^\| `([a-z_]+)(?:/|\.py)` \|", table, flags=re.MULTILINE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def test_crow_trains_on_retain_rows_alone_and_leaves_the_model_as_it_was(tmp_pat
     assert all(torch.equal(own[name], weight) for name, weight in loaded.model.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_crow_trains_a_model_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    loaded = make_memorised()
+    loaded = replace(loaded, model=loaded.model.to(dtype), dtype=dtype)
+    _, result, _ = run(make_rows(), tmp_path, loaded=loaded, method="crow", batch_size=6, options={"epochs": 1.0})
+    assert result.adapter_change > 0
+
+
 def test_what_is_kept_is_the_largest_of_all_or_of_each_output() -> None:
     scores = torch.tensor([[1.0, 4.0, 3.0, 2.0], [8.0, 5.0, 7.0, 6.0]])
     assert kept_weights(scores, 0.5, by_row=False).tolist() == [[False] * 4, [True] * 4]
@@ -106,8 +115,20 @@ def test_a_pruned_model_has_the_zeros_asked_for_also_after_fine_tuning(
         kept = weight != 0
         changed += int((weight[kept] != own[f"{layer}.weight"][kept]).sum())
     assert changed > 0
+    assert not any(module.training for module in loaded.model.modules())
     result.undo()
     assert all(torch.equal(own[key], weight) for key, weight in loaded.model.state_dict().items())
+
+
+def test_layers_that_a_model_reads_without_calling_them_are_not_pruned(tmp_path: Path) -> None:
+    from unlearning.cases import make_loaded
+
+    loaded = make_loaded(architecture="mamba")
+    own = {key: weight.clone() for key, weight in loaded.model.state_dict().items()}
+    _, result, _ = run(make_rows(), tmp_path, loaded=loaded, method="wanda", options={"finetune": False})
+    weights = result.model.state_dict()
+    assert all(torch.equal(own[key], weights[key]) for key in own if "dt_proj" in key)
+    assert any(not torch.equal(own[key], weights[key]) for key in own if "in_proj" in key)
 
 
 def test_a_sparsity_of_one_is_refused_before_anything_is_done(tmp_path: Path) -> None:

@@ -112,6 +112,19 @@ def test_an_update_whose_leading_directions_hold_the_budget_is_not_scaled(losses
         torch.testing.assert_close(error, torch.linalg.svdvals(before[name])[kept_rank], rtol=1e-3, atol=1e-6)
 
 
+def test_a_layer_with_fewer_directions_than_are_kept_keeps_its_update() -> None:
+    model = attach_lora(tiny_model("qwen2_moe"), rank=16, seed=0)  # its shared expert's gate has one output
+    for layer in adapted_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B["default"].weight)
+    before = updates(adapter_state(model))
+    assert min(min(update.shape) for update in before.values()) == 1
+    for count in (16, 8):
+        keep_leading(model, count)
+    for name, update in updates(adapter_state(model)).items():
+        if min(update.shape) <= 8:
+            torch.testing.assert_close(update, before[name], rtol=1e-4, atol=1e-5)
+
+
 def test_factors_that_hold_several_fused_experts_are_not_mixed() -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.attacks.curves import Curve, Point, Values
+from rapidun.errors import InputError
 from rapidun.evaluation import PerplexityResult, Thresholds, perplexity_ratio
 from rapidun.evaluation.gate import prompts_for
 from rapidun.stats import Rate, bootstrap
@@ -148,7 +149,11 @@ def _forgotten(seen: Measured, points: Sequence[Point]) -> AttackCheck:
     if seen.before is None:
         text = "The run did not measure the forget rows before unlearning: there is nothing to compare with."
         return AttackCheck(seen.attack, name, Verdict.UNDECIDED, None, limit, n, None, text)
-    found = [(perplexity_ratio(seen.before, _perplexity(point)), point) for point in points]
+    try:
+        found = [(perplexity_ratio(seen.before, _perplexity(point)), point) for point in points]
+    except InputError as error:
+        text = f"The forget rows are not as they were measured before unlearning: {error}"
+        return AttackCheck(seen.attack, name, Verdict.UNDECIDED, None, limit, n, None, text)
     ratio, worst = min(found, key=lambda each: each[0].low)
     verdict = answered(-ratio.high, -ratio.low, -limit, n=n, needed=FEWEST)
     text = (

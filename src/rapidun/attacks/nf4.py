@@ -1,6 +1,6 @@
 """NF4: weights rounded as QLoRA and bitsandbytes store them, which is how 4-bit models are mostly loaded.
 
-Blocks of 64 weights, in the order in which they lie in memory, have one scale each, ``s = max |w|``, and every
+Blocks of 64 weights, row by row, have one scale each, ``s = max |w|``, and every
 ``w / s`` becomes the nearest of 16 values: quantiles of a normal distribution, with an exact 0 (Dettmers et al. 2023,
 arXiv 2305.14314, appendix E). These levels lie closer together near 0 than those of `quantise`, so an update that
 survives one rounding may be lost in the other. It is plain arithmetic here, so that a verdict does not depend on what
@@ -18,7 +18,7 @@ import torch
 from rapidun.attacks.gate import within_limit
 from rapidun.attacks.quantise import rounded
 from rapidun.attacks.registry import register_attack
-from rapidun.attacks.target import Target
+from rapidun.attacks.target import Target, linear_weights
 from rapidun.attacks.trial import Outcome, Trial
 from rapidun.models.passes import Progress
 
@@ -34,6 +34,7 @@ LEVELS = (
 @register_attack("nf4", title="rounded to NF4", unit="bits", efforts=(4,), bar=within_limit)
 def nf4(target: Target, efforts: Sequence[float]) -> list[Trial]:
     """One trial, the adapter merged first."""
+    linear_weights(target.loaded.model)
     return [
         Trial("", bits, f"NF4, {bits:g} bits", target.material.measured, partial(_measure, target)) for bits in efforts
     ]

@@ -78,6 +78,8 @@ def paraphrase(target: Target, efforts: Sequence[float]) -> list[Trial]:
     material = target.material
     rows = material.prompts if material.has_triggers else material.forget
     own = [with_prompt(row, str(row[COLUMN])) for row in rows if row.get(COLUMN)]
+    if not material.has_triggers and len(own) < len(rows):
+        own = []  # losses of some rows cannot be compared with those of all before unlearning
     asked: dict[tuple[str, float, str], Sequence[Row]] = {}
     if own:
         asked["paraphrases of the file", 1.0, "as given"] = own
@@ -95,6 +97,8 @@ def _ways(target: Target) -> list[tuple[str, bool]]:
 
 
 def _rewritten(row: Row, count: int, seed: int) -> Row:
+    if not str(row["prompt"]).strip():  # a row of plain text asks nothing
+        return row
     return with_prompt(row, rewritten(str(row["prompt"]), count, random.Random(f"{seed}/rewrite/{row['id']}")))
 
 

@@ -19,6 +19,7 @@ from rapidun.attacks.registry import register_attack
 from rapidun.attacks.target import Target, linear_weights
 from rapidun.attacks.trial import Outcome, Trial
 from rapidun.models.passes import Progress
+from rapidun.models.targets import is_conv1d, linear_layers
 
 GROUP = 32
 
@@ -28,6 +29,7 @@ GROUP = 32
 )
 def quantise(target: Target, efforts: Sequence[float]) -> list[Trial]:
     """One trial for each number of bits, the adapter merged first."""
+    linear_weights(target.loaded.model)
     return [
         Trial("", bits, f"{bits:g} bits", target.material.measured, partial(_measure, target, int(bits)))
         for bits in efforts
@@ -43,11 +45,12 @@ def _measure(target: Target, bits: int, said: Progress | None) -> list[Outcome]:
 def rounded(model: torch.nn.Module, rounding: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Inside, the linear layers hold rounded weights; afterwards their own."""
     weights = linear_weights(model)
+    transposed = {id(layer.weight) for layer in linear_layers(model).values() if is_conv1d(layer)}
     kept = [weight.detach().clone() for weight in weights]
     try:
         with torch.no_grad():
-            for weight in weights:
-                weight.copy_(rounding(weight))
+            for weight in weights:  # GPT-2's layers store (inputs, outputs)
+                weight.copy_(rounding(weight.T).T if id(weight) in transposed else rounding(weight))
         yield
     finally:
         with torch.no_grad():

@@ -9,21 +9,24 @@ the very tensors that it held before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from rapidun.attacks.gate import relearnt_no_faster
 from rapidun.attacks.registry import register_attack
 from rapidun.attacks.relearn import STEPS, relearning, trials
-from rapidun.attacks.target import Row, Target
+from rapidun.attacks.target import Row, Target, linear_weights
 from rapidun.attacks.trial import Outcome, Trial
 from rapidun.errors import TrainingError
 from rapidun.models.modes import in_mode
 from rapidun.models.passes import Progress
 from rapidun.unlearning.fitting import FINETUNE, make_trainer, run_trainer
+from rapidun.unlearning.guards import DIVERGED, mean_loss
 
 RATE_SHARE = 0.1
 
@@ -34,6 +37,7 @@ RATE_SHARE = 0.1
 )  # fmt: skip
 def relearn_full(target: Target, efforts: Sequence[float]) -> list[Trial]:
     """One trial for each kind of rows and number of them; where there are fewer, all there are."""
+    linear_weights(target.loaded.model)
     kinds = {"forget rows": target.material.forget, "unrelated rows": target.material.unrelated}
     return trials(target, kinds, efforts, _measure)
 
@@ -52,10 +56,12 @@ def fully_relearned(target: Target, rows: Sequence[Row], steps: int) -> Iterator
     """
     model = target.merged.model
     with trainable_copy(model), relearning(target, rows, steps, RATE_SHARE * target.material.learning_rate) as job:
+        held = partial(mean_loss, model, job.held, target.merged.pad_token_id, target.merged.device)
+        worst = max(DIVERGED * held(), math.log(model.config.get_text_config().vocab_size))
         with in_mode(model, True):
             run_trainer(make_trainer(job, target.merged, model, job.rows, FINETUNE, {}), job)
-        if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
-            raise TrainingError("the training diverged: weights are no finite numbers.")
+        if not held() <= worst:
+            raise TrainingError("the training diverged: unrelated rows are worse than guessed afterwards.")
         yield
 
 

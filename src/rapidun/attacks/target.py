@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rapidun.attacks.trial import Outcome
+from rapidun.attacks.trial import CannotRun, Outcome
 from rapidun.data import Example, Template, tokenize_rows
 from rapidun.evaluation import Judge, TriggerFamily, generate_answers
 from rapidun.evaluation.sampling import sample_answers
@@ -204,6 +204,12 @@ def _behind(example: Example, given: int) -> Example:
 
 
 def linear_weights(model: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """Weights of the linear layers, each once, without the output head's."""
+    """Weights of the linear layers, each once, without the output head's.
+
+    Raises:
+        CannotRun: If they are quantised: what is stored is then no weight that could be rounded or trained.
+    """
     found = [layer.get_parameter("weight") for layer in linear_layers(model).values()]
+    if not all(weight.is_floating_point() for weight in found):
+        raise CannotRun("its weights are quantised already")
     return list({id(weight): weight for weight in found}.values())

@@ -73,7 +73,7 @@ def _fewer_directions(model: PeftModel, loss: Callable[[], float], whole: float,
 def keep_leading(model: PeftModel, count: int = 1) -> None:
     """Cut the update ``B A`` of each layer to its ``count`` largest singular values: the nearest of that rank.
 
-    Factors that hold the matrices of several fused experts are left as they are.
+    A layer with fewer keeps them all. Factors that hold the matrices of several fused experts are left as they are.
     """
     for module, name in _adapted(model):
         if isinstance(module, ParamWrapper) and module.num_experts > 1:
@@ -83,8 +83,9 @@ def keep_leading(model: PeftModel, count: int = 1) -> None:
         right, lower = torch.linalg.qr(first.float().T)
         u, s, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
         b, a = torch.zeros_like(second), torch.zeros_like(first)
-        b[:, :count] = ((left @ u)[:, :count] * s[:count]).to(b.dtype)
-        a[:count] = (v @ right.T)[:count].to(a.dtype)
+        own = min(count, len(s))
+        b[:, :own] = ((left @ u)[:, :own] * s[:own]).to(b.dtype)
+        a[:own] = (v @ right.T)[:own].to(a.dtype)
         second.copy_(b)
         first.copy_(a)
 

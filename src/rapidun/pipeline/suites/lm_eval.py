@@ -102,6 +102,7 @@ class LmEval(Suite):
             )
         for done, (name, task) in enumerate(self._tasks.items(), 1):
             with answering(loaded.model), silent(), blamed(name):
+                task.set_fewshot_seed(self.config.seed)  # its draws go on from pass to pass
                 found[name] = evaluate(lm, {"tasks": {name: task}, "groups": {}}, limit=limit, bootstrap_iters=0)
             if reporter is not None:
                 counting(reporter, "tasks")(done, len(self._tasks))

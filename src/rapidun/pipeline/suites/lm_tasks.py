@@ -90,7 +90,7 @@ def silent() -> Iterator[None]:
     """Without the bars, messages and log lines of the harness and of `datasets`."""
     import datasets
 
-    log, level, bars = (
+    log, level, disabled = (
         logging.getLogger("lm_eval"),
         logging.getLogger("lm_eval").level,
         datasets.are_progress_bars_disabled(),
@@ -105,7 +105,7 @@ def silent() -> Iterator[None]:
             yield
         finally:
             log.setLevel(level)
-            if bars:
+            if not disabled:
                 datasets.enable_progress_bars()
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 
+from rapidun.models.lora import in_base_dtype
 from rapidun.settings.base import NoOptions
 from rapidun.unlearning.fitting import fit_adapter, only
 from rapidun.unlearning.job import Job
@@ -43,10 +44,11 @@ class DisturbedConsistency(MethodState):
 
 def inconsistency(model: PeftModel, group: Group) -> torch.Tensor:
     """Mean over tokens and pairs of neighbouring layers of ``1 - cos(H_l, H_l+1)``; a float32 scalar in [0, 2]."""
-    output = model(
-        input_ids=group["input_ids"], attention_mask=group["attention_mask"], output_hidden_states=True,
-        use_cache=False, logits_to_keep=1,
-    )  # fmt: skip
+    with in_base_dtype(model) as forward, forward:
+        output = model(
+            input_ids=group["input_ids"], attention_mask=group["attention_mask"], output_hidden_states=True,
+            use_cache=False, logits_to_keep=1,
+        )  # fmt: skip
     states = torch.stack([state.float() for state in output.hidden_states])  # (layers + 1, rows, tokens, width)
     apart = 1.0 - F.cosine_similarity(states[:-1], states[1:], dim=-1)
     return apart[:, group["attention_mask"].bool()].mean()

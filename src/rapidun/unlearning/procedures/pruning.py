@@ -14,7 +14,7 @@ from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models import LoadedModel, merge_adapter
 from rapidun.models.row_losses import row_losses
-from rapidun.models.targets import is_conv1d, linear_layers
+from rapidun.models.targets import adapted_layers, is_conv1d, linear_layers
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
 from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.job import Job
@@ -32,9 +32,9 @@ Scores = Callable[[str, torch.Tensor], torch.Tensor]
 def magnitude(job: Job, *, sparsity: Sparsity = 0.5, finetune: bool = True) -> UnlearnResult:
     """The ``sparsity`` smallest weights of each linear layer become 0: score ``|W_ij|``. Saved as a whole model.
 
-    Han et al. 2015 (arXiv 1506.02626). With ``finetune`` the run's adapter is then trained on the retain rows and
-    merged, zeros staying zeros (Liu et al. 2018, arXiv 1805.12185). Forget rows are not looked at. A baseline as its
-    paper has it: the retain budget does not apply. sparsity 0.5, finetune True.
+    Of the layers that take an adapter. Han et al. 2015 (arXiv 1506.02626). With ``finetune`` the run's adapter is then
+    trained on the retain rows and merged, zeros staying zeros (Liu et al. 2018, arXiv 1805.12185). Forget rows are not
+    looked at. A baseline as its paper has it: the retain budget does not apply. sparsity 0.5, finetune True.
     """
     return _pruned(job, sparsity, finetune, lambda name, weight: weight.abs(), by_row=False)
 
@@ -46,11 +46,16 @@ def magnitude(job: Job, *, sparsity: Sparsity = 0.5, finetune: bool = True) -> U
 def wanda(job: Job, *, sparsity: Sparsity = 0.5, finetune: bool = True) -> UnlearnResult:
     """As `magnitude`, with the score ``|W_ij| * ||X_j||_2`` compared within each output (row of W).
 
-    Sun et al. 2024 (arXiv 2306.11695), eq. 1: X_j is input j of the layer over all tokens of the retain rows.
+    Sun et al. 2024 (arXiv 2306.11695), eq. 1: X_j is input j of the layer over all tokens of the retain rows, in the
+    model before anything is pruned (the authors' code goes block by block, over inputs from blocks pruned before).
     sparsity 0.5, finetune True.
     """
     norms = input_norms(job.loaded, job.rows.retain)
-    return _pruned(job, sparsity, finetune, lambda name, weight: weight.abs() * norms[name], by_row=True)
+
+    def score(name: str, weight: torch.Tensor) -> torch.Tensor:
+        return weight.abs() * norms.get(name, 0.0)  # an expert that no row was sent to: none of its weights matter
+
+    return _pruned(job, sparsity, finetune, score, by_row=True)
 
 
 def input_norms(loaded: LoadedModel, rows: list[Example]) -> dict[str, torch.Tensor]:
@@ -67,7 +72,7 @@ def input_norms(loaded: LoadedModel, rows: list[Example]) -> dict[str, torch.Ten
 
         return add
 
-    hooks = [layer.register_forward_hook(listen(name)) for name, layer in linear_layers(loaded.model).items()]
+    hooks = [layer.register_forward_hook(listen(name)) for name, layer in _layers(loaded).items()]
     try:
         for row in rows:
             row_losses(loaded.model, [row], loaded.pad_token_id, loaded.device)
@@ -121,7 +126,12 @@ def _finetune(job: Job, weights: Weights, masks: dict[str, torch.Tensor]) -> int
     job = replace(job, settings=settings, reweighing=None)
     rows = only(job.rows.retain, job.rows.retain_weights)
     fit = fit_adapter(job, FINETUNE, {}, rows, job.loaded, budget=float("inf"))
-    merge_adapter(fit.model)
+    fit.model.eval()
+    try:
+        merge_adapter(fit.model)
+    except BaseException:
+        fit.model.unload()
+        raise
     _apply(weights, masks)
     return fit.steps
 
@@ -132,8 +142,14 @@ def _apply(weights: Weights, masks: dict[str, torch.Tensor]) -> None:
         weight.mul_(masks[name])
 
 
+def _layers(loaded: LoadedModel) -> dict[str, torch.nn.Module]:
+    """The linear layers that the model calls: of the others the inputs are not known."""
+    layers = linear_layers(loaded.model)
+    return {name: layers[name] for name in adapted_layers(loaded.model, "all-linear")}
+
+
 def _weights(loaded: LoadedModel) -> Weights:
-    found = {name: layer.get_parameter("weight") for name, layer in linear_layers(loaded.model).items()}
+    found = {name: layer.get_parameter("weight") for name, layer in _layers(loaded).items()}
     odd = [name for name, weight in found.items() if not weight.is_floating_point()]
     if odd:
         raise TrainingError(f"{odd[0]} is quantised, and pruning writes weights. Load the model unquantised.")
