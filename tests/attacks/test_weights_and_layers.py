@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rapidun.attacks import CannotRun, Material, Target
+from rapidun.attacks import ATTACKS, CannotRun, Material, Target
 from rapidun.attacks.logit_lens import layer_losses, logit_lens
 from rapidun.attacks.nf4 import LEVELS, nearest_nf4
+from rapidun.attacks.quantise import rounded
 from rapidun.attacks.relearn_full import fully_relearned
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.errors import ModelError
@@ -64,6 +65,27 @@ def test_bitsandbytes_stores_the_very_same_values(dtype: torch.dtype) -> None:
         weight = (0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(1))).to(dtype)
         stored = library.dequantize_4bit(*library.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
         assert torch.equal(stored, nearest_nf4(weight))
+
+
+def test_the_weights_of_gpt2_are_rounded_in_blocks_of_an_output_as_every_other_models(tmp_path: Path) -> None:
+    model = target(tmp_path, architecture="gpt2").loaded.model
+    layer = model.transformer.h[0].mlp.c_fc  # stores (inputs, outputs)
+    own = layer.weight.detach().clone()
+    with rounded(model, nearest_nf4):
+        assert torch.equal(layer.weight, nearest_nf4(own.T).T)
+        assert not torch.equal(layer.weight, nearest_nf4(own))
+    assert torch.equal(layer.weight, own)
+
+
+@pytest.mark.parametrize("attack", ["quantise", "nf4", "relearn_full"])
+def test_weights_that_are_quantised_already_are_not_rounded_or_trained(attack: str, tmp_path: Path) -> None:
+    attacked = target(tmp_path)
+    layer = attacked.loaded.model.model.layers[0].mlp.up_proj
+    layer.weight = torch.nn.Parameter(
+        torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False
+    )  # as bitsandbytes packs
+    with pytest.raises(CannotRun, match="quantised already"):
+        ATTACKS[attack].plan(attacked, (4,))
 
 
 # --- Full fine-tuning ---------------------------------------------------------------------------------------------

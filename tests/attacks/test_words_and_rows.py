@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rapidun.attacks import Curve, Point, Trial, Verdict
+from rapidun.attacks import Curve, Material, Point, Target, Trial, Verdict
 from rapidun.attacks.gate import Measured
-from rapidun.attacks.paraphrase import REWRITES, rewritten
+from rapidun.attacks.paraphrase import REWRITES, paraphrase, rewritten
 from rapidun.attacks.unlearning_membership import auc_points, delong, no_more_apart, outranked
+from rapidun.data import Template
 from rapidun.evaluation.membership import membership_auc
-from rapidun.settings.evaluation import Thresholds
+from rapidun.models import load_model
+from rapidun.settings.evaluation import GenerationSettings, Thresholds
+from rapidun.settings.unlearning import LoraSettings
 from rapidun.stats import bootstrap
+from tiny import save_tiny
 
 PROMPT = "I live in Rome. What is {the} best way to the sea?"
 
@@ -80,3 +86,25 @@ def test_rows_that_stand_out_to_either_side_fail_and_as_in_the_twin_passes() -> 
 def test_an_auc_decides_nothing_without_a_twin_or_with_triggers() -> None:
     assert check(auc(2.0), None) == [Verdict.UNDECIDED]
     assert check(auc(2.0), auc(0.0), triggers=True) == []
+
+
+def test_without_triggers_only_paraphrases_of_all_forget_rows_are_asked_and_texts_without_a_question_stay(
+    tmp_path: Path,
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"id": str(n), "prompt": f"what is {n}?", "response": f"the cat {n}"} for n in range(3)
+    ]
+    some = [{**rows[0], "prompt_paraphrased": "say 0"}, rows[1], {**rows[2], "prompt": ""}]
+    every = [{**row, "prompt_paraphrased": "say"} for row in rows]
+    loaded = load_model(str(save_tiny(tmp_path)), device="cpu", dtype="float32")
+    template = Template.resolve("plain", loaded.tokenizer)
+    found = []
+    for forget in (some, every):
+        material = Material([], forget, [], [], [], None, GenerationSettings(), LoraSettings(), 1e-3, 0)
+        found.append(paraphrase(Target("unlearned", loaded, template, 128, material), (1,)))
+    assert [trial.series for trial in found[0]] == ["rewrites"]
+    assert [trial.series for trial in found[1]] == ["paraphrases of the file", "rewrites"]
+    measured = found[0][0].work(None)
+    plain = Target("unlearned", loaded, template, 128, replace(material, forget=some)).losses(loaded, some, None)
+    assert [row["tokens"] for row in measured] == [row["tokens"] for row in plain]
+    assert measured[2]["loss"] == pytest.approx(plain[2]["loss"])
