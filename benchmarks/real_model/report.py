@@ -47,7 +47,7 @@ LIMITS = Thresholds()
 HISTORY = [
     "How an update is held within the retain budget changed on the way (directions.md). It was looked for when",
     "`badnet`, seed 1, had failed, and was chosen on the tuning draw `badnet` 101. Until then a share of the whole",
-    "update was kept (commits 4867822 and 53db8ec; seen trigger, ratio): `badnet` 0: 2.0 [5.1], 1.017 [1.021];",
+    "update was kept (benchmarks/results/real-model-before.jsonl; seen, ratio): `badnet` 0: 2.0 [5.1], 1.017 [1.021];",
     "`badnet` 1: 19.1 [25.3], 1.008 [1.010]; `vpi` 0: 0.5 [2.8], 1.010 [1.013]; `mtba` 0: 3.0 [6.4], 1.009 [1.012];",
     "plain fine-tuning on `badnet` 0: 87.4 [91.7], 1.011 [1.013]. Updates within the budget, as on `nonsense`, are the",
     "same before and after. `mtba`'s poison breaks its recipe's own rule (below 5% without a trigger) and is to be",
