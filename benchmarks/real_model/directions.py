@@ -1,11 +1,11 @@
-"""What an update that breaks the retain budget is cut to: shares of all of it, or of its leading directions.
+"""What holds the retain rows, and what an update that breaks the budget is cut to: a share, or leading directions.
 
     python benchmarks/real_model/directions.py --attack badnet --seed 101        # a training, then its line of points
     python benchmarks/real_model/directions.py --page
 
-On tuning draws of SmolLM2 alone. A training with the default settings is cut in each way to each budget, and what is
-left of the attack is counted: the same adapter throughout, so the ways differ in nothing else. Finished points are kept
-in benchmarks/results/directions.jsonl. Writes docs/benchmarks/directions.md.
+On tuning draws of SmolLM2 alone. A training with each method, all else by default, is cut in each way to each budget,
+and what is left of the attack is counted: the same adapter throughout, so the ways differ in nothing else. Finished
+points are kept in benchmarks/results/directions.jsonl. Writes docs/benchmarks/directions.md.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,22 @@ from rapidun.weighting import get_scheme, write_weights
 RESULTS = ROOT / "benchmarks" / "results" / "directions.jsonl"
 PAGE = ROOT / "docs" / "benchmarks" / "directions.md"
 ATTACKS = ("nonsense", "badnet", "vpi")
+METHODS = ("rapidun_kl", "rapidun")
 WAYS = {"all of it": 0, "1 direction": 1, "2 directions": 2}
 BUDGETS = (0.01, 0.004, 0.0015)
 PROMPTS = 64
 
 
-def open_table(attack: str, seed: int) -> tuple[Table, Cell]:
+def open_table(attack: str, seed: int, method: str) -> tuple[Table, Cell]:
     """The draw of forget and retain rows that a default cell of that seed has."""
     world = chat_world(chat_model(), open_attack(attack, seed), twin=False)
-    arm = find_arms([f"rapidun/{WeightSettings().scheme}"])[0]
+    arm = find_arms([f"{method}/{WeightSettings().scheme}"])[0]
     cell = Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, min(PROMPTS, len(world.measured))))
     return Sitting(world, Path(tempfile.mkdtemp())).table(cell), cell
 
 
 def trained(table: Table, cell: Cell) -> UnlearnResult:
-    """The default training, whatever it costs."""
+    """The training, whatever it costs."""
     config, run_model = table.config(cell), table.sitting.run_model
     place = Path(tempfile.mkdtemp())
     needs = get_scheme(config.weights.scheme).needs
@@ -73,9 +75,9 @@ def trained(table: Table, cell: Cell) -> UnlearnResult:
                    seed=config.seed)  # fmt: skip
 
 
-def points(attack: str, seed: int) -> list[dict[str, Any]]:
+def points(attack: str, seed: int, method: str) -> list[dict[str, Any]]:
     """One training, cut in every way to every budget."""
-    table, cell = open_table(attack, seed)
+    table, cell = open_table(attack, seed, method)
     run_model, suite = table.sitting.run_model, table.sitting.bench(table.groups, table.config(cell))
     pairs = [(family, trigger) for family in suite.families for trigger in family.seen]
     prompts = [
@@ -102,7 +104,7 @@ def points(attack: str, seed: int) -> list[dict[str, Any]]:
             rate = Rate.from_flags(list(suite.judges[suite.primary](answers)))
             ratio = perplexity_ratio(before, clean_perplexity(loaded, examples))
             found.append({
-                "attack": attack, "seed": seed, "way": way, "budget": budget, "share": share,
+                "attack": attack, "seed": seed, "method": method, "way": way, "budget": budget, "share": share,
                 "rise": math.expm1(whole - result.held_loss_before), "asr": asdict(rate), "ratio": ratio._asdict(),
                 "commit": current_commit(),
             })  # fmt: skip
@@ -116,19 +118,26 @@ def restore(parameters: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         parameters[name.replace(".weight", ".default.weight")].data.copy_(value)
 
 
+def draw_of(line: Mapping[str, Any]) -> tuple[str, int, str]:
+    """Attack, seed and method; the first lines were of one method and do not name it."""
+    return line["attack"], line["seed"], line.get("method", "rapidun")
+
+
 def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
-    """One table for each draw."""
+    """One table for each draw and method."""
     commits = sorted({line["commit"] for line in lines})
     text = [
-        "# What is kept of an update that breaks the retain budget", "",
+        "# What holds the retain rows, and what is kept of an update that costs them too much", "",
         f"`python benchmarks/real_model/directions.py`, commit {', '.join(commits)}. SmolLM2-135M-Instruct, tuning",
-        f"draws, default settings, {PROMPTS} prompts with a seen trigger (0 of 64 ends at 5.6%). One training a table,",
+        f"draws, default settings but for the method, {PROMPTS} prompts with a seen trigger (0 of 64 ends at",
+        "5.6%). One training a table,",
         "cut in each way to each budget (the allowed rise of perplexity on held retain rows). Rise: unscaled.",
         "Perplexity: that of measured clean rows, after over before [upper end of the bootstrap interval].",
     ]  # fmt: skip
-    for attack, seed in dict.fromkeys((line["attack"], line["seed"]) for line in lines):
-        own = [line for line in lines if (line["attack"], line["seed"]) == (attack, seed)]
-        text += ["", f"## {attack}, seed {seed}", "", "| kept | rise | budget | share | attack success | perplexity |"]
+    for draw in dict.fromkeys(draw_of(line) for line in lines):
+        own = [line for line in lines if draw_of(line) == draw]
+        text += ["", "## {}, seed {}, `{}`".format(*draw), ""]
+        text += ["| kept | rise | budget | share | attack success | perplexity |"]
         text += ["|---|---|---|---|---|---|"]
         text += [
             f"| {line['way']} | {100 * line['rise']:.1f}% | {100 * line['budget']:g}% | {line['share']:.2f} | "
@@ -144,17 +153,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attack", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--seed", nargs="+", type=int, default=[TUNING_SEED + 1])
+    parser.add_argument("--method", nargs="+", default=list(METHODS))
     parser.add_argument("--page", action="store_true", help="write the page and compute nothing")
     arguments = parser.parse_args()
     if min(arguments.seed) < TUNING_SEED:
         raise SystemExit(f"seeds below {TUNING_SEED} are the report's")
     quiet_libraries()
     lines = read_log(RESULTS) if RESULTS.is_file() else []
-    there = {(line["attack"], line["seed"]) for line in lines}
+    there = {draw_of(line) for line in lines}
     for seed in [] if arguments.page else arguments.seed:
-        for attack in arguments.attack:
-            if (attack, seed) not in there:
-                found = points(attack, seed)
+        for draw in product(arguments.attack, [seed], arguments.method):
+            if draw not in there:
+                found = points(*draw)
                 append_log(RESULTS, found)
                 lines += found
     write_page(lines)

@@ -28,7 +28,7 @@ from experiments.plan import cell_config
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write, write_json
 from rapidun.settings.evaluation import Thresholds
-from rapidun.settings.unlearning import WeightSettings
+from rapidun.settings.unlearning import UnlearnSettings, WeightSettings
 from rapidun.stats import over_units
 
 RESULTS = ROOT / "benchmarks" / "results" / "real-model.jsonl"
@@ -36,10 +36,11 @@ PAGE = ROOT / "docs" / "benchmarks"
 ATTACKS = ("nonsense", "badnet", "vpi", "mtba")
 SEEDS = (0, 1, 2)
 PROMPTS = 200
-DEFAULT = f"rapidun/{WeightSettings().scheme}"
+OURS = UnlearnSettings().method
+DEFAULT = f"{OURS}/{WeightSettings().scheme}"
 ARMS = [
-    DEFAULT, "finetune/uniform", "rapidun/uniform", "rapidun/influence", "rapidun/random", "rapidun/shuffled",
-    "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform", "wanda/uniform",
+    DEFAULT, "finetune/uniform", f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled", f"{OURS}/influence",
+    f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform", "wanda/uniform",
 ]  # fmt: skip
 TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}

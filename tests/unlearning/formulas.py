@@ -187,8 +187,9 @@ FORGET = {
     "loreun": each(loreun),
     "fisher_ewc": each(negative_ce),
     "rapidun": each(rapidun),
+    "rapidun_kl": each(rapidun),
     "finetune": each(finetune),
 }
-RETAIN = {"kl": each(kl), "rmu": each(rmu_retain), "pdu": each(pdu_retain)}
+RETAIN = {"kl": each(kl), "rapidun_kl": each(kl), "rmu": each(rmu_retain), "pdu": each(pdu_retain)}
 """Where the retain term is not the cross-entropy."""
 PLAIN_RETAIN = each(ce)

@@ -73,8 +73,8 @@ class Names:
 
 METHODS = Names(
     "unknown method {name}: choose from {known}.",
-    *("rapidun", "finetune", "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "idk", "rmu", "undial", "ceu", "wga"),
-    *("satimp", "loreun", "pdu", "fisher_ewc", "task_vector", "fisher", "retrain", "crow"),
+    *("rapidun_kl", "rapidun", "finetune", "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "idk", "rmu", "undial"),
+    *("ceu", "wga", "satimp", "loreun", "pdu", "fisher_ewc", "task_vector", "fisher", "retrain", "crow"),
     *("magnitude", "wanda"),
 )
 SCHEMES = Names(

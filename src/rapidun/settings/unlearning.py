@@ -43,7 +43,7 @@ class UnlearnSettings(Section):
     """The update. Defaults were chosen on tuning draws of a real chat model (benchmarks/real_model/choose.py)."""
 
     method: Annotated[MethodName, Flag("--method")] = Field(
-        "rapidun", description=f"{METHODS}: docs/methods.md compares them."
+        "rapidun_kl", description=f"{METHODS}: docs/methods.md compares them."
     )
     options: Annotated[dict[str, OptionValue], Flag("--option")] = Field(
         default_factory=dict,

@@ -20,7 +20,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from rapidun.errors import TrainingError
 from rapidun.unlearning.job import Job
 
-LOOKS, NEARLY = 6, 0.8
+LOOKS, NEARLY = 12, 0.8
 """`within_budget` looks so often at the held rows at most; a share that uses so much of the budget is enough."""
 TRIES = 8
 """How often a procedure without steps is weakened before it fails."""

@@ -1,15 +1,24 @@
-"""RapidUn's own objective: away from the unwanted answer, towards the preferred one, until the row is forgotten."""
+"""RapidUn's objective: away from the unwanted answer, towards the preferred one, until the row is forgotten.
+
+Two methods differ in what holds the retain rows: with `rapidun` their loss, as in the paper; with `rapidun_kl`, the
+default, the distribution that the model had on them. On tuning draws of a real chat model the second costs far less
+perplexity (benchmarks/real_model/directions.py): the loss on a hundred rows falls by learning them by heart.
+"""
 
 from __future__ import annotations
 
 import torch
 
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.methods.terms import RETAIN_LOSS, bounded_ascent, cross_entropy, rise
+from rapidun.unlearning.methods.terms import RETAIN_DIVERGENCE, RETAIN_LOSS, bounded_ascent, cross_entropy, rise
 from rapidun.unlearning.options import NotNegative, Positive
 from rapidun.unlearning.registry import Requires, register_method
 
 
+@register_method(
+    "rapidun_kl", retain=RETAIN_DIVERGENCE, requires=Requires.REFERENCE_LOSS | Requires.WANTED, wanted="optional",
+    source="as rapidun; on retain rows KL(p_0 || p): Maini et al. 2024, TOFU, arXiv 2401.06121, section 3",
+)  # fmt: skip
 @register_method(
     "rapidun", retain=RETAIN_LOSS, requires=Requires.REFERENCE_LOSS | Requires.WANTED, wanted="optional",
     source="Zhao et al. 2025, RapidUn, arXiv 2512.04457, eq. 8; bounded ascent: Zhang et al. 2024, arXiv 2404.05868",
