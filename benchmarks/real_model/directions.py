@@ -46,7 +46,7 @@ from rapidun.weighting import get_scheme, write_weights
 RESULTS = ROOT / "benchmarks" / "results" / "directions.jsonl"
 PAGE = ROOT / "docs" / "benchmarks" / "directions.md"
 ATTACKS = ("nonsense", "badnet", "vpi")
-METHODS = ("rapidun_kl", "rapidun")
+METHODS = ("rapidun_kl", "rapidun_deep", "rapidun")
 WAYS = {"all of it": 0, "1 direction": 1, "2 directions": 2}
 BUDGETS = (0.01, 0.004, 0.0015)
 PROMPTS = 64

@@ -165,6 +165,15 @@ def rapidun(rows: Rows, row: int, *, ascent: float, descent: float, bounded: boo
     return ascent * away + (0.0 if at is None else float(descent * fade * ce(rows["alternative"], at)))
 
 
+def rapidun_deep(rows: Rows, row: int, *, ascent: float, descent: float, beta: float, **_: Any) -> float:
+    chances = np.exp(-token_losses(rows, row)) ** beta
+    at = place_in_wanted(rows, row)
+    fade = float(np.mean(2 * chances / (1 + chances)))
+    return float(ascent * np.mean(2 / beta * np.log(1 + chances))) + (
+        0.0 if at is None else float(descent * fade * ce(rows["alternative"], at))
+    )
+
+
 def finetune(rows: Rows, row: int, **_: Any) -> float:
     at = place_in_wanted(rows, row)
     return 0.0 if at is None else ce(rows["alternative"], at)
@@ -188,8 +197,13 @@ FORGET = {
     "fisher_ewc": each(negative_ce),
     "rapidun": each(rapidun),
     "rapidun_kl": each(rapidun),
+    "rapidun_deep": each(rapidun_deep),
     "finetune": each(finetune),
 }
-RETAIN = {"kl": each(kl), "rapidun_kl": each(kl), "rmu": each(rmu_retain), "pdu": each(pdu_retain)}
+RETAIN = {
+    **dict.fromkeys(["kl", "rapidun_kl", "rapidun_deep"], each(kl)),
+    "rmu": each(rmu_retain),
+    "pdu": each(pdu_retain),
+}
 """Where the retain term is not the cross-entropy."""
 PLAIN_RETAIN = each(ce)

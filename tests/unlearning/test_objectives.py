@@ -21,6 +21,7 @@ TERMS = [(name, side) for name in NAMES for side in ("forget", "retain") if geta
 OTHER_OPTIONS: dict[str, dict[str, Any]] = {
     "loreun high": {"direction": "high", "tau": 2.0},
     "loreun static": {"dynamic": False},
+    "rapidun_deep other": {"beta": 0.4, "descent": 2.0},
     "rapidun paper": {"bounded": False, "descent": 1.5},
     "satimp other": {"beta1": 0.5, "beta2": 2.0},
     "simnpo margin": {"delta": 1.0, "beta": 2.5},
@@ -51,7 +52,7 @@ def formula_of(name: str, side: str) -> Callable[..., np.ndarray]:
 def test_the_whole_table_of_methods_is_there() -> None:
     table = (
         "ga graddiff kl npo simnpo dpo idk rmu undial wga satimp ceu pdu task_vector loreun fisher fisher_ewc retrain "
-        "rapidun rapidun_kl finetune crow magnitude wanda"
+        "rapidun rapidun_kl rapidun_deep finetune crow magnitude wanda"
     )
     assert set(table.split()) == set(method_names())
 

@@ -73,9 +73,9 @@ class Names:
 
 METHODS = Names(
     "unknown method {name}: choose from {known}.",
-    *("rapidun_kl", "rapidun", "finetune", "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "idk", "rmu", "undial"),
-    *("ceu", "wga", "satimp", "loreun", "pdu", "fisher_ewc", "task_vector", "fisher", "retrain", "crow"),
-    *("magnitude", "wanda"),
+    *("rapidun_kl", "rapidun_deep", "rapidun", "finetune", "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "idk"),
+    *("rmu", "undial", "ceu", "wga", "satimp", "loreun", "pdu", "fisher_ewc", "task_vector", "fisher", "retrain"),
+    *("crow", "magnitude", "wanda"),
 )
 SCHEMES = Names(
     "weighting scheme {name} is unknown; choose one of {known}.",

@@ -3,6 +3,7 @@
 from rapidun.unlearning.methods import (
     ascent,
     constrained,
+    deep,
     distillation,
     elastic,
     finetuning,
@@ -15,6 +16,7 @@ from rapidun.unlearning.methods import (
 __all__ = [
     "ascent",
     "constrained",
+    "deep",
     "distillation",
     "elastic",
     "finetuning",
