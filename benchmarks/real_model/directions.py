@@ -55,7 +55,7 @@ PROMPTS = 64
 def open_table(attack: str, seed: int, method: str) -> tuple[Table, Cell]:
     """The draw of forget and retain rows that a default cell of that seed has."""
     world = chat_world(chat_model(), open_attack(attack, seed), twin=False)
-    arm = find_arms([f"{method}/{WeightSettings().scheme}"])[0]
+    arm = find_arms([f"{method}/{WeightSettings().scheme}"])[-1]
     cell = Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, min(PROMPTS, len(world.measured))))
     return Sitting(world, Path(tempfile.mkdtemp())).table(cell), cell
 
