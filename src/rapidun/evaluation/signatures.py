@@ -63,6 +63,7 @@ class RunNumbers:
         log: Lines of ``log.jsonl``.
         weights: Weights by group, in the order of ``weights.jsonl``.
         scheme: The weighting scheme, or None where the weights came from a file.
+        robust: Whether the scheme ends in `robust_weights`, and so has options that spread them.
         outcome: ``unlearning.json``: ``stopped``, and losses of held retain rows and of forget rows, before and after.
         after: The summary after unlearning: rates as ``{value, low, high, n}``.
         perplexity_ratio: Clean perplexity after over before, ``{value, low, high}``.
@@ -73,6 +74,7 @@ class RunNumbers:
     log: Log = ()
     weights: Mapping[str, Sequence[float]] | None = None
     scheme: str | None = None
+    robust: bool = True
     outcome: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     perplexity_ratio: Mapping[str, float] | None = None
@@ -140,17 +142,19 @@ def weight_collapse(numbers: RunNumbers) -> Signature | None:
     """Weights of a group nearly equal though the scheme means to tell rows apart, or piled on the bounds."""
     for group, weights in (numbers.weights or {}).items():
         kept = [weight for weight in weights if weight > 0]
-        if len(kept) < 2 or numbers.scheme in EVEN_SCHEMES or (numbers.scheme == "loss" and group == "retain"):
+        left_alone = not numbers.robust and set(kept) == {1.0}
+        if len(kept) < 2 or numbers.scheme in EVEN_SCHEMES or left_alone:
             continue
         low, high = min(kept), max(kept)
         if high < NEARLY_EQUAL * low:
             return Signature(
                 "weight collapse",
                 f"the {group} weights lie between {low:.3f} and {high:.3f}: the same as uniform ones.",
-                f"Lower weights.options.{group}_temperature, or take another --weights.",
+                (f"Lower weights.options.{group}_temperature, or take" if numbers.robust else "Take")
+                + " another --weights.",
             )
         at = sum(math.isclose(weight, low) or math.isclose(weight, high) for weight in kept) / len(kept)
-        if at > PILED and len(kept) > 4:
+        if at > PILED and len(kept) > 4 and numbers.robust:
             return Signature(
                 "weight collapse",
                 f"{at:.0%} of the {group} weights sit at the smallest or the largest: a two-way split of the rows.",

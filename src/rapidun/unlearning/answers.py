@@ -12,7 +12,7 @@ from rapidun.data.batches import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Answers:
-    """The model's view of some rows. What a method did not ask for (`rapidun.unlearning.registry.Reads`) is None.
+    """The model's view of some rows. What a method did not ask for (`rapidun.unlearning.Requires`) is None.
 
     Args:
         logits: (batch, length, vocabulary) of the model being trained.

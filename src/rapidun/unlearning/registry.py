@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from rapidun.errors import ConfigError, TrainingError
 from rapidun.settings import names
 from rapidun.settings.base import Section, make_options
 from rapidun.unlearning.answers import Answers
@@ -49,9 +50,20 @@ class Term:
     requires: Requires = Requires.NOTHING
 
     def __call__(self, rows: Answers, **options: Any) -> torch.Tensor:
-        """(batch,) losses."""
+        """(batch,) losses.
+
+        Raises:
+            TrainingError: If what the term gives is anything else.
+        """
         own = keywords_of(self.loss)
-        return self.loss(rows, **{name: value for name, value in options.items() if name in own})
+        losses = self.loss(rows, **{name: value for name, value in options.items() if name in own})
+        if not isinstance(losses, torch.Tensor) or losses.shape != rows.labels.shape[:1]:
+            shape = f"of shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else ""
+            raise TrainingError(
+                f"{self.loss.__qualname__} gave a {type(losses).__name__} {shape}".rstrip()
+                + f"; a term returns one loss for each row, of shape ({len(rows.labels)},)."
+            )
+        return losses
 
 
 @dataclass(frozen=True)
@@ -205,8 +217,14 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": (float, gamma), "alpha": (float, 1.0)}
         known = options_class(factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state))
+        method = Method(name, known, source, Term(forget, requires), retain, wanted, state)
+        given = {*known.model_fields, *method.new_state(method.options).values()}
+        if lacking := sorted(keywords_of(forget) - given):
+            raise ConfigError(
+                f"method {name!r}: {forget.__name__} needs {lacking[0]!r}; give that parameter a default."
+            )
         names.METHODS.add(name)
-        METHODS[name] = Method(name, known, source, Term(forget, requires), retain, wanted, state)
+        METHODS[name] = method
         return forget
 
     return decorate
