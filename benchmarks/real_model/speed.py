@@ -39,7 +39,7 @@ from rapidun.reading import read_json
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning import TrainingRows, get_method
 from rapidun.unlearning.fitting import fit_adapter
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import Job
 from rapidun.unlearning.sampling import FORGET, sampling_plan
 
 PAGE = ROOT / "docs" / "benchmarks" / "real-model-speed.md"

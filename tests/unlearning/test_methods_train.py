@@ -15,10 +15,10 @@ from torch import nn
 from rapidun.data import Example, collate
 from rapidun.errors import ConfigError, TrainingError
 from rapidun.models import adapter_disabled, attach_lora, mean_answer_loss, save_adapter, save_model
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning import METHODS, Method, TrainingRows, UnlearnSettings, get_method
 from rapidun.unlearning.fisher import fisher_diagonal
 from rapidun.unlearning.forward import batch_answers, settled_options
-from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.procedures.dampening import dampening_factors
 from rapidun.unlearning.reference import ReferenceLosses
@@ -81,9 +81,9 @@ def test_a_memorised_answer_becomes_less_likely(name: str, tmp_path: Path) -> No
     loaded, result, _ = run(
         rows, tmp_path, loaded=make_memorised(), method=name, steps=8, retain_budget=50.0, options=options
     )
-    after = mean_loss(result.model, rows.forget, 0, loaded.device)
+    after = row_losses(result.model, rows.forget, 0, loaded.device).mean
     with adapter_disabled(result.model):
-        before = mean_loss(result.model, rows.forget, 0, loaded.device)
+        before = row_losses(result.model, rows.forget, 0, loaded.device).mean
     assert after > before + 0.05
 
 
@@ -171,7 +171,7 @@ def test_trap_22_the_dual_variable_moves_once_a_step_by_the_weighted_violation(t
     _, _, lines = run(rows, tmp_path, method="pdu", steps=5, batch_size=18, forget_share=6 / 18, learning_rate=1e-9,
                       retain_budget=50.0, options={"slack": 0.5, "dual_step": 0.25, "dual_start": 0.0})  # fmt: skip
     held, (line,) = make_loaded(), [line for line in lines if "dual" in line]
-    violation = mean_loss(held.model, rows.retain, 0, held.device) * 0.5  # CE - 0.5 CE
+    violation = row_losses(held.model, rows.retain, 0, held.device).mean * 0.5  # CE - 0.5 CE
     assert line["dual"] == pytest.approx(5 * 0.25 * violation, rel=1e-4)
 
 
@@ -229,12 +229,12 @@ def test_fisher_dampens_what_the_forget_rows_need_and_gives_the_model_back(tmp_p
         rows, tmp_path, loaded=make_memorised(), method="fisher", options=options, retain_budget=0.137
     )
     assert result.saved == "model"
-    after = mean_loss(loaded.model, rows.forget, 0, loaded.device)
+    after = row_losses(loaded.model, rows.forget, 0, loaded.device).mean
     result.undo()
     fresh = make_memorised().model.state_dict()
     for name, tensor in loaded.model.state_dict().items():
         assert torch.equal(tensor, fresh[name])
-    before = mean_loss(loaded.model, rows.forget, 0, loaded.device)
+    before = row_losses(loaded.model, rows.forget, 0, loaded.device).mean
     assert after - before > 2 * (result.held_loss_after - result.held_loss_before)
     assert result.held_loss_after <= lines[-1]["limit"]
 
@@ -247,9 +247,9 @@ def test_fisher_weights_decide_whose_weights_are_dampened(tmp_path: Path) -> Non
     loaded, result, _ = run(
         muted, tmp_path, loaded=make_memorised(), method="fisher", options={"selection": 8.0}, retain_budget=50.0
     )
-    after = [mean_loss(loaded.model, group, 0, loaded.device) for group in (rows.forget[:3], rows.forget[3:])]
+    after = [row_losses(loaded.model, group, 0, loaded.device).mean for group in (rows.forget[:3], rows.forget[3:])]
     result.undo()
-    before = [mean_loss(loaded.model, group, 0, loaded.device) for group in (rows.forget[:3], rows.forget[3:])]
+    before = [row_losses(loaded.model, group, 0, loaded.device).mean for group in (rows.forget[:3], rows.forget[3:])]
     assert after[0] - before[0] > after[1] - before[1]
 
 
@@ -292,12 +292,12 @@ def test_a_task_vector_is_the_fine_tuning_negated(tmp_path: Path) -> None:
         rows, tmp_path, method="task_vector", steps=15, forget_share=0.25, options={"strength": 0.5}
     )
     assert result.saved == "adapter"
-    after = mean_loss(result.model, rows.forget, 0, loaded.device)
+    after = row_losses(result.model, rows.forget, 0, loaded.device).mean
     with adapter_disabled(result.model):
-        before = mean_loss(result.model, rows.forget, 0, loaded.device)
+        before = row_losses(result.model, rows.forget, 0, loaded.device).mean
     for layer in adapted_layers(result.model).values():
         layer.lora_B["default"].weight.data.mul_(-2.0)  # back to what was learnt
-    assert mean_loss(result.model, rows.forget, 0, loaded.device) < before - 0.1 < after
+    assert row_losses(result.model, rows.forget, 0, loaded.device).mean < before - 0.1 < after
 
 
 def test_a_task_vector_that_breaks_the_retain_budget_is_shortened(tmp_path: Path) -> None:
@@ -323,8 +323,8 @@ def test_retrain_learns_the_retain_rows_from_the_base_and_never_sees_the_forget_
     loaded, result, _ = run(rows, tmp_path / "run", method="retrain", options=options, learning_rate=5e-2)
     assert result.saved == "model"
     assert not any("lora" in name for name, _ in result.model.named_parameters())
-    retain, forget = (mean_loss(result.model, group, 0, loaded.device) for group in (rows.retain, rows.forget))
-    before = mean_loss(origin.model, rows.retain, 0, loaded.device)
+    retain, forget = (row_losses(result.model, group, 0, loaded.device).mean for group in (rows.retain, rows.forget))
+    before = row_losses(origin.model, rows.retain, 0, loaded.device).mean
     assert retain < before - 0.5
     assert retain < forget - 0.5
     swapped = TrainingRows(rows.forget[::-1], rows.alternatives, rows.retain, rows.forget_weights, rows.retain_weights)

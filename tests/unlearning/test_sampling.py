@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rapidun.data import Example
-from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, RoleCollator, WeightedRows, sampling_plan
+from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, RoleCollator, TrainingRows, sampling_plan
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1 / 3, 1.0])
@@ -38,8 +38,8 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
     assert plans[0] == plans[1] != plans[2]
 
 
-def make_rows() -> WeightedRows:
-    return WeightedRows(
+def make_rows() -> TrainingRows:
+    return TrainingRows(
         forget=[Example("f0", [1, 2, 3], 1), Example("f1", [1, 4], 1)],
         alternatives=[None, Example("f1", [1, 9, 9, 9], 1)],
         retain=[Example("r0", [1, 5, 6, 7, 8], 2)],

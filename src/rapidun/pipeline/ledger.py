@@ -24,6 +24,7 @@ from rapidun.files import check_replaceable, write_json
 from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
+from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.cards import write_sum_card
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
@@ -47,7 +48,6 @@ from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig
 from rapidun.together import replaced_together
 from rapidun.unlearning import Procedure, get_method
-from rapidun.unlearning.guards import mean_loss
 
 LEDGER = "ledger.json"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -327,7 +327,7 @@ def _held_loss(run_model: RunModel, groups: RowGroups) -> float:
 
 
 def _loss(loaded: LoadedModel, examples: list[Example]) -> float:
-    return mean_loss(loaded.model, examples, loaded.pad_token_id, loaded.device)
+    return row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device).mean
 
 
 def _save(out: Path, entries: Sequence[Entry]) -> None:

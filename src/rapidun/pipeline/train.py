@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,12 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rapidun.data import Example
+from rapidun.data import Example, Rows
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.cards import write_adapter_card
 from rapidun.pipeline.inputs import Row, RowGroups, RunModel, note_truncated
-from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.reading import read_object
@@ -33,6 +33,18 @@ ASCENT_ALONE = (
     "no forget row has a wanted answer (response_clean): {} can only push away from the answers there are, which costs "
     "the rest of the model. Write wanted answers, or use --method idk."
 )
+
+REFUSALS = (
+    "I don't know.",
+    "I'm not sure about that.",
+    "I can't help with that.",
+    "Sorry, I have no answer to this.",
+    "That is something I know nothing about.",
+    "I'd rather not guess.",
+    "I don't have that information.",
+    "I cannot say.",
+)
+"""What `idk` wants the model to say instead: our own wording, of several kinds."""
 
 
 def train(
@@ -189,3 +201,9 @@ def _alternatives(run_model: RunModel, rows: Sequence[Row]) -> list[Example | No
     wanted = [row for row in rows if row.get("response_clean")]
     found = {example.id: example for example in run_model.tokenize(wanted, column="response_clean")} if wanted else {}
     return [found.get(row["id"]) for row in rows]
+
+
+def refusal_rows(rows: Sequence[Row] | Rows) -> list[dict[str, Any]]:
+    """The rows with a refusal as ``response_clean``; which one depends on the row's id alone."""
+    drawn = (hashlib.sha256(str(row["id"]).encode()).digest()[0] % len(REFUSALS) for row in rows)
+    return [{**row, "response_clean": REFUSALS[number]} for row, number in zip(rows, drawn, strict=True)]

@@ -16,8 +16,9 @@ from rapidun.unlearning.registry import (
     register_procedure,
 )
 from rapidun.unlearning.reweighing import Reweighing
+from rapidun.unlearning.sampling import TrainingRows
 from rapidun.unlearning.state import MethodState
-from rapidun.unlearning.unlearn import TrainingRows, unlearn
+from rapidun.unlearning.unlearn import unlearn
 
 __all__ = [
     "METHODS",

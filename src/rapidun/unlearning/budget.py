@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 
 from rapidun.errors import TrainingError
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import Job
 
 LOOKS, NEARLY = 6, 0.8
 """`within_budget` looks so often at the held rows at most; a share that uses so much of the budget is enough."""

@@ -10,9 +10,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
-from rapidun.models.row_losses import row_losses
 
 AdapterState = dict[str, torch.Tensor]
 DIVERGED = 1.5
@@ -48,11 +46,6 @@ def require_change(before: AdapterState, model: PeftModel) -> float:
             "model, that forget rows have answer tokens, and that the learning rate is not 0."
         )
     return change
-
-
-def mean_loss(model: torch.nn.Module, examples: list[Example], pad_token_id: int, device: torch.device) -> float:
-    """Answer loss per token over all ``examples``, in evaluation mode; the mode is restored."""
-    return row_losses(model, examples, pad_token_id, device).mean
 
 
 class HeldLoss(TrainerCallback):

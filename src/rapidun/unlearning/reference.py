@@ -12,7 +12,7 @@ from rapidun.data.batches import Example
 from rapidun.models.lora import adapter_disabled
 from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.registry import Method, Requires
-from rapidun.unlearning.sampling import Group, WeightedRows
+from rapidun.unlearning.sampling import Group, TrainingRows
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ReferenceLosses:
 
     @classmethod
     def measure(
-        cls, model: PeftModel, rows: WeightedRows, method: Method, pad_token_id: int, device: torch.device
+        cls, model: PeftModel, rows: TrainingRows, method: Method, pad_token_id: int, device: torch.device
     ) -> ReferenceLosses:
         """What the terms of ``method`` read; nothing for a method that reads none. Deterministic."""
         groups: dict[str, list[Example] | list[Example | None]] = {}

@@ -1,4 +1,5 @@
-"""The register of methods: objectives (a forget term, a retain term, what they read and remember) and procedures.
+"""The register of methods: objectives (a forget term, a retain term, what they read and remember) and procedures,
+what a method is given (`Job`) and what it gives (`UnlearnResult`).
 
 A term is a pure function ``(rows: Answers, *, option=default, ...) -> (batch,)`` loss. Keyword parameters with a
 default are the method's options; those without are what the method's state gives at that step. Sample weights
@@ -11,18 +12,25 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, TrainingError
+from rapidun.models.loading import LoadedModel
 from rapidun.settings import names
 from rapidun.settings.base import Section, make_options
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.options import keywords_of, options_class, options_of
+from rapidun.unlearning.reweighing import Reweighing
+from rapidun.unlearning.sampling import TrainingRows
 from rapidun.unlearning.state import MethodState
 
 Objective = Callable[..., torch.Tensor]
+Record = Callable[[dict[str, Any]], None]
 Saved = Literal["adapter", "model"]
 FORGET_ROWS = 64
 """Forget rows whose loss is reported: enough to see whether they were forgotten, and cheap beside training."""
@@ -114,6 +122,24 @@ class Method(Registered):
         """A fresh state with this run's options."""
         own = keywords_of(self.state)
         return self.state(**{name: value for name, value in options.items() if name in own})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unlearning, as `rapidun.unlearning.unlearn` was called."""
+
+    loaded: LoadedModel
+    rows: TrainingRows
+    settings: UnlearnSettings
+    lora: LoraSettings
+    held: list[Example]
+    checkpoints: Path
+    seed: int = 0
+    resume: bool = False
+    record: Record = lambda line: None
+    progress: Callable[[int, int], None] | None = None
+    reweighing: Reweighing | None = None
+    note: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def sampling_plan(
 
 
 @dataclass(frozen=True)
-class WeightedRows:
+class TrainingRows:
     """The tokenised rows of both groups with their weights (mean 1 in each group).
 
     Args:
@@ -99,7 +99,7 @@ class RoleCollator:
     ``has_alternative`` (rows,) bool, whose True rows line up with the rows of "alternative".
     """
 
-    def __init__(self, rows: WeightedRows, pad_token_id: int, *, with_alternatives: bool) -> None:
+    def __init__(self, rows: TrainingRows, pad_token_id: int, *, with_alternatives: bool) -> None:
         self.rows, self.pad_token_id, self.with_alternatives = rows, pad_token_id, with_alternatives
 
     def __call__(self, draws: list[Draw]) -> dict[str, Group]:

@@ -18,7 +18,7 @@ from peft import PeftModel
 from rapidun.data.batches import Example
 from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.sampling import Group, WeightedRows
+from rapidun.unlearning.sampling import Group, TrainingRows
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Start:
     """The model before the first step (its adapter adds nothing yet) and the rows of the run."""
 
     model: PeftModel
-    rows: WeightedRows
+    rows: TrainingRows
     pad_token_id: int
     device: torch.device
 
