@@ -305,8 +305,12 @@ def usable(
             part = rows_from(rows, start, _CHECKED_AT_ONCE)
             for column in columns:
                 here = part if column == "response" else with_answer(part, column)
-                for fault in _faults(here, run_model, column):
-                    bad.setdefault(fault.line, fault)
+                faults: list[BadRow] = []
+                tokenize_rows(
+                    here, run_model.loaded.tokenizer, run_model.template, run_model.max_length,
+                    response_column=column, skipped=faults,
+                )  # fmt: skip
+                bad |= {fault.line: fault for fault in faults if fault.line not in bad}
     for said in dict.fromkeys(str(warning.message) for warning in caught):
         reporter.note(f"{name}: {said}")
     found = [bad[line] for line in sorted(bad)]
@@ -315,13 +319,6 @@ def usable(
     if found:
         reporter.note(f"{name}: {len(found)} rows that cannot be tokenised are left out, the first {found[0]}")
     return without_rows(rows, found)
-
-
-def _faults(rows: Rows, run_model: RunModel, column: str) -> list[BadRow]:
-    faults: list[BadRow] = []
-    tokenizer = run_model.loaded.tokenizer
-    tokenize_rows(rows, tokenizer, run_model.template, run_model.max_length, response_column=column, skipped=faults)
-    return faults
 
 
 def rows_from(rows: Rows, start: int, count: int) -> Rows:

@@ -21,7 +21,6 @@ from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
 from rapidun.models.row_losses import row_losses
 from rapidun.settings.base import NoOptions
-from rapidun.settings.unlearning import UnlearnSettings
 from rapidun.unlearning.budget import within_budget
 from rapidun.unlearning.forward import settled_options
 from rapidun.unlearning.guards import HeldLoss, adapter_state, require_change
@@ -140,13 +139,6 @@ def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:
         raise TrainingError(f"{last}: this checkpoint cannot be read ({one_line(error)}). {REMOVE}") from error
 
 
-def rows_a_step(settings: UnlearnSettings, method: Method) -> int:
-    """Rows of one optimiser step: a method that does not look at retain rows draws its share of forget rows only."""
-    if method.retain is not None:
-        return settings.batch_size
-    return max(1, round(settings.forget_share * settings.batch_size))
-
-
 def training_arguments(directory: Path, device: torch.device, seed: int, **given: Any) -> TrainingArguments:
     """AdamW without weight decay, cosine down to 0, and nothing said; ``given``: steps, rate, rows, checkpoints."""
     return TrainingArguments(
@@ -169,7 +161,10 @@ def make_trainer(
     job: Job, loaded: LoadedModel, model: Any, rows: TrainingRows, method: Method, options: dict[str, Any]
 ) -> UnlearningTrainer:
     """What minimises ``method`` on ``rows``: a PEFT model's adapter, or every weight that takes gradients."""
-    settings, size = job.settings, rows_a_step(job.settings, method)
+    settings = job.settings
+    size = settings.batch_size
+    if method.retain is None:  # its share of forget rows only
+        size = max(1, round(settings.forget_share * size))
     state = method.new_state(options)
     state.begin(Start(model, rows, loaded.pad_token_id, loaded.device))
     if job.reweighing is not None:

@@ -53,7 +53,8 @@ def batch_answers(
 ) -> dict[str, Answers]:
     """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are."""
     reads = _required(method, inputs)
-    groups = {name: _batch(inputs[name]) for name in reads}
+    tensors = ("input_ids", "attention_mask", "labels")
+    groups = {name: Batch(*(inputs[name][tensor] for tensor in tensors)) for name in reads}
     own = answer_states(model, groups, layer if any(Requires.HIDDEN in read for read in reads.values()) else None)
     before = _reference_states(peft, groups, reads, layer)
     found = {name: _answers(own[name], before.get(name)) for name in reads}
@@ -80,10 +81,6 @@ def _required(method: Method, inputs: Mapping[str, Group]) -> dict[str, Requires
     if "retain" in inputs and method.retain is not None:
         found["retain"] = method.retain.requires
     return found
-
-
-def _batch(group: Group) -> Batch:
-    return Batch(group["input_ids"], group["attention_mask"], group["labels"])
 
 
 def _reference_states(
