@@ -39,7 +39,7 @@ def objective_of(method: Method, model: Any, rows: TrainingRows) -> torch.Tensor
     with adapter_disabled(model):
         state.begin(Start(model, rows, 0, torch.device("cpu")))
     draws = [Draw(FORGET, i) for i in range(6)] + [Draw(RETAIN, i) for i in range(12)]
-    batch = RoleCollator(rows, 0, with_alternatives=True)(draws)
+    batch = RoleCollator(rows, 0, with_preferred=True)(draws)
     reference = ReferenceLosses.measure(model, rows, method, 0, torch.device("cpu"))
     found = batch_answers(model, model, batch, method, options.get("layer") or 0, reference)
     losses = [options.get("gamma", 1.0) * method.forget(found["forget"], **options, **state.values())]
@@ -51,7 +51,7 @@ def objective_of(method: Method, model: Any, rows: TrainingRows) -> torch.Tensor
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_one_real_step_changes_the_adapter_and_lowers_the_methods_own_objective(name: str, tmp_path: Path) -> None:
-    rows, method = make_rows(alternatives=True), METHODS[name]
+    rows, method = make_rows(preferred=True), METHODS[name]
     share = 6 / 18 if method.retain is not None else 1.0
     size = 18 if method.retain is not None else 6
     fresh = attach_lora(make_memorised().model, rank=4, alpha=8, dropout=0.0, seed=0)
@@ -76,7 +76,7 @@ UNTESTED = {"ga", "graddiff", "npo", "rapidun"}  # test_unlearn.py trains these 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - UNTESTED))
 def test_a_memorised_answer_becomes_less_likely(name: str, tmp_path: Path) -> None:
-    rows = make_rows(alternatives=True)
+    rows = make_rows(preferred=True)
     options = {"c": 20.0} if name == "rmu" else {}
     loaded, result, _ = run(
         rows, tmp_path, loaded=make_memorised(), method=name, steps=8, retain_budget=50.0, options=options
@@ -111,10 +111,10 @@ def stopped_and_resumed(tmp_path: Path, reweigh: Any = None, **settings: Any) ->
         return {} if reweigh is None else {"reweighing": Reweighing(reweigh, every=2, smoothing=0.5)}
 
     common = {"steps": 12, "checkpoint_every": 3, "retain_budget": 50.0, **settings}
-    _, whole, _ = run(make_rows(alternatives=True), tmp_path / "whole", **common, **more())
+    _, whole, _ = run(make_rows(preferred=True), tmp_path / "whole", **common, **more())
     with pytest.raises(KeyboardInterrupt):
-        run(make_rows(alternatives=True), tmp_path / "broken", **common, **more(), progress=stop)
-    _, resumed, _ = run(make_rows(alternatives=True), tmp_path / "broken", **common, **more(), resume=True)
+        run(make_rows(preferred=True), tmp_path / "broken", **common, **more(), progress=stop)
+    _, resumed, _ = run(make_rows(preferred=True), tmp_path / "broken", **common, **more(), resume=True)
     return tuple(
         load_file(save_adapter(result.model, tmp_path / name) / "adapter_model.safetensors")
         for name, result in (("a", whole), ("b", resumed))
@@ -138,7 +138,7 @@ def test_a_training_that_was_finished_says_the_same_when_it_is_resumed(tmp_path:
 
 def follow_the_loss(model: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weights that depend on the adapter as it is."""
-    rows = make_rows(alternatives=True)
+    rows = make_rows(preferred=True)
     batch = collate(rows.forget, 0)
     with torch.no_grad():
         losses = mean_answer_loss(model(input_ids=batch.input_ids).logits, batch.labels).double().numpy()
@@ -162,7 +162,7 @@ def test_reweighing_smooths_and_computes_only_every_n_steps() -> None:
         reweighing.advance(None, step)
     assert len(calls) == 2
     np.testing.assert_allclose(reweighing.weights["forget"], 0.75**2 + (1 - 0.75**2) * new)
-    batch = RoleCollator(make_rows(), 0, with_alternatives=False)([Draw(FORGET, 5), Draw(FORGET, 0)])
+    batch = RoleCollator(make_rows(), 0, with_preferred=False)([Draw(FORGET, 5), Draw(FORGET, 0)])
     assert reweighing.of("forget", batch["forget"]).tolist() == pytest.approx([0.5625, 1.4375])
 
 
@@ -241,9 +241,7 @@ def test_fisher_dampens_what_the_forget_rows_need_and_gives_the_model_back(tmp_p
 
 def test_fisher_weights_decide_whose_weights_are_dampened(tmp_path: Path) -> None:
     rows = make_rows()
-    muted = TrainingRows(
-        rows.forget, rows.alternatives, rows.retain, np.array([2.0] * 3 + [0.0] * 3), rows.retain_weights
-    )
+    muted = TrainingRows(rows.forget, rows.preferred, rows.retain, np.array([2.0] * 3 + [0.0] * 3), rows.retain_weights)
     loaded, result, _ = run(
         muted, tmp_path, loaded=make_memorised(), method="fisher", options={"selection": 8.0}, retain_budget=50.0
     )
@@ -327,7 +325,7 @@ def test_retrain_learns_the_retain_rows_from_the_base_and_never_sees_the_forget_
     before = row_losses(origin.model, rows.retain, 0, loaded.device).mean
     assert retain < before - 0.5
     assert retain < forget - 0.5
-    swapped = TrainingRows(rows.forget[::-1], rows.alternatives, rows.retain, rows.forget_weights, rows.retain_weights)
+    swapped = TrainingRows(rows.forget[::-1], rows.preferred, rows.retain, rows.forget_weights, rows.retain_weights)
     _, again, _ = run(swapped, tmp_path / "again", method="retrain", options=options, learning_rate=5e-2)
     for one, two in zip(result.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -338,7 +336,7 @@ def test_retrain_needs_a_base(tmp_path: Path) -> None:
         run(make_rows(), tmp_path, method="retrain")
 
 
-# --- Wanted answers ---------------------------------------------------------------------------------------------------
+# --- Preferred answers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["dpo", "idk"])

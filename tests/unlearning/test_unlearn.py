@@ -42,9 +42,9 @@ def test_forget_loss_rises_more_than_retain_loss(method: str, tmp_path: Path) ->
 
 
 def test_rapidun_teaches_the_wanted_answer_where_a_row_has_one(tmp_path: Path) -> None:
-    rows = make_rows(alternatives=True)
+    rows = make_rows(preferred=True)
     loaded, result, _ = run(rows, tmp_path, method="rapidun", options={"descent": 1.0})
-    wanted = [example for example in rows.alternatives if example is not None]
+    wanted = [example for example in rows.preferred if example is not None]
     with result.model.disable_adapter():
         before = row_losses(result.model, wanted, 0, loaded.device).mean
     assert row_losses(result.model, wanted, 0, loaded.device).mean < before - 0.3
@@ -53,7 +53,7 @@ def test_rapidun_teaches_the_wanted_answer_where_a_row_has_one(tmp_path: Path) -
 def test_a_weight_of_zero_takes_a_row_out(tmp_path: Path) -> None:
     rows = make_rows()
     weights = np.array([2.0, 2.0, 2.0, 0.0, 0.0, 0.0])
-    muted = TrainingRows(rows.forget, rows.alternatives, rows.retain, weights, rows.retain_weights)
+    muted = TrainingRows(rows.forget, rows.preferred, rows.retain, weights, rows.retain_weights)
     loaded, result, _ = run(muted, tmp_path, method="ga")
     kept, dropped = rows.forget[:3], rows.forget[3:]
     risen = {}
@@ -156,10 +156,10 @@ def test_an_update_within_the_budget_is_kept_whole(tmp_path: Path) -> None:
 def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([1.0, 1.0, 2.0, float("nan"), 2.0])  # all held rows, then the looks while training, then all again
+    losses = iter([1.0, 1.0, 2.0, float("nan"), 2.0])  # all rows, then the looks while training, all again
     monkeypatch.setattr("rapidun.unlearning.fitting.row_losses", lambda *_: SimpleNamespace(mean=next(losses)))
     _, result, lines = run(make_rows(), tmp_path, steps=6, check_every=2, retain_budget=1e9)
-    assert "diverged: at step 4 the loss on held retain rows was no finite number" in result.stopped
+    assert "diverged: at step 4 the loss on validation rows was no finite number" in result.stopped
     assert (result.steps, result.held_loss_after) == (2, 2.0)
     assert lines[-1]["held_retain_loss"] is None
 
@@ -167,7 +167,7 @@ def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
 def test_trap_8_training_that_changed_nothing_is_an_error(tmp_path: Path) -> None:
     rows = make_rows()
     silent = [Example(row.id, row.input_ids, len(row.input_ids)) for row in rows.forget]
-    nothing = TrainingRows(silent, rows.alternatives, [], rows.forget_weights, np.ones(0))
+    nothing = TrainingRows(silent, rows.preferred, [], rows.forget_weights, np.ones(0))
     with pytest.raises(TrainingError, match="changed nothing"):
         unlearn(
             make_loaded(), nothing, settings=UnlearnSettings(method="ga", steps=3), lora=LORA, held=rows.retain,
@@ -177,7 +177,7 @@ def test_trap_8_training_that_changed_nothing_is_an_error(tmp_path: Path) -> Non
 
 def test_a_method_with_a_retain_term_needs_retain_rows(tmp_path: Path) -> None:
     rows = make_rows()
-    bare = TrainingRows(rows.forget, rows.alternatives, [], rows.forget_weights, np.ones(0))
+    bare = TrainingRows(rows.forget, rows.preferred, [], rows.forget_weights, np.ones(0))
     with pytest.raises(TrainingError, match="needs retain rows"):
         unlearn(
             make_loaded(), bare, settings=UnlearnSettings(steps=3), lora=LORA, held=rows.retain, checkpoints=tmp_path

@@ -190,7 +190,7 @@ class RowReader:
     def _side(self, value: Any, column: str, role: str) -> list[Turn]:
         if isinstance(value, list):
             return turns_of(value, column, self._unread)
-        return [_turn(role, checked_text(value, f"column {column!r}"))] if value != "" else []
+        return [{"role": role, "content": checked_text(value, f"column {column!r}")}] if value != "" else []
 
     def _with_system(self, turns: list[Turn]) -> list[Turn]:
         """The turns with the text of the system column first.
@@ -206,7 +206,7 @@ class RowReader:
                 column = self._values["system"][1]
                 raise RowFaultError(f"two system prompts: the column {column!r} and the conversation's first turn")
             return turns
-        return [_turn("system", text), *turns]
+        return [{"role": "system", "content": text}, *turns]
 
     def _extras(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """Columns that no field has taken, kept; one that has a field's name is kept as ``NAME_original``."""
@@ -219,12 +219,8 @@ class RowReader:
 
 
 def _pair_of(row: Mapping[str, Any]) -> list[Turn]:
-    answer = [_turn("assistant", row["response"])] if row["response"] else []
-    return [_turn("user", row["prompt"]), *answer]
-
-
-def _turn(role: str, content: str) -> Turn:
-    return {"role": role, "content": content}
+    answer = [{"role": "assistant", "content": row["response"]}] if row["response"] else []
+    return [{"role": "user", "content": row["prompt"]}, *answer]
 
 
 def _where(found: tuple[Any, str]) -> tuple[Any, str]:

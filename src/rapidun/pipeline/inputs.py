@@ -71,7 +71,7 @@ class RunModel:
     def tokenize(
         self, rows: Rows | Sequence[Row], *, column: str = "response", skipped: list[BadRow] | None = None
     ) -> list[Example]:
-        """Tokenise rows under the run's one template and length (trap 19); ``skipped`` as for `tokenize_rows`.
+        """Tokenise rows under the run's one template and length; ``skipped`` as for `tokenize_rows`.
 
         Raises:
             InputError: If a row cannot be tokenised, or its answer lacks one of ``words``.
@@ -261,7 +261,7 @@ def check_targets(run_model: RunModel, config: RunConfig, *, gradients: bool = T
 
 
 def usable_groups(groups: RowGroups, run_model: RunModel, settings: RowSettings, reporter: Reporter) -> RowGroups:
-    """The groups without rows that cannot be tokenised (`usable`), forget rows with their wanted answers.
+    """The groups without rows that cannot be tokenised (`usable`), forget rows with their preferred answers.
 
     Raises:
         InputError: For such a row under ``on_bad_row="error"``, or if a group has none left.

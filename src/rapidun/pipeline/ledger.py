@@ -65,7 +65,7 @@ class Entry:
         directory: Below the ledger's, with the adapter.
         forget_before: Loss of its forget rows before the request.
         forget_after: The same after it.
-        utility: Loss on held retain rows with all requests up to this one, over the base model's: 1.02 is 2% worse.
+        utility: Loss on validation rows with all requests up to this one, over the base model's: 1.02 is 2% worse.
         stopped: Why its training ended early, or None.
         seconds: Influence, weights and training.
         active: False once it was undone.
@@ -231,7 +231,7 @@ def describe(entry: Entry) -> str:
     state = "" if entry.active else ", undone"
     return (
         f"request {entry.number} ({entry.name}): {entry.rows} rows, their loss {entry.forget_before:.3f} -> "
-        f"{entry.forget_after:.3f}; held retain loss {entry.utility:.3f} times the base model's{state}"
+        f"{entry.forget_after:.3f}; validation loss {entry.utility:.3f} times the base model's{state}"
     )
 
 

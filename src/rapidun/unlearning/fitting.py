@@ -50,7 +50,7 @@ def fit_adapter(
 ) -> UnlearnResult:
     """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``; the model's own weights do not change.
 
-    ``budget`` is the allowed relative rise of the held rows' perplexity; infinite where nothing is unlearnt.
+    ``budget`` is the allowed relative rise of the validation rows' perplexity; infinite where nothing is unlearnt.
 
     Raises:
         TrainingError: If there is nothing to train on, nothing trained, or memory ran out.
@@ -191,12 +191,12 @@ def make_trainer(
         save_steps=settings.checkpoint_every,
         save_total_limit=1,
     )
-    uses_wanted = method.wanted != "unused" and options.get("descent", 1.0) != 0
+    uses_wanted = method.preferred != "unused" and options.get("descent", 1.0) != 0
     return UnlearningTrainer(
         model=model,
         args=arguments,
         train_dataset=plan,
-        data_collator=RoleCollator(rows, loaded.pad_token_id, with_alternatives=uses_wanted),
+        data_collator=RoleCollator(rows, loaded.pad_token_id, with_preferred=uses_wanted),
         method=method,
         options=options,
         state=state,

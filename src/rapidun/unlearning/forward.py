@@ -51,7 +51,7 @@ def batch_answers(
     layer: int,
     reference: ReferenceLosses,
 ) -> dict[str, Answers]:
-    """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are."""
+    """What a method's terms read of a step's rows: "forget" (with preferred answers) and "retain", those there are."""
     reads = _required(method, inputs)
     tensors = ("input_ids", "attention_mask", "labels")
     groups = {name: Batch(*(inputs[name][tensor] for tensor in tensors)) for name in reads}
@@ -61,10 +61,10 @@ def batch_answers(
     for name, read in reads.items():
         if Requires.LOSS_ALONE in read:
             found[name] = replace(found[name], reference_sums=reference.of(name, inputs[name]))
-    wanted = found.pop("alternative", None)
+    wanted = found.pop("preferred", None)
     if "forget" in found:
-        has_wanted = inputs["forget"]["has_alternative"]
-        found["forget"] = replace(found["forget"], alternative=wanted, has_alternative=has_wanted)
+        has_preferred = inputs["forget"]["has_preferred"]
+        found["forget"] = replace(found["forget"], preferred=wanted, has_preferred=has_preferred)
     return found
 
 
@@ -73,11 +73,9 @@ def _required(method: Method, inputs: Mapping[str, Group]) -> dict[str, Requires
     found: dict[str, Requires] = {}
     if "forget" in inputs:
         found["forget"] = method.forget.requires
-        if Requires.WANTED in method.forget.requires and "alternative" in inputs:
-            of_reference = Requires.WANTED_REFERENCE in method.forget.requires
-            found["alternative"] = (
-                method.forget.requires & Requires.REFERENCE_LOSS if of_reference else Requires.NOTHING
-            )
+        if Requires.PREFERRED in method.forget.requires and "preferred" in inputs:
+            of_reference = Requires.PREFERRED_REFERENCE in method.forget.requires
+            found["preferred"] = method.forget.requires & Requires.REFERENCE_LOSS if of_reference else Requires.NOTHING
     if "retain" in inputs and method.retain is not None:
         found["retain"] = method.retain.requires
     return found

@@ -14,7 +14,7 @@ from rapidun.errors import TrainingError
 
 AdapterState = dict[str, torch.Tensor]
 DIVERGED = 1.5
-"""A training whose loss on held rows is so many times that before, and above that of guessing, has failed."""
+"""A training whose loss on validation rows is so many times that before, and above that of guessing, has failed."""
 
 
 def adapter_state(model: PeftModel) -> AdapterState:
@@ -49,7 +49,7 @@ def require_change(before: AdapterState, model: PeftModel) -> float:
 
 
 class HeldLoss(TrainerCallback):
-    """Looks at the loss on held retain rows while training, and ends a training that diverged.
+    """Looks at the loss on validation rows while training, and ends a training that diverged.
 
     What a peak learning rate costs for a while is mostly won back as the rate falls, so a rise alone ends nothing:
     `within_budget` settles it at the end. A loss that is no number does, and one above that of guessing every token
@@ -57,7 +57,7 @@ class HeldLoss(TrainerCallback):
 
     Args:
         model: The model in training.
-        loss: Returns the present loss on the held rows.
+        loss: Returns the present loss on the validation rows.
         every: Steps between two looks; the last step is always looked at.
         record: Receives ``{"step", "held_retain_loss", "limit"}`` of each look.
         start: The loss with the adapter off: the same number in a fresh and in a resumed run.
@@ -109,6 +109,6 @@ class HeldLoss(TrainerCallback):
         control.should_save = False
         found = f"{loss:.3f}, worse than guessing every token" if math.isfinite(loss) else "no finite number"
         self.stopped = (
-            f"training diverged: at step {step} the loss on held retain rows was {found}; kept the adapter of step "
+            f"training diverged: at step {step} the loss on validation rows was {found}; kept the adapter of step "
             f"{self.good_step}"
         )

@@ -20,7 +20,7 @@ class ReferenceLosses:
     """``S_0``, the sum of the answer's token losses with the adapter off, of the rows whose terms read it.
 
     Args:
-        sums: By group ("forget", "alternative", "retain"): (rows of the group,) float64; 0 for a row without an answer.
+        sums: By group ("forget", "preferred", "retain"): (rows of the group,) float64; 0 for a row without an answer.
     """
 
     sums: dict[str, np.ndarray]
@@ -33,8 +33,8 @@ class ReferenceLosses:
         groups: dict[str, list[Example] | list[Example | None]] = {}
         if Requires.LOSS_ALONE in method.forget.requires:
             groups["forget"] = rows.forget
-            if Requires.WANTED_REFERENCE in method.forget.requires:
-                groups["alternative"] = rows.alternatives
+            if Requires.PREFERRED_REFERENCE in method.forget.requires:
+                groups["preferred"] = rows.preferred
         if method.retain is not None and Requires.LOSS_ALONE in method.retain.requires:
             groups["retain"] = rows.retain
         if not groups:

@@ -3,7 +3,7 @@ what a method is given (`Job`) and what it gives (`UnlearnResult`).
 
 A term is a pure function ``(rows: Answers, *, option=default, ...) -> (batch,)`` loss. Keyword parameters with a
 default are the method's options; those without are what the method's state gives at that step. Sample weights
-multiply what a term returns, so every weighting scheme works with every method (algorithms.md section 3).
+multiply what a term returns, so every weighting scheme works with every method.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Record = Callable[[dict[str, Any]], None]
 Saved = Literal["adapter", "model"]
 FORGET_ROWS = 64
 """Forget rows whose loss is reported: enough to see whether they were forgotten, and cheap beside training."""
-Wanted = Literal["unused", "optional", "required", "refusal"]
+Preferred = Literal["unused", "optional", "required", "refusal"]
 
 
 class Requires(Flag):
@@ -46,8 +46,8 @@ class Requires(Flag):
     REFERENCE_LOSS = REFERENCE | LOSS_ALONE
     HIDDEN = auto()  # hidden states of the option ``layer``: memory
     REFERENCE_HIDDEN = auto()  # the same with the adapter off: one more forward pass
-    WANTED = auto()  # logits on the wanted answers: more rows
-    WANTED_REFERENCE = auto()  # the same with the adapter off, as far as the forget rows' reference is read
+    PREFERRED = auto()  # logits on the preferred answers: more rows
+    PREFERRED_REFERENCE = auto()  # the same with the adapter off, as far as the forget rows' reference is read
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class Method(Registered):
     Args:
         forget: Loss of forget rows; multiplied by the option ``gamma`` where the method has it.
         retain: Loss of retain rows, multiplied by ``alpha``; None for a method that does not look at them.
-        wanted: Whether wanted answers of forget rows are used: "optional" where a row has one, "required" of at
+        preferred: Whether preferred answers of forget rows are used: "optional" where a row has one, "required" of at
             least one row, "refusal" takes a refusal for every row.
         state: What the method remembers between steps.
     """
 
     forget: Term
     retain: Term | None
-    wanted: Wanted = "unused"
+    preferred: Preferred = "unused"
     state: type[MethodState] = MethodState
 
     @property
@@ -152,7 +152,7 @@ class UnlearnResult:
         steps: Optimiser steps of what was kept.
         stopped: Why training ended before its last step, or why less was done than asked; None otherwise.
         adapter_change: Largest absolute change of an element that was trained.
-        held_loss_before: Loss on the held retain rows before.
+        held_loss_before: Loss on the validation rows before.
         held_loss_after: The same with what was kept.
         forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
         forget_loss_after: The same with what was kept; infinite or no number where training diverged.
@@ -200,7 +200,7 @@ class Procedure(Registered):
     run: Run
     saves: Saved
     needs_retain: bool
-    wanted: Wanted = "unused"
+    preferred: Preferred = "unused"
 
 
 METHODS: dict[str, Method] = {}
@@ -212,7 +212,7 @@ def register_method(
     *,
     retain: Term | None,
     requires: Requires = Requires.NOTHING,
-    wanted: Wanted = "unused",
+    preferred: Preferred = "unused",
     state: type[MethodState] = MethodState,
     gamma: float | None = None,
     source: str,
@@ -223,7 +223,7 @@ def register_method(
         name: What users call it.
         retain: The retain term, or None.
         requires: What the forget term reads.
-        wanted: Whether it uses wanted answers.
+        preferred: Whether it uses preferred answers.
         state: What it remembers.
         gamma: The default factor of the forget term; None for a method whose terms have no factors. With it comes
             ``alpha``, the factor of the retain term, 1 by default.
@@ -243,7 +243,7 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": (float, gamma), "alpha": (float, 1.0)}
         known = options_class(factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state))
-        method = Method(name, known, source, Term(forget, requires), retain, wanted, state)
+        method = Method(name, known, source, Term(forget, requires), retain, preferred, state)
         given = {*known.model_fields, *method.new_state(method.options).values()}
         if lacking := sorted(keywords_of(forget) - given):
             raise ConfigError(

@@ -1,7 +1,7 @@
 """What a method remembers between steps: a dual variable, a normaliser, a Fisher matrix.
 
 The trainer asks a state for `values` before each loss, shows it the rows (`observe`), and lets it `advance` once
-after each optimiser step (trap 22). Its `state_dict` is written with every checkpoint, so a resumed run is an
+after each optimiser step. Its `state_dict` is written with every checkpoint, so a resumed run is an
 unbroken one.
 """
 

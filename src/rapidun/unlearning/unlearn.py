@@ -78,9 +78,9 @@ def _check(rows: TrainingRows, method: Method | Procedure) -> None:
         raise TrainingError("no forget rows to unlearn.")
     if needs_retain(method) and not rows.retain:
         raise TrainingError(f"method {method.name!r} needs retain rows: give --retain, or choose --method ga.")
-    if method.wanted in ("required", "refusal") and not any(row is not None for row in rows.alternatives):
+    if method.preferred in ("required", "refusal") and not any(row is not None for row in rows.preferred):
         raise TrainingError(
-            f"method {method.name!r} needs a wanted answer to forget rows: give them a column response_clean, or "
+            f"method {method.name!r} needs a preferred answer to forget rows: give them a column response_clean, or "
             "choose --method idk (a refusal is wanted) or npo (nothing is)."
         )
 
