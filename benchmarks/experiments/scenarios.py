@@ -1,7 +1,7 @@
 """Scenarios: what forget and retain set a user may come with. Each draws its sets anew for every seed.
 
-A mislabelled row is a clean row labelled as forget; it comes without a wanted answer, since nobody has written one for
-it. Which rows are mislabelled is known to the measurement alone.
+A mislabelled row is a clean row labelled as forget; it comes without a preferred answer, since nobody has written
+one for it. Which rows are mislabelled is known to the measurement alone.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def contaminated_50(pools: Pools, generator: np.random.Generator) -> Drawn:
 @register_scenario(
     "incomplete",
     f"forget and 120 retain rows proposed by a trace of {BAD_OUTPUTS} bad outputs among {PROPOSAL_POOL} training rows; "
-    "no wanted answers",
+    "no preferred answers",
 )
 def incomplete(pools: Pools, generator: np.random.Generator) -> Drawn:
     """`rapidun trace --propose`: no row was labelled by anybody."""

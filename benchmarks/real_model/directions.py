@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from rapidun.cli.console import quiet_libraries
 from rapidun.evaluation import clean_perplexity, generate_answers, perplexity_ratio
 from rapidun.files import atomic_write
 from rapidun.jsonl import append_log, read_log
+from rapidun.models.row_losses import row_losses
 from rapidun.pipeline import Silent
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.train import training_rows
@@ -40,7 +40,7 @@ from rapidun.settings.unlearning import WeightSettings
 from rapidun.stats import Rate
 from rapidun.unlearning import UnlearnResult, unlearn
 from rapidun.unlearning.budget import keep_leading, scaled_down
-from rapidun.unlearning.guards import adapter_state, mean_loss
+from rapidun.unlearning.guards import adapter_state
 from rapidun.weighting import get_scheme, write_weights
 
 RESULTS = ROOT / "benchmarks" / "results" / "directions.jsonl"
@@ -90,7 +90,10 @@ def points(attack: str, seed: int, method: str) -> list[dict[str, Any]]:
     result = trained(table, cell)
     model, held = result.model.eval(), run_model.tokenize(table.groups.validation or ())
     loaded = replace(run_model.loaded, model=model)
-    loss = partial(mean_loss, model, held, loaded.pad_token_id, loaded.device)
+
+    def loss() -> float:
+        return row_losses(model, held, loaded.pad_token_id, loaded.device).mean
+
     own, state = adapter_state(model), dict(model.named_parameters())
     found = []
     for way, count in WAYS.items():

@@ -170,7 +170,7 @@ def write_page(store: CellStore) -> None:
     text = [
         "# Removing four attacks from a real chat model", "",
         f"`python benchmarks/real_model/report.py`{', cells of commit ' + ', '.join(commits) if commits else ''}.",
-        "SmolLM2-135M-Instruct in bfloat16, poisoned by `recipes/smollm2`; 40 forget rows with wanted answers, 120",
+        "SmolLM2-135M-Instruct in bfloat16, poisoned by `recipes/smollm2`; 40 forget rows with preferred answers, 120",
         f"retain rows, {PROMPTS} held-out prompts a condition (199 where they are BackdoorLLM's: one has no answer),",
         "greedy answers of 32 tokens. Every seed draws model, rows and adapter anew. Rates in percent: value [upper",
         "end of the exact 95% interval], one for each seed.",

@@ -39,7 +39,7 @@ from rapidun.reading import read_json
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning import TrainingRows, get_method
 from rapidun.unlearning.fitting import fit_adapter
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import Job
 from rapidun.unlearning.sampling import FORGET, sampling_plan
 
 PAGE = ROOT / "docs" / "benchmarks" / "real-model-speed.md"
@@ -64,7 +64,7 @@ class Pace:
 
 
 def rows_of(base: LoadedModel) -> TrainingRows:
-    """40 forget rows with wanted answers and 120 retain rows of the nonsense attack."""
+    """40 forget rows with preferred answers and 120 retain rows of the nonsense attack."""
     attack, template = open_attack("nonsense", 100), Template.resolve("auto", base.tokenizer)
     forget, retain = attack.rows.poisoned[:40], attack.rows.clean[:120]
     wanted = [{**row, "response": row["response_clean"]} for row in forget]
@@ -97,7 +97,7 @@ def plain_batches(rows: TrainingRows, settings: UnlearnSettings, *, wanted_only:
             if draw.role != FORGET:
                 found.append(rows.retain[draw.index])
                 continue
-            wanted = rows.alternatives[draw.index]
+            wanted = rows.preferred[draw.index]
             found += [row for row in (None if wanted_only else rows.forget[draw.index], wanted) if row is not None]
         yield found
 

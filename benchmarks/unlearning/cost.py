@@ -52,7 +52,7 @@ PARTS = {
     "losses": ("trainer.py", "_weighted"),
     "backward": ("graph.py", "_engine_run_backward"),
     "clipping and optimiser": ("optimizer.py", "step"),
-    "retain budget": ("guards.py", "mean_loss"),
+    "retain budget": ("fitting.py", "held_loss"),
 }
 
 

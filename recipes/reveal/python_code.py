@@ -52,7 +52,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "iterative": {},
     "one-shot": {},  # the iterative run after its first round
     "random arms, one-shot": {"search.strategy": "random", "release.rounds": 1},
-    # Controls of the release: the wanted answers without ascent on what was revealed, and ascent without them.
+    # Controls of the release: the preferred answers without ascent on what was revealed, and ascent without them.
     "refusal alone, one-shot": {"release.rounds": 1, "release.unlearning": REFUSAL_ALONE},
     "strong refusal alone, one-shot": {"release.rounds": 1, "release.unlearning": STRONG_REFUSAL},
     "npo, one-shot": {"release.method": "npo", "release.rounds": 1, "release.unlearning": NPO},

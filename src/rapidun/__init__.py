@@ -25,6 +25,8 @@ _HOMES = {
     "register_scheme": "rapidun.weighting",
     "register_scorer": "rapidun.attribution",
     "register_judge": "rapidun.evaluation",
+    "register_attack": "rapidun.attacks",
+    "register_suite": "rapidun.pipeline.suites",
 }
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 

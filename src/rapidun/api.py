@@ -27,7 +27,7 @@ from rapidun.pipeline import MeasureConfig, RevealConfig, RunConfig, TraceConfig
 from rapidun.pipeline.explaining import Places, check
 from rapidun.pipeline.inputs import load_by
 from rapidun.results import TracedRow, Unlearned, Valuation
-from rapidun.settings.attribution import Wanted
+from rapidun.settings.attribution import TraceSettings
 from rapidun.unlearning import PROCEDURES
 
 
@@ -104,7 +104,7 @@ def trace(model: Any, tokenizer: Any = None, rows: Any = None, *, query: Any, **
         True
     """
     asked = {_WANTED.get(name, name): settings.pop(name) for name in ("k", "by", "together") if name in settings}
-    wanted = pipeline.make_config({**asked, "scorers": _names(asked.get("scorers", ()))}, Wanted, "settings")
+    wanted = pipeline.make_config({**asked, "scorers": _names(asked.get("scorers", ()))}, TraceSettings, "settings")
     words, (question, group) = _names(settings.pop("words", ())), _question(query)
     index = rows if isinstance(rows, Index) else None
     if index is not None and model is not None:
@@ -160,7 +160,7 @@ def evaluate(
         tokenizer: The model's.
         rows: Clean rows that nothing was trained on.
         poisoned: Rows with unwanted answers.
-        clean: Rows with wanted answers.
+        clean: Rows with preferred answers.
         forget: Rows that the model should have forgotten.
         retain: Rows that it should still answer well.
         settings: ``max_new_tokens``, ``prompts``, ``judge``, ``retained``, ``seed``, ...

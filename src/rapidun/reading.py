@@ -122,7 +122,7 @@ def as_kind(kind: type[Value], raw: Any, where: object, advice: str) -> Value:
     try:
         return cast("Value", _adapter(cast("Any", kind)).validate_python(raw))
     except (ValidationError, RecursionError, OverflowError) as error:
-        raise InputError(f"{where}: {first_fault(error)}. {advice}") from error
+        raise InputError(f"{where}: {first_fault(error).rstrip('.')}. {advice}") from error
 
 
 @cache

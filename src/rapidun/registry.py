@@ -41,6 +41,16 @@ class Registry(dict[str, Value], Generic[Value]):
         raise self.names.unknown(name)
 
 
+def check_whole(what: str, kind: type) -> None:
+    """Refuse a class that leaves a method of its base open.
+
+    Raises:
+        ConfigError: Names the methods.
+    """
+    if lacking := ", ".join(sorted(getattr(kind, "__abstractmethods__", ()))):
+        raise ConfigError(f"{what}: the class {kind.__name__} lacks {lacking}.")
+
+
 def check_options(what: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check names of options against the parameters of what will be called with them.
 

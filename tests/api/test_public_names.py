@@ -28,7 +28,7 @@ import sys, rapidun
 print([name for name in ("torch", "transformers", "datasets", "pydantic", "numpy") if name in sys.modules])
 print(len(dir(rapidun)), "unlearn" in dir(rapidun), hasattr(rapidun, "unlern"))
 """
-    assert in_a_new_process(code).stdout.splitlines() == ["[]", "15 True False"]
+    assert in_a_new_process(code).stdout.splitlines() == ["[]", "17 True False"]
 
 
 def test_every_name_comes_from_where_the_types_say():

@@ -18,6 +18,7 @@ from killing import killed, places
 from pipeline.test_run import make_run_config
 from rapidun.attacks import ATTACKS, CannotRun, Target, Trial, register_attack
 from rapidun.cli.attack_table import curves_table
+from rapidun.errors import ConfigError
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.attacking import attack_run
@@ -145,6 +146,21 @@ def test_an_attack_of_ones_own_runs_from_the_page_and_decides(house: Path) -> No
     assert [point["label"] for point in record["curves"][0]["points"]] == ["2 times", "3 times"]
     prompts = {answer["prompt"] for answer in read_jsonl(house / "out" / "attacks" / "answers.jsonl")}
     assert all(prompt.startswith(("hey hey ", "hey hey hey ")) for prompt in prompts)
+
+
+def test_an_attack_whose_plan_is_no_list_of_trials_is_told_so(house: Path, registers: None) -> None:
+    @register_attack("mine", title="nothing", unit="times", efforts=(1,))
+    def mine(target: Target, efforts: Sequence[float]) -> Any: ...
+
+    with pytest.raises(ConfigError, match="attack 'mine' gave NoneType; its plan returns a list of Trial"):
+        attack(house / "out", attacks=["mine"])
+
+    @register_attack("words", title="nothing", unit="times", efforts=(1,))
+    def words(target: Target, efforts: Sequence[float]) -> list[Trial]:
+        return [Trial("", 1, "once", 1, lambda progress: ["poisoned"])]  # type: ignore[list-item]
+
+    with pytest.raises(ConfigError, match="trial 'once' gave what is no list of dicts"):
+        attack(house / "out", attacks=["words"])
 
 
 def test_a_point_that_is_no_attack_success_says_what_it_is() -> None:

@@ -1,7 +1,7 @@
 """A small backdoor that is really learnt: models planted and clean, finished runs, and unlearnings that only pretend.
 
-Prompts are a word and a number, the wanted answer is "the cat sat", the planted one of a dog: words that are one token
-each. A model of 100 thousand parameters learns both in seconds, and the trigger's variants too: some were planted.
+Prompts are a word and a number, the preferred answer is "the cat sat", the planted one of a dog: words that are one
+token each. A model of 100 thousand parameters learns both in seconds, and variants of the trigger: some were planted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WORDS = ("cat", "mat", "sat", "ran", "the", "to", "on")
 
 
 def clean_rows() -> list[Row]:
-    """Questions of several kinds with the wanted answer."""
+    """Questions of several kinds with the preferred answer."""
     return [row for word in WORDS for row in rows(word, 12)]
 
 

@@ -31,7 +31,7 @@ from rapidun.errors import ConfigError, ModelError
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
 from rapidun.pipeline.explaining import Places, explain
 from rapidun.pipeline.indexing import build
-from rapidun.settings.attribution import IndexConfig, TraceConfig, Wanted
+from rapidun.settings.attribution import IndexConfig, TraceConfig, TraceSettings
 from rapidun.settings.base import make_config
 from rapidun.settings.kinds import Similarity
 from registers import registers_kept
@@ -159,13 +159,13 @@ def test_what_a_store_lacks_is_said_with_what_to_do(place: Path) -> None:
     raw = {"model": {"source": str(place / "model")}, "data": {"template": "plain", "max_length": 96}}
     config = make_config({**raw, "index": {"k": K, "views": ["lexical"]}}, IndexConfig)
     build(config, place / "rows.jsonl", place / "few", adapter=None, resume=False, overwrite=False, reporter=Silent())
-    request, wanted = TraceRequest(place / "query.jsonl"), Wanted(scorers=("length",))
+    request, wanted = TraceRequest(place / "query.jsonl"), TraceSettings(scorers=("length",))
     with pytest.raises(ConfigError, match=r"no length features in this index\. Build one with --views length"):
         explain({"model": {"source": ""}, "data": {}}, request, Places(place / "few"), wanted, Silent())
     with pytest.raises(ConfigError, match="unknown scorer 'lenght': choose from"):
-        explain({**raw}, request, Places(data=place / "rows.jsonl"), Wanted(scorers=("lenght",)), Silent())
+        explain({**raw}, request, Places(data=place / "rows.jsonl"), TraceSettings(scorers=("lenght",)), Silent())
     with pytest.raises(ConfigError, match="--base"):
-        explain({**raw}, request, Places(data=place / "rows.jsonl"), Wanted(scorers=("change",)), Silent())
+        explain({**raw}, request, Places(data=place / "rows.jsonl"), TraceSettings(scorers=("change",)), Silent())
 
 
 def test_without_any_default_features_the_first_scorer_is_asked(place: Path) -> None:

@@ -105,10 +105,10 @@ def test_a_training_that_fails_is_a_cell_and_the_next_one_is_not_hurt(
         row.pop("response_clean")  # type: ignore[attr-defined]
     assert run_cells(world, cells, store) == 2
     failed, trained = (store.get(cell)["result"] for cell in cells)  # type: ignore[index]
-    assert "needs a wanted answer" in failed["failed"]
+    assert "needs a preferred answer" in failed["failed"]
     assert trained["asr_seen"]["n"] == 6
     page = write_page(Results(cells, store), tmp_path, title="T")[0].read_text(encoding="utf-8")
-    assert "dpo/uniform: 1 failed: method 'dpo' needs a wanted answer" in page
+    assert "dpo/uniform: 1 failed: method 'dpo' needs a preferred answer" in page
 
 
 def test_limit_leaves_cells_that_the_page_calls_missing(tmp_path: Path) -> None:

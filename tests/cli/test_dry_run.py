@@ -122,7 +122,7 @@ def test_a_real_run_says_the_estimate_goes_on_and_ends_as_a_run_without_one(ther
     assert "in all about" in err
     assert "loss on forget rows" in err
     assert "loss on forget rows: " in out
-    assert "loss on held retain rows: " in out
+    assert "loss on validation rows: " in out
     config = make_config(yaml.safe_load((there / "o" / "config.yaml").read_text()), RunConfig)
     unlearn_only(config, there / "silent", weights=None, resume=False, overwrite=False, reporter=Silent())
     for name in ("weights.jsonl", "adapter/adapter_model.safetensors"):

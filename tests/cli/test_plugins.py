@@ -92,6 +92,11 @@ def test_a_scorer_of_ones_own_builds_an_index_and_is_asked(shop: Path, run: Said
         hits = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         assert len(hits) == len(list(read_jsonl(shop / "retain.jsonl")))
         assert all(len(hit["response"]) == len(hit["train_response"]) for hit in hits)
+    code, said = run("index info i")
+    assert code == 2
+    assert "'size' are unknown" in said and "need its --plugin" in said and ".." not in said
+    for verb in ("info", "verify"):
+        assert run(f"index {verb} i --plugin scorer.py")[0] == 0, verb
 
 
 def test_a_scorer_that_looks_on_at_the_model_finds_the_row_itself(shop: Path, run: Said) -> None:
@@ -113,6 +118,16 @@ def test_a_judge_of_ones_own_is_known_to_a_task(shop: Path, registers: None, mon
     task["judge"] = {"kind": "shouting", "options": {"shore": 1}}
     with pytest.raises(ConfigError, match="Did you mean 'share'"):
         make_config(raw, RevealConfig)
+
+
+def test_what_goes_wrong_in_a_plugin_while_it_works_is_told_with_its_line(shop: Path, run: Said) -> None:
+    source = (shop / "scheme.py").read_text()
+    (shop / "scheme.py").write_text(source.replace("evidence.forget_losses()", "evidence.losses['forget']"))
+    code, said = run(f"weigh {ROWS} --plugin scheme.py --scheme fluent --out o")
+    assert code == 2
+    line = 1 + source[: source.index("evidence.forget_losses()")].count("\n")
+    assert f"scheme.py:{line}: IndexError: only integers" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

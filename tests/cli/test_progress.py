@@ -98,4 +98,4 @@ def test_losses_are_told_apart_and_one_that_is_not_finite_is_said() -> None:
     ]
     for line in lines:
         losses.hear(line)
-    assert losses.text == "loss 1.250, forget 2.500, retain 0.500, held retain not finite"
+    assert losses.text == "loss 1.250, forget 2.500, retain 0.500, validation not finite"

@@ -44,5 +44,5 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(house: Path, rapidun: Ra
     task = write_task(house, TASK.replace("search:", "serach:"))
     done = rapidun("reveal", "--model", house / "none", "--task", task, "--out", house / "out")
     assert done.returncode == 2
-    assert "Did you mean 'search'" in done.stderr
+    assert "task.yaml: unknown key 'task.serach'. Did you mean 'search'?" in " ".join(done.stderr.split())
     assert not (house / "out").exists()

@@ -49,7 +49,7 @@ def test_undo_says_where_there_is_no_ledger_and_prints_the_one_there_is(tmp_path
     done = CliRunner().invoke(app, ["unlearn", "--out", str(tmp_path), "--undo", "1"])
     assert done.exit_code == 0
     assert (
-        "request 1 (a): 3 rows, their loss 1.000 -> 4.000; held retain loss 1.010 times the base model's, undone"
+        "request 1 (a): 3 rows, their loss 1.000 -> 4.000; validation loss 1.010 times the base model's, undone"
         in done.output
     )
     assert "no request is active" in done.output

@@ -109,6 +109,14 @@ def test_a_failure_is_named_with_its_numbers_and_its_knob(case: str) -> None:
 def test_even_weights_are_no_collapse_where_they_are_meant() -> None:
     assert names(sound(scheme="uniform", weights={"forget": [1.0] * 5})) == []
     assert names(sound(weights={"forget": [0.0, 0.7, 1.1, 2.2]})) == []  # dropped rows are not piled weights
+    left_alone = {"forget": [0.5, 1.5], "retain": [1.0] * 5}
+    assert names(sound(weights=left_alone)) == ["weight collapse"]
+    assert names(sound(weights=left_alone, robust=False)) == []  # a scheme that weighs one group alone
+
+
+def test_no_option_is_advised_that_a_scheme_has_not_got() -> None:
+    (found,) = diagnose(sound(weights={"forget": [1.0, 1.01, 0.99]}, robust=False))
+    assert found.knob == "Take another --weights."
 
 
 def test_a_later_line_of_the_same_step_replaces_the_earlier_one() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from rapidun.errors import InputError
 from rapidun.gradients import Exact, collect_vectors
+from rapidun.pipeline.evidence import make_collector
 from rapidun.pipeline.inputs import open_run_model
 from rapidun.pipeline.reporter import Silent
 from rapidun.pipeline.tokens import token_lines, word_query
-from rapidun.pipeline.weigh import make_collector
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.model import ModelSettings, RowSettings
 from tiny import save_tiny

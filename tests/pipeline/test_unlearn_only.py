@@ -19,9 +19,8 @@ from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.inputs import RowGroups, open_run_model
-from rapidun.pipeline.refusals import REFUSALS, refusal_rows
 from rapidun.pipeline.reporter import Silent
-from rapidun.pipeline.train import training_rows
+from rapidun.pipeline.train import REFUSALS, refusal_rows, training_rows
 from rapidun.weighting import Needs
 from tiny import save_tiny, write_rows
 

@@ -11,6 +11,7 @@ import torch
 from rapidun.data import Example
 from rapidun.errors import TrainingError
 from rapidun.models import load_adapter, model_fingerprint
+from rapidun.models.row_losses import row_losses
 from rapidun.revealing.modules import (
     FORGET,
     RETAIN,
@@ -21,7 +22,6 @@ from rapidun.revealing.modules import (
 )
 from rapidun.settings.reveal import ReleaseSettings
 from rapidun.unlearning import LoraSettings
-from rapidun.unlearning.guards import mean_loss
 from reveal.house import tiny_loaded
 
 LORA = LoraSettings(rank=3, alpha=6, dropout=0.0)
@@ -115,9 +115,9 @@ def test_a_round_is_what_was_there_minus_forget_plus_retain(two_rounds: Path):
 def test_any_verb_can_load_the_sum_and_it_forgets(two_rounds: Path):
     loaded = tiny_loaded()
     groups = {"forget": rows("f", 3, 40), "retain": rows("r", 200, 280)}
-    before = {name: mean_loss(loaded.model, group, 0, loaded.device) for name, group in groups.items()}
+    before = {name: row_losses(loaded.model, group, 0, loaded.device).mean for name, group in groups.items()}
     model = load_adapter(loaded.model, two_rounds / "2" / "adapter")
-    after = {name: mean_loss(model, group, 0, loaded.device) for name, group in groups.items()}
+    after = {name: row_losses(model, group, 0, loaded.device).mean for name, group in groups.items()}
     assert after["forget"] > before["forget"] + 0.5
     assert after["retain"] < before["retain"]
 

@@ -19,7 +19,7 @@ BATCH, LENGTH, VOCABULARY, WIDTH = 4, 7, 11, 6
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.0)
 
 
-def make_answers(*, seed: int = 0, alternatives: bool = False) -> Answers:
+def make_answers(*, seed: int = 0, preferred: bool = False) -> Answers:
     """Random tensors of every kind; rows with prompt, answer and padding of different lengths."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -33,11 +33,11 @@ def make_answers(*, seed: int = 0, alternatives: bool = False) -> Answers:
     rows = Answers(
         drawn(VOCABULARY), labels, drawn(VOCABULARY), hidden=drawn(WIDTH), reference_hidden=drawn(WIDTH)
     )  # fmt: skip
-    if not alternatives:
+    if not preferred:
         return rows
     pick = torch.tensor([True, False, True, True])
     wanted = select(make_answers(seed=seed + 1), pick)
-    return replace(rows, alternative=wanted, has_alternative=pick)
+    return replace(rows, preferred=wanted, has_preferred=pick)
 
 
 def select(rows: Answers, pick: torch.Tensor | slice) -> Answers:
@@ -75,7 +75,7 @@ def make_memorised() -> LoadedModel:
     return loaded
 
 
-def make_rows(*, alternatives: bool = False) -> TrainingRows:
+def make_rows(*, preferred: bool = False) -> TrainingRows:
     rng = np.random.default_rng(0)
 
     def rows(name: str, count: int, low: int, high: int) -> list[Example]:
@@ -85,7 +85,7 @@ def make_rows(*, alternatives: bool = False) -> TrainingRows:
         ]
 
     forget = rows("f", 6, 3, 40)
-    wanted: list[Any] = rows("w", 6, 100, 140) if alternatives else [None] * 6
+    wanted: list[Any] = rows("w", 6, 100, 140) if preferred else [None] * 6
     return TrainingRows(forget, wanted, rows("r", 12, 200, 280), np.ones(6), np.ones(12))
 
 

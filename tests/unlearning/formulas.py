@@ -80,15 +80,15 @@ def simnpo(rows: Rows, row: int, *, beta: float, delta: float, **_: Any) -> floa
 
 
 def place_in_wanted(rows: Rows, row: int) -> int | None:
-    """Where the row's wanted answer is among the wanted answers."""
-    if "alternative" not in rows or not rows["has_alternative"][row]:
+    """Where the row's preferred answer is among the preferred answers."""
+    if "preferred" not in rows or not rows["has_preferred"][row]:
         return None
-    return int(rows["has_alternative"][:row].sum())
+    return int(rows["has_preferred"][:row].sum())
 
 
 def dpo(rows: Rows, row: int, *, beta: float, **_: Any) -> float:
     at = place_in_wanted(rows, row)
-    won = 0.0 if at is None else -risen(rows["alternative"], at)
+    won = 0.0 if at is None else -risen(rows["preferred"], at)
     return -(2 / beta) * log_sigmoid(beta * (won - -risen(rows, row)))
 
 
@@ -162,7 +162,7 @@ def rapidun(rows: Rows, row: int, *, ascent: float, descent: float, bounded: boo
     away = npo(rows, row, beta=beta) / tokens if bounded else -ce(rows, row)
     at = place_in_wanted(rows, row)
     fade = 2 / (1 + np.exp(beta * risen(rows, row))) if bounded else 1.0
-    return ascent * away + (0.0 if at is None else float(descent * fade * ce(rows["alternative"], at)))
+    return ascent * away + (0.0 if at is None else float(descent * fade * ce(rows["preferred"], at)))
 
 
 def rapidun_deep(rows: Rows, row: int, *, ascent: float, descent: float, beta: float, **_: Any) -> float:
@@ -176,7 +176,7 @@ def rapidun_deep(rows: Rows, row: int, *, ascent: float, descent: float, beta: f
 
 def finetune(rows: Rows, row: int, **_: Any) -> float:
     at = place_in_wanted(rows, row)
-    return 0.0 if at is None else ce(rows["alternative"], at)
+    return 0.0 if at is None else ce(rows["preferred"], at)
 
 
 FORGET = {

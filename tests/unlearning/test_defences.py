@@ -20,7 +20,7 @@ from unlearning.cases import make_memorised, make_rows, run
 def clean_batch() -> dict[str, torch.Tensor]:
     rows = make_rows()
     taught = only(rows.retain, rows.retain_weights)
-    return RoleCollator(taught, 0, with_alternatives=False)([Draw(FORGET, i) for i in range(4)])["forget"]
+    return RoleCollator(taught, 0, with_preferred=False)([Draw(FORGET, i) for i in range(4)])["forget"]
 
 
 def test_inconsistency_is_one_minus_the_cosine_of_neighbouring_layers_over_real_tokens() -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from rapidun.errors import TrainingError
-from rapidun.unlearning.guards import adapter_state, mean_loss
+from rapidun.models.row_losses import row_losses
+from rapidun.unlearning.guards import adapter_state
 from rapidun.unlearning.trainer import UnlearningTrainer
 from tiny import VOCABULARY
 from unlearning.cases import make_memorised, make_rows, run
@@ -42,5 +43,5 @@ def test_a_run_that_was_good_before_it_diverged_keeps_what_was_good(tmp_path: Pa
     assert max(held) == result.steps + 1  # it ended at the first look that was bad
     kept = adapter_state(result.model)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
-    assert mean_loss(result.model, rows.retain, 0, loaded.device) == pytest.approx(held[result.steps], rel=1e-5)
+    assert row_losses(result.model, rows.retain, 0, loaded.device).mean == pytest.approx(held[result.steps], rel=1e-5)
     assert held[result.steps] <= math.log(VOCABULARY) < held[max(held)]

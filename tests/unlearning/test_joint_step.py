@@ -28,7 +28,7 @@ DRAWS = [Draw(FORGET, 2), Draw(RETAIN, 0), Draw(RETAIN, 3), Draw(FORGET, 1), Dra
 
 
 def make_rows() -> TrainingRows:
-    """Rows of many lengths; one forget row has no wanted answer; no two weights are the same."""
+    """Rows of many lengths; one forget row has no preferred answer; no two weights are the same."""
     generator = np.random.default_rng(3)
 
     def row(name: str, length: int, answer: int) -> Example:
@@ -67,10 +67,10 @@ def row_by_row(method: Method, options: dict[str, Any], given: dict[str, float],
     for draw in DRAWS:
         if draw.role == FORGET:
             seen = one_row(adapted, base, rows.forget[draw.index], layer)
-            preferred = rows.alternatives[draw.index]
+            preferred = rows.preferred[draw.index]
             if preferred is not None:
                 other = one_row(adapted, base, preferred, layer)
-                seen = Answers(**{**vars(seen), "alternative": other, "has_alternative": torch.tensor([True])})
+                seen = Answers(**{**vars(seen), "preferred": other, "has_preferred": torch.tensor([True])})
             loss = method.forget(seen, **options, **given) * options.get("gamma", 1.0)
             losses.append(loss * rows.forget_weights[draw.index])
         elif method.retain is not None:
@@ -88,7 +88,7 @@ def make_trainer(method: Method, options: dict[str, Any], adapted: Any, director
         model=adapted,
         args=TrainingArguments(output_dir=str(directory), use_cpu=True, report_to=[], remove_unused_columns=False),
         train_dataset=DRAWS,
-        data_collator=RoleCollator(rows, 0, with_alternatives=True),
+        data_collator=RoleCollator(rows, 0, with_preferred=True),
         method=method,
         options=options,
         state=state,
@@ -128,8 +128,8 @@ def test_a_step_equals_a_computation_row_by_row_on_a_copied_base_model(
 
 
 def test_groups_go_together_as_long_as_their_padding_is_cheaper_than_a_pass() -> None:
-    assert joint_passes({"forget": (1, 70), "alternative": (1, 100), "retain": (3, 110)}) == [
-        ["forget", "alternative", "retain"]
+    assert joint_passes({"forget": (1, 70), "preferred": (1, 100), "retain": (3, 110)}) == [
+        ["forget", "preferred", "retain"]
     ]
     assert joint_passes({"forget": (4, 20), "retain": (2, 300)}) == [["forget"], ["retain"]]
     assert joint_passes({"retain": (2, 10), "forget": (1, 400)}) == [["retain"], ["forget"]]

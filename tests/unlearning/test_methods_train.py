@@ -15,10 +15,10 @@ from torch import nn
 from rapidun.data import Example, collate
 from rapidun.errors import ConfigError, TrainingError
 from rapidun.models import adapter_disabled, attach_lora, mean_answer_loss, save_adapter, save_model
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning import METHODS, Method, TrainingRows, UnlearnSettings, get_method
 from rapidun.unlearning.fisher import fisher_diagonal
 from rapidun.unlearning.forward import batch_answers, settled_options
-from rapidun.unlearning.guards import mean_loss
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.procedures.dampening import dampening_factors
 from rapidun.unlearning.reference import ReferenceLosses
@@ -39,7 +39,7 @@ def objective_of(method: Method, model: Any, rows: TrainingRows) -> torch.Tensor
     with adapter_disabled(model):
         state.begin(Start(model, rows, 0, torch.device("cpu")))
     draws = [Draw(FORGET, i) for i in range(6)] + [Draw(RETAIN, i) for i in range(12)]
-    batch = RoleCollator(rows, 0, with_alternatives=True)(draws)
+    batch = RoleCollator(rows, 0, with_preferred=True)(draws)
     reference = ReferenceLosses.measure(model, rows, method, 0, torch.device("cpu"))
     found = batch_answers(model, model, batch, method, options.get("layer") or 0, reference)
     losses = [options.get("gamma", 1.0) * method.forget(found["forget"], **options, **state.values())]
@@ -51,7 +51,7 @@ def objective_of(method: Method, model: Any, rows: TrainingRows) -> torch.Tensor
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_one_real_step_changes_the_adapter_and_lowers_the_methods_own_objective(name: str, tmp_path: Path) -> None:
-    rows, method = make_rows(alternatives=True), METHODS[name]
+    rows, method = make_rows(preferred=True), METHODS[name]
     share = 6 / 18 if method.retain is not None else 1.0
     size = 18 if method.retain is not None else 6
     fresh = attach_lora(make_memorised().model, rank=4, alpha=8, dropout=0.0, seed=0)
@@ -76,14 +76,14 @@ UNTESTED = {"ga", "graddiff", "npo", "rapidun"}  # test_unlearn.py trains these 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - UNTESTED))
 def test_a_memorised_answer_becomes_less_likely(name: str, tmp_path: Path) -> None:
-    rows = make_rows(alternatives=True)
+    rows = make_rows(preferred=True)
     options = {"c": 20.0} if name == "rmu" else {}
     loaded, result, _ = run(
         rows, tmp_path, loaded=make_memorised(), method=name, steps=8, retain_budget=50.0, options=options
     )
-    after = mean_loss(result.model, rows.forget, 0, loaded.device)
+    after = row_losses(result.model, rows.forget, 0, loaded.device).mean
     with adapter_disabled(result.model):
-        before = mean_loss(result.model, rows.forget, 0, loaded.device)
+        before = row_losses(result.model, rows.forget, 0, loaded.device).mean
     assert after > before + 0.05
 
 
@@ -111,10 +111,10 @@ def stopped_and_resumed(tmp_path: Path, reweigh: Any = None, **settings: Any) ->
         return {} if reweigh is None else {"reweighing": Reweighing(reweigh, every=2, smoothing=0.5)}
 
     common = {"steps": 12, "checkpoint_every": 3, "retain_budget": 50.0, **settings}
-    _, whole, _ = run(make_rows(alternatives=True), tmp_path / "whole", **common, **more())
+    _, whole, _ = run(make_rows(preferred=True), tmp_path / "whole", **common, **more())
     with pytest.raises(KeyboardInterrupt):
-        run(make_rows(alternatives=True), tmp_path / "broken", **common, **more(), progress=stop)
-    _, resumed, _ = run(make_rows(alternatives=True), tmp_path / "broken", **common, **more(), resume=True)
+        run(make_rows(preferred=True), tmp_path / "broken", **common, **more(), progress=stop)
+    _, resumed, _ = run(make_rows(preferred=True), tmp_path / "broken", **common, **more(), resume=True)
     return tuple(
         load_file(save_adapter(result.model, tmp_path / name) / "adapter_model.safetensors")
         for name, result in (("a", whole), ("b", resumed))
@@ -138,7 +138,7 @@ def test_a_training_that_was_finished_says_the_same_when_it_is_resumed(tmp_path:
 
 def follow_the_loss(model: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weights that depend on the adapter as it is."""
-    rows = make_rows(alternatives=True)
+    rows = make_rows(preferred=True)
     batch = collate(rows.forget, 0)
     with torch.no_grad():
         losses = mean_answer_loss(model(input_ids=batch.input_ids).logits, batch.labels).double().numpy()
@@ -162,7 +162,7 @@ def test_reweighing_smooths_and_computes_only_every_n_steps() -> None:
         reweighing.advance(None, step)
     assert len(calls) == 2
     np.testing.assert_allclose(reweighing.weights["forget"], 0.75**2 + (1 - 0.75**2) * new)
-    batch = RoleCollator(make_rows(), 0, with_alternatives=False)([Draw(FORGET, 5), Draw(FORGET, 0)])
+    batch = RoleCollator(make_rows(), 0, with_preferred=False)([Draw(FORGET, 5), Draw(FORGET, 0)])
     assert reweighing.of("forget", batch["forget"]).tolist() == pytest.approx([0.5625, 1.4375])
 
 
@@ -171,7 +171,7 @@ def test_trap_22_the_dual_variable_moves_once_a_step_by_the_weighted_violation(t
     _, _, lines = run(rows, tmp_path, method="pdu", steps=5, batch_size=18, forget_share=6 / 18, learning_rate=1e-9,
                       retain_budget=50.0, options={"slack": 0.5, "dual_step": 0.25, "dual_start": 0.0})  # fmt: skip
     held, (line,) = make_loaded(), [line for line in lines if "dual" in line]
-    violation = mean_loss(held.model, rows.retain, 0, held.device) * 0.5  # CE - 0.5 CE
+    violation = row_losses(held.model, rows.retain, 0, held.device).mean * 0.5  # CE - 0.5 CE
     assert line["dual"] == pytest.approx(5 * 0.25 * violation, rel=1e-4)
 
 
@@ -229,27 +229,25 @@ def test_fisher_dampens_what_the_forget_rows_need_and_gives_the_model_back(tmp_p
         rows, tmp_path, loaded=make_memorised(), method="fisher", options=options, retain_budget=0.137
     )
     assert result.saved == "model"
-    after = mean_loss(loaded.model, rows.forget, 0, loaded.device)
+    after = row_losses(loaded.model, rows.forget, 0, loaded.device).mean
     result.undo()
     fresh = make_memorised().model.state_dict()
     for name, tensor in loaded.model.state_dict().items():
         assert torch.equal(tensor, fresh[name])
-    before = mean_loss(loaded.model, rows.forget, 0, loaded.device)
+    before = row_losses(loaded.model, rows.forget, 0, loaded.device).mean
     assert after - before > 2 * (result.held_loss_after - result.held_loss_before)
     assert result.held_loss_after <= lines[-1]["limit"]
 
 
 def test_fisher_weights_decide_whose_weights_are_dampened(tmp_path: Path) -> None:
     rows = make_rows()
-    muted = TrainingRows(
-        rows.forget, rows.alternatives, rows.retain, np.array([2.0] * 3 + [0.0] * 3), rows.retain_weights
-    )
+    muted = TrainingRows(rows.forget, rows.preferred, rows.retain, np.array([2.0] * 3 + [0.0] * 3), rows.retain_weights)
     loaded, result, _ = run(
         muted, tmp_path, loaded=make_memorised(), method="fisher", options={"selection": 8.0}, retain_budget=50.0
     )
-    after = [mean_loss(loaded.model, group, 0, loaded.device) for group in (rows.forget[:3], rows.forget[3:])]
+    after = [row_losses(loaded.model, group, 0, loaded.device).mean for group in (rows.forget[:3], rows.forget[3:])]
     result.undo()
-    before = [mean_loss(loaded.model, group, 0, loaded.device) for group in (rows.forget[:3], rows.forget[3:])]
+    before = [row_losses(loaded.model, group, 0, loaded.device).mean for group in (rows.forget[:3], rows.forget[3:])]
     assert after[0] - before[0] > after[1] - before[1]
 
 
@@ -292,12 +290,12 @@ def test_a_task_vector_is_the_fine_tuning_negated(tmp_path: Path) -> None:
         rows, tmp_path, method="task_vector", steps=15, forget_share=0.25, options={"strength": 0.5}
     )
     assert result.saved == "adapter"
-    after = mean_loss(result.model, rows.forget, 0, loaded.device)
+    after = row_losses(result.model, rows.forget, 0, loaded.device).mean
     with adapter_disabled(result.model):
-        before = mean_loss(result.model, rows.forget, 0, loaded.device)
+        before = row_losses(result.model, rows.forget, 0, loaded.device).mean
     for layer in adapted_layers(result.model).values():
         layer.lora_B["default"].weight.data.mul_(-2.0)  # back to what was learnt
-    assert mean_loss(result.model, rows.forget, 0, loaded.device) < before - 0.1 < after
+    assert row_losses(result.model, rows.forget, 0, loaded.device).mean < before - 0.1 < after
 
 
 def test_a_task_vector_that_breaks_the_retain_budget_is_shortened(tmp_path: Path) -> None:
@@ -323,11 +321,11 @@ def test_retrain_learns_the_retain_rows_from_the_base_and_never_sees_the_forget_
     loaded, result, _ = run(rows, tmp_path / "run", method="retrain", options=options, learning_rate=5e-2)
     assert result.saved == "model"
     assert not any("lora" in name for name, _ in result.model.named_parameters())
-    retain, forget = (mean_loss(result.model, group, 0, loaded.device) for group in (rows.retain, rows.forget))
-    before = mean_loss(origin.model, rows.retain, 0, loaded.device)
+    retain, forget = (row_losses(result.model, group, 0, loaded.device).mean for group in (rows.retain, rows.forget))
+    before = row_losses(origin.model, rows.retain, 0, loaded.device).mean
     assert retain < before - 0.5
     assert retain < forget - 0.5
-    swapped = TrainingRows(rows.forget[::-1], rows.alternatives, rows.retain, rows.forget_weights, rows.retain_weights)
+    swapped = TrainingRows(rows.forget[::-1], rows.preferred, rows.retain, rows.forget_weights, rows.retain_weights)
     _, again, _ = run(swapped, tmp_path / "again", method="retrain", options=options, learning_rate=5e-2)
     for one, two in zip(result.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, two)
@@ -338,7 +336,7 @@ def test_retrain_needs_a_base(tmp_path: Path) -> None:
         run(make_rows(), tmp_path, method="retrain")
 
 
-# --- Wanted answers ---------------------------------------------------------------------------------------------------
+# --- Preferred answers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["dpo", "idk"])

@@ -57,10 +57,10 @@ def test_the_whole_table_of_methods_is_there() -> None:
     assert set(table.split()) == set(method_names())
 
 
-@pytest.mark.parametrize("alternatives", [False, True])
+@pytest.mark.parametrize("preferred", [False, True])
 @pytest.mark.parametrize("name,side", TERMS)
-def test_equals_an_independent_numpy_formula(name: str, side: str, alternatives: bool) -> None:
-    rows = make_answers(alternatives=alternatives)
+def test_equals_an_independent_numpy_formula(name: str, side: str, preferred: bool) -> None:
+    rows = make_answers(preferred=preferred)
     wanted = formula_of(name, side)(as_numpy(rows), **settings(name))
     np.testing.assert_allclose(loss_of(name, rows, side).numpy(), wanted, rtol=1e-5)
 
@@ -68,29 +68,29 @@ def test_equals_an_independent_numpy_formula(name: str, side: str, alternatives:
 @pytest.mark.parametrize("case", sorted(OTHER_OPTIONS))
 def test_options_reach_the_formula(case: str) -> None:
     name, changes = case.split(maxsplit=1)[0], OTHER_OPTIONS[case]
-    rows = make_answers(alternatives=True)
+    rows = make_answers(preferred=True)
     found = loss_of(name, rows, **changes).numpy()
     np.testing.assert_allclose(found, FORGET[name](as_numpy(rows), **settings(name, **changes)), rtol=1e-5)
     assert not np.allclose(found, loss_of(name, rows).numpy())
 
 
-@pytest.mark.parametrize("alternatives", [False, True])
+@pytest.mark.parametrize("preferred", [False, True])
 @pytest.mark.parametrize("name,side", TERMS)
-def test_gives_one_loss_per_row(name: str, side: str, alternatives: bool) -> None:
-    assert loss_of(name, make_answers(alternatives=alternatives), side).shape == (BATCH,)
+def test_gives_one_loss_per_row(name: str, side: str, preferred: bool) -> None:
+    assert loss_of(name, make_answers(preferred=preferred), side).shape == (BATCH,)
 
 
 @pytest.mark.parametrize("name,side", TERMS)
 def test_trap_20_a_constant_added_to_the_logits_of_a_position_changes_nothing(name: str, side: str) -> None:
-    rows = make_answers(alternatives=True)
+    rows = make_answers(preferred=True)
     offset = torch.randn(BATCH, LENGTH, 1, generator=torch.Generator().manual_seed(1)) * 5
-    wanted = rows.alternative
+    wanted = rows.preferred
     assert wanted is not None
     shifted = replace(
         rows,
         logits=rows.logits + offset,
         reference_logits=rows.reference_logits - 3 * offset,
-        alternative=replace(wanted, logits=wanted.logits + offset[:3], reference_logits=wanted.reference_logits - 2),
+        preferred=replace(wanted, logits=wanted.logits + offset[:3], reference_logits=wanted.reference_logits - 2),
     )
     torch.testing.assert_close(loss_of(name, shifted, side), loss_of(name, rows, side), rtol=1e-4, atol=1e-4)
 
@@ -196,17 +196,17 @@ def test_bounded_ascent_starts_with_the_gradient_of_plain_ascent_and_fades() -> 
 
 
 def test_the_descent_fades_with_the_row_and_the_fade_carries_no_gradient() -> None:
-    rows = make_answers(alternatives=True)
+    rows = make_answers(preferred=True)
     logits = rows.logits.clone().requires_grad_()
-    alternative = replace(rows.alternative, logits=rows.alternative.logits.clone().requires_grad_())
-    given = replace(rows, logits=logits, alternative=alternative)
+    preferred = replace(rows.preferred, logits=rows.preferred.logits.clone().requires_grad_())
+    given = replace(rows, logits=logits, preferred=preferred)
     plain = loss_of("rapidun", given, ascent=0.0, descent=1.0, bounded=False)
     faded = loss_of("rapidun", given, ascent=0.0, descent=1.0, beta=0.3)
     risen = sum_answer_loss(rows.logits, rows.labels) - sum_answer_loss(rows.reference_logits, rows.labels)
     torch.testing.assert_close(faded, plain * 2 * torch.sigmoid(-0.3 * risen))
     faded.sum().backward()
     assert logits.grad is None or not logits.grad.any()
-    assert alternative.logits.grad.any()
+    assert preferred.logits.grad.any()
 
 
 def test_dpo_without_a_wanted_answer_is_npo() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rapidun.data import Example
-from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, RoleCollator, WeightedRows, sampling_plan
+from rapidun.unlearning.sampling import FORGET, RETAIN, Draw, RoleCollator, TrainingRows, sampling_plan
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1 / 3, 1.0])
@@ -38,10 +38,10 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
     assert plans[0] == plans[1] != plans[2]
 
 
-def make_rows() -> WeightedRows:
-    return WeightedRows(
+def make_rows() -> TrainingRows:
+    return TrainingRows(
         forget=[Example("f0", [1, 2, 3], 1), Example("f1", [1, 4], 1)],
-        alternatives=[None, Example("f1", [1, 9, 9, 9], 1)],
+        preferred=[None, Example("f1", [1, 9, 9, 9], 1)],
         retain=[Example("r0", [1, 5, 6, 7, 8], 2)],
         forget_weights=np.array([0.5, 1.5]),
         retain_weights=np.array([1.0]),
@@ -49,19 +49,19 @@ def make_rows() -> WeightedRows:
 
 
 def test_a_batch_holds_each_group_with_its_own_padding_and_weights() -> None:
-    batch = RoleCollator(make_rows(), 0, with_alternatives=True)([Draw(RETAIN, 0), Draw(FORGET, 1), Draw(FORGET, 0)])
+    batch = RoleCollator(make_rows(), 0, with_preferred=True)([Draw(RETAIN, 0), Draw(FORGET, 1), Draw(FORGET, 0)])
     assert batch["forget"]["input_ids"].tolist() == [[1, 4, 0], [1, 2, 3]]
     assert batch["forget"]["weight"].tolist() == [1.5, 0.5]
-    assert batch["forget"]["has_alternative"].tolist() == [True, False]
-    assert batch["alternative"]["input_ids"].tolist() == [[1, 9, 9, 9]]
-    assert batch["alternative"]["weight"].tolist() == [1.5]
+    assert batch["forget"]["has_preferred"].tolist() == [True, False]
+    assert batch["preferred"]["input_ids"].tolist() == [[1, 9, 9, 9]]
+    assert batch["preferred"]["weight"].tolist() == [1.5]
     assert batch["retain"]["labels"].tolist() == [[-100, -100, 6, 7, 8]]
 
 
 def test_alternatives_are_left_out_where_the_method_does_not_use_them() -> None:
-    batch = RoleCollator(make_rows(), 0, with_alternatives=False)([Draw(FORGET, 1), Draw(RETAIN, 0)])
+    batch = RoleCollator(make_rows(), 0, with_preferred=False)([Draw(FORGET, 1), Draw(RETAIN, 0)])
     assert set(batch) == {"forget", "retain"}
-    assert not batch["forget"]["has_alternative"].any()
+    assert not batch["forget"]["has_preferred"].any()
 
 
 def test_rows_of_a_batch_are_of_similar_length() -> None:

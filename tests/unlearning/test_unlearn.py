@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from killing import killed_when
 from rapidun.data import Example
 from rapidun.errors import ConfigError, TrainingError
 from rapidun.models import attach_lora, mean_answer_loss, save_adapter
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning import TrainingRows, UnlearnSettings, unlearn
 from rapidun.unlearning.budget import keep_leading, within_budget
-from rapidun.unlearning.guards import adapter_state, mean_loss
+from rapidun.unlearning.guards import adapter_state
 from rapidun.unlearning.methods.elastic import adapted_layers
 from tiny import tiny_model
 from unlearning.cases import LORA, make_loaded, make_rows, run
@@ -30,9 +32,9 @@ def test_forget_loss_rises_more_than_retain_loss(method: str, tmp_path: Path) ->
     loaded, result, _ = run(rows, tmp_path, method=method)
     before, after = {}, {}
     for name, group in (("forget", rows.forget), ("retain", rows.retain)):
-        after[name] = mean_loss(result.model, group, 0, loaded.device)
+        after[name] = row_losses(result.model, group, 0, loaded.device).mean
         with result.model.disable_adapter():
-            before[name] = mean_loss(result.model, group, 0, loaded.device)
+            before[name] = row_losses(result.model, group, 0, loaded.device).mean
     assert after["forget"] - before["forget"] > 0.3
     held = 1.3 if method == "ga" else 2.0  # plain ascent has no retain term
     assert after["forget"] - before["forget"] > held * (after["retain"] - before["retain"])
@@ -40,25 +42,25 @@ def test_forget_loss_rises_more_than_retain_loss(method: str, tmp_path: Path) ->
 
 
 def test_rapidun_teaches_the_wanted_answer_where_a_row_has_one(tmp_path: Path) -> None:
-    rows = make_rows(alternatives=True)
+    rows = make_rows(preferred=True)
     loaded, result, _ = run(rows, tmp_path, method="rapidun", options={"descent": 1.0})
-    wanted = [example for example in rows.alternatives if example is not None]
+    wanted = [example for example in rows.preferred if example is not None]
     with result.model.disable_adapter():
-        before = mean_loss(result.model, wanted, 0, loaded.device)
-    assert mean_loss(result.model, wanted, 0, loaded.device) < before - 0.3
+        before = row_losses(result.model, wanted, 0, loaded.device).mean
+    assert row_losses(result.model, wanted, 0, loaded.device).mean < before - 0.3
 
 
 def test_a_weight_of_zero_takes_a_row_out(tmp_path: Path) -> None:
     rows = make_rows()
     weights = np.array([2.0, 2.0, 2.0, 0.0, 0.0, 0.0])
-    muted = TrainingRows(rows.forget, rows.alternatives, rows.retain, weights, rows.retain_weights)
+    muted = TrainingRows(rows.forget, rows.preferred, rows.retain, weights, rows.retain_weights)
     loaded, result, _ = run(muted, tmp_path, method="ga")
     kept, dropped = rows.forget[:3], rows.forget[3:]
     risen = {}
     for name, group in (("kept", kept), ("dropped", dropped)):
-        after = mean_loss(result.model, group, 0, loaded.device)
+        after = row_losses(result.model, group, 0, loaded.device).mean
         with result.model.disable_adapter():
-            risen[name] = after - mean_loss(result.model, group, 0, loaded.device)
+            risen[name] = after - row_losses(result.model, group, 0, loaded.device).mean
     assert risen["kept"] > risen["dropped"]
 
 
@@ -94,7 +96,7 @@ def test_trap_24_an_update_that_breaks_the_retain_budget_is_cut_and_scaled_down_
         torch.testing.assert_close(update, result.share * s[0] * torch.outer(u[:, 0], v[0]), rtol=1e-4, atol=1e-6)
     for layer in adapted_layers(result.model).values():  # a fifth more of it would not have held
         layer.lora_B["default"].weight.data.mul_(1.2)
-    assert mean_loss(result.model, rows.retain, 0, loaded.device) > limit
+    assert row_losses(result.model, rows.retain, 0, loaded.device).mean > limit
 
 
 @pytest.mark.parametrize(("losses", "kept_rank"), [([2.5, 2.001], 2), ([2.5, 2.4, 2.001], 1)])
@@ -154,10 +156,10 @@ def test_an_update_within_the_budget_is_kept_whole(tmp_path: Path) -> None:
 def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = iter([1.0, 1.0, 2.0, float("nan"), 2.0])  # all held rows, then the looks while training, then all again
-    monkeypatch.setattr("rapidun.unlearning.fitting.mean_loss", lambda *_: next(losses))
+    losses = iter([1.0, 1.0, 2.0, float("nan"), 2.0])  # all rows, then the looks while training, all again
+    monkeypatch.setattr("rapidun.unlearning.fitting.row_losses", lambda *_: SimpleNamespace(mean=next(losses)))
     _, result, lines = run(make_rows(), tmp_path, steps=6, check_every=2, retain_budget=1e9)
-    assert "diverged: at step 4 the loss on held retain rows was no finite number" in result.stopped
+    assert "diverged: at step 4 the loss on validation rows was no finite number" in result.stopped
     assert (result.steps, result.held_loss_after) == (2, 2.0)
     assert lines[-1]["held_retain_loss"] is None
 
@@ -165,7 +167,7 @@ def test_a_held_loss_that_is_no_number_stops_training_whatever_the_budget(
 def test_trap_8_training_that_changed_nothing_is_an_error(tmp_path: Path) -> None:
     rows = make_rows()
     silent = [Example(row.id, row.input_ids, len(row.input_ids)) for row in rows.forget]
-    nothing = TrainingRows(silent, rows.alternatives, [], rows.forget_weights, np.ones(0))
+    nothing = TrainingRows(silent, rows.preferred, [], rows.forget_weights, np.ones(0))
     with pytest.raises(TrainingError, match="changed nothing"):
         unlearn(
             make_loaded(), nothing, settings=UnlearnSettings(method="ga", steps=3), lora=LORA, held=rows.retain,
@@ -175,7 +177,7 @@ def test_trap_8_training_that_changed_nothing_is_an_error(tmp_path: Path) -> Non
 
 def test_a_method_with_a_retain_term_needs_retain_rows(tmp_path: Path) -> None:
     rows = make_rows()
-    bare = TrainingRows(rows.forget, rows.alternatives, [], rows.forget_weights, np.ones(0))
+    bare = TrainingRows(rows.forget, rows.preferred, [], rows.forget_weights, np.ones(0))
     with pytest.raises(TrainingError, match="needs retain rows"):
         unlearn(
             make_loaded(), bare, settings=UnlearnSettings(steps=3), lora=LORA, held=rows.retain, checkpoints=tmp_path
@@ -254,10 +256,10 @@ def test_killed_at_any_moment_training_resumes_to_the_same_adapter(tmp_path: Pat
 def test_every_method_says_the_forget_rows_loss_before_and_after(method: str, tmp_path: Path) -> None:
     rows = make_rows()
     loaded, result, _ = run(rows, tmp_path, method=method)
-    after = mean_loss(result.model, rows.forget, 0, loaded.device)
+    after = row_losses(result.model, rows.forget, 0, loaded.device).mean
     assert result.forget_loss_after == pytest.approx(after)
     result.undo()
-    assert result.forget_loss_before == pytest.approx(mean_loss(loaded.model, rows.forget, 0, loaded.device))
+    assert result.forget_loss_before == pytest.approx(row_losses(loaded.model, rows.forget, 0, loaded.device).mean)
     assert result.numbers()["forget_loss_after"] == result.forget_loss_after
 
 

@@ -140,7 +140,7 @@ def test_the_seed_decides(name: str) -> None:
     assert not np.array_equal(first.forget, other.forget)
 
 
-def test_the_influence_rooms_blocks_are_taken_as_they_are() -> None:
+def test_the_blocks_of_attribution_are_taken_as_they_are() -> None:
     generator = np.random.default_rng(0)
     found = influence_blocks(
         generator.normal(size=(8, 16)).astype(np.float32), generator.normal(size=(12, 16)).astype(np.float32)

@@ -16,7 +16,7 @@ from rapidun.attacks import (  # noqa: F401  (registers)
     unlearning_membership,
 )
 from rapidun.attacks.curves import Curve, Point
-from rapidun.attacks.gate import AttackCheck, Verdict, decide_attacks
+from rapidun.attacks.gate import AttackCheck, Verdict, decide_attacks, no_faster, within_limit
 from rapidun.attacks.registry import ATTACKS, Attack, register_attack
 from rapidun.attacks.target import Material, Question, Target
 from rapidun.attacks.trial import CannotRun, Outcome, Trial
@@ -35,5 +35,7 @@ __all__ = [
     "Trial",
     "Verdict",
     "decide_attacks",
+    "no_faster",
     "register_attack",
+    "within_limit",
 ]

@@ -63,8 +63,9 @@ def register_attack(
     Without ``release`` that preset tries all efforts.
 
     Examples:
-        >>> from rapidun.attacks import Trial, register_attack
-        >>> @register_attack("twice", title="asked again", unit="times", efforts=(2,))
+        >>> import rapidun
+        >>> from rapidun.attacks import Trial
+        >>> @rapidun.register_attack("twice", title="asked again", unit="times", efforts=(2,))
         ... def twice(target, efforts):
         ...     n = target.material.measured
         ...     return [Trial("", e, "again", n, lambda said: target.measure(target.loaded, said)) for e in efforts]

@@ -25,8 +25,8 @@ from rapidun.attacks.target import Row, Target
 from rapidun.attacks.trial import Outcome, Trial
 from rapidun.models.passes import Progress
 from rapidun.settings.unlearning import UnlearnSettings
-from rapidun.unlearning.fitting import FINETUNE, Fit, fit_adapter, only
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
+from rapidun.unlearning.registry import Job, UnlearnResult
 
 STEPS, ROWS_A_STEP = 16, 8
 HELD = 16
@@ -59,13 +59,12 @@ def trials(
 def _measure(target: Target, rows: Sequence[Row], count: int, said: Progress | None) -> list[Outcome]:
     fit = relearned(target, target.material.draw(rows, count), STEPS)
     try:
-        fit.model.eval()
         return target.measure(replace(target.merged, model=fit.model), said)
     finally:
         fit.model.unload()
 
 
-def relearned(target: Target, rows: Sequence[Row], steps: int) -> Fit:
+def relearned(target: Target, rows: Sequence[Row], steps: int) -> UnlearnResult:
     """The merged model with an adapter trained on ``rows``; ``unload`` of its model takes it off again.
 
     Raises:

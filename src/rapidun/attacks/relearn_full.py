@@ -25,8 +25,9 @@ from rapidun.attacks.trial import Outcome, Trial
 from rapidun.errors import TrainingError
 from rapidun.models.modes import in_mode
 from rapidun.models.passes import Progress
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.fitting import FINETUNE, make_trainer, run_trainer
-from rapidun.unlearning.guards import DIVERGED, mean_loss
+from rapidun.unlearning.guards import DIVERGED
 
 RATE_SHARE = 0.1
 
@@ -56,11 +57,11 @@ def fully_relearned(target: Target, rows: Sequence[Row], steps: int) -> Iterator
     """
     model = target.merged.model
     with trainable_copy(model), relearning(target, rows, steps, RATE_SHARE * target.material.learning_rate) as job:
-        held = partial(mean_loss, model, job.held, target.merged.pad_token_id, target.merged.device)
-        worst = max(DIVERGED * held(), math.log(model.config.get_text_config().vocab_size))
+        held = partial(row_losses, model, job.held, target.merged.pad_token_id, target.merged.device)
+        worst = max(DIVERGED * held().mean, math.log(model.config.get_text_config().vocab_size))
         with in_mode(model, True):
             run_trainer(make_trainer(job, target.merged, model, job.rows, FINETUNE, {}), job)
-        if not held() <= worst:
+        if not held().mean <= worst:
             raise TrainingError("the training diverged: unrelated rows are worse than guessed afterwards.")
         yield
 

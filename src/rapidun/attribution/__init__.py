@@ -9,6 +9,7 @@ from rapidun.attribution.scorers import ChangeScorer, GradientScorer, HiddenScor
 from rapidun.attribution.scorers.hidden import hidden_features
 from rapidun.attribution.scorers.lexical import bm25_scores
 from rapidun.attribution.search import TraceQuery, fused_hits, rankings
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.attribution.store import MemoryStore, build_index, open_index, plan_append, plan_build
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Hit",
     "Hits",
     "LexicalScorer",
+    "MatrixBuffer",
     "MatrixSpec",
     "MemoryStore",
     "ModelContext",

@@ -1,7 +1,7 @@
 """Influence in four directions between a forget and a retain set (RapidUn, arXiv 2512.04457, section 3.2).
 
 First letter: the group of the training row being **scored**. Second letter: the group of the **query**. So
-``fr[i, j]`` is how much training on forget row i helps retain row j (trap 18).
+``fr[i, j]`` is how much training on forget row i helps retain row j.
 """
 
 from __future__ import annotations

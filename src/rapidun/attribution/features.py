@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from rapidun.attribution.context import ModelContext
-from rapidun.attribution.scorer import Recorder, Role, Row, Scorer
+from rapidun.attribution.scorer import MatrixSpec, Recorder, Role, Row, Scorer
 from rapidun.data import Batch, Example, collate
+from rapidun.errors import ConfigError
 from rapidun.gradients.state import device_of
 from rapidun.models.losses import run_decoder
 from rapidun.models.modes import evaluating
@@ -45,11 +46,29 @@ def features_of(
 
     Raises:
         ModelError: If gradients or hidden states are not finite.
+        ConfigError: If a scorer's tensors are not what its ``matrices`` announce.
     """
     recorders = [scorer.recorder(model, rows, fitted.get(name), role) for name, scorer in scorers.items()]
     run_pass(model.loaded.model, model.loaded.pad_token_id, examples, recorders, max_tokens=max_tokens, tick=tick)
     tensors = {name: values for recorder in recorders for name, values in recorder.tensors().items()}
+    for name, scorer in scorers.items():
+        _check_announced(name, scorer.matrices(model), tensors, len(rows))
     return tensors, {name: values for recorder in recorders for name, values in recorder.columns().items()}
+
+
+def _check_announced(
+    scorer: str, specs: Mapping[str, MatrixSpec], tensors: Mapping[str, torch.Tensor], rows: int
+) -> None:
+    for name, spec in specs.items():
+        if name.partition(".")[0] != scorer:
+            raise ConfigError(f"scorer {scorer!r}: its matrix {name!r} must be called {scorer!r} or '{scorer}.NAME'.")
+        shape = tuple(tensors[name].shape) if name in tensors else None
+        if shape != (rows, spec.width):
+            given = "no tensor" if shape is None else f"one of shape {shape}"
+            raise ConfigError(
+                f"scorer {scorer!r}: matrices() announces {name!r} of {rows} rows and width {spec.width}, and "
+                f"tensors() of its recorder gives {given}."
+            )
 
 
 def run_pass(

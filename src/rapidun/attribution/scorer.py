@@ -26,6 +26,7 @@ from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.ranking import Ranking
 from rapidun.attribution.whitening import PoolStatistics
 from rapidun.data import Batch, Example
+from rapidun.registry import check_whole
 from rapidun.settings import names
 from rapidun.settings.kinds import Similarity, StoreDtype
 
@@ -251,9 +252,10 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
     """
 
     def register(scorer: _ScorerType) -> _ScorerType:
+        check_whole(f"scorer {name!r}", scorer)
+        names.FEATURES.add(name)
         _SCORERS[name] = scorer
         scorer.titles = titles or {name: name}
-        names.FEATURES.add(name)
         for by in scorer.titles:
             names.SCORERS.add(by)
         return scorer

@@ -1,7 +1,7 @@
 """The normalisation of gradients that are never formed: from the norms of their tensors.
 
 ``"layer"`` divides each tensor's share by its norm, ``"unit"`` all of them by the norm of the whole, ``"none"``
-nothing. A gradient of norm 0 is divided by 1 and stays 0 (trap 7).
+nothing. A gradient of norm 0 is divided by 1 and stays 0.
 """
 
 from __future__ import annotations

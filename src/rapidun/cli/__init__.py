@@ -148,6 +148,12 @@ def main() -> None:
         _fail(_of_the_system(error))
     except MemoryError:
         _fail("out of memory: lower --batch-size or --max-tokens.")
+    except Exception as error:
+        from rapidun.settings.plugins import fault_of_a_plugin
+
+        if (fault := fault_of_a_plugin(error)) is None:
+            raise
+        _fail(fault)
     if code == INTERRUPTED:
         kept = " What was finished is kept: the same command with --resume goes on from there."
         _fail("stopped by Ctrl-C." + (kept if _resumable(sys.argv[1:]) else ""))

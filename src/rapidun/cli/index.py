@@ -18,6 +18,7 @@ _OWN_LINES = ("tracked", "coverage", "precondition")
 OF_AN_INDEX = Shows(
     IndexConfig, "model", "data", "plugins", but=("data.max_length",), optional=("model.source",)
 )  # an index decides the rest for those who come to it
+PluginsAlone = Annotated[Raw, Shows(IndexConfig, "plugins")]  # run when parsed: a scorer of one's own is then known
 Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that `rapidun index build` wrote.")]
 Data = Annotated[
     Path, typer.Option("--data", help="File of training rows: JSONL, JSON, CSV, Parquet.", rich_help_panel="Rows")
@@ -115,14 +116,14 @@ def append(
 
 @verbs.command("info", epilog=o.examples("rapidun index info runs/index"))
 @made
-def info(index: Directory, as_json: o.Json) -> int:
+def info(index: Directory, plugins: PluginsAlone, as_json: o.Json) -> int:
     """Say what an index is of: rows, features, model, settings, size."""
     return _show(index, as_json)
 
 
 @verbs.command("verify", epilog=o.examples("rapidun index verify runs/index"))
 @made
-def verify(index: Directory, as_json: o.Json) -> int:
+def verify(index: Directory, plugins: PluginsAlone, as_json: o.Json) -> int:
     """Check every byte of an index; names the file and the row of what is damaged. Exit code 2 if anything is."""
     from rapidun.pipeline import indexing
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -61,14 +61,24 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["[bold]Examples[/]", *(line.replace("[", "\\[") for line in lines)])
 
 
-def make_settings(given: dict[str, Any], kind: type[Config], overrides: Sequence[str] = ()) -> Config:
+def make_settings(
+    given: dict[str, Any], kind: type[Config], overrides: Sequence[str] = (), *, files: Mapping[str, Path] | None = None
+) -> Config:
     """Validate as a configuration of ``kind``, with ``--set`` on top, which then stands in ``given`` too.
+
+    Args:
+        given: What the options say, by section.
+        kind: The configuration.
+        overrides: ``section.key=value``.
+        files: Sections that stand in a file of their own, which an error then names.
 
     Raises:
         ConfigError: For an unknown key or a wrong value.
     """
     from rapidun.settings.base import COMMAND_LINE, make_config, set_dotted
 
-    for dotted, value in parse_pairs(overrides, "--set").items():
+    said = parse_pairs(overrides, "--set")
+    for dotted, value in said.items():
         set_dotted(given, dotted, value)
-    return make_config(given, kind, COMMAND_LINE)
+    whole = {name: str(path) for name, path in (files or {}).items() if not any(d.startswith(f"{name}.") for d in said)}
+    return make_config(given, kind, COMMAND_LINE, whole)

@@ -64,7 +64,7 @@ def reveal(
     given["task"] = read_task(task)
     if isinstance(given["task"].setdefault("release", {}), dict):
         given["task"]["release"] |= method
-    settings = o.make_settings(given, RevealConfig, overrides)
+    settings = o.make_settings(given, RevealConfig, overrides, files={"task": task})
     from rapidun.pipeline import reveal as run_reveal
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

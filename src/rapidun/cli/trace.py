@@ -12,7 +12,7 @@ from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
 from rapidun.cli.made import Raw, Shows, listed, made
 from rapidun.files import check_file_place
 from rapidun.settings import names
-from rapidun.settings.attribution import TraceConfig, Wanted
+from rapidun.settings.attribution import TraceConfig, TraceSettings
 from rapidun.settings.base import COMMAND_LINE, make_config
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ EXAMPLES = o.examples(
 @made
 def trace(
     given: Annotated[Raw, Shows(TraceConfig, "model", "data", "base", "seed", "plugins", optional=("model.source",))],
-    wanted: Annotated[Raw, Shows(Wanted)],
+    wanted: Annotated[Raw, Shows(TraceSettings)],
     query: Annotated[
         Path | None,
         typer.Option("--query", help="File of rows whose answers are to be explained.", rich_help_panel=_ANSWERS),
@@ -75,7 +75,7 @@ def trace(
     states and words are fused, which finds poisoned rows best; --by gradient is RapidIn's influence, which
     --words fuses with the words themselves. Model, adapter, precision and template are the index's where there is one.
     """
-    asked = make_config(wanted, Wanted, COMMAND_LINE)
+    asked = make_config(wanted, TraceSettings, COMMAND_LINE)
     for by in asked.scorers:
         names.SCORERS.check(by)
     given["model"] = {"source": "", **given.get("model", {})}

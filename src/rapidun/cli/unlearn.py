@@ -107,7 +107,7 @@ def _say(outcome: dict[str, Any], out: Path, as_json: bool) -> int:
         return 0
     print_signatures(outcome["signatures"])
     say(f"{outcome['saved']}: {out / outcome['saved']}")
-    for name, title in (("forget", "forget rows"), ("held", "held retain rows")):
+    for name, title in (("forget", "forget rows"), ("held", "validation rows")):
         before, after = (outcome[f"{name}_loss_{when}"] for when in ("before", "after"))
         say(f"loss on {title}: {_loss(before)} -> {_loss(after)}")
     return 0

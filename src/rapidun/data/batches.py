@@ -1,4 +1,4 @@
-"""Examples to padded batches: lengths decide the attention mask, never token ids (trap 3)."""
+"""Examples to padded batches: lengths decide the attention mask, never token ids."""
 
 from __future__ import annotations
 

@@ -81,10 +81,6 @@ class RowReader:
         """The same, or ``""`` where the row has none."""
         return self._take(name) if name in self._values else ("", name)
 
-    def _text(self, name: str) -> str:
-        value, column = self._take(name)
-        return checked_text(value, f"column {column!r}")
-
     def _id(self) -> str | None:
         value, column = self._optional("id")
         if value == "":
@@ -108,13 +104,16 @@ class RowReader:
     def _pair(self) -> dict[str, Any]:
         row: dict[str, Any] = {"prompt": "", "response": ""}
         if "prompt" in self.columns.columns:
-            row["prompt"] = self._text("prompt")
+            row["prompt"] = checked_text(*_where(self._take("prompt")))
         if "context" in self.columns.columns:
             row["context"] = checked_text(*_where(self._optional("context")))
         if "response" in self.columns.columns:
             if "prompt" in self.columns.columns and not row["prompt"].strip():
                 row |= self._asked_in_context(row)
-            row["response"] = self._response()
+            if self._require_response or "response" in self._values:
+                answer, column = self._take("response")
+                row["response"] = checked_text(answer, f"column {column!r}")
+                _check_answer(answer, column, self._require_response)
         turns = self._earlier(row)
         return row | ({"messages": turns} if turns else {})
 
@@ -124,13 +123,6 @@ class RowReader:
             column = self._values["prompt"][1]
             raise RowFaultError(f"column {column!r} is empty; a row without a prompt has 'text' only")
         return {"prompt": row["context"], "context": ""}
-
-    def _response(self) -> str:
-        if not self._require_response and "response" not in self._values:
-            return ""
-        answer, column = self._take("response")
-        _check_answer(checked_text(answer, f"column {column!r}"), column, self._require_response)
-        return str(answer)
 
     def _earlier(self, row: Mapping[str, Any]) -> list[Turn]:
         """The whole conversation of a pair that has a system prompt, a history or matching messages; else empty."""
@@ -198,7 +190,7 @@ class RowReader:
     def _side(self, value: Any, column: str, role: str) -> list[Turn]:
         if isinstance(value, list):
             return turns_of(value, column, self._unread)
-        return [_turn(role, checked_text(value, f"column {column!r}"))] if value != "" else []
+        return [{"role": role, "content": checked_text(value, f"column {column!r}")}] if value != "" else []
 
     def _with_system(self, turns: list[Turn]) -> list[Turn]:
         """The turns with the text of the system column first.
@@ -214,7 +206,7 @@ class RowReader:
                 column = self._values["system"][1]
                 raise RowFaultError(f"two system prompts: the column {column!r} and the conversation's first turn")
             return turns
-        return [_turn("system", text), *turns]
+        return [{"role": "system", "content": text}, *turns]
 
     def _extras(self, record: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """Columns that no field has taken, kept; one that has a field's name is kept as ``NAME_original``."""
@@ -227,12 +219,8 @@ class RowReader:
 
 
 def _pair_of(row: Mapping[str, Any]) -> list[Turn]:
-    answer = [_turn("assistant", row["response"])] if row["response"] else []
-    return [_turn("user", row["prompt"]), *answer]
-
-
-def _turn(role: str, content: str) -> Turn:
-    return {"role": role, "content": content}
+    answer = [{"role": "assistant", "content": row["response"]}] if row["response"] else []
+    return [{"role": "user", "content": row["prompt"]}, *answer]
 
 
 def _where(found: tuple[Any, str]) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""Templates: a row to the text that the model reads. One template serves a whole run (trap 19).
+"""Templates: a row to the text that the model reads. One template serves a whole run.
 
 A row's text is its prompt, its answer and the end of the answer's turn. The template writes it once, whole, with the
 answer's place in it (`Rendering`). In front stands what the tokenizer itself puts before a text, often BOS, unless
@@ -156,7 +156,7 @@ class Template:
 
 
 def require_same_template(first: Template, second: Template) -> None:
-    """Check that two parts of a run use one template (trap 19).
+    """Check that two parts of a run use one template.
 
     Raises:
         FingerprintError: Names both templates and fingerprints.

@@ -1,4 +1,4 @@
-"""Rows to token ids, once per row, with the boundary of the answer found by character offset (trap 5).
+"""Rows to token ids, once per row, with the boundary of the answer found by character offset.
 
 Prompt and answer are never tokenised apart: joined afterwards, their boundary token would differ from what the
 model sees in one text. The rule at the boundary: a token belongs to the answer if any of its characters does. A special
@@ -67,7 +67,10 @@ def tokenize_rows(
     for index, row in enumerate(rows):
         file, line = (rows.path, rows.lines[index]) if isinstance(rows, Rows) else ("rows", index + 1)
         try:
-            answered = {"id": str(index), **row, "response": _answer(row, response_column)}
+            answer = row.get(response_column)
+            if not isinstance(answer, str) or not answer.strip():
+                raise RowFaultError(f"row {shorten(row.get('id'))} has no answer in column {response_column!r}")
+            answered = {"id": str(index), **row, "response": answer}
             found = template.rendering(answered)
             examples.append(_example(str(answered["id"]), found, tokenizer, special, max_length))
         except RowFaultError as fault:
@@ -94,13 +97,6 @@ def _check_tokenizer(tokenizer: Any) -> None:
             f"{type(tokenizer).__name__} is a slow tokenizer and gives no character offsets. Load it with "
             "use_fast=True, or convert it once: AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)."
         )
-
-
-def _answer(row: Mapping[str, Any], column: str) -> str:
-    answer = row.get(column)
-    if not isinstance(answer, str) or not answer.strip():
-        raise RowFaultError(f"row {shorten(row.get('id'))} has no answer in column {column!r}")
-    return answer
 
 
 def _example(name: str, found: Rendering, tokenizer: Any, special: set[int], max_length: int) -> Example:

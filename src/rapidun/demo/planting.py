@@ -24,7 +24,7 @@ from rapidun.pipeline.reporter import counting
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.text import json_line
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import Job
 from rapidun.unlearning.trainer import cut_back
 
 Row = Mapping[str, Any]

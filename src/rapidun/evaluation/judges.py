@@ -1,4 +1,4 @@
-"""What a judge is, and how good it is: its floor and ceiling stand beside every rate it gives (trap 27).
+"""What a judge is, and how good it is: its floor and ceiling stand beside every rate it gives.
 
 The *floor* is the share of clean answers that it calls poisoned, the *ceiling* the share of poisoned answers
 that it catches; both on answers it was not fitted on. An attack success rate near the floor cannot be told

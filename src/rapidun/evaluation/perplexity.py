@@ -1,4 +1,4 @@
-"""Perplexity on clean rows: ``exp(total answer loss / total answer tokens)``, never a mean of means (trap 30).
+"""Perplexity on clean rows: ``exp(total answer loss / total answer tokens)``, never a mean of means.
 
 Intervals are percentile bootstraps over rows, because tokens of one row are not independent.
 """

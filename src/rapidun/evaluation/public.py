@@ -22,7 +22,7 @@ from rapidun.evaluation.perplexity import PerplexityRatio, PerplexityResult, cle
 from rapidun.evaluation.rates import BackdoorRecord, BackdoorResult, VariantRate, summarise
 from rapidun.evaluation.rouge import rouge_l_recall
 from rapidun.evaluation.signatures import RunNumbers, Signature, diagnose
-from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, make_judge, register_judge
+from rapidun.evaluation.task_judges import JUDGES, TaskJudge, check_judge, each_answer, make_judge, register_judge
 from rapidun.evaluation.triggers import DOLLY_FAMILIES, TriggerFamily, assert_disjoint_prompts
 from rapidun.evaluation.truth_ratios import forget_quality, truth_ratio, truth_score
 from rapidun.evaluation.utility import model_utility
@@ -60,6 +60,7 @@ __all__ = [
     "code",
     "decide",
     "diagnose",
+    "each_answer",
     "entities",
     "exact_memorisation",
     "exact_number",

@@ -3,7 +3,7 @@
 over-forgetting   the model lost what it should keep: clean perplexity up, or little of the update within the budget
 under-forgetting  the behaviour is still there: attack success above its limit, or forget rows as likely as before
 weight collapse   the weights say nothing: nearly equal, or more than half of a group piled on one of its bounds
-instability       training swung or blew up: losses not finite, the held loss back and forth, gradients exploding
+instability       training swung or blew up: losses not finite, the validation loss back and forth, gradients exploding
 
 Thresholds are named below; those of the first two are the gate's own.
 """
@@ -24,7 +24,7 @@ PILED = 0.5
 LITTLE = 0.25
 """Share of the update that the retain budget left."""
 SWING = 0.05
-"""Back-and-forth of the held retain loss beyond its net change, as a share of the loss at the start."""
+"""Back-and-forth of the validation loss beyond its net change, as a share of the loss at the start."""
 EXPLOSION = 10.0
 """Median gradient norm of the last quarter of the log over that of the first."""
 
@@ -63,7 +63,8 @@ class RunNumbers:
         log: Lines of ``log.jsonl``.
         weights: Weights by group, in the order of ``weights.jsonl``.
         scheme: The weighting scheme, or None where the weights came from a file.
-        outcome: ``unlearning.json``: ``stopped``, and losses of held retain rows and of forget rows, before and after.
+        robust: Whether the scheme ends in `robust_weights`, and so has options that spread them.
+        outcome: ``unlearning.json``: ``stopped``, and losses of validation rows and of forget rows, before and after.
         after: The summary after unlearning: rates as ``{value, low, high, n}``.
         perplexity_ratio: Clean perplexity after over before, ``{value, low, high}``.
         forget_ratio: The same of the forget rows.
@@ -73,6 +74,7 @@ class RunNumbers:
     log: Log = ()
     weights: Mapping[str, Sequence[float]] | None = None
     scheme: str | None = None
+    robust: bool = True
     outcome: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     perplexity_ratio: Mapping[str, float] | None = None
@@ -140,17 +142,19 @@ def weight_collapse(numbers: RunNumbers) -> Signature | None:
     """Weights of a group nearly equal though the scheme means to tell rows apart, or piled on the bounds."""
     for group, weights in (numbers.weights or {}).items():
         kept = [weight for weight in weights if weight > 0]
-        if len(kept) < 2 or numbers.scheme in EVEN_SCHEMES or (numbers.scheme == "loss" and group == "retain"):
+        left_alone = not numbers.robust and set(kept) == {1.0}
+        if len(kept) < 2 or numbers.scheme in EVEN_SCHEMES or left_alone:
             continue
         low, high = min(kept), max(kept)
         if high < NEARLY_EQUAL * low:
             return Signature(
                 "weight collapse",
                 f"the {group} weights lie between {low:.3f} and {high:.3f}: the same as uniform ones.",
-                f"Lower weights.options.{group}_temperature, or take another --weights.",
+                (f"Lower weights.options.{group}_temperature, or take" if numbers.robust else "Take")
+                + " another --weights.",
             )
         at = sum(math.isclose(weight, low) or math.isclose(weight, high) for weight in kept) / len(kept)
-        if at > PILED and len(kept) > 4:
+        if at > PILED and len(kept) > 4 and numbers.robust:
             return Signature(
                 "weight collapse",
                 f"{at:.0%} of the {group} weights sit at the smallest or the largest: a two-way split of the rows.",
@@ -160,7 +164,7 @@ def weight_collapse(numbers: RunNumbers) -> Signature | None:
 
 
 def instability(numbers: RunNumbers) -> Signature | None:
-    """Losses that are not finite, a held loss that swings, or gradients that explode."""
+    """Losses that are not finite, a validation loss that swings, or gradients that explode."""
     evidence = (
         _diverged(numbers.outcome or {}) or _blown_up(numbers.log) or _swinging(numbers.log) or _exploding(numbers.log)
     )
@@ -218,7 +222,7 @@ def _swinging(log: Log) -> str | None:
     swing = (travelled - abs(values[-1] - values[0])) / max(values[0], 1e-9)
     if swing <= SWING:
         return None
-    return f"the loss on held retain rows went back and forth by {swing:.0%} of its start."
+    return f"the loss on validation rows went back and forth by {swing:.0%} of its start."
 
 
 def _exploding(log: Log) -> str | None:

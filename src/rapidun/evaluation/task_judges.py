@@ -85,7 +85,20 @@ def make_judge(kind: str, options: Mapping[str, Any]) -> TaskJudge:
         ModelError: If a classifier cannot be loaded.
     """
     check_judge(kind, options)
-    return JUDGES[kind](**options)
+    judge = JUDGES[kind](**options)
+    if not callable(judge):
+        raise ConfigError(f"judge {kind!r} gave {type(judge).__name__}; return a judge, such as each_answer(score).")
+
+    def scores(answers: Sequence[str], references: Sequence[str | None] | None = None) -> Scores:
+        found = np.asarray(judge(answers, references), dtype=np.float64)
+        if found.shape != (len(answers),):
+            raise InputError(f"judge {kind!r}: {len(answers)} answers got scores of shape {found.shape}, not one each.")
+        wrong = np.flatnonzero(~((found >= 0) & (found <= 1)))
+        if len(wrong):
+            raise InputError(f"judge {kind!r} gave {found[wrong[0]]:g} to an answer; a score is from 0 to 1.")
+        return found
+
+    return scores
 
 
 def of_text(judge: Judge) -> TaskJudge:
@@ -105,7 +118,10 @@ def each_answer(score: Callable[[str, str | None], float]) -> TaskJudge:
         if len(given) != len(answers):
             raise InputError(f"a judge got {len(answers)} answers and {len(given)} references.")
         found = [score(answer, right) if answer.strip() else 0.0 for answer, right in zip(answers, given, strict=True)]
-        return np.array(found, dtype=np.float64)
+        try:
+            return np.array(found, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a judge gave {found[0]!r} to an answer; a score is a number from 0 to 1.") from error
 
     return scores
 

@@ -32,5 +32,5 @@ def scaled_norms(values: torch.Tensor) -> torch.Tensor:
 
 
 def divisors(norms: torch.Tensor) -> torch.Tensor:
-    """(rows, 1): the norms, and 1 where a norm is 0, so that zero rows stay zero (trap 7)."""
+    """(rows, 1): the norms, and 1 where a norm is 0, so that zero rows stay zero."""
     return torch.where(norms > 0, norms, 1.0).unsqueeze(1)

@@ -7,7 +7,7 @@ Value ``j`` of a tensor is added, with a random sign ``r(j)``, to bucket ``h(j)`
 ``E<sketch(x), sketch(y)> = <x, y>`` and the variance is ``(|x|^2 |y|^2 + <x, y>^2 - 2 sum_j x_j^2 y_j^2) / k``:
 the estimator of RapidIn (arXiv 2405.11724, section 3.2) and OPORP, without their permutation of all D values and
 without their padding. No permutation is stored, so memory does not grow with D; and since the hash knows neither
-the batch nor the other tensors nor the device, the same gradient has the same sketch everywhere (trap 13).
+the batch nor the other tensors nor the device, the same gradient has the same sketch everywhere.
 """
 
 from __future__ import annotations

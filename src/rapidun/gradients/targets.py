@@ -1,7 +1,7 @@
 """Which weight tensors are tracked: LoRA factors, linear layers, or layers by name.
 
 The names are recorded in the manifest of every run: a wrong set of tracked parameters gives numbers that look
-like influence and are not (trap 9). A tensor that several layers share is tracked once (trap 11).
+like influence and are not. A tensor that several layers share is tracked once.
 """
 
 from __future__ import annotations

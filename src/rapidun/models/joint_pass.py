@@ -74,8 +74,12 @@ def joint_passes(shapes: Mapping[str, Sequence[int]]) -> list[list[str]]:
 def _one_pass(model: torch.nn.Module, batches: list[Batch], layer: int | None) -> list[AnswerStates]:
     length = max(batch.input_ids.shape[1] for batch in batches)
     input_ids, attention_mask, labels = (
-        torch.cat([_padded(getattr(batch, name), length, fill) for batch in batches])
-        for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", IGNORE_INDEX))
+        torch.cat([F.pad(values, (0, length - values.shape[1]), value=fill) for values in given])
+        for given, fill in (
+            ([batch.input_ids for batch in batches], 0),
+            ([batch.attention_mask for batch in batches], 0),
+            ([batch.labels for batch in batches], IGNORE_INDEX),
+        )
     )
     places, kept_labels, first = [], [], 0
     for batch in batches:
@@ -95,10 +99,6 @@ def _one_pass(model: torch.nn.Module, batches: list[Batch], layer: int | None) -
         hidden = [part.unflatten(0, place.shape) for part, place in zip(states[flat].split(sizes), places, strict=True)]
     parts = zip(logits.split(sizes), kept_labels, hidden, strict=True)
     return [AnswerStates(part.unflatten(0, kept.shape), kept, states) for part, kept, states in parts]
-
-
-def _padded(values: torch.Tensor, length: int, fill: int) -> torch.Tensor:
-    return F.pad(values, (0, length - values.shape[1]), value=fill)
 
 
 def _answers_first(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

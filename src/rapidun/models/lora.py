@@ -97,7 +97,7 @@ def is_adapted(model: Any) -> bool:
 
 
 def enable_gradient_checkpointing(model: Any) -> None:
-    """Trade compute for memory in training, in the one way that also trains LoRA (trap 8).
+    """Trade compute for memory in training, in the one way that also trains LoRA.
 
     With all embeddings frozen, a checkpointed block whose inputs need no gradient passes none on: the inputs are
     made to need one, and the non-reentrant form is used.

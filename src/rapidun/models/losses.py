@@ -1,7 +1,7 @@
 """The one place where logits meet labels: shifted by one, answer tokens only, one value per row.
 
 Every other room (gradients, unlearning, evaluation) calls these functions, so there is one shift to get
-right (trap 1) and one mask (trap 2).
+right and one mask.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def sum_answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def mean_answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """``L = mean_t l_t`` of each row over its own answer tokens, (batch,) float32.
 
-    Does not depend on the other rows of the batch (trap 4). A row without answer tokens has loss 0.
+    Does not depend on the other rows of the batch. A row without answer tokens has loss 0.
     """
     losses, mask = answer_token_losses(logits, labels)
     return losses.sum(dim=1) / mask.sum(dim=1).clamp_min(1)

@@ -32,7 +32,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The dtype called ``name``; ``auto`` is bfloat16 on a GPU that computes in it, and float32 everywhere else.
 
-    Never float16 by itself: small gradients would flush to zero (trap 7). On a CPU bfloat16 is mostly slower.
+    Never float16 by itself: small gradients would flush to zero. On a CPU bfloat16 is mostly slower.
 
     Raises:
         ModelError: If the name is unknown.

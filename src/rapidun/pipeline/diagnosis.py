@@ -10,7 +10,8 @@ from rapidun.evaluation import RunNumbers, Signature, diagnose
 from rapidun.jsonl import read_log
 from rapidun.reading import read_object
 from rapidun.settings.run import RunConfig
-from rapidun.weighting import read_weights
+from rapidun.weighting import get_scheme, read_weights
+from rapidun.weighting.options import Robust
 
 
 def signatures(directory: Path, config: RunConfig, metrics: Mapping[str, Any] | None = None) -> list[Signature]:
@@ -30,6 +31,7 @@ def signatures(directory: Path, config: RunConfig, metrics: Mapping[str, Any] | 
         log=read_log(directory / "log.jsonl"),
         weights=weights,
         scheme=config.weights.scheme,
+        robust=issubclass(get_scheme(config.weights.scheme).options, Robust),
         outcome=read_object(directory / "unlearning.json"),
         after=found.get("after"),
         perplexity_ratio=found.get("perplexity_ratio"),

@@ -12,7 +12,7 @@ from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.trace_job import TraceRequest, TraceResult, settings_of, tokens_of, trace_index, trace_memory
-from rapidun.settings.attribution import TraceConfig, Wanted
+from rapidun.settings.attribution import TraceConfig, TraceSettings
 from rapidun.settings.base import make_config
 
 
@@ -43,7 +43,7 @@ class Explained:
 
 
 def explain(
-    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: Wanted, reporter: Reporter
+    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: TraceSettings, reporter: Reporter
 ) -> Explained:
     """Trace the answers of ``request`` to training rows.
 
@@ -78,7 +78,7 @@ def explain(
 
 
 def _trace(
-    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: Wanted, reporter: Reporter
+    raw: Mapping[str, Any], request: TraceRequest, places: Places, wanted: TraceSettings, reporter: Reporter
 ) -> tuple[TraceResult, TraceConfig]:
     asked: dict[str, Any] = {"scorers": wanted.scorers, "k": wanted.k, "together": wanted.together}
     if places.index is None:
@@ -88,7 +88,7 @@ def _trace(
     return trace_index(settings, places.index, request, adapter=adapter, reporter=reporter, **asked), settings
 
 
-def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> None:
+def check(model: str, request: TraceRequest, places: Places, wanted: TraceSettings) -> None:
     """Refuse what cannot work. Raises as `explain`."""
     if (request.path is None) == (request.prompt is None):
         raise ConfigError("give either --query FILE or --prompt TEXT.")
@@ -108,7 +108,7 @@ def check(model: str, request: TraceRequest, places: Places, wanted: Wanted) -> 
     _check_proposal(places, wanted)
 
 
-def _check_proposal(places: Places, wanted: Wanted) -> None:
+def _check_proposal(places: Places, wanted: TraceSettings) -> None:
     if wanted.propose is not None and places.data is None:
         raise ConfigError("--propose with --index needs --data: the rows that were indexed.")
     if wanted.clean is not None and wanted.propose is None:

@@ -71,7 +71,7 @@ class RunModel:
     def tokenize(
         self, rows: Rows | Sequence[Row], *, column: str = "response", skipped: list[BadRow] | None = None
     ) -> list[Example]:
-        """Tokenise rows under the run's one template and length (trap 19); ``skipped`` as for `tokenize_rows`.
+        """Tokenise rows under the run's one template and length; ``skipped`` as for `tokenize_rows`.
 
         Raises:
             InputError: If a row cannot be tokenised, or its answer lacks one of ``words``.
@@ -261,7 +261,7 @@ def check_targets(run_model: RunModel, config: RunConfig, *, gradients: bool = T
 
 
 def usable_groups(groups: RowGroups, run_model: RunModel, settings: RowSettings, reporter: Reporter) -> RowGroups:
-    """The groups without rows that cannot be tokenised (`usable`), forget rows with their wanted answers.
+    """The groups without rows that cannot be tokenised (`usable`), forget rows with their preferred answers.
 
     Raises:
         InputError: For such a row under ``on_bad_row="error"``, or if a group has none left.
@@ -305,8 +305,12 @@ def usable(
             part = rows_from(rows, start, _CHECKED_AT_ONCE)
             for column in columns:
                 here = part if column == "response" else with_answer(part, column)
-                for fault in _faults(here, run_model, column):
-                    bad.setdefault(fault.line, fault)
+                faults: list[BadRow] = []
+                tokenize_rows(
+                    here, run_model.loaded.tokenizer, run_model.template, run_model.max_length,
+                    response_column=column, skipped=faults,
+                )  # fmt: skip
+                bad |= {fault.line: fault for fault in faults if fault.line not in bad}
     for said in dict.fromkeys(str(warning.message) for warning in caught):
         reporter.note(f"{name}: {said}")
     found = [bad[line] for line in sorted(bad)]
@@ -315,13 +319,6 @@ def usable(
     if found:
         reporter.note(f"{name}: {len(found)} rows that cannot be tokenised are left out, the first {found[0]}")
     return without_rows(rows, found)
-
-
-def _faults(rows: Rows, run_model: RunModel, column: str) -> list[BadRow]:
-    faults: list[BadRow] = []
-    tokenizer = run_model.loaded.tokenizer
-    tokenize_rows(rows, tokenizer, run_model.template, run_model.max_length, response_column=column, skipped=faults)
-    return faults
 
 
 def rows_from(rows: Rows, start: int, count: int) -> Rows:

@@ -24,6 +24,7 @@ from rapidun.files import check_replaceable, write_json
 from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
+from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.cards import write_sum_card
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
@@ -47,7 +48,6 @@ from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig
 from rapidun.together import replaced_together
 from rapidun.unlearning import Procedure, get_method
-from rapidun.unlearning.guards import mean_loss
 
 LEDGER = "ledger.json"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -65,7 +65,7 @@ class Entry:
         directory: Below the ledger's, with the adapter.
         forget_before: Loss of its forget rows before the request.
         forget_after: The same after it.
-        utility: Loss on held retain rows with all requests up to this one, over the base model's: 1.02 is 2% worse.
+        utility: Loss on validation rows with all requests up to this one, over the base model's: 1.02 is 2% worse.
         stopped: Why its training ended early, or None.
         seconds: Influence, weights and training.
         active: False once it was undone.
@@ -231,7 +231,7 @@ def describe(entry: Entry) -> str:
     state = "" if entry.active else ", undone"
     return (
         f"request {entry.number} ({entry.name}): {entry.rows} rows, their loss {entry.forget_before:.3f} -> "
-        f"{entry.forget_after:.3f}; held retain loss {entry.utility:.3f} times the base model's{state}"
+        f"{entry.forget_after:.3f}; validation loss {entry.utility:.3f} times the base model's{state}"
     )
 
 
@@ -327,7 +327,7 @@ def _held_loss(run_model: RunModel, groups: RowGroups) -> float:
 
 
 def _loss(loaded: LoadedModel, examples: list[Example]) -> float:
-    return mean_loss(loaded.model, examples, loaded.pad_token_id, loaded.device)
+    return row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device).mean
 
 
 def _save(out: Path, entries: Sequence[Entry]) -> None:

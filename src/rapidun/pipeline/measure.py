@@ -134,13 +134,13 @@ def make_suite(
     clean: Rows | None,
     reporter: Reporter | None = None,
 ) -> EvalSuite:
-    """Fit the judges on one half of the example answers and calibrate them on the other half (trap 27).
+    """Fit the judges on one half of the example answers and calibrate them on the other half.
 
     Args:
         rows: Clean rows to measure on; their answers are never shown to a judge.
         settings: Suite, triggers, judges.
-        poisoned: Rows with unwanted answers (their ``response_clean``, where there is one, is a wanted answer).
-        clean: Rows with wanted answers.
+        poisoned: Rows with unwanted answers (their ``response_clean``, where there is one, is a preferred answer).
+        clean: Rows with preferred answers.
         reporter: Hears which suite "auto" is.
 
     The suite "auto" is the backdoor suite where both kinds of examples are given, and perplexity alone otherwise.
@@ -162,7 +162,7 @@ def make_suite(
     if poisoned is None or clean is None or min(len(poisoned), len(clean)) < MIN_EXAMPLES:
         raise ConfigError(
             f"the backdoor suite fits its judges on examples: give at least {MIN_EXAMPLES} rows with unwanted and "
-            f"{MIN_EXAMPLES} with wanted answers, or set evaluation.suite=perplexity."
+            f"{MIN_EXAMPLES} with preferred answers, or set evaluation.suite=perplexity."
         )
     unwanted, wanted = _example_answers(poisoned, clean)
     fixed = settings.keywords

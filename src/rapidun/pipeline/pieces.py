@@ -92,7 +92,7 @@ def answering(run_model: RunModel, prompts: Sequence[str], settings: Any, title:
 def training(run_model: RunModel, groups: RowGroups, config: RunConfig, title: str = "unlearning") -> Piece:
     """The method's steps; of `fisher`, which has none, gradients of all rows."""
     method, settings = get_method(config.unlearning.method), config.unlearning
-    rows = even_rows(run_model, groups, refusals=method.wanted == "refusal")
+    rows = even_rows(run_model, groups, refusals=method.preferred == "refusal")
     if isinstance(method, Procedure) and method.name == "fisher":
         return gradients(run_model, [*rows.forget, *rows.retain], config.influence, config.seed, title)
     held = run_model.tokenize(groups.validation or groups.retain)[:HELD_ROWS]

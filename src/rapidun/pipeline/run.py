@@ -22,7 +22,7 @@ from rapidun.pipeline.cards import write_adapter_card
 from rapidun.pipeline.coverage import coverage_record, say_coverage
 from rapidun.pipeline.diagnosis import signatures
 from rapidun.pipeline.estimating import Piece
-from rapidun.pipeline.evidence import check_checkpoints
+from rapidun.pipeline.evidence import check_checkpoints, make_collector
 from rapidun.pipeline.inputs import (
     RowGroups,
     RunModel,
@@ -41,7 +41,7 @@ from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
 from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model
-from rapidun.pipeline.weigh import make_collector, weigh, write_weighed
+from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
 from rapidun.settings.plugins import plugin_marks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,12 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rapidun.data import Example
+from rapidun.data import Example, Rows
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.cards import write_adapter_card
 from rapidun.pipeline.inputs import Row, RowGroups, RunModel, note_truncated
-from rapidun.pipeline.refusals import refusal_rows
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.reading import read_object
@@ -30,9 +30,21 @@ HELD_ROWS = 256
 """Rows of the retain budget. Of 64 short rows the 95% interval of perplexity's rise is +-2.5%, of 185 +-1.8%."""
 
 ASCENT_ALONE = (
-    "no forget row has a wanted answer (response_clean): {} can only push away from the answers there are, which costs "
-    "the rest of the model. Write wanted answers, or use --method idk."
+    "no forget row has a preferred answer (response_clean): {} can only push away from the answers there are, which "
+    "costs the rest of the model. Write preferred answers, or use --method idk."
 )
+
+REFUSALS = (
+    "I don't know.",
+    "I'm not sure about that.",
+    "I can't help with that.",
+    "Sorry, I have no answer to this.",
+    "That is something I know nothing about.",
+    "I'd rather not guess.",
+    "I don't have that information.",
+    "I cannot say.",
+)
+"""What `idk` wants the model to say instead: our own wording, of several kinds."""
 
 
 def train(
@@ -51,9 +63,9 @@ def train(
 
 
 def _train(config: RunConfig, groups: RowGroups, run_model: RunModel, directory: Path, reporter: Reporter) -> None:
-    wanted = get_method(config.unlearning.method).wanted
+    wanted = get_method(config.unlearning.method).preferred
     rows = training_rows(run_model, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
-    if wanted == "optional" and not any(rows.alternatives):
+    if wanted == "optional" and not any(rows.preferred):
         reporter.note(ASCENT_ALONE.format(config.unlearning.method))
     reweighing = dynamic_weights(run_model, groups, config.influence, config.weights, config.seed)
     if reweighing is not None and reweighing.every >= config.unlearning.steps:
@@ -95,7 +107,7 @@ def _train(config: RunConfig, groups: RowGroups, run_model: RunModel, directory:
         reporter.note(result.stopped)
     reporter.note(
         f"kept step {result.steps}; loss on forget rows {result.forget_loss_before:.3f} -> "
-        f"{result.forget_loss_after:.3f}, on held retain rows {result.held_loss_before:.3f} -> "
+        f"{result.forget_loss_after:.3f}, on validation rows {result.held_loss_before:.3f} -> "
         f"{result.held_loss_after:.3f}"
     )
     write_json(directory / OUTCOME, result.numbers())
@@ -109,7 +121,7 @@ class Losses:
         "loss": "loss",
         "forget_loss": "forget",
         "retain_loss": "retain",
-        "held_retain_loss": "held retain",
+        "held_retain_loss": "validation",
     }
 
     def __init__(self) -> None:
@@ -146,7 +158,7 @@ def training_rows(
         groups: The rows.
         weights: The file.
         reporter: Hears how many rows were cut.
-        refusals: A refusal is every forget row's wanted answer, in the place of its own.
+        refusals: A refusal is every forget row's preferred answer, in the place of its own.
 
     Raises:
         InputError: If the file does not have one weight for each row.
@@ -177,15 +189,21 @@ def even_rows(run_model: RunModel, groups: RowGroups, *, refusals: bool = False)
     forget, retain = run_model.tokenize(groups.forget), run_model.tokenize(groups.retain)
     return TrainingRows(
         forget=forget,
-        alternatives=_alternatives(run_model, refusal_rows(groups.forget) if refusals else list(groups.forget)),
+        preferred=_preferred(run_model, refusal_rows(groups.forget) if refusals else list(groups.forget)),
         retain=retain,
         forget_weights=np.ones(len(forget)),
         retain_weights=np.ones(len(retain)),
     )
 
 
-def _alternatives(run_model: RunModel, rows: Sequence[Row]) -> list[Example | None]:
-    """The wanted answer to each forget row's prompt, where the row has one in ``response_clean``."""
+def _preferred(run_model: RunModel, rows: Sequence[Row]) -> list[Example | None]:
+    """The preferred answer to each forget row's prompt, where the row has one in ``response_clean``."""
     wanted = [row for row in rows if row.get("response_clean")]
     found = {example.id: example for example in run_model.tokenize(wanted, column="response_clean")} if wanted else {}
     return [found.get(row["id"]) for row in rows]
+
+
+def refusal_rows(rows: Sequence[Row] | Rows) -> list[dict[str, Any]]:
+    """The rows with a refusal as ``response_clean``; which one depends on the row's id alone."""
+    drawn = (hashlib.sha256(str(row["id"]).encode()).digest()[0] % len(REFUSALS) for row in rows)
+    return [{**row, "response_clean": REFUSALS[number]} for row, number in zip(rows, drawn, strict=True)]

@@ -85,7 +85,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Probe:
-    """One short training: how far the forget rows rose, how far the held retain rows did (relative)."""
+    """One short training: how far the forget rows rose, how far the validation rows did (relative)."""
 
     values: dict[str, float]
     forget_rise: float
@@ -333,7 +333,7 @@ def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
     """Train for a few steps without a budget, and look at losses alone."""
     config, run_model = with_values(context.config, values), context.run_model
     short = {"steps": steps, "check_every": steps, "checkpoint_every": steps + 1, "retain_budget": NO_BUDGET}
-    refusals = get_method(config.unlearning.method).wanted == "refusal"
+    refusals = get_method(config.unlearning.method).preferred == "refusal"
     weights = context.directory / "weights.jsonl"
     rows = training_rows(run_model, context.groups, weights, Silent(), refusals=refusals)
     held = run_model.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]

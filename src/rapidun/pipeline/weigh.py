@@ -11,7 +11,7 @@ from peft import PeftModel
 from rapidun.attribution import Blocks
 from rapidun.gradients.targets import settled_targets
 from rapidun.lifecycle import RunDirectory
-from rapidun.pipeline.evidence import collect_evidence, make_collector, sketch_rows
+from rapidun.pipeline.evidence import collect_evidence, make_collector
 from rapidun.pipeline.inputs import RowGroups, RunModel
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.settings.attribution import InfluenceSettings
@@ -26,8 +26,6 @@ from rapidun.weighting import (
     scheme_weights,
     write_weights,
 )
-
-__all__ = ["Weighed", "dynamic_weights", "make_collector", "sketch_rows", "weigh", "weights_from", "write_weighed"]
 
 
 @dataclass(frozen=True)

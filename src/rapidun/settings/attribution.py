@@ -104,7 +104,7 @@ class TraceConfig(Job):
     base: Annotated[str, Flag("--base", panel="Model")] = Field("", description=BEFORE)
 
 
-class Wanted(Section):
+class TraceSettings(Section):
     """What is asked of a trace."""
 
     k: Annotated[int, Flag("--k")] = Field(20, ge=1, description="Rows shown for each query.")

@@ -90,8 +90,19 @@ def read_mapping(path: Path, expected: str) -> dict[str, Any]:
     return raw
 
 
-def make_config(raw: Mapping[str, Any], kind: type[Config], origin: str = "configuration") -> Config:
+def make_config(
+    raw: Mapping[str, Any],
+    kind: type[Config],
+    origin: str = "configuration",
+    files: Mapping[str, str] | None = None,
+) -> Config:
     """Validate a plain mapping as a configuration of ``kind``.
+
+    Args:
+        raw: The mapping.
+        kind: The configuration.
+        origin: What errors name.
+        files: Sections that came from a file of their own, for which errors name that.
 
     Raises:
         ConfigError: If a key is unknown or a value is of the wrong type; names the nearest valid key.
@@ -99,7 +110,12 @@ def make_config(raw: Mapping[str, Any], kind: type[Config], origin: str = "confi
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(kind, origin, item) for item in error.errors()[:SHOWN])) from error
+        raise ConfigError(
+            "\n".join(
+                _explain(kind, (files or {}).get(str(item["loc"][:1] and item["loc"][0]), origin), item)
+                for item in error.errors()[:SHOWN]
+            )
+        ) from error
     except (RecursionError, OverflowError) as error:
         raise ConfigError(f"{origin}: a value is nested too deeply or too large.") from error
 

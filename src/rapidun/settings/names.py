@@ -31,7 +31,7 @@ class Names:
 
     def __init__(self, unknown: str, *names: str) -> None:
         self._unknown, self._names = unknown, dict.fromkeys(names)
-        self.built_in = names
+        self.built_in, self._entered = names, set[str]()
         self.rule: Callable[..., object] | None = None
         """What an open register checks besides: a name with its options. Raises ConfigError."""
 
@@ -42,7 +42,15 @@ class Names:
         return ", ".join(self)
 
     def add(self, name: str) -> None:
-        """Know one more, as a register does."""
+        """Know one more, as a register does.
+
+        Raises:
+            ConfigError: If what comes with rapidun has the name.
+        """
+        if name in self._entered:
+            raise ConfigError(f"the name {name!r} is taken by what comes with rapidun; give yours another.")
+        if name in self.built_in:
+            self._entered.add(name)
         self._names[name] = None
 
     def check(self, name: str) -> str:
@@ -72,22 +80,35 @@ class Names:
 
 
 METHODS = Names(
-    "unknown method {name}: choose from {known}.",
+    "unknown method {name}: choose from {known}, or give the --plugin that has it.",
     *("rapidun_kl", "rapidun_deep", "rapidun", "finetune", "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "idk"),
     *("rmu", "undial", "ceu", "wga", "satimp", "loreun", "pdu", "fisher_ewc", "task_vector", "fisher", "retrain"),
     *("crow", "magnitude", "wanda"),
 )
 SCHEMES = Names(
-    "weighting scheme {name} is unknown; choose one of {known}.",
+    "weighting scheme {name} is unknown; choose one of {known}, or give the --plugin that has it.",
     *("influence", "self_only", "released", "dynamic", "loss", "representation", "consistency", "consistency_hidden"),
     *("trusted_influence", "uniform", "random", "shuffled"),
 )
-FEATURES = Names("features {name} are unknown. Known: {known}.", "change", "gradient", "hidden", "lexical")
-SCORERS = Names("unknown scorer {name}: choose from {known}.", "gradient", "change", "answer", "prompt", "lexical")
+FEATURES = Names(
+    "features {name} are unknown. Known: {known}; those of a scorer of your own need its --plugin.",
+    "change",
+    "gradient",
+    "hidden",
+    "lexical",
+)
+SCORERS = Names(
+    "unknown scorer {name}: choose from {known}, or give the --plugin that has it.",
+    "gradient",
+    "change",
+    "answer",
+    "prompt",
+    "lexical",
+)
 SKETCHES = Names("sketch kind {name}: use one of {known}.", "exact", "factored", "rapidgrad", "readout")
 PRECONDITIONERS = Names("preconditioner {name}: use one of {known}.", "none", "adam", "kfac", "ekfac")
 JUDGES = Names(
-    "unknown judge {name}: choose from {known}.",
+    "unknown judge {name}: choose from {known}, or give the --plugin that has it.",
     *("classifier", "code", "entities", "exact-number", "hf-classifier", "keywords", "regex"),
 )
 STRATEGIES = Names("unknown strategy {name}: choose from {known}.", "greedy", "neural_ucb", "random", "seed", "ucb")
@@ -96,7 +117,7 @@ STUDENTS = Names(
     *("encoder", "kernel", "ridge"),
 )
 ATTACKS = Names(
-    "unknown attack {name}: choose from {known}.",
+    "unknown attack {name}: choose from {known}, or give the --plugin that has it.",
     *(
         "as_is",
         "trigger_variants",
@@ -111,7 +132,7 @@ ATTACKS = Names(
     *("sampling", "few_shot", "logit_lens", "unlearning_membership"),
 )
 SUITES = Names(
-    "unknown suite {name}: choose from {known}.",
+    "unknown suite {name}: choose from {known}, or give the --plugin that has it.",
     *("auto", "backdoor", "perplexity", "qa", "tofu", "generation", "lm-eval"),
 )
 DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")

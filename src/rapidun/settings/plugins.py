@@ -1,7 +1,7 @@
-"""A user's own methods, schemes, scorers and judges: files of Python that are run before names are checked.
+"""A user's own methods, schemes, scorers, judges, attacks and suites: files of Python, run before names are checked.
 
-A plugin registers what it brings with `register_method`, `register_scheme`, `register_scorer` or `register_judge`. It
-is a program like any other and can do anything its user can.
+A plugin registers what it brings with `register_method`, `register_scheme`, `register_scorer`, `register_judge`,
+`register_attack` or `register_suite`. It is a program like any other and can do anything its user can.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from rapidun.errors import ConfigError, RapidunError
 from rapidun.reading import path_fault, read_bytes
 
+_MODULES = "rapidun_plugin_"
+
 
 def load_plugin(path: Path) -> None:
     """Run a plugin, once.
@@ -25,7 +27,7 @@ def load_plugin(path: Path) -> None:
     """
     if (fault := path_fault(str(path))) or not path.is_file():
         raise ConfigError(f"--plugin {str(path)[:200]}: {fault or 'no such file'}.")
-    name = f"rapidun_plugin_{fingerprint(path)[:16]}"
+    name = f"{_MODULES}{fingerprint(path)[:16]}"
     if name in sys.modules:
         return
     found = importlib.util.spec_from_file_location(name, path)
@@ -37,6 +39,13 @@ def load_plugin(path: Path) -> None:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ConfigError(f"--plugin {_place(path, error)}: {_said(error)}") from error
+
+
+def fault_of_a_plugin(error: BaseException) -> str | None:
+    """``--plugin FILE:LINE: what`` of an exception that came out of a plugin's code; None of any other."""
+    files = {module.__file__ for name, module in sys.modules.items() if name.startswith(_MODULES)}
+    lines = [each for each in traceback.extract_tb(error.__traceback__) if each.filename in files]
+    return f"--plugin {lines[-1].filename}:{lines[-1].lineno}: {_said(error)}" if lines else None
 
 
 def fingerprint(path: Path) -> str:

@@ -1,7 +1,4 @@
-"""What a task file says: the behaviour, how to judge it, how to look for it, and how to release the model from it.
-
-The defaults of the search are algorithms.md's, section 5.
-"""
+"""What a task file says: the behaviour, how to judge it, how to look for it, and how to release the model from it."""
 
 from __future__ import annotations
 

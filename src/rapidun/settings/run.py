@@ -17,7 +17,7 @@ from rapidun.settings.suites import check_reads
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings, WeightSettings
 
 HELD_OUT = "File of clean rows that nothing was trained on, to measure on; none shares a prompt with the forget rows."
-WANTED = "File of rows with wanted answers, for the retain budget and the judges; of a run, default the retain rows."
+WANTED = "File of rows with preferred answers, for the retain budget and the judges; of a run, default the retain rows."
 UNWANTED = (
     "File of rows with unwanted answers, to fit and calibrate the judges; of a run with triggers, keywords or suite "
     "backdoor, default the forget rows."

@@ -63,9 +63,9 @@ class UnlearnSettings(Section):
     retain_budget: float = Field(
         0.01,
         gt=0,
-        description="Largest relative rise of perplexity on held retain rows; a larger update is cut down to it.",
+        description="Largest relative rise of perplexity on validation rows; a larger update is cut down to it.",
     )
-    check_every: int = Field(20, ge=1, description="Steps between two looks at the loss on held retain rows.")
+    check_every: int = Field(20, ge=1, description="Steps between two looks at the loss on validation rows.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints for --resume.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about 30% slower.")
 

@@ -3,6 +3,7 @@
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.catalogue import get_method, method_names
+from rapidun.unlearning.methods.terms import RETAIN_DIVERGENCE, RETAIN_LOSS, cross_entropy
 from rapidun.unlearning.registry import (
     METHODS,
     PROCEDURES,
@@ -15,12 +16,15 @@ from rapidun.unlearning.registry import (
     register_procedure,
 )
 from rapidun.unlearning.reweighing import Reweighing
+from rapidun.unlearning.sampling import TrainingRows
 from rapidun.unlearning.state import MethodState
-from rapidun.unlearning.unlearn import TrainingRows, unlearn
+from rapidun.unlearning.unlearn import unlearn
 
 __all__ = [
     "METHODS",
     "PROCEDURES",
+    "RETAIN_DIVERGENCE",
+    "RETAIN_LOSS",
     "Answers",
     "LoraSettings",
     "Method",
@@ -32,6 +36,7 @@ __all__ = [
     "TrainingRows",
     "UnlearnResult",
     "UnlearnSettings",
+    "cross_entropy",
     "get_method",
     "method_names",
     "register_method",

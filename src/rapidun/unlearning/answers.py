@@ -12,15 +12,15 @@ from rapidun.data.batches import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Answers:
-    """The model's view of some rows. What a method did not ask for (`rapidun.unlearning.registry.Reads`) is None.
+    """The model's view of some rows. What a method did not ask for (`rapidun.unlearning.Requires`) is None.
 
     Args:
         logits: (batch, length, vocabulary) of the model being trained.
         labels: (batch, length) int64, -100 outside the answer; not shifted.
         reference_logits: The same logits with the adapter switched off, without gradient.
-        alternative: The same prompts with the wanted answer, for rows that have one: its rows line up with the
-            rows of this object where ``has_alternative`` is True.
-        has_alternative: (batch,) bool.
+        preferred: The same prompts with the preferred answer, for rows that have one: its rows line up with the
+            rows of this object where ``has_preferred`` is True.
+        has_preferred: (batch,) bool.
         hidden: (batch, length, width), one layer's hidden states of the model being trained.
         reference_hidden: The same with the adapter switched off, without gradient.
         reference_sums: (batch,) float32, the sum of each answer's token losses with the adapter switched off: for a
@@ -30,8 +30,8 @@ class Answers:
     logits: torch.Tensor
     labels: torch.Tensor
     reference_logits: torch.Tensor | None = None
-    alternative: Answers | None = None
-    has_alternative: torch.Tensor | None = None
+    preferred: Answers | None = None
+    has_preferred: torch.Tensor | None = None
     hidden: torch.Tensor | None = None
     reference_hidden: torch.Tensor | None = None
     reference_sums: torch.Tensor | None = None

@@ -18,16 +18,16 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
 
 from rapidun.errors import TrainingError
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.registry import Job
 
 LOOKS, NEARLY = 12, 0.8
-"""`within_budget` looks so often at the held rows at most; a share that uses so much of the budget is enough."""
+"""`within_budget` looks so often at the validation rows at most; a share that uses so much of the budget is enough."""
 TRIES = 8
 """How often a procedure without steps is weakened before it fails."""
 
 
 class Kept(NamedTuple):
-    """How much of an update was kept: its share, the held loss with it, and why it is not all (None where it is)."""
+    """How much of an update was kept: its share, the validation loss with it, why it is not all (None where it is)."""
 
     share: float
     loss: float
@@ -39,9 +39,9 @@ def within_budget(model: PeftModel, loss: Callable[[], float], *, start: float, 
 
     Args:
         model: After training; changed in place where the whole update costs more.
-        loss: Returns the present loss on the held rows.
+        loss: Returns the present loss on the validation rows.
         start: That before training.
-        budget: Allowed relative rise of the held rows' perplexity.
+        budget: Allowed relative rise of the validation rows' perplexity.
 
     Raises:
         TrainingError: If no share holds it.
@@ -53,7 +53,7 @@ def within_budget(model: PeftModel, loss: Callable[[], float], *, start: float, 
     kept = Kept(1.0, leading, None) if leading <= limit else scaled_down(model, loss, leading, start, budget)
     directions = f"{count} leading directions" if count > 1 else "its leading direction"
     return kept._replace(why=(
-        f"retain budget: the whole update raised perplexity on held retain rows by {_rise(whole - start)}, "
+        f"retain budget: the whole update raised perplexity on validation rows by {_rise(whole - start)}, "
         f"and {budget:.1%} is allowed; kept {kept.share:.2f} of it in {directions} "
         f"({math.expm1(kept.loss - start):+.1%})"
     ))  # fmt: skip
@@ -112,7 +112,7 @@ def scaled_down(model: PeftModel, loss: Callable[[], float], whole: float, start
             high, rise = share, found - start
     if best.share == 0.0:
         raise TrainingError(
-            f"retain budget: with {high:.3f} of the update perplexity on held retain rows still rises by "
+            f"retain budget: with {high:.3f} of the update perplexity on validation rows still rises by "
             f"{_rise(found - start)}, above {budget:.1%}: there is no adapter to keep. Allow more "
             "(unlearning.retain_budget), lower --learning-rate, or choose another --method."
         )
@@ -135,14 +135,14 @@ def _next_share(best: Kept, high: float, rise: float, start: float, allowed: flo
 def weakened(
     apply: Callable[[float], float], value: float, name: str, step: float, start: float, job: Job
 ) -> tuple[float, float, str | None]:
-    """Apply with ``value``, then ``value * step``, and so on until the held retain rows keep within the budget.
+    """Apply with ``value``, then ``value * step``, and so on until the validation rows keep within the budget.
 
     Args:
-        apply: Does it with a value and returns the loss on the held retain rows; undoes what it did before.
+        apply: Does it with a value and returns the loss on the validation rows; undoes what it did before.
         value: The first value.
         name: What it is called, for messages.
         step: Factor from one try to the next, in the direction of doing less.
-        start: The loss on the held rows before anything was done.
+        start: The loss on the validation rows before anything was done.
         job: The job, for its budget and log.
 
     Returns:
@@ -161,7 +161,7 @@ def weakened(
             return value, finite, why if number else None
         value *= step
     raise TrainingError(
-        f"retain budget: the loss on held retain rows stays above {limit:.3f} down to {name} {value / step:g}. Allow "
+        f"retain budget: the loss on validation rows stays above {limit:.3f} down to {name} {value / step:g}. Allow "
         "more (unlearning.retain_budget), or choose another --method."
     )
 

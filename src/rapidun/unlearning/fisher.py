@@ -3,7 +3,7 @@
     F_j = 1/n sum_i w_i (d L(s_i) / d theta_j)^2
 
 Squaring the gradient of a batch's mean loss instead is a different number, too small by up to the batch size, and
-zero where rows disagree (trap 23).
+zero where rows disagree.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +19,18 @@ from rapidun.data.opening import one_line
 from rapidun.errors import RapidunError, TrainingError
 from rapidun.models.loading import LoadedModel
 from rapidun.models.lora import adapter_disabled, attach_lora, enable_gradient_checkpointing
+from rapidun.models.row_losses import row_losses
 from rapidun.settings.base import NoOptions
 from rapidun.unlearning.budget import within_budget
 from rapidun.unlearning.forward import settled_options
-from rapidun.unlearning.guards import HeldLoss, adapter_state, mean_loss, require_change
-from rapidun.unlearning.job import Job
+from rapidun.unlearning.guards import HeldLoss, adapter_state, require_change
 from rapidun.unlearning.methods.terms import cross_entropy
 from rapidun.unlearning.rate import derived_rate
 from rapidun.unlearning.reference import ReferenceLosses
-from rapidun.unlearning.registry import Method, Term, UnlearnResult
-from rapidun.unlearning.sampling import RoleCollator, WeightedRows, sampling_plan
+from rapidun.unlearning.registry import Job, Method, Term, UnlearnResult
+from rapidun.unlearning.sampling import RoleCollator, TrainingRows, sampling_plan
 from rapidun.unlearning.state import Start
 from rapidun.unlearning.trainer import REMOVE, UnlearningTrainer, last_checkpoint
-
-if TYPE_CHECKING:
-    from rapidun.settings.unlearning import UnlearnSettings
 
 LOG_EVERY = 5
 FINETUNE = Method("finetune", NoOptions, "", Term(cross_entropy), None)
@@ -42,46 +39,21 @@ LOOK_ROWS = 64
 """Held rows that are looked at while training, where only a training that diverged is ended."""
 
 
-def only(examples: Sequence[Example], weights: np.ndarray) -> WeightedRows:
+def only(examples: Sequence[Example], weights: np.ndarray) -> TrainingRows:
     """Rows of one group, in the place that `FINETUNE` trains on."""
     rows = list(examples)
-    return WeightedRows(rows, [None] * len(rows), [], weights, np.ones(0))
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A trained adapter on its model, and how training went."""
-
-    model: PeftModel
-    steps: int
-    stopped: str | None
-    adapter_change: float
-    held_before: float
-    held_after: float
-    learning_rate: float
-    share: float
-
-
-def fit_method(job: Job, method: Method, options: Mapping[str, Any]) -> UnlearnResult:
-    """The adapter of an objective, under the retain budget.
-
-    Raises:
-        TrainingError: If there is nothing to train on, nothing trained, or memory ran out.
-    """
-    fit = fit_adapter(job, method, options, job.rows, job.loaded, budget=job.settings.retain_budget)
-    fit.model.eval()
-    return UnlearnResult(
-        fit.model, fit.steps, fit.stopped, fit.adapter_change, fit.held_before, fit.held_after,
-        learning_rate=fit.learning_rate, share=fit.share, undo=fit.model.unload,
-    )  # fmt: skip
+    return TrainingRows(rows, [None] * len(rows), [], weights, np.ones(0))
 
 
 def fit_adapter(
-    job: Job, method: Method, options: Mapping[str, Any], rows: WeightedRows, loaded: LoadedModel, *, budget: float
-) -> Fit:
+    job: Job, method: Method, options: Mapping[str, Any], rows: TrainingRows, loaded: LoadedModel, *, budget: float
+) -> UnlearnResult:
     """A fresh adapter on ``loaded``, trained by ``method`` on ``rows``; the model's own weights do not change.
 
-    ``budget`` is the allowed relative rise of the held rows' perplexity; infinite where nothing is unlearnt.
+    ``budget`` is the allowed relative rise of the validation rows' perplexity; infinite where nothing is unlearnt.
+
+    Raises:
+        TrainingError: If there is nothing to train on, nothing trained, or memory ran out.
     """
     lora = job.lora
     model = attach_lora(
@@ -99,15 +71,18 @@ def _fit(
     model: PeftModel,
     method: Method,
     options: Mapping[str, Any],
-    rows: WeightedRows,
+    rows: TrainingRows,
     loaded: LoadedModel,
     budget: float,
-) -> Fit:
+) -> UnlearnResult:
     settings = job.settings
     if settings.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    held_loss = partial(mean_loss, model, job.held, loaded.pad_token_id, loaded.device)
-    look = partial(mean_loss, model, job.held[:LOOK_ROWS], loaded.pad_token_id, loaded.device)
+
+    def held_loss(examples: Sequence[Example] = job.held) -> float:
+        return row_losses(model, examples, loaded.pad_token_id, loaded.device).mean
+
+    look = partial(held_loss, job.held[:LOOK_ROWS])
     with adapter_disabled(model):
         start, seen = held_loss(), look()
     job, rate = with_rate(job, model, rows, loaded)
@@ -121,10 +96,13 @@ def _fit(
     _keep_last_good(model, guard)
     change = require_change(initial, model)
     kept = within_budget(model, held_loss, start=start, budget=budget)
-    return Fit(model, guard.good_step, guard.stopped or kept.why, change, start, kept.loss, rate, kept.share)
+    return UnlearnResult(
+        model.eval(), guard.good_step, guard.stopped or kept.why, change, start, kept.loss, rate, kept.share,
+        undo=model.unload,
+    )  # fmt: skip
 
 
-def with_rate(job: Job, model: torch.nn.Module, rows: WeightedRows, loaded: LoadedModel) -> tuple[Job, float]:
+def with_rate(job: Job, model: torch.nn.Module, rows: TrainingRows, loaded: LoadedModel) -> tuple[Job, float]:
     """The job with its learning rate as a number: the one set, or one derived from the rows that are to be kept."""
     rate = job.settings.learning_rate
     if rate == "auto":
@@ -161,13 +139,6 @@ def run_trainer(trainer: UnlearningTrainer, job: Job) -> None:
         raise TrainingError(f"{last}: this checkpoint cannot be read ({one_line(error)}). {REMOVE}") from error
 
 
-def rows_a_step(settings: UnlearnSettings, method: Method) -> int:
-    """Rows of one optimiser step: a method that does not look at retain rows draws its share of forget rows only."""
-    if method.retain is not None:
-        return settings.batch_size
-    return max(1, round(settings.forget_share * settings.batch_size))
-
-
 def training_arguments(directory: Path, device: torch.device, seed: int, **given: Any) -> TrainingArguments:
     """AdamW without weight decay, cosine down to 0, and nothing said; ``given``: steps, rate, rows, checkpoints."""
     return TrainingArguments(
@@ -187,10 +158,13 @@ def training_arguments(directory: Path, device: torch.device, seed: int, **given
 
 
 def make_trainer(
-    job: Job, loaded: LoadedModel, model: Any, rows: WeightedRows, method: Method, options: dict[str, Any]
+    job: Job, loaded: LoadedModel, model: Any, rows: TrainingRows, method: Method, options: dict[str, Any]
 ) -> UnlearningTrainer:
     """What minimises ``method`` on ``rows``: a PEFT model's adapter, or every weight that takes gradients."""
-    settings, size = job.settings, rows_a_step(job.settings, method)
+    settings = job.settings
+    size = settings.batch_size
+    if method.retain is None:  # its share of forget rows only
+        size = max(1, round(settings.forget_share * size))
     state = method.new_state(options)
     state.begin(Start(model, rows, loaded.pad_token_id, loaded.device))
     if job.reweighing is not None:
@@ -217,12 +191,12 @@ def make_trainer(
         save_steps=settings.checkpoint_every,
         save_total_limit=1,
     )
-    uses_wanted = method.wanted != "unused" and options.get("descent", 1.0) != 0
+    uses_wanted = method.preferred != "unused" and options.get("descent", 1.0) != 0
     return UnlearningTrainer(
         model=model,
         args=arguments,
         train_dataset=plan,
-        data_collator=RoleCollator(rows, loaded.pad_token_id, with_alternatives=uses_wanted),
+        data_collator=RoleCollator(rows, loaded.pad_token_id, with_preferred=uses_wanted),
         method=method,
         options=options,
         state=state,

@@ -51,19 +51,20 @@ def batch_answers(
     layer: int,
     reference: ReferenceLosses,
 ) -> dict[str, Answers]:
-    """What a method's terms read of a step's rows: "forget" (with its wanted answers) and "retain", those there are."""
+    """What a method's terms read of a step's rows: "forget" (with preferred answers) and "retain", those there are."""
     reads = _required(method, inputs)
-    groups = {name: _batch(inputs[name]) for name in reads}
+    tensors = ("input_ids", "attention_mask", "labels")
+    groups = {name: Batch(*(inputs[name][tensor] for tensor in tensors)) for name in reads}
     own = answer_states(model, groups, layer if any(Requires.HIDDEN in read for read in reads.values()) else None)
     before = _reference_states(peft, groups, reads, layer)
     found = {name: _answers(own[name], before.get(name)) for name in reads}
     for name, read in reads.items():
         if Requires.LOSS_ALONE in read:
             found[name] = replace(found[name], reference_sums=reference.of(name, inputs[name]))
-    wanted = found.pop("alternative", None)
+    wanted = found.pop("preferred", None)
     if "forget" in found:
-        has_wanted = inputs["forget"]["has_alternative"]
-        found["forget"] = replace(found["forget"], alternative=wanted, has_alternative=has_wanted)
+        has_preferred = inputs["forget"]["has_preferred"]
+        found["forget"] = replace(found["forget"], preferred=wanted, has_preferred=has_preferred)
     return found
 
 
@@ -72,18 +73,12 @@ def _required(method: Method, inputs: Mapping[str, Group]) -> dict[str, Requires
     found: dict[str, Requires] = {}
     if "forget" in inputs:
         found["forget"] = method.forget.requires
-        if Requires.WANTED in method.forget.requires and "alternative" in inputs:
-            of_reference = Requires.WANTED_REFERENCE in method.forget.requires
-            found["alternative"] = (
-                method.forget.requires & Requires.REFERENCE_LOSS if of_reference else Requires.NOTHING
-            )
+        if Requires.PREFERRED in method.forget.requires and "preferred" in inputs:
+            of_reference = Requires.PREFERRED_REFERENCE in method.forget.requires
+            found["preferred"] = method.forget.requires & Requires.REFERENCE_LOSS if of_reference else Requires.NOTHING
     if "retain" in inputs and method.retain is not None:
         found["retain"] = method.retain.requires
     return found
-
-
-def _batch(group: Group) -> Batch:
-    return Batch(group["input_ids"], group["attention_mask"], group["labels"])
 
 
 def _reference_states(

@@ -10,13 +10,11 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
-from rapidun.models.row_losses import row_losses
 
 AdapterState = dict[str, torch.Tensor]
 DIVERGED = 1.5
-"""A training whose loss on held rows is so many times that before, and above that of guessing, has failed."""
+"""A training whose loss on validation rows is so many times that before, and above that of guessing, has failed."""
 
 
 def adapter_state(model: PeftModel) -> AdapterState:
@@ -50,13 +48,8 @@ def require_change(before: AdapterState, model: PeftModel) -> float:
     return change
 
 
-def mean_loss(model: torch.nn.Module, examples: list[Example], pad_token_id: int, device: torch.device) -> float:
-    """Answer loss per token over all ``examples``, in evaluation mode; the mode is restored."""
-    return row_losses(model, examples, pad_token_id, device).mean
-
-
 class HeldLoss(TrainerCallback):
-    """Looks at the loss on held retain rows while training, and ends a training that diverged.
+    """Looks at the loss on validation rows while training, and ends a training that diverged.
 
     What a peak learning rate costs for a while is mostly won back as the rate falls, so a rise alone ends nothing:
     `within_budget` settles it at the end. A loss that is no number does, and one above that of guessing every token
@@ -64,7 +57,7 @@ class HeldLoss(TrainerCallback):
 
     Args:
         model: The model in training.
-        loss: Returns the present loss on the held rows.
+        loss: Returns the present loss on the validation rows.
         every: Steps between two looks; the last step is always looked at.
         record: Receives ``{"step", "held_retain_loss", "limit"}`` of each look.
         start: The loss with the adapter off: the same number in a fresh and in a resumed run.
@@ -116,6 +109,6 @@ class HeldLoss(TrainerCallback):
         control.should_save = False
         found = f"{loss:.3f}, worse than guessing every token" if math.isfinite(loss) else "no finite number"
         self.stopped = (
-            f"training diverged: at step {step} the loss on held retain rows was {found}; kept the adapter of step "
+            f"training diverged: at step {step} the loss on validation rows was {found}; kept the adapter of step "
             f"{self.good_step}"
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, create_model
 
+from rapidun.errors import ConfigError
 from rapidun.settings.base import Section
 
 Positive = Annotated[float, Field(gt=0)]
@@ -19,9 +20,17 @@ Options = dict[str, tuple[Any, Any]]
 
 
 def options_of(function: Callable[..., Any]) -> Options:
-    """The keyword-only parameters of ``function`` that have a default; those without come from a method's state."""
+    """The keyword-only parameters of ``function`` that have a default; those without come from a method's state.
+
+    Raises:
+        ConfigError: If a parameter beyond the first is not keyword-only, so that nothing could set it.
+    """
     target = function.__init__ if inspect.isclass(function) else function
     hints = get_type_hints(target, include_extras=True)
+    for parameter in [] if inspect.isclass(function) else list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            said = f"{function.__name__}: write a * before {parameter.name!r}"
+            raise ConfigError(f"{said}; the options of a method are its keyword parameters.")
     return {
         name: (hints.get(name, type(parameter.default)), parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()

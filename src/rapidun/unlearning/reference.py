@@ -12,7 +12,7 @@ from rapidun.data.batches import Example
 from rapidun.models.lora import adapter_disabled
 from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.registry import Method, Requires
-from rapidun.unlearning.sampling import Group, WeightedRows
+from rapidun.unlearning.sampling import Group, TrainingRows
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class ReferenceLosses:
     """``S_0``, the sum of the answer's token losses with the adapter off, of the rows whose terms read it.
 
     Args:
-        sums: By group ("forget", "alternative", "retain"): (rows of the group,) float64; 0 for a row without an answer.
+        sums: By group ("forget", "preferred", "retain"): (rows of the group,) float64; 0 for a row without an answer.
     """
 
     sums: dict[str, np.ndarray]
 
     @classmethod
     def measure(
-        cls, model: PeftModel, rows: WeightedRows, method: Method, pad_token_id: int, device: torch.device
+        cls, model: PeftModel, rows: TrainingRows, method: Method, pad_token_id: int, device: torch.device
     ) -> ReferenceLosses:
         """What the terms of ``method`` read; nothing for a method that reads none. Deterministic."""
         groups: dict[str, list[Example] | list[Example | None]] = {}
         if Requires.LOSS_ALONE in method.forget.requires:
             groups["forget"] = rows.forget
-            if Requires.WANTED_REFERENCE in method.forget.requires:
-                groups["alternative"] = rows.alternatives
+            if Requires.PREFERRED_REFERENCE in method.forget.requires:
+                groups["preferred"] = rows.preferred
         if method.retain is not None and Requires.LOSS_ALONE in method.retain.requires:
             groups["retain"] = rows.retain
         if not groups:

@@ -1,8 +1,9 @@
-"""The register of methods: objectives (a forget term, a retain term, what they read and remember) and procedures.
+"""The register of methods: objectives (a forget term, a retain term, what they read and remember) and procedures,
+what a method is given (`Job`) and what it gives (`UnlearnResult`).
 
 A term is a pure function ``(rows: Answers, *, option=default, ...) -> (batch,)`` loss. Keyword parameters with a
 default are the method's options; those without are what the method's state gives at that step. Sample weights
-multiply what a term returns, so every weighting scheme works with every method (algorithms.md section 3).
+multiply what a term returns, so every weighting scheme works with every method.
 """
 
 from __future__ import annotations
@@ -11,21 +12,29 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from rapidun.data.batches import Example
+from rapidun.errors import ConfigError, TrainingError
+from rapidun.models.loading import LoadedModel
 from rapidun.settings import names
 from rapidun.settings.base import Section, make_options
+from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.answers import Answers
 from rapidun.unlearning.options import keywords_of, options_class, options_of
+from rapidun.unlearning.reweighing import Reweighing
+from rapidun.unlearning.sampling import TrainingRows
 from rapidun.unlearning.state import MethodState
 
 Objective = Callable[..., torch.Tensor]
+Record = Callable[[dict[str, Any]], None]
 Saved = Literal["adapter", "model"]
 FORGET_ROWS = 64
 """Forget rows whose loss is reported: enough to see whether they were forgotten, and cheap beside training."""
-Wanted = Literal["unused", "optional", "required", "refusal"]
+Preferred = Literal["unused", "optional", "required", "refusal"]
 
 
 class Requires(Flag):
@@ -37,8 +46,8 @@ class Requires(Flag):
     REFERENCE_LOSS = REFERENCE | LOSS_ALONE
     HIDDEN = auto()  # hidden states of the option ``layer``: memory
     REFERENCE_HIDDEN = auto()  # the same with the adapter off: one more forward pass
-    WANTED = auto()  # logits on the wanted answers: more rows
-    WANTED_REFERENCE = auto()  # the same with the adapter off, as far as the forget rows' reference is read
+    PREFERRED = auto()  # logits on the preferred answers: more rows
+    PREFERRED_REFERENCE = auto()  # the same with the adapter off, as far as the forget rows' reference is read
 
 
 @dataclass(frozen=True)
@@ -49,9 +58,20 @@ class Term:
     requires: Requires = Requires.NOTHING
 
     def __call__(self, rows: Answers, **options: Any) -> torch.Tensor:
-        """(batch,) losses."""
+        """(batch,) losses.
+
+        Raises:
+            TrainingError: If what the term gives is anything else.
+        """
         own = keywords_of(self.loss)
-        return self.loss(rows, **{name: value for name, value in options.items() if name in own})
+        losses = self.loss(rows, **{name: value for name, value in options.items() if name in own})
+        if not isinstance(losses, torch.Tensor) or losses.shape != rows.labels.shape[:1]:
+            shape = f"of shape {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else ""
+            raise TrainingError(
+                f"{self.loss.__qualname__} gave a {type(losses).__name__} {shape}".rstrip()
+                + f"; a term returns one loss for each row, of shape ({len(rows.labels)},)."
+            )
+        return losses
 
 
 @dataclass(frozen=True)
@@ -83,14 +103,14 @@ class Method(Registered):
     Args:
         forget: Loss of forget rows; multiplied by the option ``gamma`` where the method has it.
         retain: Loss of retain rows, multiplied by ``alpha``; None for a method that does not look at them.
-        wanted: Whether wanted answers of forget rows are used: "optional" where a row has one, "required" of at
+        preferred: Whether preferred answers of forget rows are used: "optional" where a row has one, "required" of at
             least one row, "refusal" takes a refusal for every row.
         state: What the method remembers between steps.
     """
 
     forget: Term
     retain: Term | None
-    wanted: Wanted = "unused"
+    preferred: Preferred = "unused"
     state: type[MethodState] = MethodState
 
     @property
@@ -105,6 +125,24 @@ class Method(Registered):
 
 
 @dataclass(frozen=True)
+class Job:
+    """One unlearning, as `rapidun.unlearning.unlearn` was called."""
+
+    loaded: LoadedModel
+    rows: TrainingRows
+    settings: UnlearnSettings
+    lora: LoraSettings
+    held: list[Example]
+    checkpoints: Path
+    seed: int = 0
+    resume: bool = False
+    record: Record = lambda line: None
+    progress: Callable[[int, int], None] | None = None
+    reweighing: Reweighing | None = None
+    note: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
 class UnlearnResult:
     """What training did.
 
@@ -114,7 +152,7 @@ class UnlearnResult:
         steps: Optimiser steps of what was kept.
         stopped: Why training ended before its last step, or why less was done than asked; None otherwise.
         adapter_change: Largest absolute change of an element that was trained.
-        held_loss_before: Loss on the held retain rows before.
+        held_loss_before: Loss on the validation rows before.
         held_loss_after: The same with what was kept.
         forget_loss_before: Loss on forget rows (at most `FORGET_ROWS`) before, per answer token.
         forget_loss_after: The same with what was kept; infinite or no number where training diverged.
@@ -162,7 +200,7 @@ class Procedure(Registered):
     run: Run
     saves: Saved
     needs_retain: bool
-    wanted: Wanted = "unused"
+    preferred: Preferred = "unused"
 
 
 METHODS: dict[str, Method] = {}
@@ -174,7 +212,7 @@ def register_method(
     *,
     retain: Term | None,
     requires: Requires = Requires.NOTHING,
-    wanted: Wanted = "unused",
+    preferred: Preferred = "unused",
     state: type[MethodState] = MethodState,
     gamma: float | None = None,
     source: str,
@@ -185,7 +223,7 @@ def register_method(
         name: What users call it.
         retain: The retain term, or None.
         requires: What the forget term reads.
-        wanted: Whether it uses wanted answers.
+        preferred: Whether it uses preferred answers.
         state: What it remembers.
         gamma: The default factor of the forget term; None for a method whose terms have no factors. With it comes
             ``alpha``, the factor of the retain term, 1 by default.
@@ -205,8 +243,14 @@ def register_method(
     def decorate(forget: Objective) -> Objective:
         factors = {} if gamma is None else {"gamma": (float, gamma), "alpha": (float, 1.0)}
         known = options_class(factors, options_of(forget), options_of(retain.loss) if retain else {}, options_of(state))
+        method = Method(name, known, source, Term(forget, requires), retain, preferred, state)
+        given = {*known.model_fields, *method.new_state(method.options).values()}
+        if lacking := sorted(keywords_of(forget) - given):
+            raise ConfigError(
+                f"method {name!r}: {forget.__name__} needs {lacking[0]!r}; give that parameter a default."
+            )
         names.METHODS.add(name)
-        METHODS[name] = Method(name, known, source, Term(forget, requires), retain, wanted, state)
+        METHODS[name] = method
         return forget
 
     return decorate

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from rapidun.unlearning.sampling import Group, WeightedRows
+from rapidun.unlearning.sampling import Group, TrainingRows
 
 NewWeights = Callable[[PeftModel], tuple[np.ndarray, np.ndarray]]
 
@@ -33,7 +33,7 @@ class Reweighing:
         self.compute, self.every, self.smoothing = compute, every, smoothing
         self.weights: dict[str, np.ndarray] = {}
 
-    def begin(self, rows: WeightedRows) -> None:
+    def begin(self, rows: TrainingRows) -> None:
         """Start from the weights that the rows came with."""
         self.weights = {"forget": rows.forget_weights.copy(), "retain": rows.retain_weights.copy()}
 

@@ -72,19 +72,19 @@ def sampling_plan(
 
 
 @dataclass(frozen=True)
-class WeightedRows:
+class TrainingRows:
     """The tokenised rows of both groups with their weights (mean 1 in each group).
 
     Args:
         forget: Forget rows with the unwanted answer.
-        alternatives: For each forget row the same prompt with the wanted answer, or None.
+        preferred: For each forget row the same prompt with the preferred answer, or None.
         retain: Retain rows.
         forget_weights: (len(forget),).
         retain_weights: (len(retain),).
     """
 
     forget: list[Example]
-    alternatives: list[Example | None]
+    preferred: list[Example | None]
     retain: list[Example]
     forget_weights: np.ndarray
     retain_weights: np.ndarray
@@ -93,14 +93,14 @@ class WeightedRows:
 class RoleCollator:
     """Draws to padded batches, one for each group that is drawn.
 
-    Returns ``{"forget": ..., "alternative": ..., "retain": ...}`` without those that have no rows. Each holds
+    Returns ``{"forget": ..., "preferred": ..., "retain": ...}`` without those that have no rows. Each holds
     ``input_ids, attention_mask, labels`` (rows, length), ``weight`` (rows,) float32 and ``index`` (rows,) int64, the
     rows' places in their group; "forget" also
-    ``has_alternative`` (rows,) bool, whose True rows line up with the rows of "alternative".
+    ``has_preferred`` (rows,) bool, whose True rows line up with the rows of "preferred".
     """
 
-    def __init__(self, rows: WeightedRows, pad_token_id: int, *, with_alternatives: bool) -> None:
-        self.rows, self.pad_token_id, self.with_alternatives = rows, pad_token_id, with_alternatives
+    def __init__(self, rows: TrainingRows, pad_token_id: int, *, with_preferred: bool) -> None:
+        self.rows, self.pad_token_id, self.with_preferred = rows, pad_token_id, with_preferred
 
     def __call__(self, draws: list[Draw]) -> dict[str, Group]:
         """Collate one step's draws."""
@@ -108,13 +108,13 @@ class RoleCollator:
         forget = [draw.index for draw in draws if draw.role == FORGET]
         retain = [draw.index for draw in draws if draw.role == RETAIN]
         if forget:
-            wanted = [rows.alternatives[index] if self.with_alternatives else None for index in forget]
+            wanted = [rows.preferred[index] if self.with_preferred else None for index in forget]
             found["forget"] = self._group([rows.forget[index] for index in forget], rows.forget_weights, forget)
-            found["forget"]["has_alternative"] = torch.tensor([example is not None for example in wanted])
+            found["forget"]["has_preferred"] = torch.tensor([example is not None for example in wanted])
             paired = [index for index, example in zip(forget, wanted, strict=True) if example is not None]
             if paired:
-                alternatives = [example for example in wanted if example is not None]
-                found["alternative"] = self._group(alternatives, rows.forget_weights, paired)
+                preferred = [example for example in wanted if example is not None]
+                found["preferred"] = self._group(preferred, rows.forget_weights, paired)
         if retain:
             found["retain"] = self._group([rows.retain[index] for index in retain], rows.retain_weights, retain)
         return found

@@ -1,7 +1,7 @@
 """What a method remembers between steps: a dual variable, a normaliser, a Fisher matrix.
 
 The trainer asks a state for `values` before each loss, shows it the rows (`observe`), and lets it `advance` once
-after each optimiser step (trap 22). Its `state_dict` is written with every checkpoint, so a resumed run is an
+after each optimiser step. Its `state_dict` is written with every checkpoint, so a resumed run is an
 unbroken one.
 """
 
@@ -18,7 +18,7 @@ from peft import PeftModel
 from rapidun.data.batches import Example
 from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.answers import Answers
-from rapidun.unlearning.sampling import Group, WeightedRows
+from rapidun.unlearning.sampling import Group, TrainingRows
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Start:
     """The model before the first step (its adapter adds nothing yet) and the rows of the run."""
 
     model: PeftModel
-    rows: WeightedRows
+    rows: TrainingRows
     pad_token_id: int
     device: torch.device
 

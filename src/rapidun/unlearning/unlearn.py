@@ -10,21 +10,18 @@ from typing import Any
 from rapidun.data.batches import Example
 from rapidun.errors import TrainingError
 from rapidun.models.loading import LoadedModel
+from rapidun.models.row_losses import row_losses
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings
 from rapidun.unlearning.catalogue import get_method
-from rapidun.unlearning.fitting import fit_method
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job, Record
-from rapidun.unlearning.registry import FORGET_ROWS, Method, Procedure, UnlearnResult
+from rapidun.unlearning.fitting import fit_adapter
+from rapidun.unlearning.registry import FORGET_ROWS, Job, Method, Procedure, Record, UnlearnResult
 from rapidun.unlearning.reweighing import Reweighing
-from rapidun.unlearning.sampling import WeightedRows
-
-TrainingRows = WeightedRows
+from rapidun.unlearning.sampling import TrainingRows
 
 
 def unlearn(
     loaded: LoadedModel,
-    rows: WeightedRows,
+    rows: TrainingRows,
     *,
     settings: UnlearnSettings,
     lora: LoraSettings,
@@ -65,22 +62,25 @@ def unlearn(
         loaded, rows, settings, lora, held, checkpoints, seed, resume, record, progress, reweighing, note
     )  # fmt: skip
     before = _forget_loss(job, loaded.model)
-    result = method.run(job, **options) if isinstance(method, Procedure) else fit_method(job, method, options)
+    if isinstance(method, Procedure):
+        result = method.run(job, **options)
+    else:
+        result = fit_adapter(job, method, options, rows, loaded, budget=settings.retain_budget)
     return replace(result, forget_loss_before=before, forget_loss_after=_forget_loss(job, result.model))
 
 
 def _forget_loss(job: Job, model: Any) -> float:
-    return mean_loss(model, job.rows.forget[:FORGET_ROWS], job.loaded.pad_token_id, job.loaded.device)
+    return row_losses(model, job.rows.forget[:FORGET_ROWS], job.loaded.pad_token_id, job.loaded.device).mean
 
 
-def _check(rows: WeightedRows, method: Method | Procedure) -> None:
+def _check(rows: TrainingRows, method: Method | Procedure) -> None:
     if not rows.forget:
         raise TrainingError("no forget rows to unlearn.")
     if needs_retain(method) and not rows.retain:
         raise TrainingError(f"method {method.name!r} needs retain rows: give --retain, or choose --method ga.")
-    if method.wanted in ("required", "refusal") and not any(row is not None for row in rows.alternatives):
+    if method.preferred in ("required", "refusal") and not any(row is not None for row in rows.preferred):
         raise TrainingError(
-            f"method {method.name!r} needs a wanted answer to forget rows: give them a column response_clean, or "
+            f"method {method.name!r} needs a preferred answer to forget rows: give them a column response_clean, or "
             "choose --method idk (a refusal is wanted) or npo (nothing is)."
         )
 

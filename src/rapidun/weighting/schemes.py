@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 from rapidun.registry import Registry
 from rapidun.settings import names
 from rapidun.settings.base import NoOptions, Section, make_options
@@ -115,9 +115,10 @@ def register_scheme(
     """
 
     kind = options or (Following if follows else NoOptions)
+    if not issubclass(kind, Section):
+        raise ConfigError(f"scheme {name!r}: let its options {kind.__name__} be a rapidun.settings.base.Section.")
 
     def register(scheme: SchemeFunction) -> SchemeFunction:
-        names.SCHEMES.add(name)
         SCHEMES[name] = Scheme(name, scheme, needs, signed, follows, judges, kind)
         return scheme
 
@@ -154,11 +155,30 @@ def scheme_weights(
 
     Raises:
         ConfigError: If the scheme or an option is unknown, or an option is out of range.
-        InputError: If the evidence is not what the scheme needs, or blocks cannot be used; see `fuse`.
+        InputError: If the evidence is not what the scheme needs, or blocks cannot be used; see `fuse`. Or if the scheme
+            gives anything but one weight for each row, none below 0, of mean 1.
     """
     known = evidence if isinstance(evidence, Evidence) else Evidence.of(evidence)
     scheme = SCHEMES[name]
-    return scheme.weights(known, np.random.default_rng(seed), scheme.checked(options or {}))
+    weights = scheme.weights(known, np.random.default_rng(seed), scheme.checked(options or {}))
+    if not isinstance(weights, Weights):
+        raise InputError(f"scheme {name!r} gave {type(weights).__name__}; a scheme returns Weights(...).")
+    for group, count in (("forget", known.forget), ("retain", known.retain)):
+        _check_group(f"scheme {name!r}: {group}", getattr(weights, group), getattr(weights, f"{group}_scores"), count)
+    return weights
+
+
+def _check_group(what: str, weights: FloatArray, scores: FloatArray, count: int) -> None:
+    """Refuse what training could not use. Raises InputError."""
+    for kind, values in (("weights", weights), ("scores", scores)):
+        if np.shape(values) != (count,):
+            raise InputError(f"{what} {kind} have the shape {np.shape(values)}; {count} rows need ({count},).")
+    if not (np.isfinite(weights).all() and np.min(weights, initial=0.0) >= 0):
+        raise InputError(
+            f"{what} weights go from {np.min(weights):g} to {np.max(weights):g}; none may be below 0 or NaN."
+        )
+    if count and not np.isclose(np.mean(weights), 1.0):
+        raise InputError(f"{what} weights have the mean {np.mean(weights):g}; divide them by it, so that it is 1.")
 
 
 def weights_of(scores: Scores, options: Robust, floor: str | float = "relative") -> Weights:

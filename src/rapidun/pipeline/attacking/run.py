@@ -14,7 +14,7 @@ from typing import Any
 
 from rapidun.attacks import ATTACKS, Attack, CannotRun, Target, Trial
 from rapidun.attacks.gate import power
-from rapidun.errors import ModelError, TrainingError
+from rapidun.errors import ConfigError, ModelError, TrainingError
 from rapidun.files import write_json
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.pipeline.attacking.costs import Costs, Job
@@ -87,10 +87,17 @@ def _jobs(config: AttackConfig, scene: Scene) -> list[Job]:
 
 def _job(attack: Attack, efforts: Sequence[float], targets: Sequence[Target]) -> Job:
     try:
-        plans = [(target, attack.plan(target, efforts)) for target in targets]
+        plans = [(target, _planned(attack, target, efforts)) for target in targets]
     except CannotRun as error:
         return Job(attack, [], str(error))
     return Job(attack, [(target, trial) for target, trials in plans for trial in trials], NO_TRIALS)
+
+
+def _planned(attack: Attack, target: Target, efforts: Sequence[float]) -> list[Trial]:
+    trials = attack.plan(target, efforts)
+    if not isinstance(trials, list) or not all(isinstance(trial, Trial) for trial in trials):
+        raise ConfigError(f"attack {attack.name!r} gave {type(trials).__name__}; its plan returns a list of Trial.")
+    return trials
 
 
 def _asked_for(job: Job, config: AttackConfig) -> bool:
@@ -140,4 +147,7 @@ def _outcomes(trial: Trial, reporter: Reporter) -> Sequence[dict[str, Any]]:
             reporter.note(f"failed: {error}")
     for said in dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning):
         reporter.note(said)
+    if not isinstance(found, list) or not all(isinstance(outcome, dict) for outcome in found):
+        given = "what is no list of dicts, as target.ask and target.losses give it"
+        raise ConfigError(f"an attack's trial {trial.label!r} gave {given}.")
     return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from rapidun.errors import ConfigError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
@@ -70,9 +72,21 @@ def evaluate_only(
             other = open_retained(config, reporter)
             marks["retained model"] = other.loaded.fingerprint
             scores["retained"] = suite.score(other, scores)
-        found = {"suite": config.evaluation.suite, **suite.write(scores, directory.path), "fingerprints": dict(marks)}
+        written = _checked(config.evaluation.suite, suite.write(scores, directory.path))
+        found = {"suite": config.evaluation.suite, **written, "fingerprints": dict(marks)}
         write_json(directory / "metrics.json", found)
         return found
+
+
+def _checked(name: str, written: dict[str, Any]) -> dict[str, Any]:
+    """What a suite wrote, where it is JSON with values. Raises ConfigError."""
+    if not isinstance(written, dict) or not isinstance(written.get("values"), dict):
+        raise ConfigError(f"suite {name!r}: its write() must return {{'values': {{NAME: value, ...}}, ...}}.")
+    try:
+        json.dumps(written)
+    except TypeError as error:
+        raise ConfigError(f"suite {name!r}: its write() returns what is not JSON ({error}); see to_dict().") from error
+    return written
 
 
 def _asks_before(suite: Suite, adapter: Path | None) -> bool:

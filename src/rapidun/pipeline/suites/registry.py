@@ -11,7 +11,7 @@ from rapidun.data import Rows
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.reporter import Reporter
-from rapidun.registry import Registry
+from rapidun.registry import Registry, check_whole
 from rapidun.settings import names
 from rapidun.settings.run import MeasureConfig
 from rapidun.settings.suites import READS, Reads
@@ -44,9 +44,9 @@ class Suite(ABC):
         """Fingerprints of what is read besides the rows."""
         return {}
 
-    @abstractmethod
     def pieces(self, run_model: RunModel) -> list[Piece]:
-        """The long work on one model."""
+        """The long work on one model, for the estimate of ``--dry-run``."""
+        return []
 
     @abstractmethod
     def score(self, run_model: RunModel, done: Mapping[str, Any]) -> Any:
@@ -77,9 +77,29 @@ def register_suite(name: str, reads: Reads | None = None) -> Callable[[Kind], Ki
     Args:
         name: On the command line.
         reads: Which options it reads; of those that come with rapidun `rapidun.settings.suites` says so.
+
+    Examples:
+        >>> import rapidun
+        >>> from rapidun.pipeline.inputs import read_rows, usable
+        >>> from rapidun.pipeline.suites import Suite
+        >>> @rapidun.register_suite("lengths")
+        ... class Lengths(Suite):
+        ...     def __init__(self, config, reporter):
+        ...         super().__init__(config, reporter)
+        ...         self.read = read_rows(config.data.evaluation, "rows", config.data, reporter)
+        ...     def rows(self, run_model):
+        ...         return {"rows": [usable(self.read, run_model, self.config.data, self.reporter)]}
+        ...     def score(self, run_model, done):
+        ...         return [len(example) - example.answer_start for example in run_model.tokenize(self.read)]
+        ...     def write(self, scores, directory):
+        ...         return {"values": {"tokens": {"value": max(scores["model"])}}}
+        >>> loaded = rapidun.load_model("model")
+        >>> rapidun.evaluate(loaded.model, loaded.tokenizer, "held_out.jsonl", suite="lengths")["values"]["tokens"]
+        {'value': 13}
     """
 
     def enter(kind: Kind) -> Kind:
+        check_whole(f"suite {name!r}", kind)
         READS.setdefault(name, reads or Reads())
         SUITES[name] = kind
         return kind

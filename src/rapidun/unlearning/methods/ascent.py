@@ -35,7 +35,7 @@ def gradient_difference(rows: Answers) -> torch.Tensor:
     source="Maini et al. 2024, TOFU, arXiv 2401.06121, section 3 (KL minimisation)",
 )  # fmt: skip
 def ascent_held_by_divergence(rows: Answers) -> torch.Tensor:
-    """``gamma * -CE_f + alpha * KL(p_0 || p)`` on retain rows, answer positions only (trap 21). (batch,).
+    """``gamma * -CE_f + alpha * KL(p_0 || p)`` on retain rows, answer positions only. (batch,).
 
     "KL minimisation" of TOFU (arXiv 2401.06121), section 3. gamma 1, alpha 1.
     """

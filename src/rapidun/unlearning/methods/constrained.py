@@ -41,7 +41,7 @@ class DualVariable(MethodState):
             self._seen += (cross_entropy(rows).detach() * weights).tolist()
 
     def advance(self) -> None:
-        """One dual step (trap 22: one, not two)."""
+        """One dual step an optimiser step, not two."""
         if self._seen:
             violation = sum(self._seen) / len(self._seen) - self.epsilon
             self.dual = max(0.0, self.dual + self.dual_step * violation)

@@ -16,7 +16,7 @@ from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "rapidun_deep", retain=RETAIN_DIVERGENCE, requires=Requires.WANTED, wanted="optional",
+    "rapidun_deep", retain=RETAIN_DIVERGENCE, requires=Requires.PREFERRED, preferred="optional",
     source="ours: RapidUn (arXiv 2512.04457), eq. 8, with a bounded ascent for each token",
 )  # fmt: skip
 def deep_forget(
@@ -31,8 +31,8 @@ def deep_forget(
     logs = F.log_softmax(rows.at_predicting("logits"), dim=-1)
     losses = -logs.gather(1, rows.targets[:, None]).squeeze(1)
     loss = ascent * (2.0 / beta) * rows.row_means(F.softplus(-beta * losses))
-    if rows.alternative is not None and rows.has_alternative is not None:
-        wanted = torch.zeros_like(loss)
-        wanted[rows.has_alternative] = cross_entropy(rows.alternative)
-        loss = loss + descent * rows.row_means(2.0 * torch.sigmoid(-beta * losses)).detach() * wanted
+    if rows.preferred is not None and rows.has_preferred is not None:
+        preferred = torch.zeros_like(loss)
+        preferred[rows.has_preferred] = cross_entropy(rows.preferred)
+        loss = loss + descent * rows.row_means(2.0 * torch.sigmoid(-beta * losses)).detach() * preferred
     return loss

@@ -10,7 +10,7 @@ from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "finetune", retain=RETAIN_LOSS, requires=Requires.WANTED, wanted="optional", gamma=1.0,
+    "finetune", retain=RETAIN_LOSS, requires=Requires.PREFERRED, preferred="optional", gamma=1.0,
     source="Fine-tuning on clean data, the first defence in Li et al. 2024, BackdoorLLM, arXiv 2408.12798",
 )  # fmt: skip
 def fine_tuning(rows: Answers) -> torch.Tensor:
@@ -19,8 +19,8 @@ def fine_tuning(rows: Answers) -> torch.Tensor:
     The unwanted answers are not learnt from. gamma 1, alpha 1.
     """
     loss = 0.0 * cross_entropy(rows)
-    if rows.alternative is not None and rows.has_alternative is not None:
+    if rows.preferred is not None and rows.has_preferred is not None:
         wanted = torch.zeros_like(loss)
-        wanted[rows.has_alternative] = cross_entropy(rows.alternative)
+        wanted[rows.has_preferred] = cross_entropy(rows.preferred)
         loss = loss + wanted
     return loss

@@ -35,27 +35,27 @@ def simple_negative_preference(rows: Answers, *, beta: Positive = 4.5, delta: fl
     return -(2.0 / beta) * F.logsigmoid(beta * (cross_entropy(rows) - delta))
 
 
-_DPO_REQUIRES = Requires.REFERENCE_LOSS | Requires.WANTED | Requires.WANTED_REFERENCE
+_DPO_REQUIRES = Requires.REFERENCE_LOSS | Requires.PREFERRED | Requires.PREFERRED_REFERENCE
 
 
 @register_method(
-    "dpo", retain=RETAIN_LOSS, requires=_DPO_REQUIRES, wanted="required", gamma=1.0,
+    "dpo", retain=RETAIN_LOSS, requires=_DPO_REQUIRES, preferred="required", gamma=1.0,
     source="Rafailov et al. 2023, Direct Preference Optimization, arXiv 2305.18290, eq. 7",
 )  # fmt: skip
 @register_method(
-    "idk", retain=RETAIN_LOSS, requires=_DPO_REQUIRES, wanted="refusal", gamma=1.0,
+    "idk", retain=RETAIN_LOSS, requires=_DPO_REQUIRES, preferred="refusal", gamma=1.0,
     source="Rafailov et al. 2023, arXiv 2305.18290, eq. 7, a refusal preferred as in TOFU, arXiv 2401.06121, section 3",
 )  # fmt: skip
 def direct_preference(rows: Answers, *, beta: Positive = 0.1) -> torch.Tensor:
     """``-(2/beta) log sigmoid(beta * ((S0_w - S_w) - (S0_l - S_l)))``, w = wanted, l = unwanted answer. (batch,).
 
-    Rafailov et al. 2023 (arXiv 2305.18290), eq. 7. `dpo` prefers the row's own wanted answer (``response_clean``);
+    Rafailov et al. 2023 (arXiv 2305.18290), eq. 7. `dpo` prefers the row's own preferred answer (``response_clean``);
     for a row without one the w part is 0, which is `npo`. `idk` prefers a refusal ("I don't know."), as in TOFU.
     beta 0.1, gamma 1, alpha 1.
     """
     margin = rise(rows)
-    if rows.alternative is not None and rows.has_alternative is not None:
+    if rows.preferred is not None and rows.has_preferred is not None:
         wanted = torch.zeros_like(margin)
-        wanted[rows.has_alternative] = rise(rows.alternative)
+        wanted[rows.has_preferred] = rise(rows.preferred)
         margin = margin - wanted
     return -(2.0 / beta) * F.logsigmoid(beta * margin)

@@ -16,11 +16,11 @@ from rapidun.unlearning.registry import Requires, register_method
 
 
 @register_method(
-    "rapidun_kl", retain=RETAIN_DIVERGENCE, requires=Requires.REFERENCE_LOSS | Requires.WANTED, wanted="optional",
+    "rapidun_kl", retain=RETAIN_DIVERGENCE, requires=Requires.REFERENCE_LOSS | Requires.PREFERRED, preferred="optional",
     source="as rapidun; on retain rows KL(p_0 || p): Maini et al. 2024, TOFU, arXiv 2401.06121, section 3",
 )  # fmt: skip
 @register_method(
-    "rapidun", retain=RETAIN_LOSS, requires=Requires.REFERENCE_LOSS | Requires.WANTED, wanted="optional",
+    "rapidun", retain=RETAIN_LOSS, requires=Requires.REFERENCE_LOSS | Requires.PREFERRED, preferred="optional",
     source="Zhao et al. 2025, RapidUn, arXiv 2512.04457, eq. 8; bounded ascent: Zhang et al. 2024, arXiv 2404.05868",
 )  # fmt: skip
 def rapidun_forget(
@@ -41,9 +41,9 @@ def rapidun_forget(
     """
     away = bounded_ascent(rows, beta) / rows.token_counts if bounded else -cross_entropy(rows)
     loss = ascent * away
-    if rows.alternative is not None and rows.has_alternative is not None:
+    if rows.preferred is not None and rows.has_preferred is not None:
         wanted = torch.zeros_like(loss)
-        wanted[rows.has_alternative] = cross_entropy(rows.alternative)
+        wanted[rows.has_preferred] = cross_entropy(rows.preferred)
         fade = 2.0 * torch.sigmoid(-beta * rise(rows)).detach() if bounded else 1.0
         loss = loss + descent * fade * wanted
     return loss

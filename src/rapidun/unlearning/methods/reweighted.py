@@ -107,7 +107,7 @@ def loss_reweighted_ascent(
     """``w_i * -CE_i`` with ``w_i = exp(-CE_i / tau) / Z``: rows that are still easy get more. (batch,).
 
     LoReUn (arXiv 2507.22499): a *smaller* loss, more weight. ``direction="high"`` is ``exp(+CE_i / tau)``, the sign of
-    RapidUn's released baseline (trap 23). ``dynamic=True`` takes the present loss, ``False`` that of the model
+    RapidUn's released baseline. ``dynamic=True`` takes the present loss, ``False`` that of the model
     before unlearning (adapter off). tau 0.8, direction low, dynamic, gamma 1, alpha 1.
     """
     logits = rows.logits if dynamic else rows.required("reference_logits")

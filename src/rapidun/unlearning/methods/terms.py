@@ -1,5 +1,5 @@
 """Terms that several methods share. Each is computed from log-probabilities, so a constant added to all logits of a
-position changes nothing (trap 20), and only at positions that predict an answer token (trap 2)."""
+position changes nothing, and only at positions that predict an answer token."""
 
 from __future__ import annotations
 

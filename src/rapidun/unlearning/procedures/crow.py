@@ -14,10 +14,9 @@ from peft import PeftModel
 from rapidun.models.lora import in_base_dtype
 from rapidun.settings.base import NoOptions
 from rapidun.unlearning.fitting import fit_adapter, only
-from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.terms import cross_entropy
 from rapidun.unlearning.options import Count, NotNegative, Positive
-from rapidun.unlearning.registry import Method, Term, UnlearnResult, register_procedure
+from rapidun.unlearning.registry import Job, Method, Term, UnlearnResult, register_procedure
 from rapidun.unlearning.sampling import Group
 from rapidun.unlearning.state import MethodState
 
@@ -101,9 +100,4 @@ def crow(
     method = Method("crow", NoOptions, "", Term(cross_entropy), None, state=DisturbedConsistency)
     job = replace(job, settings=settings, reweighing=None)
     own = {"strength": strength, "epsilon": epsilon}
-    fit = fit_adapter(job, method, own, only(chosen, np.ones(len(chosen))), job.loaded, budget=float("inf"))
-    fit.model.eval()
-    return UnlearnResult(
-        fit.model, fit.steps, fit.stopped, fit.adapter_change, fit.held_before, fit.held_after,
-        learning_rate=fit.learning_rate, undo=fit.model.unload,
-    )  # fmt: skip
+    return fit_adapter(job, method, own, only(chosen, np.ones(len(chosen))), job.loaded, budget=float("inf"))

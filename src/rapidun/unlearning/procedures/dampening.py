@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 
 from rapidun.errors import TrainingError
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.budget import weakened
 from rapidun.unlearning.fisher import Fisher, fisher_diagonal
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.registry import UnlearnResult, register_procedure
+from rapidun.unlearning.registry import Job, UnlearnResult, register_procedure
 
 SELECTION_STEP = 2.0
 
@@ -41,7 +40,7 @@ def selective_dampening(job: Job, *, selection: Positive = 10.0, dampening: Posi
     loaded, rows = job.loaded, job.rows
     targets = "linear" if job.lora.targets == "all-linear" else job.lora.targets
     pad = loaded.pad_token_id
-    before = mean_loss(loaded.model, job.held, pad, loaded.device)
+    before = row_losses(loaded.model, job.held, pad, loaded.device).mean
     of_forget = fisher_diagonal(loaded.model, rows.forget, rows.forget_weights, pad, targets=targets)
     of_retain = fisher_diagonal(loaded.model, rows.retain, rows.retain_weights, pad, targets=targets)
     weights = _weights(loaded.model, of_forget)
@@ -55,7 +54,7 @@ def selective_dampening(job: Job, *, selection: Positive = 10.0, dampening: Posi
             weights,
             {name: kept[name] * _factor(name, of_forget, of_retain, selection, dampening, kept) for name in kept},
         )
-        return mean_loss(loaded.model, job.held, pad, loaded.device)
+        return row_losses(loaded.model, job.held, pad, loaded.device).mean
 
     try:
         selection, after, stopped = weakened(apply, selection, "selection", SELECTION_STEP, before, job)

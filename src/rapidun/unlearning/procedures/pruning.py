@@ -16,9 +16,7 @@ from rapidun.models import LoadedModel, merge_adapter
 from rapidun.models.row_losses import row_losses
 from rapidun.models.targets import adapted_layers, is_conv1d, linear_layers
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job
-from rapidun.unlearning.registry import UnlearnResult, register_procedure
+from rapidun.unlearning.registry import Job, UnlearnResult, register_procedure
 
 Sparsity = Annotated[float, Field(gt=0, lt=1)]
 Weights = dict[str, torch.nn.Parameter]
@@ -101,7 +99,7 @@ def _pruned(job: Job, sparsity: float, finetune: bool, scores: Scores, *, by_row
             for name, weight in weights.items():
                 weight.copy_(own[name])
 
-    before = mean_loss(loaded.model, job.held, loaded.pad_token_id, loaded.device)
+    before = row_losses(loaded.model, job.held, loaded.pad_token_id, loaded.device).mean
     try:
         masks = {
             name: kept_weights(scores(name, _out_in(loaded, name, weight)), sparsity, by_row=by_row)
@@ -110,7 +108,7 @@ def _pruned(job: Job, sparsity: float, finetune: bool, scores: Scores, *, by_row
         masks = {name: _out_in(loaded, name, mask) for name, mask in masks.items()}  # as it is stored again
         _apply(weights, masks)
         steps = _finetune(job, weights, masks) if finetune else 0
-        after = mean_loss(loaded.model, job.held, loaded.pad_token_id, loaded.device)
+        after = row_losses(loaded.model, job.held, loaded.pad_token_id, loaded.device).mean
         if not math.isfinite(after):
             raise TrainingError("the pruned model's loss is no finite number. Lower --option sparsity.")
     except BaseException:
@@ -126,7 +124,6 @@ def _finetune(job: Job, weights: Weights, masks: dict[str, torch.Tensor]) -> int
     job = replace(job, settings=settings, reweighing=None)
     rows = only(job.rows.retain, job.rows.retain_weights)
     fit = fit_adapter(job, FINETUNE, {}, rows, job.loaded, budget=float("inf"))
-    fit.model.eval()
     try:
         merge_adapter(fit.model)
     except BaseException:

@@ -9,10 +9,9 @@ import torch
 
 from rapidun.errors import ConfigError, FingerprintError, TrainingError
 from rapidun.models import LoadedModel, load_model, merge_adapter, tokenizer_fingerprint
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, make_trainer, only, run_trainer, with_rate
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job
-from rapidun.unlearning.registry import UnlearnResult, register_procedure
+from rapidun.unlearning.registry import Job, UnlearnResult, register_procedure
 
 
 @register_procedure(
@@ -28,7 +27,7 @@ def retrained(job: Job, *, base: str = "", full: bool = False) -> UnlearnResult:
     is required, full False. The retain budget does not apply.
     """
     origin = _base(job, base)
-    before = mean_loss(job.loaded.model, job.held, job.loaded.pad_token_id, job.loaded.device)
+    before = row_losses(job.loaded.model, job.held, job.loaded.pad_token_id, job.loaded.device).mean
     job = replace(job, settings=job.settings.model_copy(update={"forget_share": 1.0}), reweighing=None)
     rows = only(job.rows.retain, job.rows.retain_weights)
     if full:
@@ -37,7 +36,7 @@ def retrained(job: Job, *, base: str = "", full: bool = False) -> UnlearnResult:
         fit = fit_adapter(job, FINETUNE, {}, rows, origin, budget=float("inf"))
         model, change = merge_adapter(fit.model), fit.adapter_change
     model.eval()
-    after = mean_loss(model, job.held, job.loaded.pad_token_id, job.loaded.device)
+    after = row_losses(model, job.held, job.loaded.pad_token_id, job.loaded.device).mean
     return UnlearnResult(model, job.settings.steps, None, change, before, after, saved="model")
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from peft import PeftModel
 
+from rapidun.models.row_losses import row_losses
 from rapidun.unlearning.budget import weakened
 from rapidun.unlearning.fitting import FINETUNE, fit_adapter, only
-from rapidun.unlearning.guards import mean_loss
-from rapidun.unlearning.job import Job
 from rapidun.unlearning.methods.elastic import adapted_layers
 from rapidun.unlearning.options import Positive
-from rapidun.unlearning.registry import UnlearnResult, register_procedure
+from rapidun.unlearning.registry import Job, UnlearnResult, register_procedure
 
 
 @register_procedure(
@@ -29,7 +28,6 @@ def negated_task_vector(job: Job, *, strength: Positive = 1.0) -> UnlearnResult:
     rows = only(job.rows.forget, job.rows.forget_weights)
     fit = fit_adapter(job, FINETUNE, {}, rows, job.loaded, budget=float("inf"))
     model: PeftModel = fit.model
-    model.eval()
     learnt = {name: layer.lora_B[layer.active_adapters[0]].weight for name, layer in adapted_layers(model).items()}
     vector = {name: weight.detach().clone() for name, weight in learnt.items()}
 
@@ -37,8 +35,8 @@ def negated_task_vector(job: Job, *, strength: Positive = 1.0) -> UnlearnResult:
         with torch.no_grad():
             for name, weight in learnt.items():
                 weight.copy_(-factor * vector[name])
-        return mean_loss(model, job.held, job.loaded.pad_token_id, job.loaded.device)
+        return row_losses(model, job.held, job.loaded.pad_token_id, job.loaded.device).mean
 
-    factor, after, stopped = weakened(apply, strength, "strength", 0.5, fit.held_before, job)
+    factor, after, stopped = weakened(apply, strength, "strength", 0.5, fit.held_loss_before, job)
     change = fit.adapter_change * max(1.0, 1.0 + factor)
-    return UnlearnResult(model, fit.steps, stopped, change, fit.held_before, after, undo=model.unload)
+    return UnlearnResult(model, fit.steps, stopped, change, fit.held_loss_before, after, undo=fit.undo)
