@@ -170,7 +170,7 @@ def rapidun_deep(rows: Rows, row: int, *, ascent: float, descent: float, beta: f
     at = place_in_wanted(rows, row)
     fade = float(np.mean(2 * chances / (1 + chances)))
     return float(ascent * np.mean(2 / beta * np.log(1 + chances))) + (
-        0.0 if at is None else float(descent * fade * ce(rows["alternative"], at))
+        0.0 if at is None else float(descent * fade * ce(rows["preferred"], at))
     )
 
 
