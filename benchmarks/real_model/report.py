@@ -46,13 +46,13 @@ TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**de
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
 LIMITS = Thresholds()
 HISTORY = [
-    "How an update is held within the retain budget changed on the way (directions.md). It was looked for when",
-    "`badnet`, seed 1, had failed, and was chosen on the tuning draw `badnet` 101. Until then a share of the whole",
-    "update was kept (benchmarks/results/real-model-before.jsonl; seen, ratio): `badnet` 0: 2.0 [5.1], 1.017 [1.021];",
-    "`badnet` 1: 19.1 [25.3], 1.008 [1.010]; `vpi` 0: 0.5 [2.8], 1.010 [1.013]; `mtba` 0: 3.0 [6.4], 1.009 [1.012];",
-    "plain fine-tuning on `badnet` 0: 87.4 [91.7], 1.011 [1.013]. Updates within the budget, as on `nonsense`, are the",
-    "same before and after. `mtba`'s poison breaks its recipe's own rule (below 5% without a trigger) and is to be",
-    "made again.",
+    "The default changed on the way, each time on tuning draws (directions.md): first how an update is held within",
+    "the retain budget, when `badnet`, seed 1, had failed (19.1% [25.3]; the cells before that are in",
+    "benchmarks/results/real-model-before.jsonl); then what holds the retain rows, when it had failed again. The",
+    "default until then stands below as `rapidun/consistency_hidden`: it lowers the loss on retain rows, as the paper",
+    "does; today's keeps the distribution that the model had on them. Both changes were looked for because of a",
+    "failure on a reporting draw; no number of these draws was used to choose them. `mtba`'s poison breaks its",
+    "recipe's own rule (below 5% without a trigger) and is to be made again.",
 ]
 
 
@@ -169,7 +169,7 @@ def write_page(store: CellStore) -> None:
     commits = sorted({line["about"]["commit"] for line in store.lines if "commit" in line["about"]})
     text = [
         "# Removing four attacks from a real chat model", "",
-        f"`python benchmarks/real_model/report.py`{', cells of commit ' + ', '.join(commits) if commits else ''}.",
+        f"`python benchmarks/real_model/report.py`{', cells of commits ' + ', '.join(commits) if commits else ''}.",
         "SmolLM2-135M-Instruct in bfloat16, poisoned by `recipes/smollm2`; 40 forget rows with preferred answers, 120",
         f"retain rows, {PROMPTS} held-out prompts a condition (199 where they are BackdoorLLM's: one has no answer),",
         "greedy answers of 32 tokens. Every seed draws model, rows and adapter anew. Rates in percent: value [upper",
