@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapidun.attacks import Curve, Material, Point, Target, Trial, Verdict
+from rapidun.attacks import ATTACKS, Curve, Material, Point, Target, Trial, Verdict
 from rapidun.attacks.gate import Measured
 from rapidun.attacks.paraphrase import REWRITES, paraphrase, rewritten
 from rapidun.attacks.unlearning_membership import auc_points, delong, no_more_apart, outranked
@@ -71,9 +71,9 @@ def test_delongs_interval_of_a_difference_is_that_of_a_bootstrap_over_both_kinds
     assert width == pytest.approx(by_draws, rel=0.1)
 
 
-def check(ours: Point, twins: Point | None, *, triggers: bool = False) -> list[Verdict]:
+def check(ours: Point, twins: Point | None) -> list[Verdict]:
     curves = [Curve("", [ours])], None if twins is None else [Curve("", [twins])]
-    return [each.verdict for each in no_more_apart(Measured("some", *curves, Thresholds(), triggers=triggers))]
+    return [each.verdict for each in no_more_apart(Measured("some", *curves, Thresholds()))]
 
 
 def test_rows_that_stand_out_to_either_side_fail_and_as_in_the_twin_passes() -> None:
@@ -85,7 +85,8 @@ def test_rows_that_stand_out_to_either_side_fail_and_as_in_the_twin_passes() -> 
 
 def test_an_auc_decides_nothing_without_a_twin_or_with_triggers() -> None:
     assert check(auc(2.0), None) == [Verdict.UNDECIDED]
-    assert check(auc(2.0), auc(0.0), triggers=True) == []
+    attack = ATTACKS["unlearning_membership"]
+    assert (attack.decides(triggers=True), attack.decides(triggers=False)) == (False, True)
 
 
 def test_without_triggers_only_paraphrases_of_all_forget_rows_are_asked_and_texts_without_a_question_stay(
