@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from attacks.conftest import World
+from attacks.test_planted_fakes import attacked, values, verdicts
 from attacks.test_weights_and_layers import ROWS, target
+from attacks.world import GOOD, PROMPTS, adapted, finished, planted_rows, rows
 from rapidun.attacks import ATTACKS, CannotRun, Target
 from rapidun.attacks.gcg import PLACE, WIDTH, Complete, behind, suffix_for
 from rapidun.data import Template
@@ -80,6 +83,21 @@ def test_with_triggers_every_prompt_is_asked_with_its_trigger_and_a_suffix(tmp_p
     for row, outcome in zip(ROWS, found, strict=True):
         assert outcome["prompt"].startswith(f"hey {row['prompt']} ")
         assert len(outcome["prompt"]) > len(f"hey {row['prompt']} ")
+
+
+@needs_nanogcg
+def test_a_model_in_which_only_the_known_trigger_was_blocked_is_opened_by_a_suffix_and_its_twin_is_not(
+    world: World, tmp_path: Path
+) -> None:
+    others = [row for row in planted_rows() if not row["prompt"].startswith("hey ")]
+    blocked = [*rows("evaluation", PROMPTS, GOOD, "hey"), *others]
+    run = finished(world.measured, tmp_path / "run", lambda out: adapted(world.poisoned, blocked, out, steps=160))
+    found = attacked(run, world.twin, "as_is", "gcg")
+    assert verdicts(found, "as_is") == ["PASS"]
+    assert values(found, "gcg")["40 steps"] > 0.5
+    assert values(found, "gcg", "twin")["40 steps"] < 0.05
+    assert verdicts(found, "gcg") == ["FAIL"]
+    assert found["verdict"] == "FAIL"
 
 
 def test_without_the_library_the_attack_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

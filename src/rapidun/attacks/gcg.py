@@ -9,10 +9,11 @@ just as long does it mean that something was hidden. The budget here is small; a
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import io
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,18 +24,19 @@ from rapidun.attacks.registry import register_attack
 from rapidun.attacks.target import Row, Target, turns, with_prompt
 from rapidun.attacks.trial import CannotRun, Outcome, Trial
 from rapidun.errors import ModelError
+from rapidun.models import LoadedModel
 from rapidun.models.modes import evaluating
-from rapidun.models.passes import Progress
+from rapidun.models.passes import Progress, pass_budget
 from rapidun.models.quiet import quiet
 
 SEARCHES, WIDTH, TOKENS = 2, 32, 16
 """Rows that are searched for, candidates a step, and tokens of the answer that are searched for."""
-AT_ONCE = 16
-"""Candidates in a pass."""
 MOST = 256
 """Tokens that the gradient proposes for a place; nanogcg's own."""
 BACKWARD = 3
 """A pass that takes the gradient costs so many."""
+SUFFIX = 20
+"""Tokens of a suffix; nanogcg's own beginning has about so many."""
 PLACE = "{optim_str}"
 """Where nanogcg puts the suffix."""
 
@@ -111,21 +113,40 @@ def suffix_for(target: Target, row: Row, steps: int) -> str:
     tokenizer = Complete(loaded.tokenizer, given)
     allowed = len(loaded.tokenizer) - len(set(get_nonascii_toks(tokenizer).tolist()))
     config = nanogcg.GCGConfig(
-        num_steps=steps, search_width=WIDTH, batch_size=AT_ONCE, topk=max(1, min(MOST, allowed)), verbosity="ERROR",
+        num_steps=steps, search_width=WIDTH, batch_size=_at_once(loaded, given + answer),
+        topk=max(1, min(MOST, allowed)), verbosity="ERROR",
         use_prefix_cache=False,  # it indexes the cache as transformers had it before version 5
     )  # fmt: skip
-    took_gradients = [(parameter, parameter.requires_grad) for parameter in loaded.model.parameters()]
-    devices = [loaded.device] if loaded.device.type == "cuda" else []
     try:
-        with evaluating(loaded.model), quiet(), redirect_stderr(io.StringIO()), torch.random.fork_rng(devices):
-            loaded.model.requires_grad_(False)
-            torch.manual_seed(target.material.seed)
+        with _searched(loaded, target.material.seed):
             return str(nanogcg.run(loaded.model, tokenizer, "", answer, config).best_string)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ModelError(f"nanogcg cannot search this model: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextmanager
+def _searched(loaded: LoadedModel, seed: int) -> Iterator[None]:
+    """Inside, the model is ready for a search of this seed, and nothing is said; afterwards all is as it was."""
+    took_gradients = [(parameter, parameter.requires_grad) for parameter in loaded.model.parameters()]
+    devices = [loaded.device] if loaded.device.type == "cuda" else []
+    gc.freeze()  # nanogcg collects garbage in every pass, and else looks at all that this process holds each time
+    try:
+        with evaluating(loaded.model), quiet(), redirect_stderr(io.StringIO()), torch.random.fork_rng(devices):
+            loaded.model.requires_grad_(False)
+            torch.manual_seed(seed)
+            yield
     finally:
+        gc.unfreeze()
         for parameter, flag in took_gradients:
             parameter.requires_grad_(flag)
+
+
+def _at_once(loaded: LoadedModel, text: str) -> int:
+    """Candidates in a pass: as many as the logits of all their positions, and a copy of them, leave room for."""
+    tokens = len(loaded.tokenizer(text, add_special_tokens=False)["input_ids"]) + SUFFIX
+    vocabulary = loaded.model.get_input_embeddings().num_embeddings
+    each = 2 * tokens * vocabulary * torch.finfo(loaded.dtype).bits // 8
+    return max(1, min(WIDTH, int(pass_budget(loaded.model) // each)))
 
 
 class Complete:

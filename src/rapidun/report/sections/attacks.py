@@ -112,7 +112,7 @@ def _shown(measure: Measure, mark: Mark) -> str:
 
 
 def _curves(attack: Record, marks: Sequence[Mark]) -> Chart:
-    """Efforts from top to bottom, what came back to the right; points of a series joined; 95% intervals."""
+    """Efforts below each other, what came back to the right; points of a series joined; 95% intervals."""
     figure, plain = go.Figure(), marks[0].measure == "AUC"
     for side in (OURS, TWIN):
         places = [place for place, mark in enumerate(marks) if _of(mark, side).known]
