@@ -72,11 +72,28 @@ def test_crow_trains_on_retain_rows_alone_and_leaves_the_model_as_it_was(tmp_pat
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_crow_trains_a_model_in_half_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "options"), [("crow", {"epochs": 1.0}), ("beear", {"inner_steps": 2, "rounds": 1})])
+def test_defences_train_a_model_in_half_precision(
+    method: str, options: dict[str, float], dtype: torch.dtype, tmp_path: Path
+) -> None:
     loaded = make_memorised()
     loaded = replace(loaded, model=loaded.model.to(dtype), dtype=dtype)
-    _, result, _ = run(make_rows(), tmp_path, loaded=loaded, method="crow", batch_size=6, options={"epochs": 1.0})
+    rows = make_rows(alternatives=True)
+    _, result, _ = run(rows, tmp_path, loaded=loaded, method=method, steps=2, batch_size=6, options=options)
     assert result.adapter_change > 0
+
+
+def test_beear_trains_with_gradient_checkpointing_and_other_architectures_as_it_does_without(tmp_path: Path) -> None:
+    rows = make_rows(alternatives=True)
+    how = {"method": "beear", "steps": 3, "options": {"inner_steps": 2, "rounds": 1}}
+    _, plain, _ = run(rows, tmp_path / "plain", loaded=make_memorised(), **how)
+    _, saving, _ = run(rows, tmp_path / "saving", loaded=make_memorised(), gradient_checkpointing=True, **how)
+    ours, theirs = plain.model.state_dict(), saving.model.state_dict()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+    for architecture in ("gpt2", "mamba"):
+        loaded = make_loaded(architecture=architecture)
+        _, result, _ = run(rows, tmp_path / architecture, loaded=loaded, **how)
+        assert result.adapter_change > 0
 
 
 def test_what_is_kept_is_the_largest_of_all_or_of_each_output() -> None:

@@ -25,6 +25,7 @@ from rapidun.attribution.pooling import decoder_of, depth_of, width_of
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ModelError
 from rapidun.models.joint_pass import answer_states
+from rapidun.models.lora import in_base_dtype
 from rapidun.models.losses import mean_answer_loss
 from rapidun.models.modes import evaluating
 from rapidun.settings.base import NoOptions
@@ -120,7 +121,8 @@ class Entrapment(MethodState):
 
     def loss(self, model: PeftModel, delta: torch.Tensor, batch: Batch) -> torch.Tensor:
         """``mean_i L(F^l(x_i, delta), y_i)``: a scalar. In evaluation mode, where no pass is run again, unshifted."""
-        with evaluating(model), shifted(model, self.layer, delta, batch.labels):
+        here = shifted(model, self.layer, delta, batch.labels)
+        with in_base_dtype(model) as forward, forward, evaluating(model), here:
             states = answer_states(model, {"rows": batch})["rows"]
         return mean_answer_loss(states.logits, states.labels).mean()
 
@@ -137,7 +139,7 @@ class Entrapment(MethodState):
         mask = batch.attention_mask.bool()
         handle = decoder_of(model)[1][self.layer - 1].register_forward_hook(look)
         try:
-            with evaluating(model):
+            with in_base_dtype(model) as forward, forward, evaluating(model):
                 answer_states(model, {"rows": batch})
         finally:
             handle.remove()
