@@ -122,15 +122,6 @@ def test_a_preset_of_which_a_part_was_asked_for_is_not_decided_by_that_part(hous
     assert found["verdict"] == "UNDECIDED"
 
 
-def test_what_decides_nothing_with_triggers_leaves_nothing_undecided_when_it_is_not_run(house: Path) -> None:
-    found = attack(house / "out", preset="release", attacks=["as_is"])
-    missing = {check["attack"] for check in found["checks"] if check["name"] == "measured"}
-    assert {"relearn", "logit_lens"} <= missing
-    assert "unlearning_membership" not in missing
-    record = next(each for each in found["attacks"] if each["name"] == "unlearning_membership")
-    assert record["status"] == "not run"
-
-
 def test_what_only_reads_rows_is_not_taken_to_generate_an_answer_for_each(house: Path) -> None:
     scene = open_scene(make_config({}, AttackConfig), house / "out", Silent())
     target = scene.targets[0]
