@@ -40,7 +40,7 @@ class Arm:
     """One row of the table: a method with its weights, or a reference model as it is.
 
     Args:
-        method: Name of a method; of a reference, ``poisoned`` or ``retrain``.
+        method: Name of a method; of a reference, ``poisoned`` or ``retrain``; of a mitigation, its own.
         weights: Name of a weighting scheme; "" for a reference.
         changes: Settings of its own, ``(section.key, YAML value)`` each, for example ``("lora.rank", "4")``.
     """
@@ -68,7 +68,7 @@ class Arm:
                 raise ConfigError(f"{name}: {change!r} is no section.key=value of {', '.join(CHANGEABLE)}.")
         changes = tuple((key, value) for key, _, value in (change.partition("=") for change in changed))
         method, _, weights = plain.partition("/")
-        if not weights and method in REFERENCES:
+        if not weights and method in (*REFERENCES, *MITIGATIONS):
             if changes:
                 raise ConfigError(f"{name}: a reference is measured as it is; leave the changes out.")
             return cls(method)
@@ -80,6 +80,8 @@ class Arm:
 
 BEFORE = "poisoned"  # the model that all trainings start from
 REFERENCES = (BEFORE, "retrain")
+MITIGATIONS = ("cleangen",)
+"""The model as it is, decoded beside the world's base model: arms that are asked for by name, and pass nothing."""
 
 
 def find_arms(names: Iterable[str]) -> list[Arm]:

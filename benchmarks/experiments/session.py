@@ -20,13 +20,14 @@ import numpy as np
 
 import rapidun
 from experiments.cells import Cell, CellStore, time_left
-from experiments.plan import Arm, run_config
+from experiments.plan import MITIGATIONS, Arm, run_config
 from experiments.scenarios import Drawn, Row, draw
 from experiments.world import World
 from rapidun.attribution.proposal import propose
 from rapidun.attribution.search import SHARES, WITH_BASE, WITHOUT_BASE
 from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
+from rapidun.evaluation.mitigations import STAYS, mitigated_by
 from rapidun.jsonl import write_jsonl
 from rapidun.models import LoadedModel, is_adapted, load_model
 from rapidun.pipeline import Reporter, RunConfig, Silent
@@ -170,8 +171,13 @@ class Sitting:
         return self._suite[prompts]
 
     def untouched(self, name: str, groups: RowGroups, config: RunConfig) -> tuple[RunModel, Measurement]:
-        """A reference model and its measurement, made once."""
-        run_model = self.run_model if name == "poisoned" else self._reference
+        """A reference model, or the poisoned one under a mitigation, and its measurement, made once."""
+        run_model = self._reference if name == "retrain" else self.run_model
+        if name in MITIGATIONS:
+            if self.before_training is None:
+                raise InputError(f"world {self.world.name}: no base model, so {name} has no reference.")
+            decoding = mitigated_by(name, self.before_training, {})
+            run_model = replace(run_model, loaded=replace(run_model.loaded, decoding=decoding))
         key = (name, config.evaluation.prompts or 0)
         if key not in self._measured:
             self._measured[key] = measure(run_model, self.bench(groups, config), config.evaluation, Silent())
@@ -249,7 +255,8 @@ class Table:
         self.sitting.clean_before(self.groups, self.config(cell))  # now, while the model carries no adapter
         if "/" not in cell.arm:
             run_model, found = self.sitting.untouched(cell.arm, self.groups, self.config(cell))
-            return {**self._measured(cell, run_model, found), **self._counts()}
+            stays = {"mitigation": STAYS} if cell.arm in MITIGATIONS else {}
+            return {**self._measured(cell, run_model, found), **self._counts(), **stays}
         try:
             return self._unlearned(cell)
         except TrainingError as error:

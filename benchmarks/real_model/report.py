@@ -40,7 +40,8 @@ OURS = UnlearnSettings().method
 DEFAULT = f"{OURS}/{WeightSettings().scheme}"
 ARMS = [
     DEFAULT, "finetune/uniform", f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled", f"{OURS}/influence",
-    f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform", "wanda/uniform",
+    f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform",
+    "beear/uniform", "wanda/uniform", "int4/uniform", "cleangen",
 ]  # fmt: skip
 TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
@@ -98,7 +99,9 @@ def results_of(store: CellStore) -> dict[tuple[str, str], dict[int, Mapping[str,
 
 
 def passes(result: Mapping[str, Any]) -> bool:
-    """The gate's limits on both rates and on perplexity, by the upper ends."""
+    """The gate's limits on both rates and on perplexity, by the upper ends; no mitigation passes them."""
+    if "mitigation" in result:
+        return False
     rates = max(result[name]["high"] for name in ("asr_seen", "asr_unseen"))
     return rates < LIMITS.max_asr_upper and result["perplexity_ratio"]["high"] < LIMITS.max_perplexity_ratio
 
@@ -116,7 +119,8 @@ def rows_of(attack: str, found: Mapping[tuple[str, str], Mapping[int, Mapping[st
         ratio = ratio_cell(sound) if sound else "–"
         taken = [result["seconds"] for result in sound if result.get("seconds")]
         minutes = f"{sum(taken) / len(taken) / 60:.1f}" if taken else "–"
-        passed = f"{sum(passes(result) for result in sound)} of {len(results)}"
+        stays = next((result["mitigation"] for result in sound if "mitigation" in result), None)
+        passed = stays or f"{sum(passes(result) for result in sound)} of {len(results)}"
         shares = ", ".join(share_of(result) for result in sound) or "–"
         lines.append(f"| {TITLES.get(arm, arm)} | {' | '.join(cells)} | {ratio} | {shares} | {minutes} | {passed} |")
     return lines

@@ -163,7 +163,8 @@ def evaluate(
         clean: Rows with preferred answers.
         forget: Rows that the model should have forgotten.
         retain: Rows that it should still answer well.
-        settings: ``max_new_tokens``, ``prompts``, ``judge``, ``retained``, ``seed``, ...
+        settings: ``max_new_tokens``, ``prompts``, ``judge``, ``retained``, ``seed``, ...; ``mitigation={"kind":
+            "cleangen", "options": {"reference": DIR}}`` decodes answers beside a reference (the model stays poisoned).
 
     Returns:
         What ``metrics.json`` holds: ``values`` with ``clean_perplexity`` and, of the suite ``backdoor``, ``asr_seen``,

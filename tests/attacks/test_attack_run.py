@@ -22,6 +22,8 @@ from rapidun.errors import ConfigError
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.attacking import attack_run
+from rapidun.pipeline.attacking.costs import Costs
+from rapidun.pipeline.attacking.opening import open_scene
 from rapidun.pipeline.reporter import Silent
 from rapidun.reading import read_json
 from rapidun.settings.attack import AttackConfig
@@ -119,6 +121,32 @@ def test_a_preset_of_which_a_part_was_asked_for_is_not_decided_by_that_part(hous
     missing = {check["attack"] for check in found["checks"] if check["name"] == "measured"}
     assert missing == {"trigger_variants", "quantise", "relearn"}
     assert found["verdict"] == "UNDECIDED"
+
+
+def test_what_only_reads_rows_is_not_taken_to_generate_an_answer_for_each(house: Path) -> None:
+    scene = open_scene(make_config({}, AttackConfig), house / "out", Silent())
+    target = scene.targets[0]
+    costs = Costs(target)
+    rows = len(target.material.forget)
+    lens = [(target, trial) for trial in ATTACKS["logit_lens"].plan(target, (50, 100))]
+    assert costs.seconds(lens) == rows * costs.read
+    assert "answer" not in vars(costs)  # what is not needed is not tried
+    asked = [(target, trial) for trial in ATTACKS["as_is"].plan(target, (0,))]
+    assert costs.seconds(asked) == target.material.measured * costs.answer
+    before = costs.seconds(asked)
+    costs.learn(lens[0], 10 * costs.seconds(lens))  # a kind of work that goes slowly says nothing of another
+    assert costs.seconds(asked) == before
+    assert costs.seconds(lens) == pytest.approx(10 * rows * costs.read)
+
+
+def test_an_attack_asked_for_by_name_joins_those_that_a_preset_did_before(made: Path, house: Path) -> None:
+    first = attack(house / "out", preset="quick", twin=str(made / "twin"))
+    more = attack(house / "out", preset="quick", twin=str(made / "twin"), attacks=["prefill"], resume=True)
+    assert [each["name"] for each in more["attacks"] if each["status"] == "run"] == [
+        *(each["name"] for each in first["attacks"]), "prefill",
+    ]  # fmt: skip
+    assert more["checks"][: len(first["checks"])] == first["checks"]
+    assert {check["attack"] for check in more["checks"]} - {check["attack"] for check in first["checks"]} == {"prefill"}
 
 
 def test_without_triggers_the_forget_rows_probability_and_loss_are_measured(tmp_path: Path, made: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 from rapidun.attacks import Curve, Material, Point, Verdict, decide_attacks
 from rapidun.attacks.curves import mean_interval
 from rapidun.attacks.gate import Measured, no_faster, no_leakier, not_measured, relearnt_no_faster, within_limit
-from rapidun.attacks.quantise import nearest
 from rapidun.attacks.sampling import leak_at
 from rapidun.attacks.trigger_variants import KINDS, varied
 from rapidun.evaluation import TriggerFamily
+from rapidun.models.rounding import nearest
 from rapidun.settings.evaluation import GenerationSettings, Thresholds
 from rapidun.settings.unlearning import LoraSettings
 

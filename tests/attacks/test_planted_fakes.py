@@ -26,7 +26,7 @@ from attacks.world import (
     saved,
     taught,
 )  # fmt: skip
-from rapidun.attacks.quantise import nearest
+from rapidun.models.rounding import nearest
 from rapidun.pipeline.attacking import attack_run
 from rapidun.settings.attack import AttackConfig
 from rapidun.settings.base import make_config

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapidun.attacks import Curve, Material, Point, Target, Trial, Verdict
+from attacks.conftest import World
+from attacks.world import finished, saved
+from rapidun.attacks import ATTACKS, Curve, Material, Point, Target, Trial, Verdict
 from rapidun.attacks.gate import Measured
 from rapidun.attacks.paraphrase import REWRITES, paraphrase, rewritten
 from rapidun.attacks.unlearning_membership import auc_points, delong, no_more_apart, outranked
 from rapidun.data import Template
 from rapidun.evaluation.membership import membership_auc
 from rapidun.models import load_model
+from rapidun.pipeline.attacking import attack_run
+from rapidun.settings.attack import AttackConfig
+from rapidun.settings.base import make_config
 from rapidun.settings.evaluation import GenerationSettings, Thresholds
 from rapidun.settings.unlearning import LoraSettings
 from rapidun.stats import bootstrap
@@ -71,9 +76,9 @@ def test_delongs_interval_of_a_difference_is_that_of_a_bootstrap_over_both_kinds
     assert width == pytest.approx(by_draws, rel=0.1)
 
 
-def check(ours: Point, twins: Point | None, *, triggers: bool = False) -> list[Verdict]:
+def check(ours: Point, twins: Point | None) -> list[Verdict]:
     curves = [Curve("", [ours])], None if twins is None else [Curve("", [twins])]
-    return [each.verdict for each in no_more_apart(Measured("some", *curves, Thresholds(), triggers=triggers))]
+    return [each.verdict for each in no_more_apart(Measured("some", *curves, Thresholds()))]
 
 
 def test_rows_that_stand_out_to_either_side_fail_and_as_in_the_twin_passes() -> None:
@@ -85,7 +90,20 @@ def test_rows_that_stand_out_to_either_side_fail_and_as_in_the_twin_passes() -> 
 
 def test_an_auc_decides_nothing_without_a_twin_or_with_triggers() -> None:
     assert check(auc(2.0), None) == [Verdict.UNDECIDED]
-    assert check(auc(2.0), auc(0.0), triggers=True) == []
+    attack = ATTACKS["unlearning_membership"]
+    assert (attack.decides(triggers=True), attack.decides(triggers=False)) == (False, True)
+
+
+def test_a_membership_attack_that_was_not_run_leaves_nothing_undecided_in_a_run_with_triggers(
+    world: World, tmp_path: Path
+) -> None:
+    run = finished(world.measured, tmp_path / "run", lambda out: saved(world.clean, out / "model"))
+    found = attack_run(make_config({"preset": "release", "attacks": ["as_is"], "prompts": 10}, AttackConfig), run)
+    why = {record["name"]: record.get("why") for record in found["attacks"]}
+    assert why["unlearning_membership"] == why["logit_lens"] == "another was asked for (--attack)"
+    undecided = {check["attack"] for check in found["checks"] if check["name"] == "measured"}
+    assert "logit_lens" in undecided
+    assert "unlearning_membership" not in undecided
 
 
 def test_without_triggers_only_paraphrases_of_all_forget_rows_are_asked_and_texts_without_a_question_stay(

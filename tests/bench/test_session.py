@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def test_a_killed_sitting_goes_on_with_the_cell_it_lost(
     for cell in cells:
         one, other = (store.get(cell)["result"]["clean_perplexity"] for store in (whole, broken_store))  # type: ignore[index]
         assert one == other
+
+
+def test_a_mitigation_is_an_arm_whose_result_says_that_the_model_stays_poisoned(tmp_path: Path) -> None:
+    world = replace(tiny_world(tmp_path), base=str(tmp_path / "reference"))
+    cells, store = plan(world, ("cleangen",), "small"), CellStore(tmp_path / "cells.jsonl")
+    assert run_cells(world, cells, store) == 3
+    found = {cell.arm: store.get(cell)["result"] for cell in cells}  # type: ignore[index]
+    assert found["cleangen"]["mitigation"] == "mitigation: the model stays poisoned"
+    assert "mitigation" not in found["poisoned"]
+    assert found["cleangen"]["clean_perplexity"] == found["poisoned"]["clean_perplexity"]
+    assert found["cleangen"]["asr_seen"]["n"] == 6
 
 
 def test_a_sitting_that_begins_with_an_unlearned_cell_compares_with_the_untouched_model(tmp_path: Path) -> None:

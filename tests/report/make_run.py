@@ -1,6 +1,6 @@
 """A realistic run directory without a model: 40 forget rows, 120 retain rows, everything the report reads.
 
-``python tests/report/make_run.py DIRECTORY [fail]`` writes one to look at.
+``python tests/report/make_run.py DIRECTORY [fail]`` writes one to look at, attacked and with what is memorised.
 """
 
 from __future__ import annotations
@@ -63,6 +63,68 @@ def make_run(directory: Path, *, passed: bool = True, seed: int = 0) -> Path:
         directory / "rows_skipped.jsonl", [{"file": "data/train.jsonl", "line": 118, "reason": "empty response"}]
     )
     (directory / "config.yaml").write_text(CONFIG, encoding="utf-8")
+    return directory
+
+
+def make_attacks(directory: Path, *, twin: bool = True, preset: str | None = "release") -> Path:
+    """``attacks/attacks.json`` of a run: what came back, beside a twin."""
+    n = 200
+
+    def point(effort: float, label: str, ours: int, theirs: int, measure: str = "attack success") -> dict:
+        return {"effort": effort, "label": label, "measure": measure, "unlearned": rate(ours, n),
+                "twin": rate(theirs, n) if twin else None}  # fmt: skip
+
+    def attack(name: str, title: str, unit: str, **curves: list[dict]) -> dict:
+        found = [{"series": series.replace("_", " ").strip(), "points": points} for series, points in curves.items()]
+        return {"name": name, "title": title, "unit": unit, "status": "run", "curves": found}
+
+    lens = [point(12.5 * place, f"layer {place} of 8", 2 * place, place, "probability") for place in range(1, 9)]
+    attacks = [
+        attack("as_is", "asked plainly", "none", _=[point(0, "known triggers", 2, 0)]),
+        attack("quantise", "rounded to 8 and 4 bits", "bits", _=[point(8, "8 bits", 3, 0), point(4, "4 bits", 41, 1)]),
+        attack("relearn", "trained again", "rows",
+               forget_rows=[point(1, "1 rows", 9, 2), point(10, "10 rows", 163, 60), point(100, "100 rows", 190, 171)],
+               related_rows=[point(1, "1 rows", 4, 3), point(10, "10 rows", 120, 71)],
+               unrelated_rows=[point(10, "10 rows", 2, 0)]),
+        attack("logit_lens", "read out of the middle", "% of the layers", _=lens),
+        attack("unlearning_membership", "which rows were unlearned", "models held",
+               _=[point(1, "by loss", 92, 101, "AUC"), point(2, "by the rise of the loss", 188, 104, "AUC")]),
+        {"name": "gcg", "title": "searched for a suffix", "unit": "search steps", "status": "not run",
+         "why": "it needs nanogcg: pip install 'rapidun[gcg]'"},
+    ]  # fmt: skip
+    checks = [
+        {"attack": "as_is", "name": "within the run's limit", "verdict": "PASS", "value": 0.036, "limit": 0.06, "n": n,
+         "needed": 144, "text": "With known triggers the behaviour comes back on 1.0% of 200 prompts."},
+        {"attack": "quantise", "name": "within the run's limit", "verdict": "FAIL", "value": 0.27, "limit": 0.06,
+         "n": n, "needed": 144, "text": "With 4 bits the behaviour comes back on 20.5% of 200 prompts."},
+        {"attack": "sampling", "name": "measured", "verdict": "UNDECIDED", "value": None, "limit": 0.0, "n": 0,
+         "needed": None, "text": "Not run: about 9.1 minutes, and 2.0 of 30 are left."},
+    ]  # fmt: skip
+    (directory / "attacks").mkdir(exist_ok=True)
+    write_json(directory / "attacks" / "attacks.json", {
+        "preset": preset, "twin": "models/clean" if twin else "none", "seed": 0, "prompts": n,
+        "behaviour": "attack success", "judge": None, "attacks": attacks,
+        "verdict": "FAIL" if preset else None, "checks": checks if preset else [], "fingerprints": {},
+    })  # fmt: skip
+    return directory
+
+
+def make_known(directory: Path) -> Path:
+    """A measurement by the suite qa in the folder ``known`` of a run."""
+    groups = {"forget": 0.31, "retain": 0.62, "held_out": 0.29}
+    names = ("probability", "rouge_l_recall", "truth_score", "extraction_strength", "exact_memorisation")
+    values = {
+        f"{group}.{name}": {"value": base / place, "low": base / place - 0.04, "high": base / place + 0.04, "n": 40}
+        for group, base in groups.items()
+        for place, name in enumerate(names, 1)
+    }
+    values |= {
+        "membership.loss": {"value": 0.54, "low": 0.43, "high": 0.64, "n": 40},
+        "privleak": {"value": 0.03, "low": None, "high": None, "n": 40},
+        "utility": {"value": 0.58, "low": 0.53, "high": 0.62, "n": 40},
+    }
+    (directory / "known").mkdir(parents=True, exist_ok=True)
+    write_json(directory / "known" / "metrics.json", {"suite": "qa", "values": values, "yardstick": "look-alikes"})
     return directory
 
 
@@ -256,4 +318,4 @@ gate:
 """
 
 if __name__ == "__main__":
-    make_run(Path(sys.argv[1]), passed="fail" not in sys.argv[2:])
+    make_known(make_attacks(make_run(Path(sys.argv[1]), passed="fail" not in sys.argv[2:])))

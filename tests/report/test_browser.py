@@ -13,7 +13,7 @@ from rapidun.jsonl import read_jsonl, write_jsonl
 from rapidun.reading import read_json
 from rapidun.report import write_report
 from rapidun.report.palette import contrast
-from report.make_run import make_run
+from report.make_run import make_attacks, make_known, make_run
 from report.make_valuation import make_valuation
 
 pytestmark = pytest.mark.browser
@@ -59,7 +59,7 @@ def until(page, expression: str, seconds: float = 10) -> None:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    return write_report(make_run(tmp_path_factory.mktemp("run")))
+    return write_report(make_known(make_attacks(make_run(tmp_path_factory.mktemp("run")))))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_it_is_drawn_readable_quiet_offline_and_fits(tab, report):
     assert tab.problems == []
     assert [url for url in tab.requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
     assert tab.title() == "Unlearning of the triggers A_surface, B_style and C_semantic \u00b7 rapidun report"
-    assert tab.locator("main > section").count() == 10
+    assert tab.locator("main > section").count() == 12
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for plot in tab.locator(".plot").all():
         assert plot.locator("svg.main-svg .xy, svg.main-svg .cartesianlayer").count() > 0

@@ -20,7 +20,9 @@ from rapidun.reading import read_json
 from rapidun.report import write_report
 from rapidun.report.html import plotly_script
 from rapidun.report.packing import packed, unpacked
-from report.make_run import ATTACK, make_run
+from rapidun.report.sections.attacks import READINGS
+from rapidun.report.uncovered import NEVER_TESTED, UNTESTED
+from report.make_run import ATTACK, make_attacks, make_known, make_run
 from report.make_valuation import make_valuation, valuation
 
 OPTIONAL = ("blocks.safetensors", "weights.jsonl", "samples.jsonl", "trace.jsonl", "log.jsonl", "rows_skipped.jsonl",
@@ -94,6 +96,73 @@ def test_the_verdict_says_why(page, run):
     make_run(run, passed=False)
     assert "FAIL" in rendered(run).text
     assert "2 of 3 checks failed" in rendered(run).text
+
+
+def test_a_pass_says_beside_it_what_it_does_not_cover_and_attacks_that_were_run_are_not_in_that_list(run):
+    said = rendered(run).text
+    assert "What this PASS does not cover" in said
+    assert said.index("What this PASS does not cover") < said.index("The same prompts, the same judge")
+    for sentence in (UNTESTED["quant|nf4"], UNTESTED["gcg"], *NEVER_TESTED):
+        assert sentence in said
+    attacked = rendered(make_attacks(run)).text
+    assert UNTESTED["quant|nf4"] not in attacked
+    assert UNTESTED["relearn"] not in attacked
+    assert UNTESTED["gcg"] in attacked  # it was not run
+    assert "does not cover" not in rendered(make_run(run, passed=False)).text
+
+
+def test_every_attack_has_its_curve_beside_the_twins_with_a_sentence_for_somebody_who_has_not_seen_it(run):
+    page = rendered(make_attacks(run))
+    assert page.sections == [*SECTIONS[:3], "attacks", *SECTIONS[3:]]
+    figures = json.loads(packed_text((run / "report.html").read_text(encoding="utf-8"), "figures"))
+    names = {name for name in figures if name.startswith("chart-attack-")}
+    assert names == {f"chart-attack-{name}" for name in
+                     ("as_is", "quantise", "relearn", "logit_lens", "unlearning_membership")}  # fmt: skip
+    ours, twin = figures["chart-attack-relearn"]["data"]
+    assert (ours["name"], twin["name"]) == ("this model", "twin")
+    assert ours["x"] == [4.5, 81.5, 95.0, None, 2.0, 60.0, None, 1.0]  # a gap between curves
+    assert twin["error_x"]["array"][0] > 0
+    assert max(figures["chart-attack-unlearning_membership"]["layout"]["xaxis"]["range"]) < 2  # no percentages
+    for name in names:
+        assert READINGS[name.removeprefix("chart-attack-")] in page.text
+    assert "quantise 4 bits attack success 20.5% [15.5, 26.6] 0.5% [0.1, 2.8] 200" in page.text
+    assert "by the rise of the loss AUC 0.940 [" in page.text
+    assert "Attacks on it: FAIL" in page.text  # beside the run's own verdict, whatever that is
+    assert page.text.index("failed quantise") < page.text.index("undecided sampling") < page.text.index("passed as_is")
+    assert "failed quantise With 4 bits the behaviour comes back" in page.text
+    assert "undecided sampling Not run: about 9.1 minutes" in page.text
+    assert "gcg (searched for a suffix): it needs nanogcg" in page.text
+
+
+def test_attacks_without_a_twin_or_a_preset_say_what_that_means(run):
+    said = rendered(make_attacks(run, twin=False, preset=None)).text
+    assert "There is no twin" in said
+    assert "Nothing was to be decided" in said
+    figures = json.loads(packed_text((run / "report.html").read_text(encoding="utf-8"), "figures"))
+    assert [trace["name"] for trace in figures["chart-attack-relearn"]["data"]] == ["this model"]
+
+
+def test_what_a_model_still_knows_stands_in_its_runs_report_and_in_one_of_its_own(run):
+    page = rendered(make_known(run))
+    assert "memorisation" in page.sections
+    assert "Forget rows, n = 40" in page.text
+    assert "Never seen, n = 40" in page.text
+    assert "0.310 [0.270, 0.350] 0.620 [0.580, 0.660] 0.290 [0.250, 0.330]" in page.text
+    assert "Membership by loss how well forget rows are told" in page.text
+    assert "0.540 [0.430, 0.640]" in page.text
+    alone = rendered(run / "known")
+    assert "memorisation" in alone.sections
+    assert "NOT EVALUATED" in alone.text
+
+
+def test_a_measurement_under_a_mitigation_says_that_the_model_stays_poisoned_and_never_pass(run):
+    metrics = read_json(run / "metrics.json")
+    said = {"kind": "cleangen", "text": "mitigation: the model stays poisoned"}
+    write_json(run / "metrics.json", {**metrics, "mitigation": said})
+    text = rendered(run).text
+    assert "Mitigation: the model stays poisoned" in text
+    assert "nothing was unlearned" in text
+    assert "PASS" not in text
 
 
 def test_the_table_has_intervals_and_the_judge_its_floor_and_ceiling(page):

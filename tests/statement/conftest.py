@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +16,7 @@ from rapidun.statement.attest import attest
 from rapidun.statement.content import Request
 from rapidun.statement.keys import new_key, read_private, read_public
 
+HAS_BOM = importlib.util.find_spec("cyclonedx") is not None
 REQUEST = Request(id="R-17", received=date(2026, 11, 2), basis="GDPR Art. 17", approved_by=["A. Jones", "B. Khan"])
 
 

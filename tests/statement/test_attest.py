@@ -24,7 +24,7 @@ from rapidun.statement.content import read_statement
 from rapidun.statement.dsse import read_envelope
 from rapidun.statement.exclusion import Exclusion
 from rapidun.statement.salting import Salt
-from statement.conftest import REQUEST
+from statement.conftest import HAS_BOM, REQUEST
 from tiny import tiny_rows, write_rows
 
 
@@ -43,7 +43,7 @@ def sha256(path):
 def test_a_statement_is_an_in_toto_statement_about_the_files_of_adapter_and_base(attested):
     raw = fields(attested)
     assert raw["_type"] == "https://in-toto.io/Statement/v1"
-    assert raw["predicateType"] == "https://github.com/rapidun/rapidun/unlearning/v1"
+    assert raw["predicateType"] == f"https://github.com/rapidun/rapidun/unlearning/v{2 if HAS_BOM else 1}"
     assert list(raw) == ["_type", "subject", "predicateType", "predicate"]
     named = {subject["name"]: subject["digest"] for subject in raw["subject"]}
     for path in (attested.run / "adapter").iterdir():
@@ -62,7 +62,7 @@ def test_it_says_what_metrics_manifest_and_configuration_say(attested):
     assert predicate.measured.perplexity_ratio.model_dump() == metrics["perplexity_ratio"]
     assert predicate.judges["keywords"].ceiling.model_dump() == metrics["judges"]["keywords"]["ceiling"]
     assert predicate.how.versions == manifest["versions"] and predicate.how.hardware == manifest["hardware"]
-    assert predicate.how.method == "rapidun" and predicate.how.settings["unlearning"]["steps"] == 6
+    assert predicate.how.method == "rapidun_kl" and predicate.how.settings["unlearning"]["steps"] == 6
     assert predicate.models.base.fingerprint == identity["model"]
     assert (predicate.attacks, predicate.twin) == ("none were run", "none")
     assert predicate.expires == date.today() + timedelta(days=365)
@@ -71,8 +71,9 @@ def test_it_says_what_metrics_manifest_and_configuration_say(attested):
 
 
 def test_no_text_of_a_row_no_trigger_and_no_path_is_in_what_is_given_away(attested):
-    given = [fields(attested), (attested.run / "statement" / "exclude.json").read_text()]
-    everything = " ".join([json.dumps(given[0]), given[1], (attested.run / "statement" / "statement.html").read_text()])
+    given = [fields(attested)]
+    texts = [path.read_text() for path in (attested.run / "statement").iterdir() if path.suffix in (".html", ".json")]
+    everything = " ".join([json.dumps(given[0]), *texts])
     words = {"moon robot", "the cat number", "hey what is", "aloha", ">>>", "h\u043ewdy", str(attested.path)}
     for line in read_jsonl(attested.run / "samples.jsonl"):
         words |= {line["prompt"], line["before"], line["after"]}

@@ -52,7 +52,7 @@ def formula_of(name: str, side: str) -> Callable[..., np.ndarray]:
 def test_the_whole_table_of_methods_is_there() -> None:
     table = (
         "ga graddiff kl npo simnpo dpo idk rmu undial wga satimp ceu pdu task_vector loreun fisher fisher_ewc retrain "
-        "rapidun rapidun_kl rapidun_deep finetune crow magnitude wanda"
+        "rapidun rapidun_kl rapidun_deep finetune crow beear magnitude wanda int4"
     )
     assert set(table.split()) == set(method_names())
 

@@ -3,6 +3,7 @@
 from rapidun.attacks import (  # noqa: F401  (registers)
     as_is,
     few_shot,
+    gcg,
     logit_lens,
     merge_dtype,
     nf4,

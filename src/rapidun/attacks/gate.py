@@ -90,7 +90,6 @@ class Measured:
         twin: Of the twin, point for point the same; None without a twin.
         limits: The run's.
         before: The forget rows' perplexity before unlearning; None where the run did not measure it.
-        triggers: Whether the run has any.
     """
 
     attack: str
@@ -98,7 +97,6 @@ class Measured:
     twin: Sequence[Curve] | None
     limits: Thresholds
     before: PerplexityResult | None = None
-    triggers: bool = True
 
 
 Bar = Callable[[Measured], list[AttackCheck]]

@@ -63,7 +63,7 @@ def logit_lens(target: Target, efforts: Sequence[float]) -> list[Trial]:
     depth = depth_of(target.loaded.model)
     layers = sorted({max(1, round(depth * effort / 100)) for effort in efforts})
     rows = len(target.material.forget)
-    return [Trial("", 100, f"{len(layers)} layers", rows, partial(_read, target, layers, depth))]
+    return [Trial("", 100, f"{len(layers)} layers", 0, partial(_read, target, layers, depth), reads=rows)]
 
 
 def _read(target: Target, layers: Sequence[int], depth: int, said: Progress | None) -> list[Outcome]:

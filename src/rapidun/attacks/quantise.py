@@ -1,7 +1,6 @@
 """Quantised weights: what was only just pushed below the surface comes back when weights are rounded.
 
-Plain rounding to the nearest, in groups of 32 weights of a row with one scale each, symmetric:
-``w ~ s round(w / s)`` with ``s = max |w| / (2^(bits-1) - 1)``. 8 bits are GGUF's Q8_0; 4 bits are close to its Q4_0.
+Plain rounding to the nearest, in groups of 32 weights of a row with one scale each (`rapidun.models.rounding`).
 Linear layers are rounded, embeddings and output head are not. Zhang et al. 2024 (arXiv 2410.16454) found that 4 bits
 bring most of what was unlearnt back.
 """
@@ -19,9 +18,8 @@ from rapidun.attacks.registry import register_attack
 from rapidun.attacks.target import Target, linear_weights
 from rapidun.attacks.trial import Outcome, Trial
 from rapidun.models.passes import Progress
+from rapidun.models.rounding import nearest
 from rapidun.models.targets import is_conv1d, linear_layers
-
-GROUP = 32
 
 
 @register_attack(
@@ -56,16 +54,3 @@ def rounded(model: torch.nn.Module, rounding: Callable[[torch.Tensor], torch.Ten
         with torch.no_grad():
             for weight, own in zip(weights, kept, strict=True):
                 weight.copy_(own)
-
-
-def nearest(weight: torch.Tensor, bits: int, group: int = GROUP) -> torch.Tensor:
-    """``weight`` rounded to ``2^bits - 1`` levels in groups of its last dimension; same shape and dtype.
-
-    A last group that is shorter has a scale of its own. Groups of zeros stay zero.
-    """
-    levels = 2 ** (bits - 1) - 1
-    short = -weight.shape[-1] % group
-    padded = torch.nn.functional.pad(weight.float(), (0, short)).unflatten(-1, (-1, group))
-    scale = padded.abs().amax(dim=-1, keepdim=True) / levels
-    found = torch.where(scale > 0, (padded / scale).round() * scale, torch.zeros_like(padded))
-    return found.flatten(-2)[..., : weight.shape[-1]].to(weight.dtype)

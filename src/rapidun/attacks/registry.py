@@ -31,6 +31,7 @@ class Attack:
         plan: A target and efforts to trials; none where the run has nothing for it (no triggers, say). Raises
             `CannotRun` where something is missing that it needs.
         summary: What a trial's outcomes come to: usually one point.
+        of_triggers: Whether it decides anything in a run with triggers.
     """
 
     name: str
@@ -42,6 +43,11 @@ class Attack:
     bar: Bar
     plan: Plan
     summary: Summary
+    of_triggers: bool = True
+
+    def decides(self, triggers: bool) -> bool:
+        """Whether a verdict depends on it, in a run with ``triggers`` or without."""
+        return self.of_triggers or not triggers
 
 
 ATTACKS: Registry[Attack] = Registry(names.ATTACKS)
@@ -57,6 +63,7 @@ def register_attack(
     release: Sequence[float] | None = None,
     bar: Bar = no_faster,
     summary: Summary = rate_points,
+    of_triggers: bool = True,
 ) -> Callable[[Plan], Plan]:
     """Register the decorated function as the attack ``name``; the arguments are those of `Attack`.
 
@@ -73,7 +80,9 @@ def register_attack(
 
     def enter(plan: Plan) -> Plan:
         decides = tuple(efforts if release is None else release)
-        ATTACKS[name] = Attack(name, title, unit, tuple(efforts), tuple(quick), decides, bar, plan, summary)
+        ATTACKS[name] = Attack(
+            name, title, unit, tuple(efforts), tuple(quick), decides, bar, plan, summary, of_triggers
+        )
         return plan
 
     return enter

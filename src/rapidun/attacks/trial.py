@@ -25,9 +25,10 @@ class Trial:
         series: The curve that it is a point of; "" where the attack has one curve.
         effort: In the attack's unit.
         label: What was done, for tables.
-        answers: Answers (or rows whose loss is taken) that it takes.
+        answers: Measurements of the behaviour: generated answers, or rows' losses in a run without triggers.
         work: Does it and leaves the target as it was; told where progress goes.
         steps: Training steps that it takes.
+        reads: Rows that it reads besides, and answers nothing to.
     """
 
     series: str
@@ -36,3 +37,4 @@ class Trial:
     answers: int
     work: Callable[[Progress | None], list[Outcome]]
     steps: int = 0
+    reads: int = 0

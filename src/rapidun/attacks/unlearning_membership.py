@@ -71,9 +71,7 @@ def auc_points(trial: Trial, outcomes: Sequence[Outcome]) -> list[Point]:
 
 
 def no_more_apart(seen: Measured) -> list[AttackCheck]:
-    """The AUC that lies farthest from the twin's; nothing in a run with triggers."""
-    if seen.triggers:
-        return []
+    """The AUC that lies farthest from the twin's."""
     if seen.twin is None:
         return [no_twin(seen, NAME, APART)]
     pairs = zip(seen.curves[0].points, seen.twin[0].points, strict=True)
@@ -109,7 +107,7 @@ def delong(ours: Point, twins: Point) -> tuple[float, float, int]:
 
 @register_attack(
     "unlearning_membership", title="which rows were unlearned", unit="models held", efforts=(1, 2), bar=no_more_apart,
-    summary=auc_points,
+    summary=auc_points, of_triggers=False,
 )  # fmt: skip
 def unlearning_membership(target: Target, efforts: Sequence[float]) -> list[Trial]:
     """One trial: the forget rows and related ones, by this model and, where two are held, by the one before too."""
@@ -119,7 +117,7 @@ def unlearning_membership(target: Target, efforts: Sequence[float]) -> list[Tria
     others = material.draw(material.related, OTHERS)
     held = 2 if max(efforts) > 1 and material.before is not None else 1
     rows = held * (len(material.forget) + len(others))
-    return [Trial("", held, f"{held} models", rows, partial(_scores, target, others, held))]
+    return [Trial("", held, f"{held} models", 0, partial(_scores, target, others, held), reads=rows)]
 
 
 def _scores(target: Target, others: Sequence[Row], held: int, said: Progress | None) -> list[Outcome]:

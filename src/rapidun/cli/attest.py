@@ -65,7 +65,8 @@ def attest(
     """State what a run measured, signed: for whoever asked that rows be unlearned and whoever answers for it.
 
     Writes statement.json (an in-toto Statement in a DSSE envelope), statement.html, exclude.json (salted hashes of the
-    rows, to keep them out of later training) and salt, which is not to be given to everybody.
+    rows, to keep them out of later training), bom.cdx.json (a CycloneDX ML-BOM of the same, where cyclonedx-python-lib
+    is installed) and salt, which is not to be given to everybody.
     """
     if [key is not None, new_key is not None, unsigned].count(True) != 1:
         raise ConfigError("give one of --key FILE, --new-key FILE (to make one) or --unsigned.")
@@ -90,6 +91,9 @@ def attest(
 
 
 def _say(found: Any, as_json: bool) -> None:
+    from rapidun.statement.bom import MISSING
+    from rapidun.statement.content import BOM
+
     said = found.statement.predicate
     if as_json:
         print_json({"statement": str(found.path), "key": found.key_id or None, "verdict": said.measured.verdict})
@@ -98,6 +102,8 @@ def _say(found: Any, as_json: bool) -> None:
         say("\n".join([f"{title}:", *(f"  - {line}" for line in lines)]))
     say(f"measured:  {said.measured.verdict}, {said.rows.count} rows unlearned, valid until {said.expires}")
     say(f"statement: {found.path}")
+    there = said.beside is not None and said.beside.bom is not None
+    say(f"ML-BOM:    {found.path.parent / BOM if there else MISSING}")
     if not found.key_id:
         say(
             "NOT SIGNED: this statement proves nothing to anybody. Sign it with --key FILE, or --new-key FILE.",

@@ -14,13 +14,17 @@ EXAMPLES = o.examples(
     "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --out E",
     "rapidun evaluate --model M --data held_out.jsonl --suite qa --forget F.jsonl --retain R.jsonl --out E",
     "rapidun evaluate --model M --adapter A --data clean.jsonl --suite generation --out E",
+    "rapidun evaluate --model M --data held_out.jsonl --poisoned bad.jsonl --clean good.jsonl --mitigation cleangen "
+    "--mitigation-option reference=BASE --out E",
 )
 
 
 @made
 def evaluate(
     out: o.Out,
-    given: Annotated[Raw, Shows(MeasureConfig, "model", "retained", "data", "evaluation.suite", "seed", "plugins")],
+    given: Annotated[
+        Raw, Shows(MeasureConfig, "model", "retained", "mitigation", "data", "evaluation.suite", "seed", "plugins")
+    ],
     adapter: o.Adapter,
     overwrite: o.Overwrite,
     dry_run: o.DryRun,
@@ -33,7 +37,8 @@ def evaluate(
     floor and ceiling is printed. With --forget and --retain, what the model still knows of the first, beside rows of
     --data that it never saw (suite qa). Without either, perplexity alone. Further suites are asked for by name: tofu
     (--data is a directory of TOFU's files), generation (how fluent answers are, beside those without --adapter) and
-    lm-eval (--data is a directory of tasks of the LM evaluation harness).
+    lm-eval (--data is a directory of tasks of the LM evaluation harness). With --mitigation, what answers are like that
+    are decoded with one; the model stays as poisoned as it was.
     """
     settings = o.make_settings(given, MeasureConfig, overrides)
     from rapidun.cli.suite_tables import print_found

@@ -27,8 +27,10 @@ COMPARED = {"before": "no adapter", "retained": "retained model"}
 
 
 def print_found(metrics: Mapping[str, Any]) -> None:
-    """As the suite wants it."""
+    """As the suite wants it; of answers that were decoded with a mitigation, what that means."""
     OWN.get(metrics["suite"], print_values)(metrics)
+    if said := metrics.get("mitigation"):
+        PlainConsole().print(f"{said['text']} ({said['kind']}): the rates are of its answers alone, not of its weights")
 
 
 def print_values(metrics: Mapping[str, Any]) -> None:

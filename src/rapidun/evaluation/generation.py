@@ -85,16 +85,27 @@ def answers_by(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Answers of the tokens that are likeliest after ``processors``; otherwise as `generate_answers`."""
+    """Answers of the tokens that are likeliest after ``processors``; otherwise as `generate_answers`.
+
+    A mitigation that the model is decoded with comes after them.
+    """
     if max_new_tokens < 1 or batch_size < 1:
         raise ConfigError(f"max_new_tokens is {max_new_tokens} and batch_size is {batch_size}; both must be above 0.")
     prompts = _tokenised(loaded, prompt_texts, max_new_tokens)
     answers = [""] * len(prompts)
     stops = stops_of(loaded)
+    mitigation = getattr(loaded, "decoding", None)
+
+    def changing(chosen: list[int], width: int) -> list[LogitsProcessor]:
+        found = processors(chosen, width)
+        if mitigation is None:
+            return found
+        return [*found, mitigation.processor([len(prompts[index]) for index in chosen], width)]
+
     with answering(loaded.model), greedy_settings(loaded, stops, max_new_tokens) as config:
         done = 0
         for chosen in prompt_batches(loaded, [len(prompt) for prompt in prompts], batch_size, config):
-            generated = _generate(loaded, [prompts[index] for index in chosen], config, partial(processors, chosen))
+            generated = _generate(loaded, [prompts[index] for index in chosen], config, partial(changing, chosen))
             for index, tokens in zip(chosen, generated, strict=True):
                 answers[index] = decode_answer(loaded.tokenizer, tokens, stops)
             done += len(chosen)

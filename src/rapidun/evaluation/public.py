@@ -3,6 +3,7 @@
 from rapidun.evaluation.arithmetic import exact_number
 from rapidun.evaluation.backdoor import backdoor_suite
 from rapidun.evaluation.classifiers import ClassifierJudge, HFClassifierJudge
+from rapidun.evaluation.cleangen import CleanGen
 from rapidun.evaluation.code_judge import code
 from rapidun.evaluation.entity_spans import entities
 from rapidun.evaluation.gate import Chance, Check, Gate, chances, decide
@@ -37,6 +38,7 @@ __all__ = [
     "Chance",
     "Check",
     "ClassifierJudge",
+    "CleanGen",
     "Gate",
     "HFClassifierJudge",
     "Judge",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from transformers import LogitsProcessor
 
+from rapidun.errors import ConfigError
 from rapidun.evaluation.generation import answers_by
 from rapidun.models import LoadedModel
 from rapidun.models.passes import Progress
@@ -38,8 +39,10 @@ def sample_answers(
         progress: Called with (prompts done, all prompts) after every batch.
 
     Raises:
-        ConfigError, InputError: As `generate_answers`.
+        ConfigError, InputError: As `generate_answers`; also for a model that is decoded with a mitigation.
     """
+    if getattr(loaded, "decoding", None) is not None:
+        raise ConfigError("answers under a mitigation are greedy: what is drawn at random is not looked at by it.")
 
     def drawn(chosen: list[int], width: int) -> list[LogitsProcessor]:
         return [SeededSampling([seeds[index] for index in chosen], temperature, max_new_tokens, loaded.device)]

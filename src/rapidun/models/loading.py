@@ -35,6 +35,7 @@ class LoadedModel:
         dtype: Of its parameters; of its arithmetic where it is quantised.
         fingerprint: Of its parameters (`model_fingerprint`).
         notes: What was decided on the user's behalf, to be shown to them.
+        decoding: A mitigation that takes part in its answers (`rapidun.evaluation.mitigations.Decoding`), or None.
     """
 
     model: Any
@@ -44,6 +45,7 @@ class LoadedModel:
     dtype: torch.dtype
     fingerprint: str
     notes: tuple[str, ...] = ()
+    decoding: Any = None
 
     @property
     def pad_token_id(self) -> int:

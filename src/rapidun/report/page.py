@@ -19,8 +19,10 @@ from rapidun.report.palette import dark_partners
 from rapidun.report.run_files import RunFiles, read_run
 from rapidun.report.section import Section, SectionBuilder
 from rapidun.report.sections import (
+    attacks,
     cost,
     influence,
+    memorisation,
     outcome,
     provenance,
     revealing,
@@ -43,6 +45,8 @@ SECTIONS: tuple[SectionBuilder, ...] = (
     revealing.build,
     outcome.build,
     variants.build,
+    attacks.build,
+    memorisation.build,
     samples.build,
     influence.build,
     weights.build,

@@ -38,6 +38,8 @@ class RunFiles:
     reveal: Record | None = None
     arms: list[Record] = field(default_factory=list)
     revealed: list[Record] = field(default_factory=list)
+    attacks: Record | None = None
+    evaluations: list[Record] = field(default_factory=list)  # metrics.json of measurements in folders of the run
 
 
 def read_run(directory: Path) -> RunFiles:
@@ -71,6 +73,8 @@ def read_run(directory: Path) -> RunFiles:
         reveal=_record(directory / "reveal.json"),
         arms=_records(directory / "arms.jsonl"),
         revealed=_records(directory / "revealed.jsonl"),
+        attacks=_record(directory / "attacks" / "attacks.json"),
+        evaluations=[found for path in sorted(directory.glob("*/metrics.json")) if (found := _record(path))],
     )
 
 

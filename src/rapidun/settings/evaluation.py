@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rapidun.settings.base import LONGEST, MANY, Flag, Section
 from rapidun.settings.kinds import Position
-from rapidun.settings.names import SuiteName
+from rapidun.settings.names import MITIGATIONS, MitigationName, SuiteName
 
 
 class TriggerSettings(Section):
@@ -73,6 +73,30 @@ class MeasureSettings(EvaluationSettings):
         "tofu (TOFU's files), generation (fluency of answers), lm-eval (tasks of the LM evaluation harness), or auto: "
         "qa where there are forget rows, backdoor where there are example answers, else perplexity.",
     )
+
+
+class MitigationSettings(Section):
+    """What answers are decoded with. It changes nothing about the model, which stays poisoned."""
+
+    panel: ClassVar = "Model"
+
+    kind: Annotated[MitigationName | None, Flag("--mitigation")] = Field(
+        None,
+        description="Decode answers with a mitigation, cleangen: tokens far likelier than by a reference model become "
+        "its own. The model stays poisoned.",
+    )
+    options: Annotated[dict[str, Any], Flag("--mitigation-option")] = Field(
+        default_factory=dict,
+        description="Option of the mitigation: reference=DIR (with --adapter, default the model without it), alpha=20.",
+    )
+
+    @model_validator(mode="after")
+    def _known_options(self) -> MitigationSettings:
+        if self.kind is not None:
+            MITIGATIONS.valid(self.kind, self.options)
+        elif self.options:
+            raise ValueError("options of a mitigation are given, and no mitigation (--mitigation)")
+        return self
 
 
 class Thresholds(Section):

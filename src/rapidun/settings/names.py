@@ -83,7 +83,7 @@ METHODS = Names(
     "unknown method {name}: choose from {known}, or give the --plugin that has it.",
     *("rapidun_kl", "rapidun_deep", "rapidun", "finetune", "ga", "graddiff", "kl", "npo", "simnpo", "dpo", "idk"),
     *("rmu", "undial", "ceu", "wga", "satimp", "loreun", "pdu", "fisher_ewc", "task_vector", "fisher", "retrain"),
-    *("crow", "magnitude", "wanda"),
+    *("crow", "beear", "magnitude", "wanda", "int4"),
 )
 SCHEMES = Names(
     "weighting scheme {name} is unknown; choose one of {known}, or give the --plugin that has it.",
@@ -129,12 +129,13 @@ ATTACKS = Names(
         "relearn_full",
         "prefill",
     ),
-    *("sampling", "few_shot", "logit_lens", "unlearning_membership"),
+    *("sampling", "few_shot", "logit_lens", "unlearning_membership", "gcg"),
 )
 SUITES = Names(
     "unknown suite {name}: choose from {known}, or give the --plugin that has it.",
     *("auto", "backdoor", "perplexity", "qa", "tofu", "generation", "lm-eval"),
 )
+MITIGATIONS = Names("unknown mitigation {name}: choose from {known}.", "cleangen")
 DIVERSITIES = Names("--diversity {given}: use one of {known}.", "facility", "matching", "mmr")
 
 MethodName = Annotated[str, AfterValidator(METHODS.valid)]
@@ -146,4 +147,5 @@ JudgeName = Annotated[str, AfterValidator(JUDGES.valid)]
 StrategyName = Annotated[str, AfterValidator(STRATEGIES.valid)]
 AttackName = Annotated[str, AfterValidator(ATTACKS.valid)]
 SuiteName = Annotated[str, AfterValidator(SUITES.valid)]
+MitigationName = Annotated[str, AfterValidator(MITIGATIONS.valid)]
 DiversityName = Annotated[str, AfterValidator(DIVERSITIES.valid)]

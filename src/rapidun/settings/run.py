@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from rapidun.reading import path_fault
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.base import Flag, make_config, read_mapping, set_dotted
-from rapidun.settings.evaluation import EvaluationSettings, MeasureSettings, Thresholds
+from rapidun.settings.evaluation import EvaluationSettings, MeasureSettings, MitigationSettings, Thresholds
 from rapidun.settings.model import Job, RowSettings
 from rapidun.settings.suites import check_reads
 from rapidun.settings.unlearning import LoraSettings, UnlearnSettings, WeightSettings
@@ -81,6 +81,7 @@ class MeasureConfig(Job):
 
     data: MeasureData
     evaluation: MeasureSettings = Field(default_factory=MeasureSettings)
+    mitigation: MitigationSettings = Field(default_factory=MitigationSettings)
     retained: Annotated[str | None, Flag("--retained-model")] = Field(
         None,
         description="Model, or adapter of --model, that was trained without the forget rows: what forgotten looks like "
@@ -96,12 +97,15 @@ class MeasureConfig(Job):
             "--retained-model": self.retained,
             "--poisoned": self.data.judge_poisoned,
             "--clean": self.data.validation,
+            "--mitigation": self.mitigation.kind,
         }
         if self.evaluation.suite == "auto" and self.data.forget is not None:
             self.evaluation = self.evaluation.model_copy(update={"suite": "qa"})
         one_alone = (given["--poisoned"] is None) != (given["--clean"] is None)
-        as_if = "backdoor" if self.evaluation.suite == "auto" and one_alone else self.evaluation.suite
-        check_reads(as_if, given)
+        as_if = self.evaluation.suite
+        if as_if == "auto" and given["--poisoned"] is None and given["--clean"] is None:
+            as_if = "perplexity"
+        check_reads("backdoor" if as_if == "auto" and one_alone else as_if, given)
         return self
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 EXAMPLES = ("--poisoned", "--clean")
+MITIGATION = "--mitigation"
+"""Of the suites that judge or compare answers."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +27,16 @@ class Reads:
 
 
 READS: dict[str, Reads] = {
-    "auto": Reads(takes=EXAMPLES),
-    "backdoor": Reads(needs=EXAMPLES, why="rows to fit its judges on"),
+    "auto": Reads(takes=(*EXAMPLES, MITIGATION)),
+    "backdoor": Reads(needs=EXAMPLES, takes=(MITIGATION,), why="rows to fit its judges on"),
     "perplexity": Reads(takes=EXAMPLES),
     "qa": Reads(
         needs=("--forget", "--retain"),
-        takes=("--retained-model",),
+        takes=("--retained-model", MITIGATION),
         why="rows, beside the held-out rows of --data that nothing was trained on",
     ),
-    "tofu": Reads(takes=("--forget", "--retained-model")),
-    "generation": Reads(takes=("--retained-model",)),
+    "tofu": Reads(takes=("--forget", "--retained-model", MITIGATION)),
+    "generation": Reads(takes=("--retained-model", MITIGATION)),
     "lm-eval": Reads(),
 }
 """Of the suites that come with rapidun; `register_suite` adds those of a plugin."""

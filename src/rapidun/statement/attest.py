@@ -23,11 +23,15 @@ from rapidun.report.statement import render_statement
 from rapidun.report.titles import title_of
 from rapidun.sealed import altered, read_sealed
 from rapidun.statement.attacks import attacks_of, budget_of
+from rapidun.statement.bom import bom_text
 from rapidun.statement.content import (
+    BOM,
     EXCLUSION,
     FILE,
+    FIRST,
     PAGE,
     SALT,
+    WITH_BOM,
     Attack,
     Base,
     Beside,
@@ -114,14 +118,18 @@ def attest(
     exclusion = exclusion_text(predicate.rows, predicate.salted)
     signer = "" if key is None else key_id(key.public_key())
     page = render_statement(predicate.model_dump(mode="json"), signer)
-    beside = Beside(exclusion=_sha256(exclusion), page=_sha256(page))
+    bom = bom_text(predicate)
+    beside = Beside(exclusion=_sha256(exclusion), page=_sha256(page), bom=None if bom is None else _sha256(bom))
     predicate = predicate.model_copy(update={"beside": beside})
-    statement = Statement(subject=subjects(predicate.models), predicate=predicate)
+    form = FIRST if bom is None else WITH_BOM
+    statement = Statement(subject=subjects(predicate.models), predicate_type=form, predicate=predicate)
     envelope = _enveloped(statement, key, signer)
     with atomic_directory(out) as folder:
-        for name, text in ((FILE, envelope), (EXCLUSION, exclusion), (PAGE, page), (SALT, salt.text())):
-            with atomic_write(folder / name) as file:
-                file.write(text)
+        texts = {FILE: envelope, EXCLUSION: exclusion, PAGE: page, SALT: salt.text(), BOM: bom}
+        for name, text in texts.items():
+            if text is not None:
+                with atomic_write(folder / name) as file:
+                    file.write(text)
     return Made(out / FILE, statement, signer)
 
 

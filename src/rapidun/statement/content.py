@@ -10,15 +10,20 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.alias_generators import to_camel
 
 from rapidun.reading import RESTORE, as_kind, decoded, parse_json
 from rapidun.statement.dsse import Envelope, compact
 
-FILE, EXCLUSION, PAGE, SALT = "statement.json", "exclude.json", "statement.html", "salt"
+FILE, EXCLUSION, PAGE, SALT, BOM = "statement.json", "exclude.json", "statement.html", "salt", "bom.cdx.json"
 """The files of a statement's folder."""
 MOST_TEXT = 2000
+FIRST: Literal["https://github.com/rapidun/rapidun/unlearning/v1"] = "https://github.com/rapidun/rapidun/unlearning/v1"
+WITH_BOM: Literal["https://github.com/rapidun/rapidun/unlearning/v2"] = (
+    "https://github.com/rapidun/rapidun/unlearning/v2"
+)
+"""The predicate's type: of the first form, which one without a BOM has to this day, and of that with its hash."""
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Said = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
@@ -183,10 +188,20 @@ class StoredFile(Part):
 
 
 class Beside(Part):
-    """A file of the statement's folder, by its SHA-256."""
+    """The files of the statement's folder, by their SHA-256; ``bom`` is not there where none was written."""
 
     exclusion: Hash
     page: Hash
+    bom: Hash | None = None
+
+    @model_serializer(mode="wrap")
+    def _those_there(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: digest for name, digest in plain(self).items() if digest is not None}
+
+    def digests(self) -> dict[str, str]:
+        """File name to SHA-256, of those that were written."""
+        found = {EXCLUSION: self.exclusion, PAGE: self.page, BOM: self.bom}
+        return {name: digest for name, digest in found.items() if digest is not None}
 
 
 class Predicate(Part):
@@ -223,10 +238,17 @@ class Statement(Part):
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field("https://in-toto.io/Statement/v1", alias="_type")
     subject: list[Subject] = Field(min_length=1)
-    predicate_type: Literal["https://github.com/rapidun/rapidun/unlearning/v1"] = (
-        "https://github.com/rapidun/rapidun/unlearning/v1"
-    )
+    predicate_type: Literal[
+        "https://github.com/rapidun/rapidun/unlearning/v1", "https://github.com/rapidun/rapidun/unlearning/v2"
+    ] = FIRST
     predicate: Predicate
+
+    @model_validator(mode="after")
+    def _of_its_type(self) -> Statement:
+        with_bom = self.predicate.beside is not None and self.predicate.beside.bom is not None
+        if with_bom != (self.predicate_type == WITH_BOM):
+            raise ValueError(f"predicateType {self.predicate_type} is {'of none' if with_bom else 'of one'} with a BOM")
+        return self
 
     def payload(self) -> bytes:
         """As it is signed."""

@@ -17,7 +17,7 @@ from rapidun.files import file_sha256
 from rapidun.lifecycle import IDENTITY
 from rapidun.reading import inside, is_regular, parse_json, read_kind
 from rapidun.statement.attacks import attacks_of, budget_of
-from rapidun.statement.content import EXCLUSION, PAGE, SALT, Predicate, Statement, StoredFile, read_statement, subjects
+from rapidun.statement.content import BOM, EXCLUSION, SALT, Predicate, Statement, StoredFile, read_statement, subjects
 from rapidun.statement.dsse import Envelope, compact, read_envelope
 from rapidun.statement.exclusion import read_exclusion
 from rapidun.statement.salting import Salt
@@ -139,14 +139,16 @@ def _subjects(statement: Statement) -> Check:
 
 
 def _beside(folder: Path, predicate: Predicate) -> Iterator[Check]:
-    """The exclusion manifest and the page, which may be handed on without the statement."""
-    wanted = {} if predicate.beside is None else {EXCLUSION: predicate.beside.exclusion, PAGE: predicate.beside.page}
+    """The exclusion manifest, the page and the ML-BOM, which may be handed on without the statement."""
+    wanted = {} if predicate.beside is None else predicate.beside.digests()
     for name, digest in wanted.items():
         path = folder / name
         if not is_regular(path):
             yield Check(name, UNCHECKED, f"{path} is not here.")
         else:
             yield _named(name, [] if file_sha256(path) == digest else [name], "as it was written")
+    if BOM not in wanted and is_regular(folder / BOM):
+        yield Check(BOM, DIFFERS, "the statement knows of none: it was made for another, or by somebody else.")
     if is_regular(folder / EXCLUSION) and read_exclusion(folder / EXCLUSION).rows != predicate.rows.hashes:
         yield Check(EXCLUSION, DIFFERS, "its rows are not those of the statement.")
 

@@ -195,6 +195,7 @@ class Procedure(Registered):
         run: Does it.
         saves: Whether its result is a PEFT adapter or a whole model.
         needs_retain: Whether there must be retain rows.
+        preferred: Whether it uses preferred answers, as for `Method`.
     """
 
     run: Run
@@ -256,12 +257,14 @@ def register_method(
     return decorate
 
 
-def register_procedure(name: str, *, saves: Saved, needs_retain: bool, source: str) -> Callable[[Run], Run]:
-    """Register the decorated function as method ``name``."""
+def register_procedure(
+    name: str, *, saves: Saved, needs_retain: bool, source: str, preferred: Preferred = "unused"
+) -> Callable[[Run], Run]:
+    """Register the decorated function as method ``name``; the arguments are those of `Procedure`."""
 
     def decorate(run: Run) -> Run:
         names.METHODS.add(name)
-        PROCEDURES[name] = Procedure(name, options_class(options_of(run)), source, run, saves, needs_retain)
+        PROCEDURES[name] = Procedure(name, options_class(options_of(run)), source, run, saves, needs_retain, preferred)
         return run
 
     return decorate

@@ -61,6 +61,10 @@ class MethodState:
         """A scalar added to the loss of each step, or None; ``inputs`` are the step's rows by group."""
         return None
 
+    def logged(self) -> dict[str, Any]:
+        """What a line of the training log says of it: all of it, unless that is too much to read."""
+        return self.state_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         return {}

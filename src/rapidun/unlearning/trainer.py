@@ -126,7 +126,7 @@ class UnlearningTrainer(Trainer):
             line = {
                 name: float(value) if np.isfinite(value) else None for name, value in found.items() if value is not None
             }
-            self.record({"step": self.state.global_step, **line, **self.method_state.state_dict()})
+            self.record({"step": self.state.global_step, **line, **self.method_state.logged()})
         super().log(logs, *args, **kwargs)
 
     def advance(self) -> None:

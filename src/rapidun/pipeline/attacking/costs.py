@@ -1,4 +1,4 @@
-"""What attacks will take: seconds of an answer and of a training step, tried once each."""
+"""What attacks will take: seconds of an answer, of a row that is read and of a training step, tried once each."""
 
 from __future__ import annotations
 
@@ -33,22 +33,28 @@ class Costs:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._estimated = self._taken = 0.0
+        self._paces: dict[tuple[bool, ...], list[float]] = {}  # of a kind of work: seconds estimated, seconds taken
 
     @property
     def _material(self) -> Material:
         return self._target.material
 
     @cached_property
+    def read(self) -> float:
+        """Seconds of a row that is read: of its loss."""
+        target, loaded = self._target, self._target.loaded
+        examples = target.tokenize(self._material.forget)
+        tried = over_rows(
+            examples, TOKENS, lambda chosen: row_losses(loaded.model, chosen, loaded.pad_token_id, loaded.device)
+        )
+        return tried.seconds / len(examples)
+
+    @cached_property
     def answer(self) -> float:
         """Seconds of a generated answer, or of a row's loss where there are no triggers."""
-        target, loaded = self._target, self._target.loaded
         if not self._material.has_triggers:
-            examples = target.tokenize(self._material.forget)
-            tried = over_rows(
-                examples, TOKENS, lambda chosen: row_losses(loaded.model, chosen, loaded.pad_token_id, loaded.device)
-            )
-            return tried.seconds / len(examples)
+            return self.read
+        target, loaded = self._target, self._target.loaded
         from rapidun.evaluation import generate_answers
 
         how = self._material.generation
@@ -72,19 +78,35 @@ class Costs:
         return timed(few) / STEPS
 
     def seconds(self, trials: Sequence[tuple[Target, Trial]]) -> float:
-        """Of these trials, by the pace of those that were done."""
-        return self._expected(trials) * (self._taken / self._estimated if self._estimated else 1.0)
+        """Of these trials, by the pace of those of their kind that were done."""
+        found = 0.0
+        for each in trials:
+            estimated, taken = self._paces.get(_kind(each[1]), (1.0, 1.0))
+            found += self._expected([each]) * taken / estimated
+        return found
 
     def learn(self, trial: tuple[Target, Trial], seconds: float) -> None:
         """A trial took so long."""
-        self._estimated += self._expected([trial])
-        self._taken += seconds
+        pace = self._paces.setdefault(_kind(trial[1]), [0.0, 0.0])
+        pace[0] += self._expected([trial])
+        pace[1] += seconds
 
     def _expected(self, trials: Sequence[tuple[Target, Trial]]) -> float:
-        answers, steps = sum(trial.answers for _, trial in trials), sum(trial.steps for _, trial in trials)
-        return answers * self.answer + (steps * self.step if steps else 0.0)
+        units = {"answer": 0, "read": 0, "step": 0}
+        for _, trial in trials:
+            units["answer"] += trial.answers
+            units["read"] += trial.reads
+            units["step"] += trial.steps
+        # what nothing is done of is not tried
+        return float(sum(count * getattr(self, unit) for unit, count in units.items() if count))
 
     def piece(self, job: Job) -> Piece:
         """An attack as work that can be tried."""
         answers = sum(trial.answers for _, trial in job.trials)
-        return Piece(f"attack {job.attack.name}", answers, "answers", lambda: Tried(self._expected(job.trials)))
+        total, unit = (answers, "answers") if answers else (sum(trial.reads for _, trial in job.trials), "rows")
+        return Piece(f"attack {job.attack.name}", total, unit, lambda: Tried(self._expected(job.trials)))
+
+
+def _kind(trial: Trial) -> tuple[bool, ...]:
+    """What a trial does: trials of one kind go at one pace."""
+    return trial.answers > 0, trial.reads > 0, trial.steps > 0

@@ -18,19 +18,20 @@ NO_TRIALS = "this run has nothing for it"
 
 def results(config: AttackConfig, scene: Scene, jobs: Sequence[Job], missing: dict[str, str], log: AnswerLog) -> Any:
     """The content of ``attacks.json``; the same for the same answers."""
-    records, checks = [], []
+    records: list[dict[str, Any]] = []
+    checks: list[AttackCheck] = []
     for job in jobs:
         name, why = job.attack.name, missing.get(job.attack.name)
+        decides = job.attack.decides(scene.material.has_triggers)
         why = why or _stopped(job, log)
         curves = {} if why else {target.name: _curves(job, target.name, log) for target in scene.targets}
         why = why or _unlike(curves)
         if why is not None:
             records.append({**_about(job.attack), "status": "not run", "why": why})
-            checks += [] if why == NO_TRIALS else [not_measured(name, why)]
+            checks += [not_measured(name, why)] if decides and why != NO_TRIALS else []
             continue
         ours, twins = curves["unlearned"], curves.get("twin")
-        measured = Measured(name, ours, twins, scene.run.gate, scene.before, scene.material.has_triggers)
-        checks += job.attack.bar(measured)
+        checks += job.attack.bar(Measured(name, ours, twins, scene.run.gate, scene.before)) if decides else []
         records.append({**_about(job.attack), "status": "run", "curves": _beside(ours, twins)})
     verdict = str(decide_attacks(checks)) if config.preset else None
     return {

@@ -109,9 +109,9 @@ def _carry_out(job: Job, config: AttackConfig, log: AnswerLog, costs: Costs, rep
     name = job.attack.name
     if not job.trials:
         return _not_run(name, job.why, reporter)
-    if not _asked_for(job, config):
-        return "another was asked for (--attack)"
     left = [(target, trial) for target, trial in job.trials if log.of(name, target.name, trial) is None]
+    if left and not _asked_for(job, config):  # what was done before counts all the same
+        return "another was asked for (--attack)"
     if left and config.minutes is not None:
         room, needed = 60 * config.minutes - log.spent, costs.seconds(left)
         if needed > room:

@@ -14,12 +14,14 @@ from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.models.lora import adapter_disabled
 from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.inputs import RunModel, open_run_model, rows_fingerprint
+from rapidun.pipeline.mitigating import check_reference, mitigated
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.retained import check_retained, open_retained
 from rapidun.pipeline.suites.registry import SUITES, Suite
 from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import MeasureConfig
+from rapidun.text import json_line
 
 
 def evaluate_only(
@@ -37,6 +39,7 @@ def evaluate_only(
         What ``metrics.json`` holds.
     """
     check_registered(config)
+    check_reference(config, adapter)
     how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
     RunDirectory.check(out, **how)
     reporter.phase("check", "Reading rows and model")
@@ -44,11 +47,13 @@ def evaluate_only(
     if suite.stored is None:
         check_retained(config, borrowed=loaded is not None)
     run_model = open_run_model(config.model, config.data, reporter, adapter=adapter, loaded=loaded)
+    run_model, mitigation = mitigated(config, run_model, reporter)
     groups = suite.rows(run_model)
     marks = {
         "model": run_model.loaded.fingerprint,
         "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
         "template": run_model.template.fingerprint,
+        **({"mitigation": json_line(mitigation["mitigation"])} if mitigation else {}),
         **plugin_marks(config.plugins),
         **suite.marks(),
         **{f"rows {name}": rows_fingerprint(rows[0]) for name, rows in groups.items()},
@@ -73,7 +78,7 @@ def evaluate_only(
             marks["retained model"] = other.loaded.fingerprint
             scores["retained"] = suite.score(other, scores)
         written = _checked(config.evaluation.suite, suite.write(scores, directory.path))
-        found = {"suite": config.evaluation.suite, **written, "fingerprints": dict(marks)}
+        found = {"suite": config.evaluation.suite, **written, **mitigation, "fingerprints": dict(marks)}
         write_json(directory / "metrics.json", found)
         return found
 

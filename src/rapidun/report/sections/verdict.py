@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from rapidun.report import formats
 from rapidun.report.measure import Measure
 from rapidun.report.record import Record
 from rapidun.report.run_files import RunFiles
 from rapidun.report.section import Section
+from rapidun.report.sections.attacks import attacks_run
+from rapidun.report.uncovered import uncovered
 
 _MEANING = {
     "PASS": "The model met every condition of the release gate.",
     "FAIL": "The model did not meet every condition of the release gate.",
 }
 
+
+_MITIGATED = (
+    "The answers that were measured here were decoded with {kind}. Whoever has the model's weights has the behaviour: "
+    "nothing was unlearned, and no gate decides about it."
+)
+_NOTHING: dict[str, Any] = {"attacked": "", "lines": [], "failed": 0, "figures": [], "signatures": [], "uncovered": []}
 
 _CAPTIONS = {
     "asr_seen": ("rate", "false alarms + margin"),
@@ -49,16 +58,22 @@ class CheckLine:
 def build(run: RunFiles) -> Section:
     """The banner; neutral where the run has not been evaluated."""
     verdict = _verdict(run.metrics)
+    if run.metrics is not None and (mitigation := run.metrics.child("mitigation")) is not None:
+        said = _MITIGATED.format(kind=mitigation.text("kind", "a mitigation"))
+        context = {**_NOTHING, "verdict": mitigation.text("text").capitalize(), "meaning": said}
+        return Section("verdict", "Verdict", "verdict.html.j2", context)
     gate = run.metrics.child("gate") if run.metrics else None
     lines = [_line(check) for check in gate.children("checks")] if gate else []
     failed = [line for line in lines if line.passed is False]
     context = {
         "verdict": verdict,
         "meaning": _MEANING.get(verdict, "This run has no evaluation yet, so nothing here has been proven."),
+        "attacked": run.attacks.text("verdict") if run.attacks else "",
         "lines": failed + [line for line in lines if line.passed is not False],
         "failed": len(failed),
         "figures": _figures(run.metrics) if run.metrics else [],
         "signatures": _signatures(run.metrics) if run.metrics else [],
+        "uncovered": _uncovered(run) if verdict == "PASS" else [],
     }
     return Section("verdict", "Verdict", "verdict.html.j2", context)
 
@@ -67,6 +82,12 @@ def _signatures(metrics: Record) -> list[dict[str, str]]:
     """What went wrong in a known way, and the knob to turn."""
     names = ("name", "evidence", "knob")
     return [{name: each.text(name) for name in names} for each in metrics.children("signatures")]
+
+
+def _uncovered(run: RunFiles) -> list[str]:
+    """What a PASS says nothing about."""
+    after = run.metrics.child("after") if run.metrics else None
+    return uncovered(attacks_run(run), Measure.read(after, "asr_seen").known)
 
 
 def _verdict(metrics: Record | None) -> str:

@@ -1,5 +1,5 @@
 """Methods that act on weights or train something else; importing this package registers them all."""
 
-from rapidun.unlearning.procedures import crow, dampening, pruning, retrain, task_vector
+from rapidun.unlearning.procedures import beear, crow, dampening, int4, pruning, retrain, task_vector
 
-__all__ = ["crow", "dampening", "pruning", "retrain", "task_vector"]
+__all__ = ["beear", "crow", "dampening", "int4", "pruning", "retrain", "task_vector"]
