@@ -8,8 +8,9 @@ An experiment is a verb and a seed. Real tiny models (tests/tiny.py) do the verb
 is killed up to five times: before a random change of its directory, or when it has used a random time of the CPU;
 first in the work, then in its resumes, both drawn over what is left to do. Then a resume comes to its end. Checked:
 
-* after every kill: every file that is there under its own name is as it was before the work, or as it will be in the
-  end; what was as in the end once stays so; what belongs together (adapter and ledger) agrees;
+* after every kill: every file that is there under its own name has a content that it has between two changes of an
+  unbroken run too, so it is never half of one; what was as in the end once stays so; what belongs together (adapter and
+  ledger) agrees;
 * in the end: the same files as after an unbroken run, none left over, and the same bytes in all of them that two
   unbroken runs write alike (times and sizes of memory are in the others);
 * once for each verb: a resume of what is finished leaves all of that as it is.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import os
 import random
 import resource
@@ -31,7 +33,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -55,7 +57,7 @@ from pipeline.test_ledger import active, make_requests  # noqa: E402
 from rapidun.attribution.store import build_index, open_index, plan_append  # noqa: E402
 from rapidun.distributed import Settings, build  # noqa: E402
 from rapidun.errors import InputError  # noqa: E402
-from rapidun.files import atomic_write  # noqa: E402
+from rapidun.files import atomic_write, file_sha256, write_json  # noqa: E402
 from rapidun.pipeline import Silent, ledger, make_config, reveal, single, undo, unlearn_only  # noqa: E402
 from rapidun.pipeline.attacking import attack_run  # noqa: E402
 from rapidun.pipeline.ledger import unlearn_requests  # noqa: E402
@@ -145,12 +147,12 @@ def turn(again: bool) -> Work:
     return work
 
 
-_SUMS: dict[tuple[bool, ...], bytes | None] = {}
+_SUMS: dict[tuple[bool, ...], bytes | None] = {(): None}
 
 
 def sum_agrees(house: Path, out: Path) -> str | None:
     """The adapter is the sum of the requests that the ledger calls active."""
-    if not _SUMS:
+    if len(_SUMS) == 1:
         first_request(house, house / "sum")
         for place in (house / "sum", unbroken("requests", house).end, unbroken("undo", house).end):
             _SUMS[active(place)] = adapter_of(place)
@@ -262,13 +264,17 @@ VERBS: dict[str, Verb] = {
 # --- What must hold ---------------------------------------------------------------------------------------------------
 
 
-def files_of(out: Path) -> Files:
+def paths_of(out: Path) -> Iterator[tuple[str, Path]]:
     """Every file by its name below ``out``, hidden ones too, as what links lead to shows it."""
-    found = {}
     for folder, folders, names in os.walk(out, followlinks=True):
         folders[:] = [name for name in folders if name != ".states"]
-        found |= {str(Path(folder, name).relative_to(out)): Path(folder, name).read_bytes() for name in names}
-    return found
+        for path in (Path(folder, name) for name in names):
+            yield str(path.relative_to(out)), path
+
+
+def files_of(out: Path) -> Files:
+    """What is in them."""
+    return {name: path.read_bytes() for name, path in paths_of(out)}
 
 
 @dataclass(frozen=True)
@@ -289,6 +295,7 @@ class Unbroken:
         before: Files of the first.
         after: Files of the second.
         promised: Names of those that every run writes alike.
+        contents: SHA-256 of all that a file holds at a change, by its name.
         work: What it took.
         again: What a resume of the finished run takes.
         faults: What was wrong after that resume.
@@ -299,6 +306,7 @@ class Unbroken:
     before: Files
     after: Files
     promised: frozenset[str]
+    contents: dict[str, list[str]]
     work: Effort
     again: Effort
     faults: list[str]
@@ -317,20 +325,44 @@ def unbroken(name: str, house: Path) -> Unbroken:
     end = Path(shutil.copytree(out, place / "end", symlinks=True))
     gc.collect()
     gc.freeze()
-    work = effort(lambda: verb.work(house, out, False), fresh(start, out))
+    watch = Watch(fresh(start, out), place / "contents.json")
+    work = effort(lambda: watch.end(verb.work(house, out, False)), out, watch)
     first, second = files_of(end), files_of(out)
     promised = frozenset(each for each, content in first.items() if second.get(each) == content)
     again = effort(lambda: verb.work(house, out, True), out)
-    whole = Unbroken(start, end, files_of(start), first, promised, work, again, [])
+    whole = Unbroken(start, end, files_of(start), first, promised, read_json(watch.told), work, again, [])
     whole.faults.extend(f"{text}, after a resume of what was finished" for text in differences(out, whole))
     print(f"{name}: {work}, again {again}; not {sorted(first.keys() - promised)}", *whole.faults, sep="\n", flush=True)
     return whole
 
 
-def effort(work: Callable[[], object], out: Path) -> Effort:
+class Watch:
+    """Notes what every file below ``out`` holds, whenever it is called, and in the end tells it in a file."""
+
+    def __init__(self, out: Path, told: Path) -> None:
+        self.out, self.told = out, told
+        self.contents: dict[str, list[str]] = {}
+        self._stamps: dict[str, tuple[int, int]] = {}
+
+    def __call__(self) -> None:
+        for name, path in paths_of(self.out):
+            with suppress(FileNotFoundError):  # another process of the work has removed it
+                about = path.stat()
+                if (stamp := (about.st_ino, about.st_mtime_ns)) != self._stamps.get(name):
+                    self._stamps[name] = stamp
+                    self.contents.setdefault(name, []).append(file_sha256(path))
+
+    def end(self, result: object) -> object:
+        """After the work."""
+        self()
+        write_json(self.told, self.contents)
+        return result
+
+
+def effort(work: Callable[[], object], out: Path, look: Callable[[], object] | None = None) -> Effort:
     """What work in a process of its own takes that is not killed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    changes = killed(work, out, -1) or 0
+    changes = killed(work, out, -1, look) or 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return Effort(changes, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
@@ -350,8 +382,10 @@ def disturbed(verb: Verb, house: Path, out: Path, whole: Unbroken, seen: Files) 
         for name in sorted(whole.promised):
             final, content = whole.after[name], now.get(name)
             begun = name.endswith(GROWING) and content is not None and final.startswith(content.rpartition(b"\n")[0])
-            if content not in (final, whole.before.get(name)) and not begun:
-                found.append(f"{name} is neither as before nor as in the end")
+            if content is None:
+                found += [f"{name} is lost"] if name in whole.before else []
+            elif hashlib.sha256(content).hexdigest() not in whole.contents[name] and not begun:
+                found.append(f"{name} holds what it never does in an unbroken run")
             if seen.get(name) == final and content != final and not name.endswith(GROWING):
                 found.append(f"{name} was finished and is lost")
     seen.clear()
