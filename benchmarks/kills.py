@@ -176,8 +176,9 @@ def reveal_undone(house: Path, out: Path, resume: bool) -> object:
 
 def round_agrees(house: Path, out: Path) -> str | None:
     """The adapter is that of the round which the summary calls the present one."""
-    if not (out / "reveal.json").exists():
-        return None if adapter_of(out) is None else "an adapter without a summary"
+    if not (out / "reveal.json").exists():  # written at the end; until then the adapter is that of a finished round
+        found = {adapter_of(folder) for folder in out.glob("rounds/*")}
+        return None if adapter_of(out) in {None, *found} else "an adapter of no round, and no summary"
     current = read_json(out / "reveal.json")["current"]
     folders = [*out.glob(f"rounds/{current:02d}"), *out.glob(f"undone/*{current:02d}*")] if current else []
     if not folders:

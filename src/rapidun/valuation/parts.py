@@ -20,10 +20,12 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write, remove_leftovers
 from rapidun.models.passes import Progress
+from rapidun.table_files import load_table
 from rapidun.text import json_line
 
 Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
 _Item = TypeVar("_Item")
+_ADVICE = "Delete it and run again with --resume."
 
 
 def chunked(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
@@ -82,15 +84,17 @@ def _write_part(
     tasks: Sequence[str],
     more: Mapping[str, Sequence[Any]],
 ) -> None:
-    columns: dict[str, Any] = {"line": pa.array(lines, pa.int64()), "id": pa.array([row["id"] for row in rows])}
+    columns: dict[str, Any] = {"line": lines, "id": [row["id"] for row in rows]}
     mean = values.mean(axis=1, dtype=np.float32)
     named = [mean, *(values.T if len(tasks) > 1 else [])]
-    columns.update(zip(value_columns(tasks), (pa.array(column, pa.float32()) for column in named), strict=True))
-    for name, found in more.items():
-        kind = pa.int64() if name == "tokens" else pa.float32()
-        columns[name] = pa.array(list(found), kind)
+    columns.update(zip(value_columns(tasks), named, strict=True))
+    arrays = {name: pa.array(found, _kind(name)) for name, found in {**columns, **more}.items()}
     with atomic_write(path, "wb") as file:
-        pq.write_table(pa.table(columns), file)
+        pq.write_table(pa.table(arrays), file)
+
+
+def _kind(name: str) -> Any:
+    return {"line": pa.int64(), "id": pa.string(), "tokens": pa.int64()}.get(name, pa.float32())
 
 
 def read_column(parts: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
@@ -99,7 +103,8 @@ def read_column(parts: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
     Raises:
         InputError: If a part is damaged.
     """
-    return np.concatenate([_read(path, [name]).column(name).to_numpy(zero_copy_only=False) for path in parts])
+    tables = [load_table(path, _ADVICE, {name: _kind(name)}) for path in parts]
+    return np.concatenate([table.column(name).to_numpy(zero_copy_only=False) for table in tables])
 
 
 def write_values(parts: Sequence[Path], directory: Path, form: str) -> Path:
@@ -113,7 +118,7 @@ def write_values(parts: Sequence[Path], directory: Path, form: str) -> Path:
     path = directory / f"values.{form}"
     binary = form == "parquet"
     with atomic_write(path, "wb" if binary else "w") as file:
-        _WRITERS[form]((_read(part, None) for part in parts), file)
+        _WRITERS[form](_tables(parts), file)
     for other in _WRITERS:
         if other != form:
             (directory / f"values.{other}").unlink(missing_ok=True)
@@ -130,11 +135,15 @@ def check_format(form: str) -> None:
         raise ConfigError(f"--format {form}: use one of {', '.join(sorted(_WRITERS))}.")
 
 
-def _read(path: Path, columns: list[str] | None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Delete it and run again with --resume.") from error
+def _tables(parts: Sequence[Path]) -> Iterator[pa.Table]:
+    """All columns of each part, which are those of the first."""
+    names: list[str] = []
+    for path in parts:
+        table = load_table(path, _ADVICE, {name: _kind(name) for name in ("line", "id", "value")}, others=True)
+        names = names or table.column_names
+        if table.column_names != names or any(field.type != _kind(field.name) for field in table.schema):
+            raise InputError(f"{path}: other columns than in {parts[0]}. Delete both and run again with --resume.")
+        yield table
 
 
 def _write_jsonl(tables: Iterator[pa.Table], file: IO[Any]) -> None:
