@@ -29,7 +29,7 @@ def test_a_whole_table_is_read(tmp_path: Path) -> None:
         (TABLE.slice(1), "2 rows where 3 belong"),
         (TABLE.drop_columns("id"), "no column 'id' of type string"),
         (TABLE.set_column(1, "value", pa.array(["x"] * 3)), "no column 'value' of type float"),
-        (TABLE.append_column("id", pa.array(["x"] * 3)), "no column 'id' of type string"),
+        (TABLE.append_column("id", pa.array(["x"] * 3)), "two columns have the same name"),
     ],
 )
 def test_a_table_with_other_rows_columns_or_types_is_refused(table: pa.Table, said: str, tmp_path: Path) -> None:

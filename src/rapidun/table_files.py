@@ -45,8 +45,10 @@ def load_table(
 
 def _fault(whole: pq.ParquetFile, columns: Mapping[str, Any], rows: int | None) -> str | None:
     schema = whole.schema_arrow
+    if len(set(schema.names)) < len(schema.names):
+        return "two columns have the same name"
     for name, kind in columns.items():
-        if schema.names.count(name) != 1 or schema.field(name).type != kind:
+        if name not in schema.names or schema.field(name).type != kind:
             return f"no column {name!r} of type {kind}"
     found = whole.metadata.num_rows
     return f"{found} rows where {rows} belong" if rows not in (None, found) else None
