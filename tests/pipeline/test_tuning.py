@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,18 @@ def test_without_optuna_trials_are_refused_at_once_with_what_to_install(tmp_path
     with pytest.raises(ConfigError, match=r"rapidun\[tune\]"):
         tuned(config, tuning, tmp_path / "out", trials=2)
     assert not (tmp_path / "out").exists()
+
+
+@NEEDS_OPTUNA
+def test_stored_trials_that_are_of_no_such_search_are_refused(tmp_path: Path) -> None:
+    config, tuning = make_tuning(tmp_path)
+    tuned(config, tuning, tmp_path / "out", trials=1)
+    path = tmp_path / "out" / "trials.jsonl"
+    (line,) = read_jsonl(path)
+    for values, score in (({}, 1.0), ({"learning_rate": -1.0}, 1.0), ({"alpha": 1.0}, 1.0), (line["values"], math.nan)):
+        path.write_text(json.dumps({**line, "values": values, "score": score}) + "\n")
+        with pytest.raises(InputError, match=r"trials\.jsonl: trial 1 is of no search over learning_rate from"):
+            tuned(config, tuning, tmp_path / "out", trials=2, resume=True)
 
 
 @NEEDS_OPTUNA

@@ -368,7 +368,7 @@ def _trials(
 ) -> list[Trial]:
     """TPE, begun at the probe's suggestion; finished trials of a stopped run are told to it and not run again."""
     path = context.directory / "trials.jsonl"
-    done = as_kind(list[Trial], read_jsonl(path), path, RESTORE) if path.exists() else []
+    done = _finished_trials(path, space)
     if len(done) >= count:
         return done
     optuna = _optuna()
@@ -387,6 +387,16 @@ def _trials(
         context.reporter.note(
             f"score {trial.score:.4f} (best {best:.4f}) with {said}" + (f" ({trial.note})" if trial.note else "")
         )
+    return done
+
+
+def _finished_trials(path: Path, space: Mapping[str, tuple[float, float]]) -> list[Trial]:
+    done = as_kind(list[Trial], read_jsonl(path), path, RESTORE) if path.exists() else []
+    for trial in done:
+        within = all(low <= trial.values.get(name, -1.0) <= high for name, (low, high) in space.items())
+        if trial.values.keys() != space.keys() or not within or math.isnan(trial.score):
+            ends = ", ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in space.items())
+            raise InputError(f"{path}: trial {trial.number} is of no search over {ends}. {RESTORE}")
     return done
 
 
