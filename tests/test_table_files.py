@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from index.cases import some_plan
 from rapidun.attribution.store import build_index, open_index
 from rapidun.errors import InputError
 from rapidun.table_files import load_table
-from rapidun.valuation.parts import write_values
+from rapidun.valuation.parts import write_parts, write_values
 
 TABLE = pa.table({"id": ["a", "b", "c"], "value": pa.array([1, 2, 3], pa.float32())})
 KINDS = {"id": pa.string(), "value": pa.float32()}
@@ -46,6 +47,20 @@ def test_an_index_whose_table_lost_its_rows_says_so_when_they_are_asked_for(tmp_
     assert index.ids_of([0, 4]) == {0: "r0", 4: "r4"}
     with pytest.raises(InputError, match=r"00001\.parquet: 0 rows where 2 belong\. Check the index"):
         index.ids_of([3])
+
+
+def test_a_part_of_the_values_that_holds_other_rows_is_not_taken_for_done(tmp_path: Path) -> None:
+    rows = [(line, {"id": f"r{line}"}) for line in range(1, 6)]
+
+    def work() -> list[Path]:
+        return write_parts(tmp_path, iter(rows), lambda rows: np.ones((len(rows), 1)), ["task"], part_rows=2, total=5)
+
+    first, second, _ = work()
+    whole, other = pq.read_table(first), pq.read_table(second)
+    for table, said in ((whole.slice(1), "1 rows where 2 belong"), (other, "holds other rows than 1 to 2")):
+        pq.write_table(table, first)
+        with pytest.raises(InputError, match=rf"000000\.parquet: {said}\. Delete it and run again with --resume"):
+            work()
 
 
 def test_values_whose_parts_have_other_columns_are_not_put_together(tmp_path: Path) -> None:

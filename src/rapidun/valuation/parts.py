@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -53,6 +53,7 @@ def write_parts(
     """Score every ``(line, row)`` that has no part yet, by ``score``: rows to (rows, tasks) float32.
 
     Raises:
+        InputError: If a part that is there is damaged.
         ModelError: If a value is not finite.
         OutputError: If the disk is full or cannot be written.
     """
@@ -61,8 +62,10 @@ def write_parts(
     written, done = [], 0
     for number, chunk in enumerate(chunked(rows, part_rows)):
         path = folder / f"{number:06d}.parquet"
-        if not path.exists():
-            lines, content = [line for line, _ in chunk], [row for _, row in chunk]
+        lines, content = [line for line, _ in chunk], [row for _, row in chunk]
+        if path.exists():
+            _check_part(path, lines)
+        else:
             values = score(content)
             if not np.isfinite(values).all():
                 worst = lines[int(np.argmin(np.isfinite(values).all(axis=1)))]
@@ -74,6 +77,12 @@ def write_parts(
         if progress is not None:
             progress(done, total)
     return written
+
+
+def _check_part(path: Path, lines: Sequence[int]) -> None:
+    table = load_table(path, _ADVICE, {"line": _kind("line")}, rows=len(lines))
+    if table.column("line").to_pylist() != lines:
+        raise InputError(f"{path}: holds other rows than {lines[0]} to {lines[-1]}. {_ADVICE}")
 
 
 def _write_part(
@@ -161,12 +170,10 @@ def _write_csv(tables: Iterator[pa.Table], file: IO[Any]) -> None:
 
 
 def _write_parquet(tables: Iterator[pa.Table], file: IO[Any]) -> None:
-    writer: pq.ParquetWriter | None = None
-    for table in tables:
-        writer = writer or pq.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 _WRITERS: dict[str, Callable[[Iterator[pa.Table], IO[Any]], None]] = {
