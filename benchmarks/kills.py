@@ -270,7 +270,8 @@ def paths_of(out: Path) -> Iterator[tuple[str, Path]]:
     for folder, folders, names in os.walk(out, followlinks=True):
         folders[:] = [name for name in folders if name != ".states"]
         for path in (Path(folder, name) for name in names):
-            yield str(path.relative_to(out)), path
+            if path.exists():  # a kill may leave a link, under a hidden name, whose end is not there yet
+                yield str(path.relative_to(out)), path
 
 
 def files_of(out: Path) -> Files:
