@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from killing import killed_when
 from pipeline.test_run import make_run_config
 from rapidun.errors import ConfigError, InputError
 from rapidun.jsonl import read_jsonl
@@ -96,6 +97,17 @@ def test_without_optuna_trials_are_refused_at_once_with_what_to_install(tmp_path
     with pytest.raises(ConfigError, match=r"rapidun\[tune\]"):
         tuned(config, tuning, tmp_path / "out", trials=2)
     assert not (tmp_path / "out").exists()
+
+
+@NEEDS_OPTUNA
+def test_a_trial_that_had_trained_when_the_run_was_killed_is_not_trained_again(tmp_path: Path) -> None:
+    config, tuning = make_tuning(tmp_path)
+    out, trained = tmp_path / "out", tmp_path / "out" / "trials" / "001" / "unlearning.json"
+    assert killed_when(lambda: tuned(config, tuning, out, trials=1), trained.exists) is None
+    assert not (out / "trials.jsonl").exists()
+    before = trained.stat()
+    tuned(config, tuning, out, trials=1, resume=True)
+    assert (trained.stat().st_ino, trained.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @NEEDS_OPTUNA

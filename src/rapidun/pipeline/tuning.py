@@ -47,11 +47,13 @@ from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_run_model
 from rapidun.pipeline.weigh import weigh, write_weighed
-from rapidun.reading import RESTORE, as_kind
+from rapidun.reading import RESTORE, as_kind, read_object
 from rapidun.settings.run import DataSettings, RunConfig
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
 
+VALUES = "values.json"
+"""In a trial's directory: what it tries."""
 WORST = 10.0
 RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
 TRIAL_SPAN = 4.0
@@ -420,9 +422,11 @@ def _left(started: float, done: int, left: int) -> str:
 def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
     config = with_values(context.config, values)
     place = context.directory / "trials" / f"{number:03d}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
+    if not (place / VALUES).is_file() or read_object(place / VALUES) != values:  # else a stopped trial goes on
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
+        write_json(place / VALUES, values)
     try:
         outcome = train(config, context.groups, context.run_model, place, context.reporter)
     except TrainingError as error:
