@@ -4,7 +4,7 @@
     python benchmarks/mutations.py                           # all, one at a time; long, and not part of CI
     python benchmarks/mutations.py --only stats weighting    # those whose file holds one of these texts
     python benchmarks/mutations.py --range 8 20
-    python benchmarks/mutations.py --missing                 # those without a verdict on the package as it is now
+    python benchmarks/mutations.py --missing                 # those without a verdict on their file as it is now
     python benchmarks/mutations.py --stored                  # the page again, from the verdicts that are there
 
 The working tree is not touched: `src` is copied once, and the tests run with the copy in front, in a fork of this
@@ -219,8 +219,7 @@ MUTATIONS = [
         "models/row_losses.py",
         "return float(self.sums.sum() / max(int(self.tokens.sum()), 1))",
         "return float((self.sums / self.tokens).mean())",
-        "evaluation/test_perplexity.py",
-        "unlearning/test_unlearn.py",
+        "models/test_token_scores.py",
     ),
     _("models/lora.py", "torch.manual_seed(seed)", "torch.manual_seed(0)", "models/test_lora.py"),
     _("data/tokenise.py", "        if end > boundary:", "        if end >= boundary:", "data/test_tokenise.py"),
@@ -451,13 +450,18 @@ def chosen(arguments: argparse.Namespace) -> list[tuple[int, Mutation]]:
     first, last = arguments.range or (0, len(MUTATIONS))
     numbered = list(enumerate(MUTATIONS))[first:last]
     found = [(n, m) for n, m in numbered if not arguments.only or any(text in m.file for text in arguments.only)]
-    known = {key for key, line in verdicts().items() if line["source"] == tree("src")} if arguments.missing else set()
+    known = {key for key, line in verdicts().items() if is_current(line)} if arguments.missing else set()
     return [(n, m) for n, m in found if key_of(asdict(m)) not in known]
+
+
+def is_current(line: Mapping[str, Any]) -> bool:
+    """Whether a verdict is of the file that is committed now."""
+    return bool(line["source"] == tree(f"src/rapidun/{line['file']}"))
 
 
 def judge(mutations: list[tuple[int, Mutation]]) -> list[str]:
     """The verdicts, each stored when it is there."""
-    found, source = [], tree("src")
+    found = []
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "src"
         shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -467,6 +471,7 @@ def judge(mutations: list[tuple[int, Mutation]]) -> list[str]:
             began = time.monotonic()
             verdict, by = run(mutation, copy)
             seconds = round(time.monotonic() - began)
+            source = tree(f"src/rapidun/{mutation.file}")
             line = {**asdict(mutation), "verdict": verdict, "by": by, "seconds": seconds, "source": source}
             append_log(RESULTS, [line])
             found.append(verdict)
@@ -481,15 +486,15 @@ def _change(mutation: Mutation) -> str:
 def write_page() -> None:
     """docs/benchmarks/mutations.md."""
     known = verdicts()
-    lines = [known.get(key_of(asdict(mutation)), {"verdict": "not run", "source": ""}) for mutation in MUTATIONS]
-    killed, now = sum(line["verdict"] == "killed" for line in lines), tree("src")
-    current = sum(line["source"] == now for line in lines)
+    new = {"verdict": "not run", "source": ""}
+    lines = [known.get(key_of(asdict(mutation)), {**asdict(mutation), **new}) for mutation in MUTATIONS]
+    killed, current = sum(line["verdict"] == "killed" for line in lines), sum(map(is_current, lines))
     tried = sum(line["verdict"] != "not run" for line in lines)
     page = [
         "# Would the tests notice?", "",
         f"{killed} of {tried} faults, put one at a time into a copy of the package, were noticed by the tests named "
         f"for them; {len(MUTATIONS) - tried} more were not tried yet. `python benchmarks/mutations.py`; the page was "
-        f"written at commit {current_commit()}; {current} of the verdicts are of the package as it was then.", "",
+        f"written at commit {current_commit()}; {current} of the verdicts are of the file as it was then.", "",
         "| package | faults | noticed |", "|---|---|---|",
     ]  # fmt: skip
     rooms: dict[str, list[str]] = {}
