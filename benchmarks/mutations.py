@@ -4,7 +4,7 @@
     python benchmarks/mutations.py                           # all, one at a time; long, and not part of CI
     python benchmarks/mutations.py --only stats weighting    # those whose file holds one of these texts
     python benchmarks/mutations.py --range 8 20
-    python benchmarks/mutations.py --missing                 # those without a verdict on their file as it is now
+    python benchmarks/mutations.py --missing                 # those not known to be killed, in their file as it is now
     python benchmarks/mutations.py --stored                  # the page again, from the verdicts that are there
 
 The working tree is not touched: `src` is copied once, and the tests run with the copy in front, in a fork of this
@@ -450,8 +450,10 @@ def chosen(arguments: argparse.Namespace) -> list[tuple[int, Mutation]]:
     first, last = arguments.range or (0, len(MUTATIONS))
     numbered = list(enumerate(MUTATIONS))[first:last]
     found = [(n, m) for n, m in numbered if not arguments.only or any(text in m.file for text in arguments.only)]
-    known = {key for key, line in verdicts().items() if is_current(line)} if arguments.missing else set()
-    return [(n, m) for n, m in found if key_of(asdict(m)) not in known]
+    if not arguments.missing:
+        return found
+    killed = {key for key, line in verdicts().items() if line["verdict"] == "killed" and is_current(line)}
+    return [(n, m) for n, m in found if key_of(asdict(m)) not in killed]
 
 
 def is_current(line: Mapping[str, Any]) -> bool:
