@@ -79,6 +79,10 @@ ROBUST = "weighting/test_robust_weights.py"
 STATS = "test_stats.py"
 PROPOSAL = "influence/test_proposal.py"
 UCB = "reveal/test_neural_ucb.py"
+LEDGER = "pipeline/test_ledger.py"
+GATE = "attacks/test_gate.py"
+WEIGHTS = "attacks/test_weights_and_layers.py"
+VERIFY = "statement/test_verify.py"
 
 MUTATIONS = [
     # The eight that once survived.
@@ -357,6 +361,46 @@ MUTATIONS = [
         "max(done, key=lambda trial: trial.score)",
         "pipeline/test_tuning.py",
     ),
+    _(
+        "pipeline/ledger.py",
+        "        if entry.active:\n            merged",
+        "        if True:\n            merged",
+        LEDGER,
+    ),
+    # Attacks.
+    _(
+        "attacks/gate.py",
+        "verdict in (Verdict.FAIL, Verdict.UNDECIDED, Verdict.PASS)",
+        "verdict in (Verdict.UNDECIDED, Verdict.FAIL, Verdict.PASS)",
+        GATE,
+    ),
+    _("attacks/gate.py", "if high <= limit and n >= fewest:", "if low <= limit and n >= fewest:", GATE),
+    _("attacks/gate.py", "key=lambda point: point.high)\n    needed", "key=lambda point: point.low)\n    needed", GATE),
+    _("attacks/quantise.py", "levels = 2 ** (bits - 1) - 1", "levels = 2**bits - 1", WEIGHTS),
+    _("attacks/quantise.py", "                weight.copy_(own)", "                weight.mul_(1.0)", WEIGHTS),
+    _("attacks/sampling.py", '{seed}/{sample}/{row}"', '{seed}/{row}"', "attacks/test_words_and_rows.py"),
+    # Statements.
+    _("statement/verify.py", "predicate.expires < date.today()", "predicate.expires > date.today()", VERIFY),
+    _("statement/verify.py", "if salt.mark != predicate.salted.salt:", "if not salt.mark:", VERIFY),
+    _("statement/verify.py", "there - stored.keys())[:NAMED]", "stored.keys() - stored.keys())[:NAMED]", VERIFY),
+    _("statement/verify.py", "if not is_signed_by(key, envelope.signature, envelope.signed):", "if False:", VERIFY),
+    # Report, command line, distributed builds.
+    _("report/visible.py", "foreign if mixed else []", "[]", "report/test_visible.py"),
+    _("report/visible.py", "visible(trigger, strict=True)", "visible(trigger)", "report/test_visible.py"),
+    _("cli/console.py", "return (done - units) / (now - since)", "return done / (now - since)", "cli/test_progress.py"),
+    _(
+        "distributed/job.py",
+        "len(rows) != manifest.rows or _sample(rows) != spec.sample",
+        "len(rows) != manifest.rows",
+        "distributed/test_engines.py",
+        "distributed/test_local.py",
+    ),
+    # Files.
+    _("jsonl.py", 'content[: content.rfind(b"\\n") + 1]', "content", "test_files.py", "test_lifecycle.py"),
+    _("sealed.py", "hexdigest().encode() == seal", 'hexdigest() != ""', "index/test_index_verify.py", "test_files.py"),
+    _("text.py", '"Cc", "Cf", "Cs"', '"Cc", "Cs"', "test_text.py"),
+    _("lifecycle.py", "file.truncate(0)\n                since", "since", "test_lifecycle.py"),
+    _("together.py", '        _point(states / "current", str(number))', "        pass", "pipeline/test_ledger.py"),
 ]
 
 
@@ -492,10 +536,15 @@ def write_page() -> None:
     lines = [known.get(key_of(asdict(mutation)), {**asdict(mutation), **new}) for mutation in MUTATIONS]
     killed, current = sum(line["verdict"] == "killed" for line in lines), sum(map(is_current, lines))
     tried = sum(line["verdict"] != "not run" for line in lines)
+    first = {
+        key_of(line): line["verdict"] for line in reversed(read_log(RESULTS)) if not line["verdict"].startswith("E")
+    }
+    survived = sum(first.get(key_of(asdict(mutation))) == "SURVIVED" for mutation in MUTATIONS)
     page = [
         "# Would the tests notice?", "",
         f"{killed} of {tried} faults, put one at a time into a copy of the package, were noticed by the tests named "
-        f"for them; {len(MUTATIONS) - tried} more were not tried yet. `python benchmarks/mutations.py`; the page was "
+        f"for them; {len(MUTATIONS) - tried} more were not tried yet. The first time {survived} were not, and tests "
+        "were written that notice them. `python benchmarks/mutations.py`; the page was "
         f"written at commit {current_commit()}; {current} of the verdicts are of the file as it was then.", "",
         "| package | faults | noticed |", "|---|---|---|",
     ]  # fmt: skip
