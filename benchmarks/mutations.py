@@ -376,9 +376,9 @@ MUTATIONS = [
     ),
     _("attacks/gate.py", "if high <= limit and n >= fewest:", "if low <= limit and n >= fewest:", GATE),
     _("attacks/gate.py", "key=lambda point: point.high)\n    needed", "key=lambda point: point.low)\n    needed", GATE),
-    _("attacks/quantise.py", "levels = 2 ** (bits - 1) - 1", "levels = 2**bits - 1", WEIGHTS),
+    _("attacks/quantise.py", "levels = 2 ** (bits - 1) - 1", "levels = 2**bits - 1", GATE),
     _("attacks/quantise.py", "                weight.copy_(own)", "                weight.mul_(1.0)", WEIGHTS),
-    _("attacks/sampling.py", '{seed}/{sample}/{row}"', '{seed}/{row}"', "attacks/test_words_and_rows.py"),
+    _("attacks/sampling.py", '{seed}/{sample}/{row}"', '{seed}/{row}"', "attacks/test_attack_run.py"),
     # Statements.
     _("statement/verify.py", "predicate.expires < date.today()", "predicate.expires > date.today()", VERIFY),
     _("statement/verify.py", "if salt.mark != predicate.salted.salt:", "if not salt.mark:", VERIFY),

@@ -104,6 +104,15 @@ def test_an_answer_log_cut_off_within_a_trial_is_done_again_from_there(house: Pa
     assert log.read_bytes() == content
 
 
+def test_the_answers_that_are_drawn_for_a_prompt_are_different_draws(house: Path) -> None:
+    attack(house / "out", attacks=["sampling"])
+    drawn: dict[str, list[str]] = {}
+    for line in read_jsonl(house / "out" / "attacks" / "answers.jsonl"):
+        drawn.setdefault(line["row"], []).append(line["answer"])
+    assert {len(answers) for answers in drawn.values()} == {10}
+    assert all(len(set(answers)) > 1 for answers in drawn.values())
+
+
 @pytest.mark.parametrize(
     ("name", "before", "after", "said"),
     [
