@@ -392,8 +392,7 @@ MUTATIONS = [
         "distributed/job.py",
         "len(rows) != manifest.rows or _sample(rows) != spec.sample",
         "len(rows) != manifest.rows",
-        "distributed/test_engines.py",
-        "distributed/test_local.py",
+        "distributed/test_local.py::test_what_a_worker_raises_reaches_the_caller_and_nothing_is_left_running",
     ),
     # Files.
     _("jsonl.py", 'content[: content.rfind(b"\\n") + 1]', "content", "test_files.py", "test_lifecycle.py"),
