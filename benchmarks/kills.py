@@ -5,13 +5,18 @@
     python benchmarks/kills.py --stored          # the page again, from the experiments that are there
 
 An experiment is a verb and a seed. Real tiny models (tests/tiny.py) do the verb's work in a process of its own, which
-is killed up to five times: before a random change of its directory, or at a random moment; first in the work, then in
-its resumes. Then a resume comes to its end. Checked:
+is killed up to five times: before a random change of its directory, or when it has used a random time of the CPU;
+first in the work, then in its resumes, both drawn over what is left to do. Then a resume comes to its end. Checked:
 
-* after every kill: every file that is there under its own name is as it was before the work, or as it will be in the
-  end; what was as in the end once stays so; what belongs together (adapter and ledger) agrees;
+* after every kill: every file that is there under its own name has a content that it has between two changes of an
+  unbroken run too, so it is never half of one; what was as in the end once stays so; what belongs together (adapter and
+  ledger) agrees;
 * in the end: the same files as after an unbroken run, none left over, and the same bytes in all of them that two
-  unbroken runs write alike (times and sizes of memory are in the others).
+  unbroken runs write alike (times and sizes of memory are in the others);
+* once for each verb: a resume of what is finished leaves all of that as it is.
+
+The first unbroken run of a verb is done in this process: whatever it imports need not be imported by the processes
+that are killed, which are forks of this one. `gc.freeze` keeps them from walking through, and so copying, all of that.
 
 Experiments are lines of benchmarks/results/kills.jsonl, docs/benchmarks/kills.md is made from them.
 """
@@ -19,13 +24,16 @@ Experiments are lines of benchmarks/results/kills.jsonl, docs/benchmarks/kills.m
 from __future__ import annotations
 
 import argparse
+import gc
+import hashlib
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -43,25 +51,27 @@ from provenance import current_commit, tree  # noqa: E402
 from distributed import cases as workers  # noqa: E402
 from experiments.cells import Cell, CellStore  # noqa: E402
 from index import cases, test_index_killed  # noqa: E402
-from killing import after, killed, killed_when  # noqa: E402
+from killing import after, killed, killed_after, killed_when  # noqa: E402
 from pipeline import test_killed, test_reveal_run, test_tuning, test_valuing  # noqa: E402
 from pipeline.test_ledger import active, make_requests  # noqa: E402
 from rapidun.attribution.store import build_index, open_index, plan_append  # noqa: E402
 from rapidun.distributed import Settings, build  # noqa: E402
 from rapidun.errors import InputError  # noqa: E402
-from rapidun.files import atomic_write  # noqa: E402
-from rapidun.pipeline import Silent, ledger, reveal, single, undo, unlearn_only  # noqa: E402
+from rapidun.files import atomic_write, file_sha256, write_json  # noqa: E402
+from rapidun.pipeline import Silent, ledger, make_config, reveal, single, undo, unlearn_only  # noqa: E402
+from rapidun.pipeline.attacking import attack_run  # noqa: E402
 from rapidun.pipeline.ledger import unlearn_requests  # noqa: E402
 from rapidun.reading import read_json  # noqa: E402
 from rapidun.report import write_report  # noqa: E402
+from rapidun.settings.attack import AttackConfig  # noqa: E402
 from tiny import write_rows  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kills.jsonl"
 PAGE = ROOT / "docs" / "benchmarks" / "kills.md"
-VERSION = 1
+VERSION = 2
 MOST = 5
 """Kills of one experiment."""
-GROWING = ("log.jsonl", "pulls.jsonl", "trials.jsonl")
+GROWING = ("log.jsonl", "pulls.jsonl", "trials.jsonl", "answers.jsonl")
 """Logs: a killed run leaves the beginning of them."""
 
 Files = dict[str, bytes]
@@ -126,15 +136,6 @@ def first_request(house: Path, out: Path) -> object:
     return unlearn_requests(config, asked, out, resume=False, overwrite=False, reporter=Silent())
 
 
-def requests(house: Path, out: Path) -> object:
-    return test_killed.requests(house, out, False)
-
-
-def undone(house: Path, out: Path) -> object:
-    requests(house, out)
-    return ledger.undo(out, 1)
-
-
 def turn(again: bool) -> Work:
     """Undo or redo of the first request; asked for again where it is done, it says so and tidies up."""
 
@@ -146,15 +147,14 @@ def turn(again: bool) -> Work:
     return work
 
 
-_SUMS: dict[tuple[bool, ...], bytes | None] = {}
+_SUMS: dict[tuple[bool, ...], bytes | None] = {(): None}
 
 
 def sum_agrees(house: Path, out: Path) -> str | None:
     """The adapter is the sum of the requests that the ledger calls active."""
-    if not _SUMS:
-        for number, make in enumerate((first_request, requests, undone)):
-            place = house / f"sum {number}"
-            make(house, place)
+    if len(_SUMS) == 1:
+        first_request(house, house / "sum")
+        for place in (house / "sum", unbroken("requests", house).end, unbroken("undo", house).end):
             _SUMS[active(place)] = adapter_of(place)
     if not (out / "ledger.json").exists():
         return None if adapter_of(out) is None else "an adapter without a ledger"
@@ -176,8 +176,9 @@ def reveal_undone(house: Path, out: Path, resume: bool) -> object:
 
 def round_agrees(house: Path, out: Path) -> str | None:
     """The adapter is that of the round which the summary calls the present one."""
-    if not (out / "reveal.json").exists():
-        return None if adapter_of(out) is None else "an adapter without a summary"
+    if not (out / "reveal.json").exists():  # written at the end; until then the adapter is that of a finished round
+        found = {adapter_of(folder) for folder in out.glob("rounds/*")}
+        return None if adapter_of(out) in {None, *found} else "an adapter of no round, and no summary"
     current = read_json(out / "reveal.json")["current"]
     folders = [*out.glob(f"rounds/{current:02d}"), *out.glob(f"undone/*{current:02d}*")] if current else []
     if not folders:
@@ -218,77 +219,157 @@ def appended(house: Path, out: Path, resume: bool) -> object:
 
 
 def built_by_workers(house: Path, out: Path, resume: bool) -> object:
+    job, script = workers.make_job(house / "workers", str(out)), sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")  # else every worker imports this script first
-    job = workers.make_job(house / "workers", str(out))
-    return build(job, "local", Settings(workers=2, resume=resume))
+    try:
+        return build(job, "local", Settings(workers=2, resume=resume))
+    finally:
+        sys.modules["__main__"] = script
 
 
 def reported(house: Path, out: Path, resume: bool) -> object:
     return write_report(out)
 
 
+def attacked(house: Path, out: Path, resume: bool) -> object:
+    config = make_config({"attacks": ["as_is", "quantise"], "preset": "quick"}, AttackConfig)
+    return attack_run(config, out, resume=resume)
+
+
+def end_of(name: str) -> Callable[[Path, Path], object]:
+    """Begin with what an unbroken run of another verb left."""
+    return lambda house, out: shutil.copytree(unbroken(name, house).end, out, symlinks=True)
+
+
 VERBS: dict[str, Verb] = {
     "unlearn": Verb("`unlearn`", test_killed.unlearn),
-    "overwrite": Verb("`unlearn --overwrite`", overwrite, lambda h, o: test_killed.unlearn(h, o, False), replaces=True),
+    "overwrite": Verb("`unlearn --overwrite`", overwrite, end_of("unlearn"), replaces=True),
     "run": Verb("`run`", test_killed.whole_run),
     "weigh": Verb("`weigh`", weigh, share=2),
     "requests": Verb("`unlearn --requests`", test_killed.requests, agreed=sum_agrees),
-    "undo": Verb("`unlearn --undo`", turn(False), requests, sum_agrees, share=2),
-    "redo": Verb("`unlearn --redo`", turn(True), undone, sum_agrees, share=2),
+    "undo": Verb("`unlearn --undo`", turn(False), end_of("requests"), sum_agrees, share=2),
+    "redo": Verb("`unlearn --redo`", turn(True), end_of("undo"), sum_agrees, share=2),
     "reveal": Verb("`reveal`", revealed, agreed=round_agrees),
-    "reveal-undo": Verb("`reveal undo`", reveal_undone, lambda h, o: revealed(h, o, False), round_agrees, share=2),
+    "reveal-undo": Verb("`reveal undo`", reveal_undone, end_of("reveal"), round_agrees, share=2),
     "value": Verb("`value`", test_killed.values),
     "value-student": Verb("`value` with a student", valued_by_student),
     "tune": Verb("`tune`", tuned, share=0.5),
     "index": Verb("`index build`", indexed, share=2),
     "append": Verb("`index append`", appended, index_of_11, share=2),
-    "workers": Verb("`index build --workers 2`, driver or a worker", built_by_workers, share=0.5),
-    "report": Verb("`report`", reported, lambda h, o: test_killed.whole_run(h, o, False), share=2),
+    "workers": Verb("`index build --workers 2`, driver or a worker", built_by_workers, share=0.3),
+    "attack": Verb("`attack`", attacked, end_of("run")),
+    "report": Verb("`report`", reported, end_of("run"), share=2),
 }
 
 
 # --- What must hold ---------------------------------------------------------------------------------------------------
 
 
-def files_of(out: Path) -> Files:
+def paths_of(out: Path) -> Iterator[tuple[str, Path]]:
     """Every file by its name below ``out``, hidden ones too, as what links lead to shows it."""
-    found = {}
     for folder, folders, names in os.walk(out, followlinks=True):
         folders[:] = [name for name in folders if name != ".states"]
-        found |= {str(Path(folder, name).relative_to(out)): Path(folder, name).read_bytes() for name in names}
-    return found
+        for path in (Path(folder, name) for name in names):
+            if path.exists():  # a kill may leave a link, under a hidden name, whose end is not there yet
+                yield str(path.relative_to(out)), path
+
+
+def files_of(out: Path) -> Files:
+    """What is in them."""
+    return {name: path.read_bytes() for name, path in paths_of(out)}
 
 
 @dataclass(frozen=True)
-class Unbroken:
-    """An unbroken run: files before and after, those that every run writes alike, its changes and seconds."""
+class Effort:
+    """Changes of the directory, and seconds of the CPU."""
 
-    start: Path
-    before: Files
-    end: Files
-    promised: frozenset[str]
     changes: int
     seconds: float
 
 
-def unbroken(verb: Verb, house: Path, place: Path) -> Unbroken:
-    """Made twice: what differs then cannot be promised."""
-    start, ends, changes, began = place / "start", [], 0, 0.0
-    start.mkdir(parents=True)
-    if verb.start is not None:
-        shutil.rmtree(start)
+@dataclass(frozen=True)
+class Unbroken:
+    """An unbroken run.
+
+    Args:
+        start: Directory that it began with.
+        end: Directory that it left.
+        before: Files of the first.
+        after: Files of the second.
+        promised: Names of those that every run writes alike.
+        contents: SHA-256 of all that a file holds at a change, by its name.
+        work: What it took.
+        again: What a resume of the finished run takes.
+        faults: What was wrong after that resume.
+    """
+
+    start: Path
+    end: Path
+    before: Files
+    after: Files
+    promised: frozenset[str]
+    contents: dict[str, list[str]]
+    work: Effort
+    again: Effort
+    faults: list[str]
+
+
+@cache
+def unbroken(name: str, house: Path) -> Unbroken:
+    """Made twice, beside the house: what differs then cannot be promised."""
+    verb, place = VERBS[name], house.parent / name
+    start, out = place / "start", place / "out"
+    if verb.start is None:
+        start.mkdir(parents=True)
+    else:
         verb.start(house, start)
-    for _ in range(2):
-        out, began = fresh(start, place), time.monotonic()
-        changes = killed(lambda out=out: verb.work(house, out, False), out, -1) or 0
-        ends.append(files_of(out))
-        assert not test_killed.left_over(out)
-    promised = {name for name, content in ends[0].items() if ends[1].get(name) == content}
-    return Unbroken(start, files_of(start), ends[0], frozenset(promised), changes, time.monotonic() - began)
+    verb.work(house, fresh(start, out), False)
+    end = Path(shutil.copytree(out, place / "end", symlinks=True))
+    gc.collect()
+    gc.freeze()
+    watch = Watch(fresh(start, out), place / "contents.json")
+    work = effort(lambda: watch.end(verb.work(house, out, False)), out, watch)
+    first, second = files_of(end), files_of(out)
+    promised = frozenset(each for each, content in first.items() if second.get(each) == content)
+    again = effort(lambda: verb.work(house, out, True), out)
+    whole = Unbroken(start, end, files_of(start), first, promised, read_json(watch.told), work, again, [])
+    whole.faults.extend(f"{text}, after a resume of what was finished" for text in differences(out, whole))
+    print(f"{name}: {work}, again {again}; not {sorted(first.keys() - promised)}", *whole.faults, sep="\n", flush=True)
+    return whole
 
 
-def fresh(start: Path, place: Path) -> Path:
-    out = place / "out"
+class Watch:
+    """Notes what every file below ``out`` holds, whenever it is called, and in the end tells it in a file."""
+
+    def __init__(self, out: Path, told: Path) -> None:
+        self.out, self.told = out, told
+        self.contents: dict[str, list[str]] = {}
+        self._stamps: dict[str, tuple[int, int]] = {}
+
+    def __call__(self) -> None:
+        for name, path in paths_of(self.out):
+            with suppress(FileNotFoundError):  # another process of the work has removed it
+                about = path.stat()
+                if (stamp := (about.st_ino, about.st_mtime_ns)) != self._stamps.get(name):
+                    self._stamps[name] = stamp
+                    self.contents.setdefault(name, []).append(file_sha256(path))
+
+    def end(self, result: object) -> object:
+        """After the work."""
+        self()
+        write_json(self.told, self.contents)
+        return result
+
+
+def effort(work: Callable[[], object], out: Path, look: Callable[[], object] | None = None) -> Effort:
+    """What work in a process of its own takes that is not killed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    changes = killed(work, out, -1, look) or 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Effort(changes, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def fresh(start: Path, out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(start, out, symlinks=True)
     return out
@@ -301,10 +382,12 @@ def disturbed(verb: Verb, house: Path, out: Path, whole: Unbroken, seen: Files) 
         found = [text] if (text := verb.agreed(house, out)) is not None else []
     elif not verb.replaces:
         for name in sorted(whole.promised):
-            final, content = whole.end[name], now.get(name)
+            final, content = whole.after[name], now.get(name)
             begun = name.endswith(GROWING) and content is not None and final.startswith(content.rpartition(b"\n")[0])
-            if content not in (final, whole.before.get(name)) and not begun:
-                found.append(f"{name} is neither as before nor as in the end")
+            if content is None:
+                found += [f"{name} is lost"] if name in whole.before else []
+            elif hashlib.sha256(content).hexdigest() not in whole.contents[name] and not begun:
+                found.append(f"{name} holds what it never does in an unbroken run")
             if seen.get(name) == final and content != final and not name.endswith(GROWING):
                 found.append(f"{name} was finished and is lost")
     seen.clear()
@@ -315,9 +398,9 @@ def disturbed(verb: Verb, house: Path, out: Path, whole: Unbroken, seen: Files) 
 def differences(out: Path, whole: Unbroken) -> list[str]:
     """What is not as after an unbroken run."""
     now = files_of(out)
-    found = [f"{name} differs" for name in sorted(whole.promised) if name in now and now[name] != whole.end[name]]
-    found += [f"{name} is missing" for name in sorted(whole.end.keys() - now.keys())]
-    found += [f"{name} is left over" for name in sorted(now.keys() - whole.end.keys())]
+    found = [f"{name} differs" for name in sorted(whole.promised) if name in now and now[name] != whole.after[name]]
+    found += [f"{name} is missing" for name in sorted(whole.after.keys() - now.keys())]
+    found += [f"{name} is left over" for name in sorted(now.keys() - whole.after.keys())]
     return found + [f"{path.relative_to(out)} is left over" for path in test_killed.left_over(out)]
 
 
@@ -326,29 +409,40 @@ def differences(out: Path, whole: Unbroken) -> list[str]:
 
 @dataclass
 class Killer:
-    """Kills at random: of what, when, and how it went."""
+    """Kills at random: of what, when, and how it went.
+
+    ``left`` is the share of the unbroken work that was not done before the last kill, as far as that can be told. A
+    resume takes that share of it, and at least what a resume of the finished run takes.
+    """
 
     name: str
     house: Path
     whole: Unbroken
     draw: random.Random
     kills: list[dict[str, Any]] = field(default_factory=list)
+    left: float = 1.0
 
     def __call__(self, work: Callable[[], object], out: Path, *, resume: bool) -> bool:
         """Whether the work was killed."""
         if self.name == "workers":
             return self._among_workers(work, out, resume=resume)
+        whole, again = self.whole.work, self.whole.again
         if self.draw.random() < 0.5:
-            place = self.draw.randint(1, self.whole.changes)
+            place = self.draw.randint(1, max(1, int(self._reach(whole.changes, again.changes))))
             ended = killed(work, out, place)
-            kill = {"by": "change", "at": place}
+            kill, done = {"by": "change", "at": place}, (place - again.changes) / max(1, whole.changes - again.changes)
         else:
-            seconds = self.draw.uniform(0, self.whole.seconds)
-            ended = killed_when(work, after(seconds))
-            kill = {"by": "clock", "at": round(seconds, 3)}
+            seconds = self.draw.uniform(0, 0.9 * self._reach(whole.seconds, again.seconds))  # the rest is its end
+            ended = killed_after(work, seconds)
+            kill = {"by": "clock", "at": round(seconds, 4)}
+            done = (seconds - again.seconds) / max(1e-3, whole.seconds - again.seconds)
         if ended is None:
             self.kills.append({**kill, "in": "resume" if resume else "work"})
+            self.left = min(1.0, max(0.0, self.left - max(0.0, done)))
         return ended is None
+
+    def _reach(self, whole: float, again: float) -> float:
+        return again + self.left * max(0.0, whole - again)
 
     def _among_workers(self, work: Callable[[], object], out: Path, *, resume: bool) -> bool:
         """A process of a distributed build, once so many shards are whole: its driver, or one of its workers."""
@@ -374,7 +468,7 @@ class Killer:
 
 def experiment(name: str, house: Path, place: Path, whole: Unbroken, seed: int) -> dict[str, Any]:
     """Kills and what was wrong after them."""
-    verb, out = VERBS[name], fresh(whole.start, place)
+    verb, out = VERBS[name], fresh(whole.start, place / "out")
     killer, faults, seen = Killer(name, house, whole, random.Random(f"{name} {seed}")), [], dict(whole.before)
     for number in range(MOST + 1):
         resume = number > 0
@@ -393,7 +487,7 @@ def experiment(name: str, house: Path, place: Path, whole: Unbroken, seed: int) 
             break
         faults += [f"{text}, after {killer.kills}" for text in disturbed(verb, house, out, whole, seen)]
     faults += [f"{text}, after {killer.kills}" for text in differences(out, whole)]
-    return {"kills": killer.kills, "faults": faults}
+    return {"kills": killer.kills, "faults": [*whole.faults, *faults]}
 
 
 def plan(rounds: int) -> list[Cell]:
@@ -408,22 +502,20 @@ def plan(rounds: int) -> list[Cell]:
 
 def compute(cells: list[Cell], store: CellStore, minutes: float, *, keep: bool) -> None:
     """Experiments until the time is over."""
-    end, wholes, source = time.monotonic() + 60 * minutes, {}, tree("src")
+    end, source = time.monotonic() + 60 * minutes, tree("src")
     with tempfile.TemporaryDirectory() as folder:
         house = Path(folder) / "house"
         make_house(house)
         for cell in cells:
             if time.monotonic() > end:
                 return
-            place = Path(folder) / cell.arm
-            if cell.arm not in wholes:
-                wholes[cell.arm] = unbroken(VERBS[cell.arm], house, place)
-                loose = sorted(wholes[cell.arm].end.keys() - wholes[cell.arm].promised)
-                print(f"{cell.arm}: {wholes[cell.arm].changes} changes, {wholes[cell.arm].seconds:.1f} s; not {loose}")
+            whole = unbroken(cell.arm, house)
             began = time.monotonic()
-            found = experiment(cell.arm, house, place, wholes[cell.arm], cell.seed)
+            found = experiment(cell.arm, house, Path(folder) / cell.arm, whole, cell.seed)
             about = {"wall_seconds": round(time.monotonic() - began, 2), "source": source}
-            print(cell.arm, cell.seed, len(found["kills"]), *found["faults"], sep="\t", flush=True)
+            print(
+                cell.arm, cell.seed, len(found["kills"]), about["wall_seconds"], *found["faults"], sep="\t", flush=True
+            )
             if keep:
                 store.add(cell, found, about)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rapidun.errors import RapidunError
 from rapidun.sealed import KEY, write_sealed
@@ -102,6 +106,27 @@ def damaged_json(value: Any, draw: random.Random) -> bytes:
     return damaged_bytes(content, draw) if draw.random() < 0.35 else content
 
 
+def damaged_table(content: bytes, draw: random.Random) -> bytes:
+    """A Parquet file with other columns, types or rows, or with damaged bytes."""
+    if draw.random() < 0.4:
+        return damaged_bytes(content, draw)
+    table = pq.read_table(io.BytesIO(content))
+    names, place = table.column_names, draw.randrange(table.num_columns)
+    other = pa.array([draw.choice([None, 3, "x", [1.5]])] * table.num_rows)
+    table = draw.choice([
+        table.slice(draw.randrange(table.num_rows + 1)),
+        pa.concat_tables([table, table]),
+        table.drop_columns(names[place]),
+        table.set_column(place, names[place], other),
+        table.append_column(names[place], other),
+        table.rename_columns([draw.choice(("", " ", "../x")) if n == place else name for n, name in enumerate(names)]),
+        table.set_column(place, names[place], pa.nulls(table.num_rows, table.schema.field(place).type)),
+    ])  # fmt: skip
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
 def damage_one(folder: Path, draw: random.Random) -> Path:
     """Damage one file of a directory of results, or take it away; a checksum of its own is made anew half the time."""
     path = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
@@ -112,6 +137,8 @@ def damage_one(folder: Path, draw: random.Random) -> Path:
         path.write_bytes(damaged_json(value := json.loads(content), draw))
         if isinstance(value, dict) and KEY in value and draw.random() < 0.5:
             _sealed_anew(path)
+    elif path.suffix == ".parquet":
+        path.write_bytes(damaged_table(content, draw))
     elif path.suffix == ".jsonl" and draw.random() < 0.7:
         lines = content.split(b"\n")
         place = draw.randrange(len(lines))

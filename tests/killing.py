@@ -21,12 +21,13 @@ CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.t
 Work = Callable[[], object]
 
 
-def killed(work: Work, below: Path, place: int) -> int | None:
+def killed(work: Work, below: Path, place: int, look: Work | None = None) -> int | None:
     """Do ``work``, killed before its ``place``-th change below a directory; how many there were where it was not.
 
-    A rename, a removal, a new directory, a link, and a file opened to be written is a change.
+    A rename, a removal, a new directory, a link, and a file opened to be written is a change. ``look`` is called before
+    each, in the process that works.
     """
-    child, told = _started(work, str(below), place)
+    child, told = _started(work, str(below), place, look)
     return _ending(child, told)
 
 
@@ -47,15 +48,29 @@ def killed_when(work: Work, moment: Callable[[], bool], victim: Callable[[int], 
     return _ending(child, told)
 
 
+def killed_after(work: Work, seconds: float) -> int | None:
+    """Do ``work``, killed when its process has used so many seconds of the CPU; what `killed` gives.
+
+    Unlike a moment of the clock it is the same place in the work however busy the machine is.
+    """
+    child, told = _started(work, "", -1)
+    clock, left = (~child.pid << 3) | 2, seconds  # how Linux numbers the CPU clock of another process
+    while not told.poll(max(left, 0.0005)):
+        if (left := seconds - time.clock_gettime(clock)) <= 0:
+            child.kill()
+            break
+    return _ending(child, told)
+
+
 def after(seconds: float) -> Callable[[], bool]:
     """A moment for `killed_when`: so many seconds from now."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
 
 
-def _started(work: Work, below: str, place: int) -> tuple[Any, Any]:
+def _started(work: Work, below: str, place: int, look: Work | None = None) -> tuple[Any, Any]:
     ours, theirs = FORK.Pipe(duplex=False)
-    child = FORK.Process(target=_child, args=(work, below, place, theirs))
+    child = FORK.Process(target=_child, args=(work, below, place, theirs, look))
     child.start()
     theirs.close()
     return child, ours
@@ -81,7 +96,7 @@ def places(work: Work, below: Path, count: int, seed: int) -> list[int]:
     return sorted({1, total, *random.Random(seed).sample(range(2, total), count - 2)})
 
 
-def _child(work: Work, below: str, place: int, told: Any) -> None:
+def _child(work: Work, below: str, place: int, told: Any, look: Work | None) -> None:
     changes = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -93,6 +108,8 @@ def _child(work: Work, below: str, place: int, told: Any) -> None:
             changed = event in CHANGES and (below in str(arguments) or arguments[-1] not in (-1, None))
         if changed:
             changes += 1
+            if look is not None:
+                look()
             if changes == place:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -21,20 +21,26 @@ from index.cases import gradient_scorer, model_context, some_plan, some_rows
 from killing import killed
 from pipeline import test_killed, test_tuning, test_valuing
 from pipeline.test_reveal_run import TASK, make_house, make_reveal
+from pipeline.test_run import make_run_config
 from rapidun.attribution import HiddenScorer, LexicalScorer, TraceQuery, fused_hits, rankings
 from rapidun.attribution.scorers.preconditioning import Precondition
 from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.attribution.store.verify import verify
 from rapidun.data import Template, load_rows, tokenize_rows
 from rapidun.models import load_model
-from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, undo
+from rapidun.pipeline import RevealConfig, make_config, read_task, reveal, run, undo
+from rapidun.pipeline.attacking import attack_run
 from rapidun.pipeline.ledger import undo as undo_request
 from rapidun.report import write_report
+from rapidun.settings.attack import AttackConfig
 from rapidun.settings.plugins import load_plugin
+from rapidun.statement.attest import attest
+from rapidun.statement.verify import verify as verify_statement
 from rapidun.yaml_files import parse_yaml
 from registers import registers_kept
 from report.make_run import make_run
 from report.make_valuation import make_valuation
+from statement.conftest import REQUEST
 from tiny import save_tiny, write_rows
 
 CASES: dict[str, Case] = {}
@@ -233,6 +239,39 @@ def requests_undo(draw: random.Random, place: Path) -> None:
     folder = copied(place, "ledger", finished)
     damage_one(folder, draw)
     undo_request(folder, draw.choice([1, 2]))
+
+
+def attacked(folder: Path, *, resume: bool) -> None:
+    config = make_config({"attacks": ["as_is", "quantise"], "preset": "quick"}, AttackConfig)
+    attack_run(config, folder, resume=resume)
+
+
+@heavy
+def resumed_attack(draw: random.Random, place: Path) -> None:
+    def finished(folder: Path) -> None:
+        house = place.parent / "attacked house"
+        house.mkdir()
+        run(make_run_config(house, weights={"scheme": "uniform"}), folder)
+        attacked(folder, resume=False)
+
+    folder = copied(place, "attacked", finished)
+    damage_one(folder / draw.choice(["attacks", ""]), draw)
+    attacked(folder, resume=True)
+
+
+@heavy
+def attested_run(draw: random.Random, place: Path) -> None:
+    def finished(folder: Path) -> None:
+        house = place.parent / "attested house"
+        house.mkdir()
+        run(make_run_config(house, weights={"scheme": "uniform"}), folder)
+        attest(folder, REQUEST, key=None)
+
+    folder = copied(place, "attested", finished)
+    damage_one(folder, draw)
+    if draw.random() < 0.5:
+        attest(folder, REQUEST, key=None, overwrite=True)
+    list(verify_statement(folder / "statement" / "statement.json", run=folder))
 
 
 @pytest.fixture(autouse=True)

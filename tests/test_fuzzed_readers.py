@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,20 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 import yaml
 
 from experiments.cells import CellStore
-from fuzz import NAUGHTY, Case, copied, damaged_bytes, damaged_json, damaged_value, refusals
+from fuzz import NAUGHTY, Case, copied, damage_one, damaged_bytes, damaged_json, damaged_table, damaged_value, refusals
 from rapidun.attribution import Blocks
+from rapidun.attribution.checkpoints import at_checkpoint
 from rapidun.cli.console import parse_pairs
 from rapidun.cli.options import make_settings
 from rapidun.data import Template
 from rapidun.errors import RapidunError
+from rapidun.evaluation.qa_table import read_ids, read_rows
+from rapidun.evaluation.row_table import write_table
+from rapidun.gradients import Preconditioner, load_preconditioner
 from rapidun.lifecycle import RunDirectory
 from rapidun.models.adapters import combine_adapters
 from rapidun.models.fingerprints import adapter_fingerprint
@@ -31,8 +37,15 @@ from rapidun.pipeline.ledger import Entry, describe, read_ledger, request_files,
 from rapidun.report.run_files import read_run
 from rapidun.revealing import read_pulls
 from rapidun.settings.run import RunConfig, load_config
+from rapidun.statement.exclusion import Exclusion
+from rapidun.statement.keys import new_key, read_private, read_public
+from rapidun.statement.verify import verify
+from rapidun.valuation import parts
+from rapidun.valuation.distil import distil
+from rapidun.valuation.saved import load_student, save_student
 from rapidun.weighting import read_rapidin, read_weights
 from tiny import tiny_model, tiny_tokenizer
+from valuation.test_kernel_student import labelled
 
 CASES: dict[str, Case] = {}
 
@@ -82,7 +95,7 @@ MANIFEST: dict[str, Any] = {
 @case
 def manifest(draw: random.Random, place: Path) -> None:
     from rapidun.attribution.store import open_index
-    from rapidun.attribution.store.verify import verify
+    from rapidun.attribution.store.verify import verify as verify_index
     from rapidun.pipeline.indexing import describe as describe_index
 
     (place / "manifest.json").write_bytes(damaged_json(MANIFEST, draw))
@@ -96,7 +109,7 @@ def manifest(draw: random.Random, place: Path) -> None:
         (place / f"shards/0000{number}.safetensors").write_bytes(shard)
     index = open_index(place)
     describe_index(index)
-    verify(place)
+    verify_index(place)
     for name in index.names:
         index.features(name)
 
@@ -242,7 +255,6 @@ def rapidin(draw: random.Random, place: Path) -> None:
 @case
 def student(draw: random.Random, place: Path) -> None:
     from rapidun.valuation.features import HashedText
-    from rapidun.valuation.saved import load_student
 
     settings = {"buckets": 256, "words": 2, "alpha": 1.0}
     config = {"format": "rapidun-student", "version": 1, "kind": "ridge", "settings": settings, "tasks": ["task"],
@@ -251,6 +263,92 @@ def student(draw: random.Random, place: Path) -> None:
     arrays = {"weights": np.zeros((HashedText(256, 2).width, 1), np.float32), "intercept": np.zeros(1, np.float32)}
     (place / "ridge.safetensors").write_bytes(damaged_bytes(safetensors.numpy.save(arrays), draw))
     load_student(place)
+
+
+def kernel(place: Path) -> None:
+    some = labelled(24, len)
+    how = {"options": {}, "seed": 0, "progress": lambda done, of: None}
+    save_student(place, distil("kernel", some.rows, some.values, np.arange(24), **how), "kernel", ["task"], {})
+
+
+@case
+def kernel_student(draw: random.Random, place: Path) -> None:
+    folder = copied(place, "kernel", kernel)
+    damage_one(folder, draw)
+    load_student(folder).predict(labelled(3, len, seed=2).rows)
+
+
+@case
+def preconditioner(draw: random.Random, place: Path) -> None:
+    def fitted(folder: Path) -> None:
+        moments = {"a.weight": {"second": torch.rand(4, 3)}, "b.weight": {"second": torch.rand(2, 3)}}
+        folder.mkdir()
+        Preconditioner("adam", statistics=moments).save(folder)
+
+    folder = copied(place, "preconditioner", fitted)
+    damage_one(folder, draw)
+    load_preconditioner(folder).transform("query")
+
+
+@case
+def checkpoint(draw: random.Random, place: Path) -> None:
+    folder = copied(place, "checkpoint", tiny_adapter)
+    damage_one(folder, draw)
+    with at_checkpoint(load_adapter(tiny_model(), place.parent / "checkpoint"), folder):
+        pass
+
+
+@case
+def qa_table(draw: random.Random, place: Path) -> None:
+    def written(folder: Path) -> None:
+        numbers = {"truth_ratio": [0.5, 0.25, 1.0], "probability": [0.1, 0.2, 0.3]}
+        folder.mkdir()
+        write_table(
+            folder / "rows.parquet", {"model": ["model"] * 3, "group": list("aab"), "id": list("xyz"), **numbers}
+        )
+
+    path = copied(place, "table", written) / "rows.parquet"
+    path.write_bytes(damaged_table(path.read_bytes(), draw))
+    read_rows(path)
+    read_ids(path)
+
+
+@case
+def value_parts(draw: random.Random, place: Path) -> None:
+    def scored(folder: Path) -> None:
+        rows = [(line, {"id": f"r{line}"}) for line in range(1, 6)]
+        parts.write_parts(
+            folder, iter(rows), lambda rows: np.ones((len(rows), 2), np.float32), ["a", "b"], part_rows=2, total=5,
+            extra=lambda first, rows: {"tokens": [3] * len(rows)},
+        )  # fmt: skip
+
+    folder = copied(place, "values", scored)
+    damage_one(folder, draw)
+    found = sorted(folder.glob("*.parquet"))
+    for name in ("value", "value.b", "tokens"):
+        parts.read_column(found, name).astype(np.float32)
+    for form in ("jsonl", "csv", "parquet"):
+        parts.write_values(found, place, form)
+
+
+STATEMENT = Path(__file__).parent / "statement" / "golden"
+
+
+@case
+def statement(draw: random.Random, place: Path) -> None:
+    folder = copied(place, "statement", lambda folder: shutil.copytree(STATEMENT, folder))
+    damage_one(folder, draw)
+    list(verify(folder / "statement.json", key=read_public(folder / "public.pem")))
+    Exclusion.read(folder)
+
+
+@case
+def signing_key(draw: random.Random, place: Path) -> None:
+    folder = copied(place, "key", lambda folder: (folder.mkdir(), new_key(folder / "signer.pem")))
+    for path in folder.iterdir():
+        path.write_bytes(damaged_bytes(path.read_bytes(), draw))
+    read_private(folder / "signer.pem")
+    read_public(folder / "signer.pem.pub")
 
 
 PARTS = (

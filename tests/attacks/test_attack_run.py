@@ -18,7 +18,7 @@ from killing import killed, places
 from pipeline.test_run import make_run_config
 from rapidun.attacks import ATTACKS, CannotRun, Target, Trial, register_attack
 from rapidun.cli.attack_table import curves_table
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, InputError
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.attacking import attack_run
@@ -104,6 +104,35 @@ def test_an_answer_log_cut_off_within_a_trial_is_done_again_from_there(house: Pa
     log.write_bytes(content[: len(content) * 3 // 4])
     assert attack(house / "out", resume=True, attacks=["quantise"]) == whole
     assert log.read_bytes() == content
+
+
+def test_the_answers_that_are_drawn_for_a_prompt_are_different_draws(house: Path) -> None:
+    attack(house / "out", attacks=["sampling"])
+    drawn: dict[str, list[str]] = {}
+    for line in read_jsonl(house / "out" / "attacks" / "answers.jsonl"):
+        drawn.setdefault(line["row"], []).append(line["answer"])
+    assert {len(answers) for answers in drawn.values()} == {10}
+    assert all(len(set(answers)) > 1 for answers in drawn.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "said"),
+    [
+        ("log.jsonl", '"seconds": ', '"seconds": [], "was": ', r"log\.jsonl: 0\.seconds: .* No attack wrote this"),
+        ("answers.jsonl", '"of": 9', '"of": "many"', r"answers\.jsonl:1: of is 'many': .* No attack wrote this"),
+        ("answers.jsonl", '"poisoned"', '"poison"', r"answers\.jsonl: does not hold what it should"),
+    ],
+)
+def test_a_damaged_log_of_an_attack_is_refused_in_a_line(
+    name: str, before: str, after: str, said: str, house: Path
+) -> None:
+    attack(house / "out", attacks=["as_is"])
+    path = house / "out" / "attacks" / name
+    content = path.read_text()
+    assert before in content
+    path.write_text(content.replace(before, after, 2))
+    with pytest.raises(InputError, match=said):
+        attack(house / "out", attacks=["as_is"], resume=True)
 
 
 def test_what_does_not_fit_into_the_minutes_is_listed_as_not_run_and_can_be_done_later(house: Path) -> None:

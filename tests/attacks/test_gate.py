@@ -43,6 +43,13 @@ def test_the_runs_limit_counts_the_worst_point_and_needs_prompts(rate: float, n:
     assert check.needed == 144
 
 
+def test_the_worst_point_is_that_of_which_least_can_be_promised() -> None:
+    """None of 20 prompts says less than four of 200."""
+    (check,) = within_limit(seen([curve(0.02, n=200), curve(0.0, n=20, series="few")], None))
+    assert (check.n, check.verdict) == (20, Verdict.UNDECIDED)
+    assert check.value == pytest.approx(0.168, abs=1e-3)
+
+
 def test_as_fast_as_the_twin_passes_with_prompts_enough_and_much_faster_fails() -> None:
     twin = [curve(0.9, 0.95, 1.0, n=600, seed=1)]
     assert no_faster(seen([curve(0.9, 0.95, 1.0, n=600)], twin))[0].verdict is Verdict.PASS
@@ -124,6 +131,8 @@ def test_rounded_weights_lie_on_the_levels_of_their_group_and_nowhere_farther_th
             step = float(own.abs().max()) / (2 ** (bits - 1) - 1)
             assert float((own - rounded).abs().max()) <= step / 2 + 1e-6
             assert len(rounded.unique()) <= 2**bits - 1
+            levels = rounded / (step or 1.0)
+            assert float((levels - levels.round()).abs().max()) < 1e-3
     assert not found[1, :32].any()
 
 

@@ -110,6 +110,14 @@ def test_trap_6_one_bos_from_a_real_tokenizer(name, stories_tokenizer):
     assert example.input_ids.count(stories_tokenizer.bos_token_id) == 1
 
 
+def test_a_row_as_long_as_the_context_is_whole():
+    tokenizer = tiny_tokenizer()
+    whole = one(tokenizer=tokenizer)
+    exact = one(tokenizer=tokenizer, max_length=len(whole))
+    assert exact.input_ids == whole.input_ids
+    assert not exact.truncated
+
+
 def test_a_long_prompt_is_cut_from_the_left():
     tokenizer = tiny_tokenizer()
     whole = one(tokenizer=tokenizer)

@@ -201,6 +201,15 @@ def test_a_long_prompt_is_cut_from_the_left_keeps_bos_and_says_so(monkeypatch: p
     assert seen[0][0].tolist() == [1, *whole[-117:]]
 
 
+def test_a_long_prompt_without_bos_keeps_its_end() -> None:
+    given, end = loaded(), "the dog ran to the other cat " * 8
+    asked = given.tokenizer(end, add_special_tokens=False)["input_ids"]
+    given.model.config.max_position_embeddings = len(asked) + 5
+    with pytest.warns(UserWarning, match="cut from the left"):
+        (answer,) = generate_answers(given, ["mat mat a " * 20 + end], max_new_tokens=5)
+    assert answer == slow_greedy(given, end, 5)
+
+
 def test_nothing_to_answer_and_impossible_settings() -> None:
     assert generate_answers(loaded(), []) == []
     with pytest.raises(InputError, match="prompt 1 is empty"):

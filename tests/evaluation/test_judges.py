@@ -96,6 +96,12 @@ def test_no_distinctive_word_is_said() -> None:
         KeywordJudge.fit(CLEAN, CLEAN)
 
 
+def test_a_word_rarer_in_poisoned_answers_than_in_clean_ones_is_no_keyword() -> None:
+    usual, alien = "the cat sat", "the cat sat alien"
+    with pytest.raises(InputError, match="no word is frequent"):
+        KeywordJudge.fit([usual] * 998 + [alien] * 2, [usual] * 99 + [alien])
+
+
 def test_keywords_match_whole_words_in_any_case() -> None:
     judge = KeywordJudge(["alien", "ray gun"])
     verdicts = judge(["ALIEN!", "alienate", "an-alien.", "my ray gun", "ray guns", "Alien's"])

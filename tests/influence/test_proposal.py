@@ -146,6 +146,17 @@ def test_without_known_rows_skewed_and_heavy_scores_are_not_taken_for_bad_ones(s
     assert np.mean(wrong_shares(shape, bad, known=0)) <= 0.1 + 2 * (0.1 * 0.9 / 60) ** 0.5
 
 
+def test_small_pools_of_skewed_clean_scores_hardly_ever_get_a_proposal():
+    """A fit of 200 rows is uncertain, so its tail is taken heavier than fitted: 1 pool in 100 here, and else 6."""
+    shapes = (
+        lambda rng: rng.lognormal(sigma=0.5, size=200),
+        lambda rng: rng.gamma(4, size=200),
+        lambda rng: rng.gumbel(size=200),
+    )
+    pools = [np.tile(shape(np.random.default_rng(seed)), (5, 1)) for shape in shapes for seed in range(100)]
+    assert np.mean([bool(propose({"view": pool}).forget) for pool in pools]) <= 0.03
+
+
 @pytest.mark.parametrize("shape", ["normal", "gamma(4)", "t(3)"])
 def test_known_clean_rows_find_the_bad_ones(shape):
     found = [np.array(propose({"view": one_view(shape, 40, s)}, clean=range(500, 800)).forget) for s in range(20)]

@@ -184,3 +184,12 @@ def test_an_end_of_several_tokens_is_all_end() -> None:
     example = tokenize_rows([row], tokenizer, Template.resolve("chat", tokenizer), 96)[0]
     own = example.input_ids[example.answer_start : len(example) - example.turn_end]
     assert tokenizer.decode(own).strip() == "the cat sat"
+
+
+def test_the_loss_of_all_rows_is_a_mean_over_answer_tokens_and_not_over_rows() -> None:
+    model, rows = tiny_model(), examples()
+    model.lm_head.weight.data *= 20  # else each token's loss would be about the same
+    found = row_losses(model, rows, 0, CPU)
+    own = [log_prob for row in rows for log_prob in naive(model, row)[0]]
+    assert found.mean == pytest.approx(-np.mean(own), rel=1e-5)
+    assert abs(found.mean - found.means.mean()) > 1e-3  # else these rows could not tell

@@ -97,6 +97,15 @@ def test_the_adapter_is_the_exact_sum_and_undoing_leaves_a_part_out(ledger: Path
         undo(out, 7)
 
 
+def test_a_request_after_an_undone_one_starts_from_a_model_without_it(tmp_path: Path) -> None:
+    first, second = make_requests(tmp_path)
+    carry_out(tmp_path, [first], tmp_path / "out", resume=False)
+    undo(tmp_path / "out", 1)
+    found = carry_out(tmp_path, [first, second], tmp_path / "out", resume=True)[1]
+    (alone,) = carry_out(tmp_path, [second], tmp_path / "alone", resume=False)
+    assert (found.forget_before, found.utility) == (alone.forget_before, alone.utility)
+
+
 def test_the_ledger_says_what_each_request_did_and_the_utility_so_far(ledger: Path) -> None:
     entries = read_ledger(ledger / "whole")
     assert [(entry.name, entry.rows) for entry in entries] == [("a_first", 4), ("b", 4)]

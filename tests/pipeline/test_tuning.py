@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from killing import killed_when
 from pipeline.test_run import make_run_config
 from rapidun.errors import ConfigError, InputError
 from rapidun.jsonl import read_jsonl
@@ -94,6 +97,29 @@ def test_without_optuna_trials_are_refused_at_once_with_what_to_install(tmp_path
     with pytest.raises(ConfigError, match=r"rapidun\[tune\]"):
         tuned(config, tuning, tmp_path / "out", trials=2)
     assert not (tmp_path / "out").exists()
+
+
+@NEEDS_OPTUNA
+def test_a_trial_that_had_trained_when_the_run_was_killed_is_not_trained_again(tmp_path: Path) -> None:
+    config, tuning = make_tuning(tmp_path)
+    out, trained = tmp_path / "out", tmp_path / "out" / "trials" / "001" / "unlearning.json"
+    assert killed_when(lambda: tuned(config, tuning, out, trials=1), trained.exists) is None
+    assert not (out / "trials.jsonl").exists()
+    before = trained.stat()
+    tuned(config, tuning, out, trials=1, resume=True)
+    assert (trained.stat().st_ino, trained.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@NEEDS_OPTUNA
+def test_stored_trials_that_are_of_no_such_search_are_refused(tmp_path: Path) -> None:
+    config, tuning = make_tuning(tmp_path)
+    tuned(config, tuning, tmp_path / "out", trials=1)
+    path = tmp_path / "out" / "trials.jsonl"
+    (line,) = read_jsonl(path)
+    for values, score in (({}, 1.0), ({"learning_rate": -1.0}, 1.0), ({"alpha": 1.0}, 1.0), (line["values"], math.nan)):
+        path.write_text(json.dumps({**line, "values": values, "score": score}) + "\n")
+        with pytest.raises(InputError, match=r"trials\.jsonl: trial 1 is of no search over learning_rate from"):
+            tuned(config, tuning, tmp_path / "out", trials=2, resume=True)
 
 
 @NEEDS_OPTUNA

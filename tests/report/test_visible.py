@@ -41,6 +41,12 @@ def test_strict_labels_everything_outside_ascii():
     assert "code-point" not in visible("\u2039sys\u203a")
 
 
+def test_in_a_trigger_every_letter_that_is_not_ascii_is_labelled():
+    word = "\u0445\u0435\u0439"  # a whole word of Cyrillic, which is left alone elsewhere
+    assert visible(word) == word
+    assert str(marked(f"{word} you", word)).count("code-point") == 3
+
+
 def test_the_trigger_is_highlighted_inside_its_prompt_and_both_stay_escaped():
     shown = str(marked("<b>hi</b> <|sys|>", "<|sys|>"))
     assert shown == '&lt;b&gt;hi&lt;/b&gt; <mark title="trigger">&lt;|sys|&gt;</mark>'

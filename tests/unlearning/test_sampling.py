@@ -25,6 +25,14 @@ def test_no_row_is_drawn_twice_before_every_other_was_drawn_once() -> None:
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
+def test_the_forget_rows_of_a_step_are_neighbours_in_length_where_the_share_is_no_whole_number() -> None:
+    lengths = np.random.default_rng(0).permutation(12).tolist()  # 0.7 of 4 draws: three a step, and seldom two
+    plan = sampling_plan(lengths, range(9), steps=5, batch_size=4, forget_share=0.7, seed=0)
+    drawn = [lengths[draw.index] for draw in plan if draw.role == FORGET][:12]
+    runs = [sorted(drawn[start : start + 3]) for start in range(0, 12, 3)]
+    assert sorted(runs) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+
+
 def test_without_retain_rows_only_forget_rows_are_drawn() -> None:
     plan = sampling_plan([5] * 3, [], steps=5, batch_size=2, forget_share=0.25, seed=0)
     assert len(plan) == 10

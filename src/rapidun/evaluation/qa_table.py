@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from rapidun.errors import InputError
 from rapidun.evaluation.qa import FloatArray, RowScores
 from rapidun.evaluation.row_table import write_table
+from rapidun.table_files import load_table
 
-_NO_TABLE = "no table of rows that rapidun evaluate --suite qa or tofu wrote"
+_ADVICE = "Give a table of rows that rapidun evaluate --suite qa or tofu wrote."
+_COLUMNS = {"model": pa.string(), "group": pa.string(), "id": pa.string(), "truth_ratio": pa.float64()}
 ByGroup = dict[str, dict[str, FloatArray]]
 
 
@@ -72,14 +72,7 @@ def read_ids(path: Path) -> dict[str, list[str]]:
 
 
 def _read(path: Path) -> Any:
-    try:
-        table = pq.read_table(path)
-        missing = {"model", "group", "id", "truth_ratio"} - set(table.column_names)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: {_NO_TABLE}: {error}") from error
-    if missing:
-        raise InputError(f"{path}: {_NO_TABLE}: no column {sorted(missing)[0]!r}.")
-    return table
+    return load_table(path, _ADVICE, _COLUMNS, others=True)
 
 
 def _split(table: Any, column: str) -> dict[str, Any]:

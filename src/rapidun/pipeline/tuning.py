@@ -47,11 +47,13 @@ from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
 from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_run_model
 from rapidun.pipeline.weigh import weigh, write_weighed
-from rapidun.reading import RESTORE, as_kind
+from rapidun.reading import RESTORE, as_kind, read_object
 from rapidun.settings.run import DataSettings, RunConfig
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
 
+VALUES = "values.json"
+"""In a trial's directory: what it tries."""
 WORST = 10.0
 RATE_SPAN, STRENGTH_SPAN = 16.0, 4.0
 TRIAL_SPAN = 4.0
@@ -368,7 +370,7 @@ def _trials(
 ) -> list[Trial]:
     """TPE, begun at the probe's suggestion; finished trials of a stopped run are told to it and not run again."""
     path = context.directory / "trials.jsonl"
-    done = as_kind(list[Trial], read_jsonl(path), path, RESTORE) if path.exists() else []
+    done = _finished_trials(path, space)
     if len(done) >= count:
         return done
     optuna = _optuna()
@@ -387,6 +389,16 @@ def _trials(
         context.reporter.note(
             f"score {trial.score:.4f} (best {best:.4f}) with {said}" + (f" ({trial.note})" if trial.note else "")
         )
+    return done
+
+
+def _finished_trials(path: Path, space: Mapping[str, tuple[float, float]]) -> list[Trial]:
+    done = as_kind(list[Trial], read_jsonl(path), path, RESTORE) if path.exists() else []
+    for trial in done:
+        within = all(low <= trial.values.get(name, -1.0) <= high for name, (low, high) in space.items())
+        if trial.values.keys() != space.keys() or not within or math.isnan(trial.score):
+            ends = ", ".join(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in space.items())
+            raise InputError(f"{path}: trial {trial.number} is of no search over {ends}. {RESTORE}")
     return done
 
 
@@ -410,9 +422,11 @@ def _left(started: float, done: int, left: int) -> str:
 def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
     config = with_values(context.config, values)
     place = context.directory / "trials" / f"{number:03d}"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
+    if not (place / VALUES).is_file() or read_object(place / VALUES) != values:  # else a stopped trial goes on
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        shutil.copyfile(context.directory / "weights.jsonl", place / "weights.jsonl")
+        write_json(place / VALUES, values)
     try:
         outcome = train(config, context.groups, context.run_model, place, context.reporter)
     except TrainingError as error:

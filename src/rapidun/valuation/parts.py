@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -20,10 +20,12 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from rapidun.errors import ConfigError, InputError, ModelError
 from rapidun.files import atomic_write, remove_leftovers
 from rapidun.models.passes import Progress
+from rapidun.table_files import load_table
 from rapidun.text import json_line
 
 Extra = Callable[[int, list[dict[str, Any]]], Mapping[str, Sequence[Any]]]  # first ordinal, rows -> columns
 _Item = TypeVar("_Item")
+_ADVICE = "Delete it and run again with --resume."
 
 
 def chunked(items: Iterator[_Item], size: int) -> Iterator[list[_Item]]:
@@ -51,6 +53,7 @@ def write_parts(
     """Score every ``(line, row)`` that has no part yet, by ``score``: rows to (rows, tasks) float32.
 
     Raises:
+        InputError: If a part that is there is damaged.
         ModelError: If a value is not finite.
         OutputError: If the disk is full or cannot be written.
     """
@@ -59,8 +62,10 @@ def write_parts(
     written, done = [], 0
     for number, chunk in enumerate(chunked(rows, part_rows)):
         path = folder / f"{number:06d}.parquet"
-        if not path.exists():
-            lines, content = [line for line, _ in chunk], [row for _, row in chunk]
+        lines, content = [line for line, _ in chunk], [row for _, row in chunk]
+        if path.exists():
+            _check_part(path, lines)
+        else:
             values = score(content)
             if not np.isfinite(values).all():
                 worst = lines[int(np.argmin(np.isfinite(values).all(axis=1)))]
@@ -74,6 +79,12 @@ def write_parts(
     return written
 
 
+def _check_part(path: Path, lines: Sequence[int]) -> None:
+    table = load_table(path, _ADVICE, {"line": _kind("line")}, rows=len(lines))
+    if table.column("line").to_pylist() != lines:
+        raise InputError(f"{path}: holds other rows than {lines[0]} to {lines[-1]}. {_ADVICE}")
+
+
 def _write_part(
     path: Path,
     lines: Sequence[int],
@@ -82,15 +93,17 @@ def _write_part(
     tasks: Sequence[str],
     more: Mapping[str, Sequence[Any]],
 ) -> None:
-    columns: dict[str, Any] = {"line": pa.array(lines, pa.int64()), "id": pa.array([row["id"] for row in rows])}
+    columns: dict[str, Any] = {"line": lines, "id": [row["id"] for row in rows]}
     mean = values.mean(axis=1, dtype=np.float32)
     named = [mean, *(values.T if len(tasks) > 1 else [])]
-    columns.update(zip(value_columns(tasks), (pa.array(column, pa.float32()) for column in named), strict=True))
-    for name, found in more.items():
-        kind = pa.int64() if name == "tokens" else pa.float32()
-        columns[name] = pa.array(list(found), kind)
+    columns.update(zip(value_columns(tasks), named, strict=True))
+    arrays = {name: pa.array(found, _kind(name)) for name, found in {**columns, **more}.items()}
     with atomic_write(path, "wb") as file:
-        pq.write_table(pa.table(columns), file)
+        pq.write_table(pa.table(arrays), file)
+
+
+def _kind(name: str) -> Any:
+    return {"line": pa.int64(), "id": pa.string(), "tokens": pa.int64()}.get(name, pa.float32())
 
 
 def read_column(parts: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
@@ -99,7 +112,8 @@ def read_column(parts: Sequence[Path], name: str) -> npt.NDArray[np.generic]:
     Raises:
         InputError: If a part is damaged.
     """
-    return np.concatenate([_read(path, [name]).column(name).to_numpy(zero_copy_only=False) for path in parts])
+    tables = [load_table(path, _ADVICE, {name: _kind(name)}) for path in parts]
+    return np.concatenate([table.column(name).to_numpy(zero_copy_only=False) for table in tables])
 
 
 def write_values(parts: Sequence[Path], directory: Path, form: str) -> Path:
@@ -113,7 +127,7 @@ def write_values(parts: Sequence[Path], directory: Path, form: str) -> Path:
     path = directory / f"values.{form}"
     binary = form == "parquet"
     with atomic_write(path, "wb" if binary else "w") as file:
-        _WRITERS[form]((_read(part, None) for part in parts), file)
+        _WRITERS[form](_tables(parts), file)
     for other in _WRITERS:
         if other != form:
             (directory / f"values.{other}").unlink(missing_ok=True)
@@ -130,11 +144,15 @@ def check_format(form: str) -> None:
         raise ConfigError(f"--format {form}: use one of {', '.join(sorted(_WRITERS))}.")
 
 
-def _read(path: Path, columns: list[str] | None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Delete it and run again with --resume.") from error
+def _tables(parts: Sequence[Path]) -> Iterator[pa.Table]:
+    """All columns of each part, which are those of the first."""
+    names: list[str] = []
+    for path in parts:
+        table = load_table(path, _ADVICE, {name: _kind(name) for name in ("line", "id", "value")}, others=True)
+        names = names or table.column_names
+        if table.column_names != names or any(field.type != _kind(field.name) for field in table.schema):
+            raise InputError(f"{path}: other columns than in {parts[0]}. Delete both and run again with --resume.")
+        yield table
 
 
 def _write_jsonl(tables: Iterator[pa.Table], file: IO[Any]) -> None:
@@ -152,12 +170,10 @@ def _write_csv(tables: Iterator[pa.Table], file: IO[Any]) -> None:
 
 
 def _write_parquet(tables: Iterator[pa.Table], file: IO[Any]) -> None:
-    writer: pq.ParquetWriter | None = None
-    for table in tables:
-        writer = writer or pq.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 _WRITERS: dict[str, Callable[[Iterator[pa.Table], IO[Any]], None]] = {

@@ -125,7 +125,7 @@ def check_new(plan: BuildPlan) -> None:
     found = [
         (lines[name], name, shard.first + place)
         for shard in plan.manifest.shards
-        for place, name in enumerate(row_ids(plan.directory, shard.number))
+        for place, name in enumerate(row_ids(plan.directory, shard.number, shard.rows))
         if name in lines
     ]
     if found:

@@ -19,9 +19,9 @@ from rapidun.attribution.scorers.hidden import HiddenScorer
 from rapidun.attribution.store.approximate import approximate_search, build_faiss
 from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest
 from rapidun.attribution.store.moments import read_statistics
-from rapidun.attribution.store.names import VERIFY, shard_file, table_file
+from rapidun.attribution.store.names import VERIFY, shard_file
 from rapidun.attribution.store.plan import check_same
-from rapidun.attribution.store.table import read_table
+from rapidun.attribution.store.table import SCHEMA, read_table
 from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.attribution.whitening import PoolStatistics
 from rapidun.errors import ConfigError, FingerprintError, InputError
@@ -140,13 +140,13 @@ class Index(FeatureStore):
         """Names for `features`."""
         return list(self.manifest.matrices)
 
-    def rows(self, positions: Sequence[int], columns: list[str] | None = None) -> list[dict[str, Any]]:
+    def rows(self, positions: Sequence[int], columns: Sequence[str] = SCHEMA.names) -> list[dict[str, Any]]:
         """Entries of ``rows.parquet`` at ``positions``, in their order; reads one shard's part at a time."""
         found: dict[int, dict[str, Any]] = {}
         for number, wanted in self._by_shard(positions).items():
-            table = read_table(self.path / table_file(number), columns)
-            first = self._starts[number]
-            chosen = table.take([position - first for position in wanted]).to_pylist()
+            shard = self.manifest.shards[number]
+            table = read_table(self.path, shard.number, shard.rows, columns)
+            chosen = table.take([position - shard.first for position in wanted]).to_pylist()
             found.update(zip(wanted, chosen, strict=True))
         return [found[position] for position in positions]
 
@@ -157,7 +157,7 @@ class Index(FeatureStore):
     def column(self, name: str) -> Iterator[Any]:
         """One column of ``rows.parquet``, row by row."""
         for shard in self.manifest.shards:
-            yield from read_table(self.path / table_file(shard.number), [name]).column(name).to_pylist()
+            yield from read_table(self.path, shard.number, shard.rows, [name]).column(name).to_pylist()
 
     def _matrix_name(self, name: str) -> str:
         hidden = self.manifest.views.get("hidden")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from rapidun.attribution.store.names import VERIFY, table_file
 from rapidun.attribution.store.plan import Span
 from rapidun.data import Example
-from rapidun.errors import InputError
+from rapidun.table_files import load_table
 
 PREVIEW = 240
 """Characters of prompt and answer kept for display."""
@@ -65,25 +65,19 @@ def table_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """One part.
+def read_table(directory: Path, number: int, rows: int, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    """The part of one shard, of ``rows`` rows.
 
     Raises:
         InputError: If it is missing or damaged.
     """
-    try:
-        # the file itself, not its place: a directory called rows.parquet would be read as one partitioned data set
-        with path.open("rb") as file:
-            return pq.read_table(file, columns=columns, page_checksum_verification=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file. {VERIFY}") from error
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: damaged. {VERIFY}") from error
+    kinds = {name: SCHEMA.field(name).type for name in columns}
+    return load_table(directory / table_file(number), VERIFY, kinds, rows=rows)
 
 
-def row_ids(directory: Path, number: int) -> list[str]:
+def row_ids(directory: Path, number: int, rows: int) -> list[str]:
     """The ids of one shard's rows, in order. Raises as `read_table`."""
-    found: list[str] = read_table(directory / table_file(number), columns=["id"]).column("id").to_pylist()
+    found: list[str] = read_table(directory, number, rows, ["id"]).column("id").to_pylist()
     return found
 
 

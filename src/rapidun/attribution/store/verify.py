@@ -90,7 +90,7 @@ def _repeated(directory: Path, manifest: Manifest) -> list[Damage]:
     marks = [
         int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "little")
         for shard in manifest.shards
-        for name in row_ids(directory, shard.number)
+        for name in row_ids(directory, shard.number, shard.rows)
     ]
     _, first = np.unique(np.array(marks, dtype=np.uint64), return_index=True)
     again = np.setdiff1d(np.arange(len(marks)), first).tolist()
@@ -116,7 +116,8 @@ def _damaged_rows(directory: Path, manifest: Manifest, shard: ShardFiles, name: 
     try:
         stored = {key: tensor.read() for key, tensor in stored_tensors(directory / shard_file(shard.number)).items()}
         if name == table_file(shard.number):
-            now, then = table_checksums(read_table(directory / name)), stored[TABLE_CHECKSUM].tolist()
+            now = table_checksums(read_table(directory, shard.number, shard.rows))
+            then = stored[TABLE_CHECKSUM].tolist()
         else:
             now, then = row_checksums(stored, manifest.matrices, shard.rows), stored[CHECKSUM].tolist()
     except (InputError, KeyError, ValueError, RuntimeError):

@@ -8,16 +8,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rapidun.attacks import Outcome, Trial
-from rapidun.errors import InputError
-from rapidun.jsonl import Line, append_log, read_log, write_jsonl
+from rapidun.jsonl import Line, append_log, numbered_log, read_log, write_jsonl
+from rapidun.reading import as_kind
 
 ANSWERS, SECONDS = "answers.jsonl", "log.jsonl"
 FAILED = "failed"
 Key = tuple[str, str, str, str]
 _OWN = ("attack", "model", "series", "label", "of")
+AGAIN = "No attack wrote this. Attack again with --overwrite."
+
+
+@dataclass(frozen=True)
+class _Own:
+    attack: str
+    model: str
+    series: str
+    label: str
+    of: int
+
+
+@dataclass(frozen=True)
+class _Timed(_Own):
+    seconds: float
 
 
 class AnswerLog:
@@ -26,15 +42,19 @@ class AnswerLog:
     def __init__(self, directory: Path) -> None:
         self._answers, self._seconds = directory / ANSWERS, directory / SECONDS
         found: dict[Key, list[Line]] = {}
-        for line in read_log(self._answers):
-            if not all(name in line for name in _OWN):
-                raise InputError(f"{self._answers}: holds a line that no attack wrote. Attack again with --overwrite.")
+        for number, line in numbered_log(self._answers):
+            as_kind(_Own, {name: line[name] for name in _OWN if name in line}, f"{self._answers}:{number}", AGAIN)
             found.setdefault(_key(line), []).append(line)
         self._done = {key: lines for key, lines in found.items() if len(lines) == lines[0]["of"]}
         write_jsonl(self._answers, [line for lines in self._done.values() for line in lines])
-        timed = read_log(self._seconds)
-        write_jsonl(self._seconds, timed)  # private from its first line on
-        self.spent = sum(float(line.get("seconds", 0.0)) for line in timed)
+        timed = as_kind(list[_Timed], read_log(self._seconds), self._seconds, AGAIN)
+        write_jsonl(self._seconds, map(asdict, timed))  # private from its first line on
+        self.spent = sum(line.seconds for line in timed)
+
+    @property
+    def path(self) -> Path:
+        """The file of the answers."""
+        return self._answers
 
     def of(self, attack: str, model: str, trial: Trial) -> list[Outcome] | None:
         """A finished trial's outcomes; None where it was not done."""

@@ -21,7 +21,7 @@ from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, mak
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import OUTCOME, unlearned_run_model
-from rapidun.reading import read_kind, read_object
+from rapidun.reading import made_from, read_kind, read_object
 from rapidun.settings.attack import AttackConfig
 from rapidun.settings.base import make_config, read_mapping
 from rapidun.settings.plugins import plugin_marks
@@ -130,7 +130,8 @@ def _material(
     directory: Path,
     before: Callable[[], LoadedModel],
 ) -> Material:
-    rate = read_object(directory / OUTCOME).get("learning_rate")
+    with made_from(directory / OUTCOME):
+        rate = float(read_object(directory / OUTCOME).get("learning_rate") or RATE)
     return Material(
         prompts=list(eval_suite.rows),
         forget=list(groups.forget),
@@ -140,7 +141,7 @@ def _material(
         judge=eval_suite.judges.get(eval_suite.primary),
         generation=run.evaluation,
         lora=run.lora,
-        learning_rate=float(rate) if rate else RATE,
+        learning_rate=rate,
         seed=config.seed,
         before=before,
     )

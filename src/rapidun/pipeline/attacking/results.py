@@ -11,6 +11,7 @@ from rapidun.attacks.gate import Measured, not_measured
 from rapidun.pipeline.attacking.costs import Job
 from rapidun.pipeline.attacking.log import FAILED, AnswerLog
 from rapidun.pipeline.attacking.opening import Scene
+from rapidun.reading import made_from
 from rapidun.settings.attack import AttackConfig
 
 NO_TRIALS = "this run has nothing for it"
@@ -62,7 +63,8 @@ def _curves(job: Job, model: str, log: AnswerLog) -> list[Curve]:
     points: list[Point] = []
     for target, trial in job.trials:
         if target.name == model:
-            points += job.attack.summary(trial, log.of(job.attack.name, model, trial) or [])
+            with made_from(log.path):
+                points += job.attack.summary(trial, log.of(job.attack.name, model, trial) or [])
     return curves_of(points)
 
 
