@@ -395,7 +395,7 @@ MUTATIONS = [
         "distributed/test_local.py::test_what_a_worker_raises_reaches_the_caller_and_nothing_is_left_running",
     ),
     # Files.
-    _("jsonl.py", 'content[: content.rfind(b"\\n") + 1]', "content", "test_files.py", "test_lifecycle.py"),
+    _("jsonl.py", 'content[: content.rfind(b"\\n") + 1]', "content", "test_text.py"),
     _("sealed.py", "hexdigest().encode() == seal", 'hexdigest() != ""', "index/test_index_verify.py", "test_files.py"),
     _("text.py", '"Cc", "Cf", "Cs"', '"Cc", "Cs"', "test_text.py"),
     _("lifecycle.py", "file.truncate(0)\n                since", "since", "test_lifecycle.py"),
@@ -542,8 +542,8 @@ def write_page() -> None:
     page = [
         "# Would the tests notice?", "",
         f"{killed} of {tried} faults, put one at a time into a copy of the package, were noticed by the tests named "
-        f"for them; {len(MUTATIONS) - tried} more were not tried yet. The first time {survived} were not, and tests "
-        "were written that notice them. `python benchmarks/mutations.py`; the page was "
+        f"for them; {len(MUTATIONS) - tried} more were not tried yet. The first time {survived} were not; the "
+        "tests that notice them now were written, or named, then. `python benchmarks/mutations.py`; the page was "
         f"written at commit {current_commit()}; {current} of the verdicts are of the file as it was then.", "",
         "| package | faults | noticed |", "|---|---|---|",
     ]  # fmt: skip
