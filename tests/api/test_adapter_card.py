@@ -34,7 +34,7 @@ def test_the_card_of_an_unlearned_adapter_says_base_template_method_and_that_not
     card = said(place / "out" / "adapter")
     assert card["Base model"] == "model"
     assert card["Template of the rows"] == "plain" or card["Template of the rows"]
-    assert card["Method"] == "rapidun, 2 steps, weights by consistency_hidden"
+    assert card["Method"] == "rapidun_kl, 2 steps, weights by consistency_hidden"
     assert card["Verdict"].startswith("not measured")
     assert "## Limits" in (place / "out" / "adapter" / "README.md").read_text(encoding="utf-8")
     assert json.loads((place / "out" / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == (

@@ -20,8 +20,9 @@ from peft.tuners.lora.layer import ParamWrapper
 from rapidun.errors import TrainingError
 from rapidun.unlearning.registry import Job
 
-LOOKS, NEARLY = 12, 0.8
-"""`within_budget` looks so often at the validation rows at most; a share that uses so much of the budget is enough."""
+LOOKS, MOST, NEARLY, LEAST = 6, 12, 0.8, 0.01
+"""`within_budget` looks so often at the validation rows, or `MOST` times where no share holds yet and `LEAST` of the
+update is left; a share that uses so much of the budget is enough."""
 TRIES = 8
 """How often a procedure without steps is weakened before it fails."""
 
@@ -100,7 +101,9 @@ def scaled_down(model: PeftModel, loss: Callable[[], float], whole: float, start
     factors = [module.lora_B[name].weight for module, name in _adapted(model)]
     trained = [factor.detach().clone() for factor in factors]
     limit, best, high, rise = start + math.log1p(budget), Kept(0.0, start, None), 1.0, whole - start
-    for _ in range(LOOKS):
+    for looks in range(MOST):
+        if looks >= LOOKS and (best.share or high < LEAST):
+            break
         share = _next_share(best, high, rise, start, limit - start)
         _scale(factors, trained, share)
         found = loss()
