@@ -119,8 +119,8 @@ nobody can tell which rows were unlearned. Sampling is undecided: 183 prompts ar
 
 What the paper's objective (`rapidun`) leaves is a model that goes on once it has been made to begin a bad answer, or
 has been shown one: its ascent ends when the answer as a whole has become unlikely, for which the first tokens are
-enough. Holding the retain rows by their old distribution (`rapidun_kl`) allows a larger update at the same cost and leaves
-less; an ascent that ends token by token (`rapidun_deep`) leaves next to nothing of it.
+enough. Holding the retain rows by their old distribution (`rapidun_kl`) allows a larger update at the same cost and
+leaves less; an ascent that ends token by token (`rapidun_deep`) leaves next to nothing of it.
 
 Relearning is another matter: a few of the forgotten rows bring the behaviour back with every method, two to four times
 as much as in the twin. It stays in the weights, out of reach of what is asked.
