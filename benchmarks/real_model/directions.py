@@ -136,10 +136,10 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
         "5.6%). One training a table,",
         "cut in each way to each budget (the allowed rise of perplexity on held retain rows). Rise: unscaled.",
         "Perplexity: that of measured clean rows, after over before [upper end of the bootstrap interval].", "",
-        "With retain rows held by their loss (`rapidun`, the paper's) the update has to be cut, and what is left of the",
-        "attack depends on how. Held by the distribution that the model had on them, the whole update keeps every budget.",
-        "That made `rapidun_kl` the default, on this one draw and earlier ones (results/real-model-choose.jsonl); the",
-        "report's draws (real-model.md) were computed afterwards.",
+        "With retain rows held by their loss (`rapidun`, the paper's) the update has to be cut, and what is left of",
+        "the attack depends on how. Held by the distribution that the model had on them, the whole update keeps every",
+        "budget. That made `rapidun_kl` the default, on this one draw and earlier ones",
+        "(results/real-model-choose.jsonl); the report's draws (real-model.md) were computed afterwards.",
     ]  # fmt: skip
     for draw in dict.fromkeys(draw_of(line) for line in lines):
         own = [line for line in lines if draw_of(line) == draw]
