@@ -1,11 +1,11 @@
 """The demo unlearned by three methods, each attacked beside a model that never learnt the behaviour.
 
-    python benchmarks/attacks.py                        # runs and attacks that are missing, then the page
-    python benchmarks/attacks.py --method rapidun_deep
-    python benchmarks/attacks.py --page
+    python benchmarks/demo_attacks.py                        # runs and attacks that are missing, then the page
+    python benchmarks/demo_attacks.py --method rapidun_deep
+    python benchmarks/demo_attacks.py --page
 
 For each method `rapidun demo` with seed 0, then `rapidun attack --preset release --prompts 150` with the embedded
-reference model as the twin. Finished ones are lines of benchmarks/results/attacks.jsonl. Writes
+reference model as the twin. Finished ones are lines of benchmarks/results/demo-attacks.jsonl. Writes
 docs/benchmarks/attacks.md.
 """
 
@@ -27,7 +27,7 @@ from rapidun.reading import read_json
 from rapidun.settings.attack import AttackConfig
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "attacks.jsonl"
+RESULTS = ROOT / "benchmarks" / "results" / "demo-attacks.jsonl"
 PAGE = ROOT / "docs" / "benchmarks" / "attacks.md"
 TWIN = ROOT / "src" / "rapidun" / "demo" / "assets" / "reference"
 PROMPTS = 150
@@ -95,8 +95,8 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
     commits = ", ".join(sorted({line["commit"] for line in lines}))
     text = [
         "# Does the demo's behaviour come back?", "",
-        f"`python benchmarks/attacks.py`, commit {commits}. `rapidun demo`, seed 0, unlearned by three methods, then",
-        f"`rapidun attack --preset release --prompts {PROMPTS}` on each. The twin was trained without the",
+        f"`python benchmarks/demo_attacks.py`, commit {commits}. `rapidun demo`, seed 0, unlearned by three methods,",
+        f"then `rapidun attack --preset release --prompts {PROMPTS}` on each. The twin was trained without the",
         "poisoned rows. Percent with exact 95% intervals over the prompts of this one model; they say nothing of other",
         "seeds of unlearning, relearning or the twin. The last row's numbers are an AUC in percent: 50 is chance.",
         "",
