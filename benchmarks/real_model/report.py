@@ -54,6 +54,7 @@ HISTORY = [
     "does; today's keeps the distribution that the model had on them. Both changes were looked for because of a",
     "failure on a reporting draw; no number of these draws was used to choose them. `mtba`'s poison breaks its",
     "recipe's own rule (below 5% without a trigger) and is to be made again.",
+    "The minutes of the default on `nonsense` are too many: on seed 1 the process was halted for a part of its time.",
 ]
 
 
