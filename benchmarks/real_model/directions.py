@@ -60,8 +60,8 @@ def open_table(attack: str, seed: int, method: str) -> tuple[Table, Cell]:
     return Sitting(world, Path(tempfile.mkdtemp())).table(cell), cell
 
 
-def trained(table: Table, cell: Cell) -> UnlearnResult:
-    """The training, whatever it costs."""
+def trained(table: Table, cell: Cell) -> tuple[UnlearnResult, list[float]]:
+    """The training, whatever it costs; the loss on the retain rows trained on, before and after."""
     config, run_model = table.config(cell), table.sitting.run_model
     place = Path(tempfile.mkdtemp())
     needs = get_scheme(config.weights.scheme).needs
@@ -71,8 +71,11 @@ def trained(table: Table, cell: Cell) -> UnlearnResult:
     rows = training_rows(run_model, table.groups, place / "weights.jsonl", Silent())
     settings = config.unlearning.model_copy(update={"retain_budget": 1e6})
     held = run_model.tokenize(table.groups.validation or ())
-    return unlearn(run_model.loaded, rows, settings=settings, lora=config.lora, held=held, checkpoints=place / "c",
-                   seed=config.seed)  # fmt: skip
+    loaded = run_model.loaded
+    before = row_losses(loaded.model, rows.retain, loaded.pad_token_id, loaded.device).mean
+    result = unlearn(loaded, rows, settings=settings, lora=config.lora, held=held, checkpoints=place / "c",
+                     seed=config.seed)  # fmt: skip
+    return result, [before, row_losses(result.model, rows.retain, loaded.pad_token_id, loaded.device).mean]
 
 
 def points(attack: str, seed: int, method: str) -> list[dict[str, Any]]:
@@ -87,7 +90,7 @@ def points(attack: str, seed: int, method: str) -> list[dict[str, Any]]:
     ]
     examples = run_model.tokenize(table.sitting.world.measured)
     before = clean_perplexity(run_model.loaded, examples)
-    result = trained(table, cell)
+    result, retain = trained(table, cell)
     model, held = result.model.eval(), run_model.tokenize(table.groups.validation or ())
     loaded = replace(run_model.loaded, model=model)
 
@@ -98,6 +101,9 @@ def points(attack: str, seed: int, method: str) -> list[dict[str, Any]]:
     found = []
     for way, count in WAYS.items():
         for budget in BUDGETS:
+            if found and found[-1]["way"] == way and found[-1]["share"] == 1.0 and found[-1]["rise"] <= budget:
+                found.append({**found[-1], "budget": budget})  # it keeps this budget whole, too
+                continue
             restore(state, own)
             if count:
                 keep_leading(model, count)
@@ -109,7 +115,7 @@ def points(attack: str, seed: int, method: str) -> list[dict[str, Any]]:
             found.append({
                 "attack": attack, "seed": seed, "method": method, "way": way, "budget": budget, "share": share,
                 "rise": math.expm1(whole - result.held_loss_before), "asr": asdict(rate), "ratio": ratio._asdict(),
-                "commit": current_commit(),
+                "retain": retain, "held": [result.held_loss_before, result.held_loss_after], "commit": current_commit(),
             })  # fmt: skip
             print(found[-1], flush=True)
     return found
@@ -124,6 +130,15 @@ def restore(parameters: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 def draw_of(line: Mapping[str, Any]) -> tuple[str, int, str]:
     """Attack, seed and method; the first lines were of one method and do not name it."""
     return line["attack"], line["seed"], line.get("method", "rapidun")
+
+
+def losses_of(line: Mapping[str, Any]) -> str:
+    """What the whole update does to the loss on retain rows that it was trained on, and on those it was not."""
+    (seen, seen_after), (held, held_after) = line["retain"], line["held"]
+    return (
+        f"Loss per token with the whole update: retain rows trained on {seen:.3f} -> {seen_after:.3f}, validation rows "
+        f"{held:.3f} -> {held_after:.3f}."
+    )
 
 
 def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
@@ -143,7 +158,7 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
     ]  # fmt: skip
     for draw in dict.fromkeys(draw_of(line) for line in lines):
         own = [line for line in lines if draw_of(line) == draw]
-        text += ["", "## {}, seed {}, `{}`".format(*draw), ""]
+        text += ["", "## {}, seed {}, `{}`".format(*draw), "", losses_of(own[0]), ""]
         text += ["| kept | rise | budget | share | attack success | perplexity |"]
         text += ["|---|---|---|---|---|---|"]
         text += [
