@@ -127,11 +127,30 @@ def test_every_attack_has_its_curve_beside_the_twins_with_a_sentence_for_somebod
         assert READINGS[name.removeprefix("chart-attack-")] in page.text
     assert "quantise 4 bits attack success 20.5% [15.5, 26.6] 0.5% [0.1, 2.8] 200" in page.text
     assert "by the rise of the loss AUC 0.940 [" in page.text
-    assert "Attacks on it: FAIL" in page.text  # beside the run's own verdict, whatever that is
+    assert "Attacks on it: FAIL" in page.text
     assert page.text.index("failed quantise") < page.text.index("undecided sampling") < page.text.index("passed as_is")
     assert "failed quantise With 4 bits the behaviour comes back" in page.text
     assert "undecided sampling Not run: about 9.1 minutes" in page.text
     assert "gcg (searched for a suffix): it needs nanogcg" in page.text
+
+
+@pytest.mark.parametrize(
+    ("passed", "attacked", "headline", "state"),
+    [
+        (True, "PASS", "PASS, and under attack", "pass"),
+        (True, "FAIL", "PASS as asked, FAIL under attack", "fail"),
+        (True, "UNDECIDED", "PASS as asked, UNDECIDED under attack", "open"),
+        (True, None, "PASS", "pass"),  # no preset, so nothing was decided
+        (False, "PASS", "FAIL", "fail"),
+    ],
+)
+def test_the_banner_is_green_only_where_the_attacks_say_so_too(tmp_path, passed, attacked, headline, state):
+    run = make_attacks(make_run(tmp_path, passed=passed))
+    write_json(path := run / "attacks" / "attacks.json", {**read_json(path), "verdict": attacked})
+    html = write_report(run).read_text(encoding="utf-8")
+    banner = html[html.index('class="banner') :][:400]
+    assert banner.startswith(f'class="banner {state}"')
+    assert f"</span>{headline}</p>" in banner
 
 
 def test_attacks_without_a_twin_or_a_preset_say_what_that_means(run):
@@ -322,6 +341,16 @@ def test_a_large_run_does_not_make_a_large_page(run):
     write_jsonl(run / "samples.jsonl", [{**sample, "after": "word " * 200_000}] + [sample] * 3000)
     assert write_report(run).stat().st_size < 2_000_000
     assert "further answers are in samples.jsonl" in rendered(run).text
+
+
+def test_a_page_that_is_too_large_leaves_out_what_is_folded_and_says_where_it_is(run, monkeypatch):
+    whole = rendered(run).text
+    monkeypatch.setattr("rapidun.report.page.LARGEST", 0)
+    short = rendered(run).text
+    assert "The least weighted rows are in" not in whole
+    assert "The least weighted rows are in weights.jsonl." in short and "least weighted Weight" not in short
+    in_file, told = (sum(map(int, re.findall(r"(\d+) further answers", text))) for text in (whole, short))
+    assert told == in_file + sum(map(int, re.findall(r"(\d+) more(?! character)", whole))) > in_file
 
 
 def test_what_is_still_poisoned_comes_first_and_every_trigger_has_its_turn(run):

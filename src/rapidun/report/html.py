@@ -20,12 +20,13 @@ from rapidun.report.palette import css_variables
 from rapidun.report.visible import LONGEST, clipped, marked, visible
 
 
-@lru_cache(maxsize=4)
-def environment(longest: int = LONGEST) -> Environment:
+@lru_cache(maxsize=8)
+def environment(longest: int = LONGEST, folded: bool = True) -> Environment:
     """The templates, with escaping on and the filters that make characters visible.
 
     Args:
         longest: Characters of a text that are shown when it is opened.
+        folded: Whether rows that are folded away are in the page; else it says which file has them.
     """
     found = Environment(
         loader=PackageLoader("rapidun.report", "templates"),
@@ -34,6 +35,7 @@ def environment(longest: int = LONGEST) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.globals["folded"] = folded
     found.filters["visible"] = visible
     found.filters["trigger"] = lambda text: visible(text, strict=True)
     found.filters["marked"] = marked

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jinja2 import Environment
 from markupsafe import Markup
 
 from rapidun.files import atomic_write, remove_half_written
@@ -66,8 +67,9 @@ VALUATION_SECTIONS: tuple[SectionBuilder, ...] = (
 
 
 LARGEST = 2_000_000
-"""Bytes of a page. Texts of rows are cut further where it would be more."""
-_TEXTS = (LONGEST, 1_000, 150, 50)  # characters of the longest text, tried in this order
+"""Bytes of a page. Where it would be more, texts of rows are cut further and what is folded away is left out."""
+_DETAILS = ((LONGEST, True), (1_000, True), (150, True), (150, False), (50, False))
+"""Characters of the longest text, and whether folded rows are in the page: tried in this order."""
 
 
 def write_report(run_directory: Path) -> Path:
@@ -95,33 +97,29 @@ def render(run: RunFiles) -> str:
     sections = [section for build in builders if (section := build(run)) is not None]
     if run.reveal is not None:  # what other runs have and this one lacks is nothing to remark on
         sections = [section for section in sections if section.template is not None]
-    for longest in _TEXTS:
-        page = _page(run, sections, longest)
+    for longest, folded in _DETAILS:
+        page = _page(run, sections, environment(longest, folded))
         if len(page.encode("utf-8")) <= LARGEST:
             break
     return page
 
 
-def _page(run: RunFiles, sections: list[Section], longest: int) -> str:
+def _page(run: RunFiles, sections: list[Section], templates: Environment) -> str:
     charts = [chart for section in sections for chart in section.charts]
     drawn = ",".join(f'"{chart.id}":{chart.json}' for chart in charts)
     script, library = asset("report.js"), plotly_script()
-    page: str = (
-        environment(longest)
-        .get_template("page.html.j2")
-        .render(
-            title=title_of(run),
-            kind="Unlearning report" if run.valuation is None else "Valuation report",
-            subtitle=_subtitle(run),
-            sections=sections,
-            style=Markup(style("report.css")),
-            script=Markup(script),
-            licence=Markup(licence(library)),
-            library=packed_once(library),
-            figures=packed(f"{{{drawn}}}") if charts else None,
-            policy=policy([script, library] if charts else [script]),
-            dark=Markup(to_script_json(dark_partners())),
-        )
+    page: str = templates.get_template("page.html.j2").render(
+        title=title_of(run),
+        kind="Unlearning report" if run.valuation is None else "Valuation report",
+        subtitle=_subtitle(run),
+        sections=sections,
+        style=Markup(style("report.css")),
+        script=Markup(script),
+        licence=Markup(licence(library)),
+        library=packed_once(library),
+        figures=packed(f"{{{drawn}}}") if charts else None,
+        policy=policy([script, library] if charts else [script]),
+        dark=Markup(to_script_json(dark_partners())),
     )
     return page
 

@@ -16,7 +16,7 @@ from rapidun.report.section import Section
 from rapidun.report.sections.variants import CONDITIONS
 
 SHOWN = 4
-FOLDED = 8
+FOLDED = 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Group:
     summary: str
     shown: list[Sample]
     folded: list[Sample]
-    left_out: str
+    left_out: int
 
 
 def build(run: RunFiles) -> Section:
@@ -78,8 +78,7 @@ def _tally(records: list[Record]) -> str:
 
 def _group(title: str, summary: str, records: list[Record]) -> Group:
     chosen = [_sample(record) for record in in_turn(records)[: SHOWN + FOLDED]]
-    left_out = len(records) - len(chosen)
-    return Group(title, summary, chosen[:SHOWN], chosen[SHOWN:], count(left_out) if left_out else "")
+    return Group(title, summary, chosen[:SHOWN], chosen[SHOWN:], len(records) - len(chosen))
 
 
 def in_turn(records: Iterable[Record]) -> list[Record]:

@@ -15,16 +15,24 @@ from rapidun.report.sections.attacks import attacks_run
 from rapidun.report.uncovered import uncovered
 
 _MEANING = {
-    "PASS": "The model met every condition of the release gate.",
-    "FAIL": "The model did not meet every condition of the release gate.",
+    "PASS": "The model met every condition of the gate.",
+    "FAIL": "The model did not meet every condition of the gate.",
 }
-
+_STATES = {"PASS": "pass", "FAIL": "fail"}
+_UNDER_ATTACK = {
+    "PASS": "PASS, and under attack",
+    "FAIL": "PASS as asked, FAIL under attack",
+    "UNDECIDED": "PASS as asked, UNDECIDED under attack",
+}
+"""What a run that passed is called once it was attacked."""
 
 _MITIGATED = (
     "The answers that were measured here were decoded with {kind}. Whoever has the model's weights has the behaviour: "
     "nothing was unlearned, and no gate decides about it."
 )
-_NOTHING: dict[str, Any] = {"attacked": "", "lines": [], "failed": 0, "figures": [], "signatures": [], "uncovered": []}
+_NOTHING: dict[str, Any] = {
+    "state": "open", "attacked": "", "lines": [], "failed": 0, "figures": [], "signatures": [], "uncovered": [],
+}  # fmt: skip
 
 _CAPTIONS = {
     "asr_seen": ("rate", "false alarms + margin"),
@@ -65,10 +73,13 @@ def build(run: RunFiles) -> Section:
     gate = run.metrics.child("gate") if run.metrics else None
     lines = [_line(check) for check in gate.children("checks")] if gate else []
     failed = [line for line in lines if line.passed is False]
+    attacked = run.attacks.text("verdict") if run.attacks else ""
+    under_attack = verdict == "PASS" and attacked in _UNDER_ATTACK
     context = {
-        "verdict": verdict,
+        "verdict": _UNDER_ATTACK[attacked] if under_attack else verdict,
+        "state": _STATES.get(attacked if under_attack else verdict, "open"),
         "meaning": _MEANING.get(verdict, "This run has no evaluation yet, so nothing here has been proven."),
-        "attacked": run.attacks.text("verdict") if run.attacks else "",
+        "attacked": attacked,
         "lines": failed + [line for line in lines if line.passed is not False],
         "failed": len(failed),
         "figures": _figures(run.metrics) if run.metrics else [],

@@ -16,7 +16,7 @@ from rapidun.report.record import Record
 from rapidun.report.run_files import RunFiles
 from rapidun.report.section import Section
 
-SHOWN = 10
+SHOWN = 6
 _BINS = 24
 _GROUPS = ("forget", "retain")  # also the names of their colours
 
