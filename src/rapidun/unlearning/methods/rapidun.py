@@ -1,7 +1,7 @@
 """RapidUn's objective: away from the unwanted answer, towards the preferred one, until the row is forgotten.
 
 Two methods differ in what holds the retain rows: with `rapidun` their loss, as in the paper; with `rapidun_kl`, the
-default, the distribution that the model had on them. On tuning draws of a real chat model the second costs far less
+default, the distribution that the model had on them. On a tuning draw of a real chat model the second costs far less
 perplexity (benchmarks/real_model/directions.py): the loss on a hundred rows falls by learning them by heart.
 """
 
