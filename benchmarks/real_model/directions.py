@@ -152,8 +152,8 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
         "cut in each way to each budget (the allowed rise of perplexity on held retain rows). Rise: unscaled.",
         "Perplexity: that of measured clean rows, after over before [upper end of the bootstrap interval].", "",
         "With retain rows held by their loss (`rapidun`, the paper's) the update has to be cut, and what is left of",
-        "the attack depends on how: the loss on the rows it descends on falls while that on rows kept apart rises, so it",
-        "learns the former by heart. Held by the distribution that the model had on them, the whole update keeps every",
+        "the attack depends on how: the loss on the rows it descends on falls while that on rows kept apart rises, so",
+        "it learns them by heart. Held by the distribution that the model had on them, the whole update keeps every",
         "budget. That made `rapidun_kl` the default, on this one draw and earlier ones",
         "(results/real-model-choose.jsonl); the report's draws (real-model.md) were computed afterwards.",
     ]  # fmt: skip
