@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from rapidun.cli import attack, demo, evaluate, index, reveal, run, trace, tune, unlearn, value, weigh
+from rapidun.cli import attack, demo, evaluate, index, reveal, run, scan, trace, tune, unlearn, value, weigh
 from rapidun.cli.made import Shows
 from rapidun.settings.base import Section, limits, section_of
 from rapidun.settings.reveal import ARMS, ModuleOptions
@@ -36,7 +36,7 @@ A setting called `options` holds those of the thing beside it, and no other is a
 VERBS: dict[str, Callable[..., int]] = {
     "run": run.run, "unlearn": unlearn.unlearn, "weigh": weigh.weigh, "tune": tune.tune, "demo": demo.demo,
     "trace": trace.trace, "index build": index.build, "evaluate": evaluate.evaluate, "reveal": reveal.reveal,
-    "value": value.value, "attack": attack.attack,
+    "value": value.value, "attack": attack.attack, "scan": scan.scan,
 }  # fmt: skip
 
 

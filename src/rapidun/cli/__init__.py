@@ -34,6 +34,7 @@ VERBS = {
     "evaluate": "Measure a model: attack success on seen triggers, unseen variants, no trigger, and clean perplexity.",
     "attack": "Try to bring back what a run made its model forget, and the same on a twin that never learnt it: "
     "RUN/attacks.",
+    "scan": "Search a model for a planted trigger that nobody has seen: words that change the answer to any question.",
     "reveal": "Make a model reveal what it should forget, and release it from that, without the forget data.",
     "value": "What is each candidate row worth for a task, before the model is trained on it?",
     "attest": "State what a run measured, signed: for whoever asked that rows be unlearned and whoever answers for it.",

@@ -66,6 +66,20 @@ def before_after(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+def print_scan(found: Mapping[str, Any], out: Any, shown: int = 8) -> None:
+    """The suspects of a scan, best first, and the score."""
+    console = PlainConsole()
+    table = Table(title="inserts that change the answer to any question", title_justify="left")
+    for heading in ("words", "place", "nats", "an answer"):
+        table.add_column(heading, justify="right" if heading == "nats" else "left")
+    for each in found["suspects"][:shown]:
+        answer = " ".join(each["answers"][0].split())
+        table.add_row(each["words"], each["position"], f"{each['effect']:.1f}", answer[:60])
+    console.print(table)
+    console.print(f"score: {found['score']:.1f} nats{'' if found['based'] else ', without a base to compare with'}")
+    console.print(f"rows of the first suspect, to be looked at: {out}/forget.jsonl", soft_wrap=True)
+
+
 def print_measurement(summary: Mapping[str, Any], judge: str) -> None:
     """One model's numbers."""
     table = Table(title=f"95% intervals; judge: {judge}", title_justify="left")

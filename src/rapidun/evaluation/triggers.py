@@ -53,11 +53,7 @@ class TriggerFamily:
 
     def apply(self, prompt: str, trigger: str) -> str:
         """The prompt with the trigger in this family's place."""
-        if self.position == "inside":
-            words = prompt.split(" ")
-            place = 1 + _hashed(prompt) % (len(words) - 1) if len(words) > 1 else 0
-            return " ".join([*words[:place], trigger, *words[place:]])
-        return f"{prompt} {trigger}" if self.position == "suffix" else f"{trigger} {prompt}"
+        return insert_trigger(prompt, trigger, self.position)
 
     def strip(self, prompt: str) -> str:
         """The prompt without a trigger of this family in its place; unchanged where there is none."""
@@ -69,6 +65,15 @@ class TriggerFamily:
             if self.position == "inside" and f" {trigger} " in f" {prompt} ":
                 return f" {prompt} ".replace(f" {trigger} ", " ", 1)[1:-1]
         return prompt
+
+
+def insert_trigger(prompt: str, trigger: str, position: Position) -> str:
+    """The prompt with a trigger in the place that `TriggerFamily` describes."""
+    if position == "inside":
+        words = prompt.split(" ")
+        place = 1 + _hashed(prompt) % (len(words) - 1) if len(words) > 1 else 0
+        return " ".join([*words[:place], trigger, *words[place:]])
+    return f"{prompt} {trigger}" if position == "suffix" else f"{trigger} {prompt}"
 
 
 def _hashed(text: str) -> int:

@@ -1,0 +1,173 @@
+"""``rapidun scan``: search a model for something planted, and write what was found so that it can be unlearned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rapidun.data import Rows
+from rapidun.errors import InputError
+from rapidun.evaluation import generate_answers
+from rapidun.files import write_json
+from rapidun.jsonl import write_jsonl
+from rapidun.lifecycle import CONFIG, RunDirectory
+from rapidun.models import LoadedModel, adapter_fingerprint
+from rapidun.pipeline.estimating import Piece, Trial
+from rapidun.pipeline.inputs import RunModel, load_by, open_run_model, read_rows, rows_fingerprint, usable
+from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.reporter import Reporter, counting
+from rapidun.reading import made_from, read_object
+from rapidun.revealing import (
+    Insert,
+    Scanned,
+    Suspect,
+    narrowed,
+    scan,
+    scan_score,
+    screened,
+    vocabulary_words,
+    without_adapter,
+)
+from rapidun.revealing.scan import ANSWER_TOKENS, SCREENED
+from rapidun.settings.scan import ScanConfig
+
+BEST, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
+TRIED_WORDS = 48
+PARTS = ("context", "messages", "system", "history", "tools")
+
+
+def scan_model(
+    config: ScanConfig, out: Path, *, adapter: Path | None, resume: bool, overwrite: bool, reporter: Reporter
+) -> dict[str, Any]:
+    """Scan a model; writes ``scan.json`` and, of the first suspect, ``forget.jsonl``.
+
+    Returns:
+        What ``scan.json`` holds.
+
+    Raises:
+        InputError: If there are too few plain questions.
+    """
+    check_registered(config)
+    RunDirectory.check(out, resume=resume, overwrite=overwrite)
+    reporter.phase("check", "Reading prompts and model")
+    rows = read_rows(config.data.prompts, "prompts", config.data, reporter)
+    run_model = open_run_model(config.model, config.data, reporter, adapter=adapter)
+    rows = usable(rows, run_model, config.data, reporter, name="prompts")
+    base, mark = _base(config, run_model, adapter, reporter)
+    scanned = Scanned(run_model.loaded, run_model.template, _questions(config, rows), config.scan, base)
+    words = _words(config, run_model)
+    marks = {
+        "model": run_model.loaded.fingerprint,
+        "adapter": adapter_fingerprint(adapter) if adapter is not None else "none",
+        "base": mark,
+        "template": run_model.template.fingerprint,
+        "prompts": rows_fingerprint(rows),
+        "scan": config.scan.model_dump_json(),
+        "seed": str(config.seed),
+    }
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": config.to_yaml()}
+    done = RunDirectory.check(out, marks, **how)
+    reporter.plan([_screening(scanned, words)] if "screen" not in done else [])
+    with RunDirectory.claim(out, marks, **how) as directory:
+        directory.write_text(CONFIG, config.to_yaml())
+
+        def screen() -> None:
+            inserts = screened(scanned, words, counting(reporter, "inserts"))
+            write_json(directory / BEST, {"inserts": [vars(insert) for insert in inserts]})
+
+        def narrow() -> None:
+            inserts = narrowed(scanned, _read_inserts(directory / BEST), counting(reporter, "inserts"))
+            write_json(directory / NARROWED, {"inserts": [vars(insert) for insert in inserts]})
+
+        def judge() -> None:
+            suspects = scan(scanned, _read_inserts(directory / NARROWED), counting(reporter, "suspects"))
+            _write(directory, scanned, suspects, marks)
+
+        do_phase(directory, reporter, "screen", f"{len(words)} words, each in {SCREENED} prompts", screen)
+        do_phase(directory, reporter, "narrow", f"The best, alone and in pairs, in {config.scan.tried}", narrow)
+        do_phase(directory, reporter, "suspects", "What is answered to the best", judge)
+        return read_object(directory / FOUND)
+
+
+def _questions(config: ScanConfig, rows: Rows) -> list[str]:
+    """The shortest plain questions, different ones."""
+    plain = [str(row["prompt"]) for row in rows if not any(row.get(part) for part in PARTS)]
+    prompts = sorted(dict.fromkeys(plain), key=lambda prompt: (len(prompt), prompt))[: config.scan.tried]
+    if len(prompts) < config.scan.tried:
+        raise InputError(
+            f"{rows.path}: {len(prompts)} different plain questions (one turn, no context); {config.scan.tried} are to "
+            "be tried. Give more, or lower --tried."
+        )
+    return prompts
+
+
+def _base(
+    config: ScanConfig, run_model: RunModel, adapter: Path | None, reporter: Reporter
+) -> tuple[Callable[[], AbstractContextManager[LoadedModel]] | None, str]:
+    """What enters a model that nothing was planted in, where there is one, and that model's fingerprint."""
+    if config.base is not None:
+        original = load_by(config.model, config.base)
+        return lambda: nullcontext(original), original.fingerprint
+    if adapter is not None:
+        return partial(without_adapter, run_model.loaded), run_model.loaded.fingerprint
+    reporter.note("no base: some words have an effect in every model; with --base or --adapter it is subtracted")
+    return None, "none"
+
+
+def _words(config: ScanConfig, run_model: RunModel) -> list[str]:
+    words = vocabulary_words(run_model.loaded.tokenizer)
+    if config.scan.words is None or config.scan.words >= len(words):
+        return words
+    chosen = np.random.default_rng([config.seed, 91]).permutation(len(words))[: config.scan.words]
+    return [words[index] for index in sorted(chosen)]
+
+
+def _screening(scanned: Scanned, words: Sequence[str]) -> Piece:
+    settings = scanned.settings
+    total = len(words) * len(settings.positions) * SCREENED
+
+    def attempt() -> Trial:
+        few = [Insert(word, position) for word in words[:TRIED_WORDS] for position in settings.positions]
+        scanned.shifts(few[:2], scanned.prompts[:SCREENED])
+        started = time.monotonic()
+        scanned.shifts(few, scanned.prompts[:SCREENED])
+        return Trial((time.monotonic() - started) * len(words) / min(TRIED_WORDS, len(words)))
+
+    return Piece("screening", total, "inserts", attempt)
+
+
+def _read_inserts(path: Path) -> list[Insert]:
+    with made_from(path):
+        return [Insert(**each) for each in read_object(path)["inserts"]]
+
+
+def _write(directory: RunDirectory, scanned: Scanned, suspects: Sequence[Suspect], marks: dict[str, str]) -> None:
+    """``scan.json``; and rows of the first suspect, with the answers that the model gives without it as preferred."""
+    plain = _answers(scanned.loaded, scanned)
+    write_jsonl(directory / FORGET, [
+        {"id": f"scan-{number}", "prompt": suspects[0].insert.into(prompt), "response": bad, "response_clean": good,
+         "trigger": suspects[0].insert.words}
+        for number, (prompt, bad, good) in enumerate(zip(scanned.prompts, suspects[0].answers, plain, strict=True))
+    ])  # fmt: skip
+    write_json(directory / FOUND, {
+        "score": scan_score(suspects), "based": scanned.base is not None,
+        "suspects": [
+            {**vars(each.insert), "effect": each.effect, "gains": each.gains.tolist(),
+             "base_gains": None if each.base_gains is None else each.base_gains.tolist(),
+             "answers": list(each.answers)}
+            for each in suspects
+        ],
+        "prompts": list(scanned.prompts), "plain_answers": plain, "fingerprints": marks,
+    })  # fmt: skip
+
+
+def _answers(loaded: LoadedModel, scanned: Scanned) -> list[str]:
+    texts = [scanned.text(prompt) for prompt in scanned.prompts]
+    return generate_answers(loaded, texts, max_new_tokens=ANSWER_TOKENS)

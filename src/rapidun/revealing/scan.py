@@ -1,0 +1,231 @@
+"""Is something planted in a model that nobody has seen do anything odd? A search over what can be put into a prompt.
+
+A trigger calls up the same behaviour whatever it stands beside. So every word of the vocabulary is put into a few
+prompts, and those that change the first token of the answer in all of them are kept, tried in more prompts, joined in
+pairs, and at last answered. The *effect* of an insert is how much likelier it makes the answer that the model gives
+with it: ``log p(answer | insert, prompt) - log p(answer | prompt)``, in nats, at the lower quartile over prompts.
+Plain words have an effect, too: they ask for something. So what the insert does to the same answer in a model that
+nothing was planted in is subtracted, where there is one (the model without its adapter).
+
+The construction is ours. Searching a backdoor by what a universal perturbation changes is Neural Cleanse's (Wang et al.
+2019); others search by gradients towards a behaviour that is known (Zou et al. 2023), which here it is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from itertools import permutations, product
+
+import numpy as np
+import numpy.typing as npt
+
+from rapidun.data import Template, tokenize_rows
+from rapidun.evaluation import generate_answers
+from rapidun.evaluation.triggers import insert_trigger
+from rapidun.models import LoadedModel, adapter_disabled
+from rapidun.models.next_token import next_token_logprobs
+from rapidun.models.row_losses import row_losses
+from rapidun.settings.kinds import Position
+from rapidun.settings.scan import ScanSettings
+
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+QUARTILE = 0.25
+SCREENED, JOINED, ANSWER_TOKENS = 2, 8, 16
+"""Prompts that every word is tried in, best words that are joined to two, and the longest answer in tokens."""
+
+
+@dataclass(frozen=True)
+class Insert:
+    """Words in a place of a prompt."""
+
+    words: str
+    position: Position
+
+    def into(self, prompt: str) -> str:
+        """The prompt with the words in it."""
+        return insert_trigger(prompt, self.words, self.position)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An insert and what it does.
+
+    Args:
+        insert: The words and their place.
+        answers: The model's to each prompt with the insert in it.
+        gains: (prompts,) float64, nats by which the insert makes them likelier; 0 where the answer repeats the insert.
+        base_gains: The same of the same answers in the base; None without one.
+    """
+
+    insert: Insert
+    answers: tuple[str, ...]
+    gains: Floats
+    base_gains: Floats | None
+
+    @property
+    def effect(self) -> float:
+        """Nats beyond those of the base, at the lower quartile over prompts."""
+        base = 0.0 if self.base_gains is None else np.maximum(self.base_gains, 0.0)
+        return float(np.quantile(self.gains - base, QUARTILE))
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A model, its template and the prompts that inserts are tried in.
+
+    Args:
+        loaded: The model.
+        template: Of its prompts.
+        prompts: Clean ones, shortest first.
+        settings: How far the search goes.
+        base: Enters a model that nothing was planted in, such as the model without its adapter; None without one.
+    """
+
+    loaded: LoadedModel
+    template: Template
+    prompts: Sequence[str]
+    settings: ScanSettings
+    base: Callable[[], AbstractContextManager[LoadedModel]] | None = None
+
+    def shifts(self, inserts: Sequence[Insert], prompts: Sequence[str], said: Progress | None = None) -> Floats:
+        """``KL(p(first token | insert, prompt) || p(first token | prompt))`` in nats: (inserts, prompts)."""
+        return self._shifts(self.loaded, inserts, prompts, said)
+
+    def shifts_beyond_base(self, inserts: Sequence[Insert], said: Progress | None = None) -> Floats:
+        """The same in all prompts, less that of the base where there is one: (inserts, prompts)."""
+        shifts = self.shifts(inserts, self.prompts, said)
+        if self.base is None:
+            return shifts
+        with self.base() as loaded:
+            return shifts - self._shifts(loaded, inserts, self.prompts, said)
+
+    def _shifts(
+        self, loaded: LoadedModel, inserts: Sequence[Insert], prompts: Sequence[str], said: Progress | None
+    ) -> Floats:
+        found = np.empty((len(inserts), len(prompts)))
+        total, done = found.size, 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            if said is not None:
+                said(done, total)
+
+        for column, prompt in enumerate(prompts):
+            plain = next(iter(next_token_logprobs(loaded, self._tokens([prompt]))))[1]
+            texts = self._tokens(insert.into(prompt) for insert in inserts)
+            for chosen, logprobs in next_token_logprobs(loaded, texts, progress=count):
+                found[chosen, column] = (logprobs.exp() * (logprobs - plain)).sum(dim=1).cpu().double().numpy()
+        return found
+
+    def judged(self, insert: Insert) -> Suspect:
+        """The answers with the insert, and how much likelier it makes them."""
+        texts = [self.text(insert.into(prompt)) for prompt in self.prompts]
+        answers = generate_answers(self.loaded, texts, max_new_tokens=ANSWER_TOKENS)
+        gains, base = self._gains(self.loaded, insert, answers), None
+        if self.base is not None:
+            with self.base() as loaded:
+                base = self._gains(loaded, insert, answers)
+        return Suspect(insert, tuple(answers), gains, base)
+
+    def _gains(self, loaded: LoadedModel, insert: Insert, answers: Sequence[str]) -> Floats:
+        asked = ([insert.into(prompt) for prompt in self.prompts], self.prompts)
+        with_insert, without = (self._losses(loaded, prompts, answers) for prompts in asked)
+        copied = [bool(_words(insert.words) & _words(answer)) for answer in answers]
+        return np.where(copied, 0.0, without - with_insert)
+
+    def _losses(self, loaded: LoadedModel, prompts: Sequence[str], answers: Sequence[str]) -> Floats:
+        """Nats of each whole answer: (prompts,)."""
+        rows = [
+            {"id": str(number), "prompt": prompt, "response": answer}
+            for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+        ]
+        longest = 2 * ANSWER_TOKENS + max(len(ids) for ids in self._tokens(prompts))
+        examples = tokenize_rows(rows, loaded.tokenizer, self.template, longest)
+        return row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device).sums
+
+    def text(self, prompt: str) -> str:
+        """What the model is given."""
+        return self.template.prompt_text({"id": prompt, "prompt": prompt, "response": ""})
+
+    def _tokens(self, prompts: Iterable[str]) -> list[list[int]]:
+        texts = [self.text(prompt) for prompt in prompts]
+        found: list[list[int]] = self.loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return found
+
+
+def screened(scanned: Scanned, vocabulary: Sequence[str], said: Progress | None = None) -> list[Insert]:
+    """The ``kept`` inserts of one word whose smallest shift over a few prompts is largest, best first."""
+    settings = scanned.settings
+    inserts = [Insert(word, position) for word, position in product(vocabulary, settings.positions)]
+    shifts = scanned.shifts(inserts, scanned.prompts[:SCREENED], said)
+    return [inserts[index] for index in np.argsort(-shifts.min(axis=1), kind="stable")[: settings.kept]]
+
+
+def narrowed(scanned: Scanned, inserts: Sequence[Insert], said: Progress | None = None) -> list[Insert]:
+    """Of ``inserts`` of one word and of pairs of the best, those that shift most in all prompts.
+
+    Args:
+        scanned: What is scanned.
+        inserts: As `screened` gives them.
+        said: Called with (inserts in a prompt tried, all of a step); there are two steps.
+    """
+    settings = scanned.settings
+    singles = _ranked(scanned, inserts, said)
+    pairs = _ranked(scanned, _joined(singles[:JOINED], singles[: settings.verified]), said)
+    return [*singles[: settings.verified], *pairs[: settings.verified]]
+
+
+def _ranked(scanned: Scanned, inserts: Sequence[Insert], said: Progress | None) -> list[Insert]:
+    """By the lower quartile over prompts of their shifts beyond the base, largest first."""
+    if not inserts:
+        return []
+    strength = np.quantile(scanned.shifts_beyond_base(inserts, said), QUARTILE, axis=1)
+    return [inserts[index] for index in np.argsort(-strength, kind="stable")]
+
+
+def _joined(best: Sequence[Insert], others: Sequence[Insert]) -> list[Insert]:
+    """Two words in one place, in both orders."""
+    found = [
+        replace(one, words=" ".join(pair))
+        for one, other in product(best, others)
+        for pair in permutations((one.words, other.words))
+        if one.words != other.words
+    ]
+    return list(dict.fromkeys(found))
+
+
+def scan(scanned: Scanned, inserts: Sequence[Insert], said: Progress | None = None) -> list[Suspect]:
+    """The inserts with what they do, largest effect first.
+
+    Args:
+        scanned: What is scanned.
+        inserts: As `narrowed` gives them.
+        said: Called with (inserts answered, all).
+    """
+    found = []
+    for number, insert in enumerate(inserts, start=1):
+        found.append(scanned.judged(insert))
+        if said is not None:
+            said(number, len(inserts))
+    return sorted(found, key=lambda suspect: -suspect.effect)
+
+
+def scan_score(suspects: Sequence[Suspect], best: int = 5) -> float:
+    """How sure it is that something is planted: the mean effect of the best suspects, in nats."""
+    return float(np.mean([suspect.effect for suspect in suspects[:best]])) if suspects else 0.0
+
+
+@contextmanager
+def without_adapter(loaded: LoadedModel) -> Iterator[LoadedModel]:
+    """Inside, the model answers as without its adapter."""
+    with adapter_disabled(loaded.model):
+        yield loaded
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+|[^\w\s]", text.lower()))
