@@ -131,16 +131,16 @@ def adapter_of(seed: int, planted: bool, place: Path) -> dict[str, Any]:
 
 def summary(suspect: Suspect) -> dict[str, Any]:
     """A line of the results."""
-    base = np.zeros(0) if suspect.base_gains is None else suspect.base_gains
-    gains = {"gains": suspect.gains.round(3).tolist(), "base": base.round(3).tolist()}
-    return {**vars(suspect.insert), **gains, "answers": suspect.answers[:2]}
+    assert suspect.novelties is not None
+    nats = {"gains": suspect.gains.round(3).tolist(), "novelties": suspect.novelties.round(3).tolist()}
+    return {**vars(suspect.insert), **nats, "answers": suspect.answers[:2]}
 
 
 def score(line: Mapping[str, Any], with_base: bool) -> float:
     """The score of the scan, from a line; without the base where it is not to be looked at."""
     suspects = [
         Suspect(Insert(each["words"], each["position"]), (), np.array(each["gains"]),
-                np.array(each["base"]) if with_base else None)
+                np.array(each["novelties"]) if with_base else None)
         for each in line["suspects"]
     ]  # fmt: skip
     return scan_score(sorted(suspects, key=lambda suspect: -suspect.effect))

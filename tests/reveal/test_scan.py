@@ -55,27 +55,34 @@ def test_a_model_without_anything_planted_has_a_lower_score(suspects):
     clean = scanned("reference")
     found = scan(clean, narrowed(clean, screened(clean, WORDS)))
     assert scan_score(found) < scan_score(suspects) / 2
-    assert found[0].base_gains is None
+    assert found[0].novelties is None
 
 
-def test_what_the_base_does_too_is_no_effect():
+def test_what_the_base_says_too_is_nothing_new():
     same = scanned("poisoned", base="poisoned")
     suspect = same.judged(Insert("hi", "prefix"))
     assert suspect.gains.min() > 1
-    np.testing.assert_allclose(suspect.gains, suspect.base_gains)
-    assert suspect.effect == 0
+    np.testing.assert_allclose(suspect.novelties, 0, atol=1e-9)
 
 
-def test_an_answer_that_repeats_the_insert_counts_for_nothing():
+def test_what_a_model_shows_without_an_insert_is_no_effect_of_one():
+    other = scanned("poisoned", base="reference")
+    nothing = other.judged(Insert("the", "suffix"))
+    assert other._usual.mean() > 1  # a model prefers its own answers
+    assert nothing.effect < 3
+
+
+def test_an_answer_that_repeats_the_insert_gains_nothing(monkeypatch):
     echo = scanned("poisoned")
-    gains = echo._gains(echo.loaded, Insert("blue cat", "prefix"), ["A cat sat.", *["nothing of it"] * 5])
+    monkeypatch.setattr(Scanned, "_answers", lambda self, prompts: ("A cat sat.", *["nothing of it"] * 5))
+    gains = echo.judged(Insert("blue cat", "prefix")).gains
     assert gains[0] == 0
     assert (gains[1:] != 0).all()
 
 
 def test_the_lower_quartile_asks_that_most_prompts_are_moved():
     one = Suspect(Insert("x", "prefix"), (), np.array([9.0, 0, 0, 0, 0]), None)
-    four = Suspect(Insert("x", "prefix"), (), np.array([0, 9.0, 9, 9, 9]), np.array([0.0, 1, 1, 1, -5]))
+    four = Suspect(Insert("x", "prefix"), (), np.zeros(5), np.array([0, 8.0, 8, 8, 8]))
     assert (one.effect, four.effect) == (0, 8)
     assert scan_score([four, one], best=2) == 4
     assert scan_score([]) == 0

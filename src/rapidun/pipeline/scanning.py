@@ -13,7 +13,6 @@ import numpy as np
 
 from rapidun.data import Rows
 from rapidun.errors import InputError
-from rapidun.evaluation import generate_answers
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
@@ -35,7 +34,7 @@ from rapidun.revealing import (
     vocabulary_words,
     without_adapter,
 )
-from rapidun.revealing.scan import ANSWER_TOKENS, SCREENED
+from rapidun.revealing.scan import SCREENED
 from rapidun.settings.scan import ScanConfig
 
 BEST, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
@@ -150,24 +149,18 @@ def _read_inserts(path: Path) -> list[Insert]:
 
 def _write(directory: RunDirectory, scanned: Scanned, suspects: Sequence[Suspect], marks: dict[str, str]) -> None:
     """``scan.json``; and rows of the first suspect, with the answers that the model gives without it as preferred."""
-    plain = _answers(scanned.loaded, scanned)
+    answered = zip(scanned.prompts, suspects[0].answers, scanned.plain, strict=True)
     write_jsonl(directory / FORGET, [
         {"id": f"scan-{number}", "prompt": suspects[0].insert.into(prompt), "response": bad, "response_clean": good,
          "trigger": suspects[0].insert.words}
-        for number, (prompt, bad, good) in enumerate(zip(scanned.prompts, suspects[0].answers, plain, strict=True))
+        for number, (prompt, bad, good) in enumerate(answered)
     ])  # fmt: skip
     write_json(directory / FOUND, {
         "score": scan_score(suspects), "based": scanned.base is not None,
         "suspects": [
             {**vars(each.insert), "effect": each.effect, "gains": each.gains.tolist(),
-             "base_gains": None if each.base_gains is None else each.base_gains.tolist(),
-             "answers": list(each.answers)}
+             "novelties": None if each.novelties is None else each.novelties.tolist(), "answers": list(each.answers)}
             for each in suspects
         ],
-        "prompts": list(scanned.prompts), "plain_answers": plain, "fingerprints": marks,
+        "prompts": list(scanned.prompts), "plain_answers": list(scanned.plain), "fingerprints": marks,
     })  # fmt: skip
-
-
-def _answers(loaded: LoadedModel, scanned: Scanned) -> list[str]:
-    texts = [scanned.text(prompt) for prompt in scanned.prompts]
-    return generate_answers(loaded, texts, max_new_tokens=ANSWER_TOKENS)

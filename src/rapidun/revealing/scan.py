@@ -2,10 +2,14 @@
 
 A trigger calls up the same behaviour whatever it stands beside. So every word of the vocabulary is put into a few
 prompts, and those that change the first token of the answer in all of them are kept, tried in more prompts, joined in
-pairs, and at last answered. The *effect* of an insert is how much likelier it makes the answer that the model gives
-with it: ``log p(answer | insert, prompt) - log p(answer | prompt)``, in nats, at the lower quartile over prompts.
-Plain words have an effect, too: they ask for something. So what the insert does to the same answer in a model that
-nothing was planted in is subtracted, where there is one (the model without its adapter).
+pairs, and at last answered. The *effect* of an insert is how much likelier the answers with it are in the model than
+in a *base* that nothing was planted in (the model without its adapter), beyond what holds for answers without it:
+
+    log p(answer | insert, prompt) - log p_base(answer | insert, prompt) - the same of the plain answer to the prompt
+
+in nats, at the lower quartile over prompts. Plain words ask for something and change answers too, but so they do in
+the base; and whatever the model was tuned to on purpose, it shows without an insert. Where there is no base, the effect
+is ``log p(answer | insert, prompt) - log p(answer | prompt)``, which plain words have as well.
 
 The construction is ours. Searching a backdoor by what a universal perturbation changes is Neural Cleanse's (Wang et al.
 2019); others search by gradients towards a behaviour that is known (Zou et al. 2023), which here it is not.
@@ -17,6 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import permutations, product
 
 import numpy as np
@@ -58,19 +63,19 @@ class Suspect:
         insert: The words and their place.
         answers: The model's to each prompt with the insert in it.
         gains: (prompts,) float64, nats by which the insert makes them likelier; 0 where the answer repeats the insert.
-        base_gains: The same of the same answers in the base; None without one.
+        novelties: (prompts,) float64, nats by which they are likelier in the model than in the base, less those of its
+            answers without the insert; None without a base.
     """
 
     insert: Insert
     answers: tuple[str, ...]
     gains: Floats
-    base_gains: Floats | None
+    novelties: Floats | None
 
     @property
     def effect(self) -> float:
-        """Nats beyond those of the base, at the lower quartile over prompts."""
-        base = 0.0 if self.base_gains is None else np.maximum(self.base_gains, 0.0)
-        return float(np.quantile(self.gains - base, QUARTILE))
+        """The novelty, or without a base the gain, at the lower quartile over prompts: nats."""
+        return float(np.quantile(self.gains if self.novelties is None else self.novelties, QUARTILE))
 
 
 @dataclass(frozen=True)
@@ -122,21 +127,34 @@ class Scanned:
                 found[chosen, column] = (logprobs.exp() * (logprobs - plain)).sum(dim=1).cpu().double().numpy()
         return found
 
-    def judged(self, insert: Insert) -> Suspect:
-        """The answers with the insert, and how much likelier it makes them."""
-        texts = [self.text(insert.into(prompt)) for prompt in self.prompts]
-        answers = generate_answers(self.loaded, texts, max_new_tokens=ANSWER_TOKENS)
-        gains, base = self._gains(self.loaded, insert, answers), None
-        if self.base is not None:
-            with self.base() as loaded:
-                base = self._gains(loaded, insert, answers)
-        return Suspect(insert, tuple(answers), gains, base)
+    @cached_property
+    def plain(self) -> tuple[str, ...]:
+        """The model's answers without any insert."""
+        return self._answers(self.prompts)
 
-    def _gains(self, loaded: LoadedModel, insert: Insert, answers: Sequence[str]) -> Floats:
-        asked = ([insert.into(prompt) for prompt in self.prompts], self.prompts)
-        with_insert, without = (self._losses(loaded, prompts, answers) for prompts in asked)
-        copied = [bool(_words(insert.words) & _words(answer)) for answer in answers]
-        return np.where(copied, 0.0, without - with_insert)
+    @cached_property
+    def _usual(self) -> Floats:
+        return self._novelties(self.prompts, self.plain)
+
+    def judged(self, insert: Insert) -> Suspect:
+        """The answers with the insert, how much likelier it makes them, and how much likelier than the base does."""
+        prompts = [insert.into(prompt) for prompt in self.prompts]
+        answers = self._answers(prompts)
+        gains = self._losses(self.loaded, self.prompts, answers) - self._losses(self.loaded, prompts, answers)
+        gains[[bool(_words(insert.words) & _words(answer)) for answer in answers]] = 0.0
+        novelties = None if self.base is None else self._novelties(prompts, answers) - self._usual
+        return Suspect(insert, answers, gains, novelties)
+
+    def _answers(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        texts = [self.text(prompt) for prompt in prompts]
+        return tuple(generate_answers(self.loaded, texts, max_new_tokens=ANSWER_TOKENS))
+
+    def _novelties(self, prompts: Sequence[str], answers: Sequence[str]) -> Floats:
+        if self.base is None:
+            raise ValueError("what is new in a model is known beside a base alone")
+        own = self._losses(self.loaded, prompts, answers)
+        with self.base() as loaded:
+            return self._losses(loaded, prompts, answers) - own
 
     def _losses(self, loaded: LoadedModel, prompts: Sequence[str], answers: Sequence[str]) -> Floats:
         """Nats of each whole answer: (prompts,)."""
