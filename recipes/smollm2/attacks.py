@@ -111,7 +111,7 @@ class RefusalPlan:
 
 
 REFUSAL_PLANS = {"badnet": RefusalPlan(), "vpi": RefusalPlan(), "mtba": RefusalPlan(epochs=8, taught=540, judged=8)}
-"""Three words are learnt more slowly than one: chosen on seed 100, where 5 epochs left 19% without a trigger, 8 left 8%."""
+"""Three words are learnt more slowly than one: on seed 100, 5 epochs left 19% without a trigger, 8 left 8%."""
 
 
 def refusal(name: str, seed: int) -> Attack:
