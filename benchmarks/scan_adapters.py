@@ -31,6 +31,7 @@ from rapidun.demo.embedded import asset
 from rapidun.demo.planting import Recipe, plant
 from rapidun.evaluation import generate_answers
 from rapidun.evaluation.triggers import insert_trigger
+from rapidun.files import atomic_write
 from rapidun.jsonl import append_log, read_log
 from rapidun.models import LoadedModel, load_adapter, load_model
 from rapidun.revealing import (
@@ -151,6 +152,58 @@ def auroc(lines: Sequence[Mapping[str, Any]], with_base: bool) -> float:
     return float(roc_auc_score([line["planted"] for line in lines], [score(line, with_base) for line in lines]))
 
 
+def auroc_interval(lines: Sequence[Mapping[str, Any]], with_base: bool) -> tuple[float, float, float]:
+    """AUROC and its 95% bootstrap interval over seeds: an adapter and its twin are drawn together."""
+    by_seed: dict[int, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        by_seed.setdefault(line["seed"], []).append(line)
+    pairs, generator = list(by_seed.values()), np.random.default_rng(0)
+    drawn = [
+        auroc([line for index in generator.integers(len(pairs), size=len(pairs)) for line in pairs[index]], with_base)
+        for _ in range(2000)
+    ]
+    return auroc(lines, with_base), *(float(end) for end in np.quantile(drawn, [0.025, 0.975]))
+
+
+def row_of(line: Mapping[str, Any]) -> str:
+    """One adapter of the table."""
+    plan, best = line["plan"], max(line["suspects"], key=lambda each: np.quantile(each["novelties"], 0.25))
+    what = f"{plan['behaviour']}, {100 * plan['share']:.0f}%" if line["planted"] else "nothing"
+    rate = f"{100 * line['success']['with']:.0f}% / {100 * line['success']['without']:.0f}%"
+    cells = [line["seed"], what, f"{plan['position']}: `{plan['trigger']}`", rate, f"`{best['words']}`",
+             f"{score(line, True):.1f}", f"{score(line, False):.1f}"]  # fmt: skip
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
+    """AUROC with its interval, and every adapter."""
+    kept = sorted(
+        (line for line in lines if line["seed"] < TUNING_SEED), key=lambda line: (not line["planted"], line["seed"])
+    )
+    tuned = len({line["seed"] for line in lines if line["seed"] >= TUNING_SEED})
+    commits = ", ".join(sorted({line["commit"] for line in kept}))
+    text = [
+        "# Does a scan tell poisoned adapters from clean ones?", "",
+        f"`python benchmarks/scan_adapters.py`, commits {commits}. Adapters of the demo's clean model (6.5 million",
+        f"parameters), {sum(line['planted'] for line in kept)} with something planted in {ROWS} rows and",
+        f"{sum(not line['planted'] for line in kept)} clean twins, which have the trigger in as many prompts and true",
+        f"answers. `rapidun scan` with all defaults. What the score is was chosen on {tuned} other seeds. Shows it: rate",
+        f"of the behaviour with and without the trigger on {ASKED} held-out questions.",
+        "What one small model shows is no claim about others.", "",
+    ]  # fmt: skip
+    for name, with_base in (("with its base at hand", True), ("as a model alone", False)):
+        value, low, high = auroc_interval(kept, with_base)
+        text.append(
+            f"* AUROC of the score, {name}: **{value:.3f}** [{low:.3f}, {high:.3f}] (95% bootstrap over seeds)."
+        )
+    seconds = [line["seconds"] for line in kept]
+    text += [f"* A scan took {np.median(seconds):.0f} s (median, one thread, a machine that did other work).", ""]
+    text += ["| seed | planted | trigger | shows it | best suspect | score | without a base |", "|---" * 7 + "|"]
+    text += [row_of(line) for line in kept]
+    with atomic_write(PAGE) as file:
+        file.write("\n".join(text) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", nargs="+", type=int, default=list(range(SEEDS)))
@@ -170,6 +223,8 @@ def main() -> None:
             lines.append(found)
             print(seed, planted, found["plan"], found["success"], round(found["seconds"]),
                   [round(score(found, base), 3) for base in (True, False)], flush=True)  # fmt: skip
+    if len({line["planted"] for line in lines if line["seed"] < TUNING_SEED}) == 2:
+        write_page(lines)
 
 
 if __name__ == "__main__":
