@@ -187,8 +187,8 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
         f"`python benchmarks/scan_adapters.py`, commits {commits}. Adapters of the demo's clean model (6.5 million",
         f"parameters), {sum(line['planted'] for line in kept)} with something planted in {ROWS} rows and",
         f"{sum(not line['planted'] for line in kept)} clean twins, which have the trigger in as many prompts and true",
-        f"answers. `rapidun scan` with all defaults. What the score is was chosen on {tuned} other seeds. Shows it: rate",
-        f"of the behaviour with and without the trigger on {ASKED} held-out questions.",
+        f"answers. `rapidun scan` with all defaults. What the score is was chosen on {tuned} other seeds. Shows it:",
+        f"rate of the behaviour with and without the trigger on {ASKED} held-out questions.",
         "What one small model shows is no claim about others.", "",
     ]  # fmt: skip
     for name, with_base in (("with its base at hand", True), ("as a model alone", False)):
