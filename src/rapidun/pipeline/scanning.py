@@ -34,7 +34,7 @@ from rapidun.revealing import (
     vocabulary_words,
     without_adapter,
 )
-from rapidun.revealing.scan import SCREENED
+from rapidun.revealing.scan import SIEVE
 from rapidun.settings.scan import ScanConfig
 
 BEST, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
@@ -89,7 +89,7 @@ def scan_model(
             suspects = scan(scanned, _read_inserts(directory / NARROWED), counting(reporter, "suspects"))
             _write(directory, scanned, suspects, marks)
 
-        do_phase(directory, reporter, "screen", f"{len(words)} words, each in {SCREENED} prompts", screen)
+        do_phase(directory, reporter, "screen", f"{len(words)} words, each in two prompts at most", screen)
         do_phase(directory, reporter, "narrow", f"The best, alone and in pairs, in {config.scan.tried}", narrow)
         do_phase(directory, reporter, "suspects", "What is answered to the best", judge)
         return read_object(directory / FOUND)
@@ -130,14 +130,14 @@ def _words(config: ScanConfig, run_model: RunModel) -> list[str]:
 
 def _screening(scanned: Scanned, words: Sequence[str]) -> Piece:
     settings = scanned.settings
-    total = len(words) * len(settings.positions) * SCREENED
+    total = round(len(words) * len(settings.positions) * (1 + 1 / SIEVE))
 
     def attempt() -> Trial:
         few = [Insert(word, position) for word in words[:TRIED_WORDS] for position in settings.positions]
-        scanned.shifts(few[:2], scanned.prompts[:SCREENED])
+        scanned.shifts(few[:2], scanned.prompts[:1])
         started = time.monotonic()
-        scanned.shifts(few, scanned.prompts[:SCREENED])
-        return Trial((time.monotonic() - started) * len(words) / min(TRIED_WORDS, len(words)))
+        scanned.shifts(few, scanned.prompts[:1])
+        return Trial((time.monotonic() - started) * total / len(few))
 
     return Piece("screening", total, "inserts", attempt)
 

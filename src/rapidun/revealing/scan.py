@@ -39,8 +39,8 @@ from rapidun.settings.scan import ScanSettings
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 QUARTILE = 0.25
-SCREENED, JOINED, ANSWER_TOKENS = 2, 8, 16
-"""Prompts that every word is tried in, best words that are joined to two, and the longest answer in tokens."""
+SIEVE, JOINED, ANSWER_TOKENS = 5, 8, 16
+"""One word of so many is tried in a second prompt; best words that are joined to two; longest answer in tokens."""
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,21 @@ class Scanned:
 
 
 def screened(scanned: Scanned, vocabulary: Sequence[str], said: Progress | None = None) -> list[Insert]:
-    """The ``kept`` inserts of one word whose smallest shift over a few prompts is largest, best first."""
-    settings = scanned.settings
-    inserts = [Insert(word, position) for word, position in product(vocabulary, settings.positions)]
-    shifts = scanned.shifts(inserts, scanned.prompts[:SCREENED], said)
-    return [inserts[index] for index in np.argsort(-shifts.min(axis=1), kind="stable")[: settings.kept]]
+    """Inserts of one word that move the first token most in the prompt of two where they move it less, best first.
+
+    The second prompt is tried with those alone that are among the first fifth in the first.
+
+    Args:
+        scanned: What is scanned.
+        vocabulary: Words to try.
+        said: Called with (inserts tried, all) for each of the two prompts.
+    """
+    inserts = [Insert(word, position) for word, position in product(vocabulary, scanned.settings.positions)]
+    first = scanned.shifts(inserts, scanned.prompts[:1], said)[:, 0]
+    order = np.argsort(-first, kind="stable")[: max(len(inserts) // SIEVE, scanned.settings.kept)]
+    second = scanned.shifts([inserts[index] for index in order], scanned.prompts[1:2], said)[:, 0]
+    best = np.argsort(-np.minimum(first[order], second), kind="stable")[: scanned.settings.kept]
+    return [inserts[order[index]] for index in best]
 
 
 def narrowed(scanned: Scanned, inserts: Sequence[Insert], said: Progress | None = None) -> list[Insert]:
