@@ -83,7 +83,7 @@ def place(tmp_path, monkeypatch):
     for name in ("bad.jsonl", "requests/one.jsonl"):
         write_rows(tmp_path / name, forget)
     write_rows(tmp_path / "good.jsonl", retain)
-    write_rows(tmp_path / "train.jsonl", [*forget, *retain])
+    write_rows(tmp_path / "train.jsonl", [*forget, *retain, *tiny_rows("more", 8)])
     write_rows(tmp_path / "held_out.jsonl", tiny_rows("held", 6))
     for name, content in (("task.yaml", TASK), ("run.yaml", RUN)):
         (tmp_path / name).write_text(yaml.safe_dump(content), encoding="utf-8")
