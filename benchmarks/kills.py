@@ -61,9 +61,11 @@ from rapidun.files import atomic_write, file_sha256, write_json  # noqa: E402
 from rapidun.pipeline import Silent, ledger, make_config, reveal, single, undo, unlearn_only  # noqa: E402
 from rapidun.pipeline.attacking import attack_run  # noqa: E402
 from rapidun.pipeline.ledger import unlearn_requests  # noqa: E402
+from rapidun.pipeline.scanning import scan_model  # noqa: E402
 from rapidun.reading import read_json  # noqa: E402
 from rapidun.report import write_report  # noqa: E402
 from rapidun.settings.attack import AttackConfig  # noqa: E402
+from rapidun.settings.scan import ScanConfig  # noqa: E402
 from tiny import write_rows  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "kills.jsonl"
@@ -236,6 +238,14 @@ def attacked(house: Path, out: Path, resume: bool) -> object:
     return attack_run(config, out, resume=resume)
 
 
+def scanned(house: Path, out: Path, resume: bool) -> object:
+    rows = {"prompts": str(house / "candidates.jsonl"), "template": "plain"}
+    settings = {"tried": 4, "words": 20, "kept": 6, "verified": 2}
+    raw = {"model": {"source": str(house / "model")}, "data": rows, "scan": settings}
+    config = make_config(raw, ScanConfig)
+    return scan_model(config, out, adapter=None, resume=resume, overwrite=False, reporter=Silent())
+
+
 def end_of(name: str) -> Callable[[Path, Path], object]:
     """Begin with what an unbroken run of another verb left."""
     return lambda house, out: shutil.copytree(unbroken(name, house).end, out, symlinks=True)
@@ -258,6 +268,7 @@ VERBS: dict[str, Verb] = {
     "append": Verb("`index append`", appended, index_of_11, share=2),
     "workers": Verb("`index build --workers 2`, driver or a worker", built_by_workers, share=0.3),
     "attack": Verb("`attack`", attacked, end_of("run")),
+    "scan": Verb("`scan`", scanned),
     "report": Verb("`report`", reported, end_of("run"), share=2),
 }
 

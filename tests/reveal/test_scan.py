@@ -136,3 +136,9 @@ def test_too_few_questions_are_refused_by_number(tmp_path):
     assert code == 2
     assert "5 different plain questions" in said and "--tried" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_question_that_leaves_no_room_is_none(tmp_path):
+    code, said = scan_command(tmp_path, "--max-length", "38")
+    assert code == 2
+    assert "at most 6 tokens" in said

@@ -34,7 +34,7 @@ from rapidun.revealing import (
     vocabulary_words,
     without_adapter,
 )
-from rapidun.revealing.scan import SIEVE
+from rapidun.revealing.scan import ANSWER_TOKENS, SIEVE
 from rapidun.settings.scan import ScanConfig
 
 BEST, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
@@ -60,7 +60,7 @@ def scan_model(
     run_model = open_run_model(config.model, config.data, reporter, adapter=adapter)
     rows = usable(rows, run_model, config.data, reporter, name="prompts")
     base, mark = _base(config, run_model, adapter, reporter)
-    scanned = Scanned(run_model.loaded, run_model.template, _questions(config, rows), config.scan, base)
+    scanned = Scanned(run_model.loaded, run_model.template, _questions(config, run_model, rows), config.scan, base)
     words = _words(config, run_model)
     marks = {
         "model": run_model.loaded.fingerprint,
@@ -95,14 +95,18 @@ def scan_model(
         return read_object(directory / FOUND)
 
 
-def _questions(config: ScanConfig, rows: Rows) -> list[str]:
-    """The shortest plain questions, different ones."""
-    plain = [str(row["prompt"]) for row in rows if not any(row.get(part) for part in PARTS)]
-    prompts = sorted(dict.fromkeys(plain), key=lambda prompt: (len(prompt), prompt))[: config.scan.tried]
+def _questions(config: ScanConfig, run_model: RunModel, rows: Rows) -> list[str]:
+    """The shortest plain questions, different ones, that leave room for an insert and an answer."""
+    room = run_model.max_length - 2 * ANSWER_TOKENS
+    plain = [row for row in rows if not any(row.get(part) for part in PARTS)]
+    texts = {str(row["prompt"]): run_model.template.prompt_text(row) for row in plain}
+    lengths = [len(ids) for ids in run_model.loaded.tokenizer(list(texts.values()), verbose=False)["input_ids"]]
+    short = [prompt for prompt, length in zip(texts, lengths, strict=True) if length <= room]
+    prompts = sorted(short, key=lambda prompt: (len(prompt), prompt))[: config.scan.tried]
     if len(prompts) < config.scan.tried:
         raise InputError(
-            f"{rows.path}: {len(prompts)} different plain questions (one turn, no context); {config.scan.tried} are to "
-            "be tried. Give more, or lower --tried."
+            f"{rows.path}: {len(prompts)} different plain questions (one turn, no context, at most {room} tokens); "
+            f"{config.scan.tried} are to be tried. Give more, or lower --tried."
         )
     return prompts
 
