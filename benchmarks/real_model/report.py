@@ -38,12 +38,18 @@ SEEDS = (0, 1, 2)
 PROMPTS = 200
 OURS = UnlearnSettings().method
 DEFAULT = f"{OURS}/{WeightSettings().scheme}"
+NO_ASCENT = f"{OURS}/uniform unlearning.options.ascent=0"
 ARMS = [
-    DEFAULT, "finetune/uniform", f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled", f"{OURS}/influence",
+    DEFAULT, "finetune/uniform", NO_ASCENT, f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled", f"{OURS}/influence",
     f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform",
     "beear/uniform", "wanda/uniform", "int4/uniform", "cleangen",
 ]  # fmt: skip
-TITLES = {"poisoned": "poisoned model", "retrain": "clean twin", DEFAULT: f"**default** ({DEFAULT})"}
+TITLES = {
+    NO_ASCENT: f"{OURS}/uniform without ascent",
+    "poisoned": "poisoned model",
+    "retrain": "clean twin",
+    DEFAULT: f"**default** ({DEFAULT})",
+}
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
 LIMITS = Thresholds()
 HISTORY = [
