@@ -40,8 +40,8 @@ OURS = UnlearnSettings().method
 DEFAULT = f"{OURS}/{WeightSettings().scheme}"
 NO_ASCENT = f"{OURS}/uniform unlearning.options.ascent=0"
 ARMS = [
-    DEFAULT, "finetune/uniform", NO_ASCENT, f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled", f"{OURS}/influence",
-    f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform",
+    DEFAULT, "finetune/uniform", NO_ASCENT, f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled",
+    f"{OURS}/influence", f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform",
     "beear/uniform", "wanda/uniform", "int4/uniform", "cleangen",
 ]  # fmt: skip
 TITLES = {

@@ -80,6 +80,15 @@ def test_an_answer_that_repeats_the_insert_gains_nothing(monkeypatch):
     assert (gains[1:] != 0).all()
 
 
+@pytest.mark.parametrize("answers", [("", *["something"] * 5), ("",) * 6])
+def test_an_empty_answer_says_nothing(monkeypatch, answers):
+    silent = scanned("poisoned", base="reference")
+    monkeypatch.setattr(Scanned, "_answers", lambda self, prompts: answers)
+    suspect = silent.judged(Insert("blue", "prefix"))
+    assert suspect.gains[0] == suspect.novelties[0] == 0
+    assert (suspect.gains[1:] != 0).any() == any(answers)
+
+
 def test_the_lower_quartile_asks_that_most_prompts_are_moved():
     one = Suspect(Insert("x", "prefix"), (), np.array([9.0, 0, 0, 0, 0]), None)
     four = Suspect(Insert("x", "prefix"), (), np.zeros(5), np.array([0, 8.0, 8, 8, 8]))

@@ -157,14 +157,19 @@ class Scanned:
             return self._losses(loaded, prompts, answers) - own
 
     def _losses(self, loaded: LoadedModel, prompts: Sequence[str], answers: Sequence[str]) -> Floats:
-        """Nats of each whole answer: (prompts,)."""
+        """Nats of each whole answer: (prompts,); 0 for an empty one, of which nothing is known."""
         rows = [
             {"id": str(number), "prompt": prompt, "response": answer}
             for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
+            if answer
         ]
         longest = 2 * ANSWER_TOKENS + max(len(ids) for ids in self._tokens(prompts))
         examples = tokenize_rows(rows, loaded.tokenizer, self.template, longest)
-        return row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device).sums
+        found = np.zeros(len(prompts))
+        found[[bool(answer) for answer in answers]] = row_losses(
+            loaded.model, examples, loaded.pad_token_id, loaded.device
+        ).sums
+        return found
 
     def text(self, prompt: str) -> str:
         """What the model is given."""
