@@ -41,8 +41,8 @@ DEFAULT = f"{OURS}/{WeightSettings().scheme}"
 NO_ASCENT = f"{OURS}/uniform unlearning.options.ascent=0"
 ARMS = [
     DEFAULT, "finetune/uniform", NO_ASCENT, f"{OURS}/uniform", f"{OURS}/random", f"{OURS}/shuffled",
-    f"{OURS}/influence", f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform", "crow/uniform",
-    "beear/uniform", "wanda/uniform", "int4/uniform", "cleangen",
+    f"{OURS}/influence", f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform",
+    "crow/uniform", "beear/uniform", "wanda/uniform", "int4/uniform", "cleangen",
 ]  # fmt: skip
 TITLES = {
     NO_ASCENT: f"{OURS}/uniform without ascent",
