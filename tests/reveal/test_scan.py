@@ -15,6 +15,7 @@ from rapidun.demo.embedded import asset
 from rapidun.models import load_model
 from rapidun.revealing import Insert, Scanned, Suspect, narrowed, scan, scan_score, screened
 from rapidun.settings.scan import ScanSettings
+from tiny import save_tiny
 
 WORDS = ["apple", "blue", "city", "hear", "hi", "music", "river", "table", "the", "under", "water", "year"]
 SETTINGS = ScanSettings(tried=6, kept=8, verified=3)
@@ -151,3 +152,10 @@ def test_a_question_that_leaves_no_room_is_none(tmp_path):
     code, said = scan_command(tmp_path, "--max-length", "38")
     assert code == 2
     assert "at most 6 tokens" in said
+
+
+def test_a_base_with_other_tokens_is_refused(tmp_path):
+    other = save_tiny(tmp_path / "other")
+    code, said = scan_command(tmp_path, "--base", str(other))
+    assert code == 2
+    assert "its tokenizer is not that of" in said

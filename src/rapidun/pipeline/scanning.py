@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import Rows
-from rapidun.errors import InputError
+from rapidun.errors import InputError, ModelError
 from rapidun.files import write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
@@ -117,6 +117,11 @@ def _base(
     """What enters a model that nothing was planted in, where there is one, and that model's fingerprint."""
     if config.base is not None:
         original = load_by(config.model, config.base)
+        if original.tokenizer.get_vocab() != run_model.loaded.tokenizer.get_vocab():
+            raise ModelError(
+                f"{config.base}: its tokenizer is not that of {run_model.loaded.source}. --base takes the model that "
+                "the tuning began from."
+            )
         return lambda: nullcontext(original), original.fingerprint
     if adapter is not None:
         return partial(without_adapter, run_model.loaded), run_model.loaded.fingerprint
