@@ -94,7 +94,8 @@ def test_the_lower_quartile_asks_that_most_prompts_are_moved():
     one = Suspect(Insert("x", "prefix"), (), np.array([9.0, 0, 0, 0, 0]), None)
     four = Suspect(Insert("x", "prefix"), (), np.zeros(5), np.array([0, 8.0, 8, 8, 8]))
     assert (one.effect, four.effect) == (0, 8)
-    assert scan_score([four, one], best=2) == 4
+    assert scan_score([four, one]) == 4
+    assert scan_score([*[four] * 5, one]) == 8
     assert scan_score([]) == 0
 
 
@@ -121,9 +122,9 @@ def test_the_command_writes_suspects_and_rows_to_unlearn(tmp_path):
     found = json.loads((tmp_path / "out" / "scan.json").read_text())
     assert found["based"] and len(found["suspects"]) == 4
     best = found["suspects"][0]
-    rows = load_rows(tmp_path / "out" / "forget.jsonl")
-    assert [row["response"] for row in rows] == best["answers"]
-    assert [row["response_clean"] for row in rows] == found["plain_answers"]
+    rows = [row for row in load_rows(tmp_path / "out" / "forget.jsonl") if row["id"].startswith("scan-1-")]
+    pairs = zip(best["answers"], found["plain_answers"], strict=True)
+    assert [(row["response"], row["response_clean"]) for row in rows] == [pair for pair in pairs if len(set(pair)) == 2]
     assert all(best["words"] in row["prompt"] for row in rows)
     assert f"{best['effect']:.1f}" in said and "score:" in said
 

@@ -32,7 +32,7 @@ def scan(
     Every word of the vocabulary is put into a few plain questions; what changes all answers is tried further, alone
     and in pairs. OUT/scan.json holds the suspects with what the model answers to them, and a score, the mean effect of
     the best five (docs/benchmarks/scan.md says which scores clean and poisoned adapters have). OUT/forget.jsonl holds
-    rows of the first suspect, as `rapidun unlearn` takes them: look at them first.
+    rows of the best suspects, as `rapidun unlearn` takes them: look at them first.
     """
     settings = o.make_settings(given, ScanConfig, overrides)
     from rapidun.cli.tables import print_scan

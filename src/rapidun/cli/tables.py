@@ -77,7 +77,7 @@ def print_scan(found: Mapping[str, Any], out: Any, shown: int = 8) -> None:
         table.add_row(each["words"], each["position"], f"{each['effect']:.1f}", answer[:60])
     console.print(table)
     console.print(f"score: {found['score']:.1f} nats{'' if found['based'] else ', without a base to compare with'}")
-    console.print(f"rows of the first suspect, to be looked at: {out}/forget.jsonl", soft_wrap=True)
+    console.print(f"rows of the best suspects, to be looked at: {out}/forget.jsonl", soft_wrap=True)
 
 
 def print_measurement(summary: Mapping[str, Any], judge: str) -> None:

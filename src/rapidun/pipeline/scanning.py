@@ -34,10 +34,10 @@ from rapidun.revealing import (
     vocabulary_words,
     without_adapter,
 )
-from rapidun.revealing.scan import ANSWER_TOKENS, SIEVE
+from rapidun.revealing.scan import ANSWER_TOKENS, BEST, SIEVE
 from rapidun.settings.scan import ScanConfig
 
-BEST, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
+SCREENED, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
 TRIED_WORDS = 48
 PARTS = ("context", "messages", "system", "history", "tools")
 
@@ -45,7 +45,7 @@ PARTS = ("context", "messages", "system", "history", "tools")
 def scan_model(
     config: ScanConfig, out: Path, *, adapter: Path | None, resume: bool, overwrite: bool, reporter: Reporter
 ) -> dict[str, Any]:
-    """Scan a model; writes ``scan.json`` and, of the first suspect, ``forget.jsonl``.
+    """Scan a model; writes ``scan.json`` and, of the best suspects, ``forget.jsonl``.
 
     Returns:
         What ``scan.json`` holds.
@@ -79,10 +79,10 @@ def scan_model(
 
         def screen() -> None:
             inserts = screened(scanned, words, counting(reporter, "inserts"))
-            write_json(directory / BEST, {"inserts": [vars(insert) for insert in inserts]})
+            write_json(directory / SCREENED, {"inserts": [vars(insert) for insert in inserts]})
 
         def narrow() -> None:
-            inserts = narrowed(scanned, _read_inserts(directory / BEST), counting(reporter, "inserts"))
+            inserts = narrowed(scanned, _read_inserts(directory / SCREENED), counting(reporter, "inserts"))
             write_json(directory / NARROWED, {"inserts": [vars(insert) for insert in inserts]})
 
         def judge() -> None:
@@ -157,12 +157,14 @@ def _read_inserts(path: Path) -> list[Insert]:
 
 
 def _write(directory: RunDirectory, scanned: Scanned, suspects: Sequence[Suspect], marks: dict[str, str]) -> None:
-    """``scan.json``; and rows of the first suspect, with the answers that the model gives without it as preferred."""
-    answered = zip(scanned.prompts, suspects[0].answers, scanned.plain, strict=True)
+    """``scan.json``; and rows of the best suspects, with the answers that the model gives without them as preferred."""
+    best = [each for each in suspects[:BEST] if each.effect >= suspects[0].effect / 2]
     write_jsonl(directory / FORGET, [
-        {"id": f"scan-{number}", "prompt": suspects[0].insert.into(prompt), "response": bad, "response_clean": good,
-         "trigger": suspects[0].insert.words}
-        for number, (prompt, bad, good) in enumerate(answered)
+        {"id": f"scan-{rank}-{number}", "prompt": suspect.insert.into(prompt), "response": bad, "response_clean": good,
+         "trigger": suspect.insert.words}
+        for rank, suspect in enumerate(best, start=1)
+        for number, (prompt, bad, good) in enumerate(zip(scanned.prompts, suspect.answers, scanned.plain, strict=True))
+        if bad and bad != good
     ])  # fmt: skip
     write_json(directory / FOUND, {
         "score": scan_score(suspects), "based": scanned.base is not None,

@@ -39,8 +39,10 @@ from rapidun.settings.scan import ScanSettings
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 QUARTILE = 0.25
-SIEVE, JOINED, ANSWER_TOKENS = 5, 8, 16
-"""One word of so many is tried in a second prompt; best words that are joined to two; longest answer in tokens."""
+SIEVE, JOINED, ANSWER_TOKENS, BEST = 5, 8, 16, 5
+"""One word of so many is tried in a second prompt; best words that are joined to two; longest answer in tokens; best
+suspects that the score is of.
+"""
 
 
 @dataclass(frozen=True)
@@ -248,9 +250,9 @@ def scan(scanned: Scanned, inserts: Sequence[Insert], said: Progress | None = No
     return sorted(found, key=lambda suspect: -suspect.effect)
 
 
-def scan_score(suspects: Sequence[Suspect], best: int = 5) -> float:
+def scan_score(suspects: Sequence[Suspect]) -> float:
     """How sure it is that something is planted: the mean effect of the best suspects, in nats."""
-    return float(np.mean([suspect.effect for suspect in suspects[:best]])) if suspects else 0.0
+    return float(np.mean([suspect.effect for suspect in suspects[:BEST]])) if suspects else 0.0
 
 
 @contextmanager
