@@ -39,6 +39,7 @@ from rapidun.settings.scan import ScanConfig
 
 SCREENED, NARROWED, FOUND, FORGET = "screened.json", "narrowed.json", "scan.json", "forget.jsonl"
 TRIED_WORDS = 48
+NONE = "none"
 PARTS = ("context", "messages", "system", "history", "tools")
 
 
@@ -115,7 +116,7 @@ def _base(
     config: ScanConfig, run_model: RunModel, adapter: Path | None, reporter: Reporter
 ) -> tuple[Callable[[], AbstractContextManager[LoadedModel]] | None, str]:
     """What enters a model that nothing was planted in, where there is one, and that model's fingerprint."""
-    if config.base is not None:
+    if config.base not in (None, NONE):
         original = load_by(config.model, config.base)
         if original.tokenizer.get_vocab() != run_model.loaded.tokenizer.get_vocab():
             raise ModelError(
@@ -123,10 +124,10 @@ def _base(
                 "the tuning began from."
             )
         return lambda: nullcontext(original), original.fingerprint
-    if adapter is not None:
+    if adapter is not None and config.base != NONE:
         return partial(without_adapter, run_model.loaded), run_model.loaded.fingerprint
     reporter.note("no base: some words have an effect in every model; with --base or --adapter it is subtracted")
-    return None, "none"
+    return None, NONE
 
 
 def _words(config: ScanConfig, run_model: RunModel) -> list[str]:

@@ -45,6 +45,6 @@ class ScanConfig(Job):
     base: Annotated[str | None, Flag("--base")] = Field(
         None,
         description="Model that nothing was planted in, such as the one it was trained from; by default the model "
-        "without the adapter.",
+        "without the adapter. none: there is none.",
     )
     scan: ScanSettings = Field(default_factory=ScanSettings)
