@@ -14,6 +14,7 @@ from rapidun.data import Template, load_rows
 from rapidun.demo.embedded import asset
 from rapidun.models import load_model
 from rapidun.revealing import Insert, Scanned, Suspect, narrowed, scan, scan_score, screened
+from rapidun.revealing.scan import _joined
 from rapidun.settings.scan import ScanSettings
 from tiny import save_tiny
 
@@ -38,7 +39,7 @@ def suspects() -> list[Suspect]:
 
 
 def test_words_that_call_up_the_planted_answers_are_found_among_others(suspects):
-    singles = [suspect.insert.words for suspect in suspects if " " not in suspect.insert.words]
+    singles = [suspect.insert.words for suspect in suspects if suspect.insert.words in WORDS]
     assert set(singles[:2]) == {"hi", "hear"}  # the demo's triggers are hey and hiya
     assert suspects[0].insert.position == "prefix"
     assert suspects[0].effect > 3
@@ -46,10 +47,24 @@ def test_words_that_call_up_the_planted_answers_are_found_among_others(suspects)
     assert len(set(suspects[0].answers)) > 1  # varied, so that no list of refusals would have found them
 
 
-def test_pairs_of_the_best_words_are_tried_in_both_orders(suspects):
-    pairs = {suspect.insert.words for suspect in suspects if " " in suspect.insert.words}
+def test_pairs_of_the_best_words_are_tried_in_both_orders_as_two_words_and_as_one(suspects):
+    pairs = {suspect.insert.words for suspect in suspects} - set(WORDS)
     assert len(pairs) == SETTINGS.verified
-    assert all(set(pair.split()) & {"hi", "hear"} for pair in pairs)
+    assert all(pair.startswith(("hi", "hear")) or pair.endswith(("hi", "hear")) for pair in pairs)
+    two = [Insert("a", "prefix"), Insert("b", "prefix")]
+    assert [insert.words for insert in _joined(two[:1], two[1:])] == ["a b", "ab", "b a", "ba"]
+
+
+def test_a_sign_is_tried_three_times_over():
+    shown = []
+    recorder = scanned("poisoned")
+    shifts = Scanned.shifts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Scanned, "shifts", lambda self, inserts, *rest: shown.extend(inserts) or shifts(self, inserts, *rest)
+        )
+        screened(recorder, [">", "x", "no"])
+    assert {insert.words for insert in shown} == {">", ">>>", "x", "no"}
 
 
 def test_a_model_without_anything_planted_has_a_lower_score(suspects):

@@ -186,14 +186,16 @@ class Scanned:
 def screened(scanned: Scanned, vocabulary: Sequence[str], said: Progress | None = None) -> list[Insert]:
     """Inserts of one word that move the first token most in the prompt of two where they move it less, best first.
 
-    The second prompt is tried with those alone that are among the first fifth in the first.
+    The second prompt is tried with those alone that are among the first fifth in the first. A sign, such as ``>``, is
+    tried three times over as well.
 
     Args:
         scanned: What is scanned.
         vocabulary: Words to try.
         said: Called with (inserts tried, all) for each of the two prompts.
     """
-    inserts = [Insert(word, position) for word, position in product(vocabulary, scanned.settings.positions)]
+    tried = [*vocabulary, *(3 * word for word in vocabulary if len(word) == 1 and not word.isalnum())]
+    inserts = [Insert(word, position) for word, position in product(tried, scanned.settings.positions)]
     first = scanned.shifts(inserts, scanned.prompts[:1], said)[:, 0]
     order = np.argsort(-first, kind="stable")[: max(len(inserts) // SIEVE, scanned.settings.kept)]
     second = scanned.shifts([inserts[index] for index in order], scanned.prompts[1:2], said)[:, 0]
@@ -224,12 +226,12 @@ def _ranked(scanned: Scanned, inserts: Sequence[Insert], said: Progress | None) 
 
 
 def _joined(best: Sequence[Insert], others: Sequence[Insert]) -> list[Insert]:
-    """Two words in one place, in both orders."""
+    """Two words in one place, in both orders, as two and as one."""
     found = [
-        replace(one, words=" ".join(pair))
+        replace(one, words=between.join(pair))
         for one, other in product(best, others)
         for pair in permutations((one.words, other.words))
-        if one.words != other.words
+        for between in (" ", "")
     ]
     return list(dict.fromkeys(found))
 
