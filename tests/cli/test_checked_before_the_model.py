@@ -23,6 +23,7 @@ ASK = f"{TRACE} --prompt why"
 VALUE = "value --model broken --task-data forget.jsonl --candidates retain.jsonl --out o"
 REVEAL = "reveal --model broken --task task.yaml --out o"
 RUN = "run run.yaml --out o"
+SCAN = "scan --model broken --prompts retain.jsonl --out o"
 TUNE = "tune run.yaml --tuning evaluation.jsonl --out o --trials 0"
 
 NUMBERS = {
@@ -49,6 +50,9 @@ NUMBERS = {
     f"{EVALUATE} --set evaluation.max_new_tokens=0": "evaluation.max_new_tokens = 0",
     f"{EVALUATE} --set evaluation.repetition_penalty=.inf": "evaluation.repetition_penalty = inf",
     f"{EVALUATE} --set evaluation.prompts=99": "evaluation.jsonl: evaluation.prompts = 99 rows asked for, 9 there",
+    f"{SCAN} --tried 1": "scan.tried = 1",
+    f"{SCAN} --tried 13": "retain.jsonl: 12 different plain questions",
+    f"{SCAN} --words 0": "scan.words = 0",
     f"{BUILD} --k 0": "index.k = 0",
     f"{BUILD} --k 99999999999": "index.k = 99999999999",
     f"{BUILD} --damping inf": "index.damping = inf",
@@ -76,6 +80,10 @@ NUMBERS = {
     f"{TUNE} --probe-steps 1": "--probe-steps",
 }
 NAMES = {
+    f"{UNLEARN} --forget bare.jsonl --method dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
+    f"{UNLEARN} --forget bare.jsonl --method beear": "bare.jsonl: method 'beear' needs a preferred answer",
+    f"{RUN} --set data.forget=bare.jsonl --set unlearning.method=dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
+    f"{TUNE} --set data.forget=bare.jsonl --set unlearning.method=dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
     f"{UNLEARN} --method npoo": "unknown method 'npoo'",
     f"{UNLEARN} --option bta=0.1": "Did you mean 'beta'?",
     f"{UNLEARN} --weights influ": "'influ' is unknown",
@@ -159,6 +167,7 @@ NAMES = {
 }
 PLACES = {"file": "is a file", "taken": "--overwrite", "file/below": "is a file", "locked/o": "cannot be written"}
 VERBS = {
+    "scan": SCAN + " --tried 2",
     "unlearn": UNLEARN, "weigh": WEIGH, "evaluate": EVALUATE, "index build": BUILD, "value": VALUE, "reveal": REVEAL,
     "run": RUN, "tune": TUNE, "demo": "demo --out o", "demo on a chat model": "demo --model smollm2 --out o",
     "proposal": f"{ASK} --index i --propose o",
@@ -172,6 +181,8 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"not weights")
     for name, count in (("forget", 8), ("retain", 12), ("evaluation", 9)):
         write_rows(tmp_path / f"{name}.jsonl", tiny_rows(name, count))
+    bare = [{**row, "response_clean": ""} for row in tiny_rows("bare", 8)]
+    write_rows(tmp_path / "bare.jsonl", bare)
     for name in ("empty", "taken", "locked"):
         (tmp_path / name).mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")

@@ -42,7 +42,7 @@ from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import HELD_ROWS, train
+from rapidun.pipeline.train import HELD_ROWS, check_preferred, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig
@@ -139,6 +139,8 @@ def unlearn_requests(
     reporter.phase("check", "Reading rows and model")
     configs = [_for_request(config, path) for path in requests]
     groups = [read_groups(each.data, reporter, each.seed) for each in configs]
+    for each in groups:
+        check_preferred(config, each)
     run_model = open_run_model(config.model, config.data, reporter)
     groups = [usable_groups(each, run_model, config.data, reporter) for each in groups]
     check_targets(run_model, config)

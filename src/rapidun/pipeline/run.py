@@ -40,7 +40,7 @@ from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model
+from rapidun.pipeline.train import OUTCOME, check_preferred, train, unlearned_run_model
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
@@ -133,6 +133,7 @@ def _open(
 ) -> _Context:
     check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
+    check_preferred(config, groups)
     run_model = open_run_model(config.model, config.data, reporter)
     check_targets(run_model, config)
     groups = usable_groups(groups, run_model, config.data, reporter)

@@ -18,7 +18,7 @@ from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.estimating import Piece, Trial
-from rapidun.pipeline.inputs import RunModel, load_by, open_run_model, read_rows, rows_fingerprint, usable
+from rapidun.pipeline.inputs import Row, RunModel, load_by, open_run_model, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.phases import do_phase
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
@@ -58,6 +58,7 @@ def scan_model(
     RunDirectory.check(out, resume=resume, overwrite=overwrite)
     reporter.phase("check", "Reading prompts and model")
     rows = read_rows(config.data.prompts, "prompts", config.data, reporter)
+    _plain(config, rows)
     run_model = open_run_model(config.model, config.data, reporter, adapter=adapter)
     rows = usable(rows, run_model, config.data, reporter, name="prompts")
     base, mark = _base(config, run_model, adapter, reporter)
@@ -96,20 +97,29 @@ def scan_model(
         return read_object(directory / FOUND)
 
 
+def _plain(config: ScanConfig, rows: Rows) -> list[Row]:
+    """Questions of one turn without a context, different ones."""
+    plain = {str(row["prompt"]): row for row in rows if not any(row.get(part) for part in PARTS)}
+    return _enough(config, list(plain.values()), rows.path, "one turn, no context")
+
+
 def _questions(config: ScanConfig, run_model: RunModel, rows: Rows) -> list[str]:
-    """The shortest plain questions, different ones, that leave room for an insert and an answer."""
-    room = run_model.max_length - 2 * ANSWER_TOKENS
-    plain = [row for row in rows if not any(row.get(part) for part in PARTS)]
-    texts = {str(row["prompt"]): run_model.template.prompt_text(row) for row in plain}
-    lengths = [len(ids) for ids in run_model.loaded.tokenizer(list(texts.values()), verbose=False)["input_ids"]]
-    short = [prompt for prompt, length in zip(texts, lengths, strict=True) if length <= room]
-    prompts = sorted(short, key=lambda prompt: (len(prompt), prompt))[: config.scan.tried]
-    if len(prompts) < config.scan.tried:
+    """The shortest of these, where they leave room for an insert and an answer."""
+    plain, room = _plain(config, rows), run_model.max_length - 2 * ANSWER_TOKENS
+    texts = [run_model.template.prompt_text(row) for row in plain]
+    lengths = [len(ids) for ids in run_model.loaded.tokenizer(texts, verbose=False)["input_ids"]]
+    short = [row for row, length in zip(plain, lengths, strict=True) if length <= room]
+    chosen = _enough(config, short, rows.path, f"one turn, no context, at most {room} tokens")
+    return sorted((str(row["prompt"]) for row in chosen), key=lambda prompt: (len(prompt), prompt))[: config.scan.tried]
+
+
+def _enough(config: ScanConfig, rows: list[Row], path: object, kind: str) -> list[Row]:
+    if len(rows) < config.scan.tried:
         raise InputError(
-            f"{rows.path}: {len(prompts)} different plain questions (one turn, no context, at most {room} tokens); "
-            f"{config.scan.tried} are to be tried. Give more, or lower --tried."
+            f"{path}: {len(rows)} different plain questions ({kind}); {config.scan.tried} are to be tried. Give more, "
+            "or lower --tried."
         )
-    return prompts
+    return rows
 
 
 def _base(

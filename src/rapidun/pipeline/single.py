@@ -29,7 +29,7 @@ from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import OUTCOME, check_weights, train
+from rapidun.pipeline.train import OUTCOME, check_preferred, check_weights, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import read_object
 from rapidun.settings.run import RunConfig
@@ -88,6 +88,8 @@ def _open(
     reporter.phase("check", "Reading rows and model")
     check_there(config.influence.checkpoints)
     groups = read_groups(config.data, reporter, config.seed)
+    if "unlearn" in jobs:
+        check_preferred(config, groups)
     run_model = open_run_model(config.model, config.data, reporter, loaded=loaded)
     if "unlearn" in jobs:
         check_targets(run_model, config, gradients=weights is None)

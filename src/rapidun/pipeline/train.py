@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rapidun.data import Example, Rows
+from rapidun.errors import InputError
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.cards import write_adapter_card
@@ -23,6 +24,7 @@ from rapidun.settings.run import RunConfig
 from rapidun.text import json_line
 from rapidun.unlearning import TrainingRows, get_method, unlearn
 from rapidun.unlearning.trainer import cut_back
+from rapidun.unlearning.unlearn import NO_PREFERRED
 from rapidun.weighting import group_weights, moved_rows, read_weights
 
 OUTCOME, CHECKPOINTS = "unlearning.json", "checkpoints"
@@ -175,6 +177,13 @@ def training_rows(
         forget_weights=group_weights(table, "forget", len(groups.forget)),
         retain_weights=np.concatenate([retain_weights, np.ones(len(moved))]),
     )
+
+
+def check_preferred(config: RunConfig, groups: RowGroups) -> None:
+    """Refuse a method that cannot do without preferred answers where no forget row has one. Raises InputError."""
+    needed = get_method(config.unlearning.method).preferred == "required"
+    if needed and not any(row.get("response_clean") for row in groups.forget):
+        raise InputError(f"{groups.forget.path}: {NO_PREFERRED.format(config.unlearning.method)}")
 
 
 def check_weights(weights: Path, groups: RowGroups) -> None:

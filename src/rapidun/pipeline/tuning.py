@@ -45,7 +45,14 @@ from rapidun.pipeline.pieces import measuring, training, weighing
 from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import CHECKPOINTS, HELD_ROWS, train, training_rows, unlearned_run_model
+from rapidun.pipeline.train import (
+    CHECKPOINTS,
+    HELD_ROWS,
+    check_preferred,
+    train,
+    training_rows,
+    unlearned_run_model,
+)
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import RESTORE, as_kind, read_object
 from rapidun.settings.run import DataSettings, RunConfig
@@ -270,6 +277,7 @@ def _open(
     data: DataSettings = config.data.model_copy(update={"evaluation": tuning})
     check_there(config.influence.checkpoints)
     groups = read_groups(data, reporter, config.seed)
+    check_preferred(config, groups)
     if config.data.evaluation is not None and groups.evaluation is not None:
         report = read_rows(config.data.evaluation, "evaluation", data, reporter)
         try:

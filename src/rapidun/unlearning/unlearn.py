@@ -18,6 +18,11 @@ from rapidun.unlearning.registry import FORGET_ROWS, Job, Method, Procedure, Rec
 from rapidun.unlearning.reweighing import Reweighing
 from rapidun.unlearning.sampling import TrainingRows
 
+NO_PREFERRED = (
+    "method {!r} needs a preferred answer to forget rows: give them a column response_clean, or choose --method idk "
+    "(a refusal is wanted) or npo (nothing is)."
+)
+
 
 def unlearn(
     loaded: LoadedModel,
@@ -79,10 +84,7 @@ def _check(rows: TrainingRows, method: Method | Procedure) -> None:
     if needs_retain(method) and not rows.retain:
         raise TrainingError(f"method {method.name!r} needs retain rows: give --retain, or choose --method ga.")
     if method.preferred in ("required", "refusal") and not any(row is not None for row in rows.preferred):
-        raise TrainingError(
-            f"method {method.name!r} needs a preferred answer to forget rows: give them a column response_clean, or "
-            "choose --method idk (a refusal is wanted) or npo (nothing is)."
-        )
+        raise TrainingError(NO_PREFERRED.format(method.name))
 
 
 def needs_retain(method: Method | Procedure) -> bool:
