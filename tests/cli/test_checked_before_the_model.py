@@ -82,8 +82,8 @@ NUMBERS = {
 NAMES = {
     f"{UNLEARN} --forget bare.jsonl --method dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
     f"{UNLEARN} --forget bare.jsonl --method beear": "bare.jsonl: method 'beear' needs a preferred answer",
-    f"{RUN} --set data.forget=bare.jsonl --set unlearning.method=dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
-    f"{TUNE} --set data.forget=bare.jsonl --set unlearning.method=dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
+    f"{RUN} --set data.forget=bare.jsonl --set unlearning.method=dpo": "method 'dpo' needs a preferred answer",
+    f"{TUNE} --set data.forget=bare.jsonl --set unlearning.method=dpo": "method 'dpo' needs a preferred answer",
     f"{UNLEARN} --method npoo": "unknown method 'npoo'",
     f"{UNLEARN} --option bta=0.1": "Did you mean 'beta'?",
     f"{UNLEARN} --weights influ": "'influ' is unknown",
