@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cells import Cell, CellStore
+from experiments.comparing import Block, Paired, Wins, mean_ranks, paired, pareto, wins
 from experiments.plan import BEFORE, CONTROLS, OURS, REFERENCES, SETTLED
 from experiments.scenarios import get_scenario
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline.tuning import score_of
 from rapidun.settings.evaluation import Thresholds
-from rapidun.stats import RATE, Block, Interval, Paired, Wins, mean_ranks, over_units, paired, pareto, wins
+from rapidun.stats import RATE, Interval, over_units
 
 MISSING = "missing"
 METRICS = {

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import fields
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,15 +33,6 @@ def make_collector(run_model: RunModel, settings: InfluenceSettings) -> Gradient
         normalize=settings.normalize,
         token_normalize=settings.token_normalize,
     )
-
-
-def sketch_rows(
-    run_model: RunModel, rows: Any, name: str, settings: InfluenceSettings, seed: int, reporter: Reporter
-) -> np.ndarray:
-    """(rows, k) float32 gradient sketches of ``rows``."""
-    examples = run_model.tokenize(rows)
-    note_truncated(examples, name, reporter)
-    return _sketch(run_model, examples, settings, seed, reporter)
 
 
 def collect_evidence(

@@ -100,8 +100,3 @@ def _beside(ours: Sequence[Curve], twins: Sequence[Curve] | None) -> list[dict[s
         ]  # fmt: skip
         found.append({"series": curve.series, "points": points})
     return found
-
-
-def all_checks(found: dict[str, Any]) -> list[AttackCheck]:
-    """The checks of a result, as they were decided."""
-    return [AttackCheck(**check) for check in found["checks"]]
