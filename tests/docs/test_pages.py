@@ -14,7 +14,7 @@ import yaml
 import rapidun
 from rapidun.cli import main
 from rapidun.reading import read_json
-from tiny import save_tiny, tiny_rows, write_rows
+from tiny import save_tiny, tiny_rows, tiny_tokenizer, write_rows
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -78,8 +78,8 @@ def test_a_link_that_leads_nowhere_would_be_seen(tmp_path):
 def place(tmp_path, monkeypatch):
     """The directory that docs/index.md makes, with a tiny model in it."""
     save_tiny(tmp_path / "model")
-    config = tmp_path / "model" / "config.json"  # a byte a token: the alpaca template alone is longer than tiny models read
-    config.write_text(config.read_text().replace('"max_position_embeddings": 128', '"max_position_embeddings": 512'))
+    short = "{% for message in messages %}{{ message.role[0] }}:{{ message.content }}\n{% endfor %}"
+    tiny_tokenizer(chat_template=short).save_pretrained(tmp_path / "model")  # a byte a token: others fill the context
     forget, retain = tiny_rows("forget", 4), tiny_rows("retain", 8)
     (tmp_path / "requests").mkdir()
     for name in ("bad.jsonl", "requests/one.jsonl"):
