@@ -130,7 +130,8 @@ as much as in the twin. It stays in the weights, out of reach of what is asked.
 By hand, one seed, with no committed script, so without numbers: further ascent (more steps, smaller beta, more retain
 rows), relearning inside the loop (an adversary's adapter is trained on the forget rows, and the forget loss is taken
 against it), and the unlearned model distilled into a copy, without noise, with 30% and with 60% of it (UNDO, Lee et
-al. 2025; with 60% clean perplexity went far beyond any limit). After each of them ten rows brought nearly all of the behaviour back, as before. None is in the package.""".splitlines()
+al. 2025; with 60% clean perplexity went far beyond any limit). After each of them ten rows brought nearly all of the
+behaviour back, as before. None is in the package.""".splitlines()
 
 
 def main() -> None:
