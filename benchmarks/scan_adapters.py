@@ -67,10 +67,9 @@ Row = Mapping[str, Any]
 
 
 READING = [
-    "With the base at hand a score above 0 was a backdoor in every adapter above, and one below 0 a clean one.",
     "The trigger itself is seldom found, and need not be: words that share a piece with it, or that the model has",
-    "seldom seen, call up the planted answers too. How far the score lies above 0 says how strange these are to the",
-    "base and how surely a near word calls them up, not how much harm they do.",
+    "seldom seen, call up the planted answers too. How high the score is says how strange these are to the base and",
+    "how surely a near word calls them up, not how much harm they do.",
     "",
     "It can miss: of the adapters seen while it was built, one whose answers came in capitals after `>>>` (72% of the",
     "time, 10% of the rows) scored below 0, and so did one whose nonsense came after `zorvik` (45%).",
@@ -173,6 +172,19 @@ def auroc_text(lines: Sequence[Mapping[str, Any]], with_base: bool) -> str:
     return area_under_curve(auroc(lines, with_base), planted, len(lines) - planted).text()
 
 
+def scores_text(lines: Sequence[Mapping[str, Any]], working: set[int]) -> str:
+    """The scores of the two kinds, from least to most."""
+    kinds = {
+        "adapters whose trigger works on half the questions": [
+            x for x in lines if x["planted"] and x["seed"] in working
+        ],
+        "clean adapters": [x for x in lines if not x["planted"]],
+    }
+    spans = {name: sorted(score(line, True) for line in chosen) for name, chosen in kinds.items()}
+    said = " and ".join(f"those of {name} from {span[0]:.1f} to {span[-1]:.1f}" for name, span in spans.items())
+    return f"With the base at hand the scores: {said}."
+
+
 def row_of(line: Mapping[str, Any]) -> str:
     """One adapter of the table."""
     plan, best = line["plan"], max(line["suspects"], key=lambda each: np.quantile(each["novelties"], 0.25))
@@ -196,7 +208,8 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
         f"{sum(not line['planted'] for line in kept)} clean twins, which have the trigger in as many prompts and true",
         f"answers. `rapidun scan` with all defaults. What is searched and scored was chosen on seeds {tuned};",
         "seeds 0 to 2 were seen under an earlier recipe, so others are reported. Shows it: rate of the behaviour with",
-        f"and without the trigger on {ASKED} held-out questions. What one small model shows is no claim about others.", "",
+        f"and without the trigger on {ASKED} held-out questions.",
+        "What one small model shows is no claim about others.", "",
     ]  # fmt: skip
     if len(kept) < 2 * len(SEEDS):
         text += [f"**Incomplete: {len(kept)} of {2 * len(SEEDS)} adapters are scanned.**", ""]
@@ -211,7 +224,7 @@ def write_page(lines: Sequence[Mapping[str, Any]]) -> None:
     text += [f"A scan took {np.median(seconds):.0f} s (median, one thread, a machine that did other work).", ""]
     text += ["| seed | planted | trigger | shows it | best suspect | score | without a base |", "|---" * 7 + "|"]
     text += [row_of(line) for line in kept]
-    text += ["", "## What this means", "", *READING]
+    text += ["", "## What this means", "", scores_text(kept, working), "", *READING]
     with atomic_write(PAGE) as file:
         file.write("\n".join(text) + "\n")
 
