@@ -80,8 +80,8 @@ NUMBERS = {
     f"{TUNE} --probe-steps 1": "--probe-steps",
 }
 NAMES = {
-    f"{UNLEARN} --forget bare.jsonl --method dpo": "bare.jsonl: method 'dpo' needs a preferred answer",
-    f"{UNLEARN} --forget bare.jsonl --method beear": "bare.jsonl: method 'beear' needs a preferred answer",
+    f"{UNLEARN} --forget bare.jsonl --method dpo": "method 'dpo' needs a preferred answer",
+    f"{UNLEARN} --forget bare.jsonl --method beear": "method 'beear' needs a preferred answer",
     f"{RUN} --set data.forget=bare.jsonl --set unlearning.method=dpo": "method 'dpo' needs a preferred answer",
     f"{TUNE} --set data.forget=bare.jsonl --set unlearning.method=dpo": "method 'dpo' needs a preferred answer",
     f"{UNLEARN} --method npoo": "unknown method 'npoo'",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rapidun.data import Example, Rows
-from rapidun.errors import InputError
+from rapidun.errors import TrainingError
 from rapidun.files import owner_only, write_json
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.pipeline.cards import write_adapter_card
@@ -180,10 +180,10 @@ def training_rows(
 
 
 def check_preferred(config: RunConfig, groups: RowGroups) -> None:
-    """Refuse a method that cannot do without preferred answers where no forget row has one. Raises InputError."""
+    """Refuse a method that cannot do without preferred answers where no forget row has one. Raises TrainingError."""
     needed = get_method(config.unlearning.method).preferred == "required"
     if needed and not any(row.get("response_clean") for row in groups.forget):
-        raise InputError(f"{groups.forget.path}: {NO_PREFERRED.format(config.unlearning.method)}")
+        raise TrainingError(NO_PREFERRED.format(config.unlearning.method))
 
 
 def check_weights(weights: Path, groups: RowGroups) -> None:
