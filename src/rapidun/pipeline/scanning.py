@@ -13,7 +13,7 @@ import numpy as np
 
 from rapidun.data import Rows
 from rapidun.errors import InputError, ModelError
-from rapidun.files import write_json
+from rapidun.files import sha256_of, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
@@ -70,6 +70,7 @@ def scan_model(
         "base": mark,
         "template": run_model.template.fingerprint,
         "prompts": rows_fingerprint(rows),
+        "questions": sha256_of(prompt.encode() for prompt in scanned.prompts),
         "scan": config.scan.model_dump_json(),
         "seed": str(config.seed),
     }
