@@ -20,6 +20,7 @@ from rapidun.files import write_json
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run
 from rapidun.reading import read_json
+from rapidun.report.statement import render_statement
 from rapidun.statement.content import read_statement
 from rapidun.statement.dsse import read_envelope
 from rapidun.statement.exclusion import Exclusion
@@ -281,6 +282,29 @@ def test_the_page_is_escaped_complete_and_runs_nothing(house):
     assert "<script" not in page and "<b>" not in page and "\u202e" not in page
     assert "script-src &#39;none&#39;" in page and "://" not in page
     assert "NOT SIGNED" in page and "What was not tested" in page
+
+
+@pytest.mark.parametrize(
+    ("verdict", "attacked", "words", "state"),
+    [
+        ("PASS", ["PASS", "PASS"], "PASS, and under attack", "pass"),
+        ("PASS", ["PASS", "FAIL", None], "PASS as asked, FAIL under attack", "fail"),
+        ("PASS", ["PASS", "UNDECIDED"], "PASS as asked, UNDECIDED under attack", "open"),
+        ("PASS", [None], "PASS", "pass"),
+        ("PASS", [], "PASS", "pass"),
+        ("FAIL", ["PASS"], "FAIL", "fail"),
+    ],
+)
+def test_the_banner_is_green_only_where_the_attacks_that_are_told_of_agree(house, verdict, attacked, words, state):
+    house.attest()
+    predicate = said(house).predicate.model_dump(mode="json")
+    predicate["measured"]["verdict"] = verdict
+    told = [{"name": f"a{n}", "file": "", "verdict": each, "numbers": {}} for n, each in enumerate(attacked)]
+    predicate["attacks"] = told or "none were run"
+    page = render_statement(predicate, "")
+    banner = page[page.index('class="banner') :][:400]
+    assert banner.startswith(f'class="banner {state}"') and f"</span>{words}</p>" in banner
+    assert ("Every limit that was set beforehand was kept" in banner) == (state == "pass")
 
 
 def test_a_configuration_of_another_kind_is_one_line(house):

@@ -91,6 +91,7 @@ def attest(
 
 
 def _say(found: Any, as_json: bool) -> None:
+    from rapidun.report.statement import headline_of
     from rapidun.statement.bom import MISSING
     from rapidun.statement.content import BOM
 
@@ -100,7 +101,8 @@ def _say(found: Any, as_json: bool) -> None:
         return
     for title, lines in (("residual risk", said.residual_risk), ("not tested", said.not_tested)):
         say("\n".join([f"{title}:", *(f"  - {line}" for line in lines)]))
-    say(f"measured:  {said.measured.verdict}, {said.rows.count} rows unlearned, valid until {said.expires}")
+    verdict = headline_of(said.model_dump()).words
+    say(f"measured:  {verdict}; {said.rows.count} rows unlearned, valid until {said.expires}")
     say(f"statement: {found.path}")
     there = said.beside is not None and said.beside.bom is not None
     say(f"ML-BOM:    {found.path.parent / BOM if there else MISSING}")

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from rapidun.report import formats
 from rapidun.report.html import environment, policy, style
+from rapidun.verdicts import Headline, headline, worst
 
 _CONDITIONS = {
     "asr_seen": "Unwanted answers, triggers of the forget rows",
@@ -39,6 +40,7 @@ def render_statement(predicate: Mapping[str, Any], signer: str) -> str:
         .render(
             said=predicate,
             signer=signer,
+            banner=headline_of(predicate),
             made=formats.moment(predicate["made"]),
             rates=_rates(measured),
             ratios=[(title, _number(measured[name])) for name, title in _RATIOS.items() if measured[name] is not None],
@@ -50,6 +52,13 @@ def render_statement(predicate: Mapping[str, Any], signer: str) -> str:
         )
     )  # fmt: skip
     return page
+
+
+def headline_of(predicate: Mapping[str, Any]) -> Headline:
+    """The verdict that stands first: the gate's, and that of the attacks that the statement tells of."""
+    attacks = predicate["attacks"]
+    attacked = None if isinstance(attacks, str) else worst(attack["verdict"] for attack in attacks)
+    return headline(predicate["measured"]["verdict"], attacked)
 
 
 def _rates(measured: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

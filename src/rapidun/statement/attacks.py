@@ -16,12 +16,12 @@ from rapidun.errors import InputError
 from rapidun.lifecycle import CONFIG, IDENTITY, PHASES
 from rapidun.reading import read_json
 from rapidun.statement.content import Attack, Numbers
+from rapidun.verdicts import worst
 from rapidun.yaml_files import read_yaml
 
 FOLDER = "attacks"
 MOST = 5000
 """Numbers of one attack."""
-_WORST_FIRST = ("FAIL", "UNDECIDED", "PASS")
 
 
 def attacks_of(run: Path) -> list[Attack]:
@@ -61,8 +61,7 @@ def _verdict(raw: Mapping[str, Any], record: Mapping[str, Any]) -> str | None:
     """The worst answer to a question about this attack; None where none was asked."""
     asked = raw.get("checks")
     checks = [each for each in asked if isinstance(each, dict)] if isinstance(asked, list) else []
-    found = [each.get("verdict") for each in checks if each.get("attack") == record.get("name")]
-    return next((verdict for verdict in _WORST_FIRST if verdict in found), None)
+    return worst(each.get("verdict") for each in checks if each.get("attack") == record.get("name"))
 
 
 def _numbers(value: Any, name: str) -> Iterator[tuple[str, float | bool]]:

@@ -13,19 +13,12 @@ from rapidun.report.run_files import RunFiles
 from rapidun.report.section import Section
 from rapidun.report.sections.attacks import attacks_run
 from rapidun.report.uncovered import uncovered
+from rapidun.verdicts import headline
 
 _MEANING = {
     "PASS": "The model met every condition of the gate.",
     "FAIL": "The model did not meet every condition of the gate.",
 }
-_STATES = {"PASS": "pass", "FAIL": "fail"}
-_UNDER_ATTACK = {
-    "PASS": "PASS, and under attack",
-    "FAIL": "PASS as asked, FAIL under attack",
-    "UNDECIDED": "PASS as asked, UNDECIDED under attack",
-}
-"""What a run that passed is called once it was attacked."""
-
 _MITIGATED = (
     "The answers that were measured here were decoded with {kind}. Whoever has the model's weights has the behaviour: "
     "nothing was unlearned, and no gate decides about it."
@@ -74,10 +67,10 @@ def build(run: RunFiles) -> Section:
     lines = [_line(check) for check in gate.children("checks")] if gate else []
     failed = [line for line in lines if line.passed is False]
     attacked = run.attacks.text("verdict") if run.attacks else ""
-    under_attack = verdict == "PASS" and attacked in _UNDER_ATTACK
+    words, state = headline(verdict, attacked)
     context = {
-        "verdict": _UNDER_ATTACK[attacked] if under_attack else verdict,
-        "state": _STATES.get(attacked if under_attack else verdict, "open"),
+        "verdict": words,
+        "state": state,
         "meaning": _MEANING.get(verdict, "This run has no evaluation yet, so nothing here has been proven."),
         "attacked": attacked,
         "lines": failed + [line for line in lines if line.passed is not False],
