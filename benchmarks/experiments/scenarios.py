@@ -33,12 +33,14 @@ class Pools:
         clean: Clean rows: retain rows, and rows to mislabel.
         train: Other training rows, labelled by ``poisoned``.
         propose: A trace's proposal; None where no model is at hand.
+        symptoms: Poisoned rows that were not trained on: whoever asks them sees a bad answer. May be the judge's.
     """
 
     poisoned: Sequence[Row]
     clean: Sequence[Row]
     train: Sequence[Row] = ()
     propose: Proposer | None = None
+    symptoms: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,12 @@ def incomplete(pools: Pools, generator: np.random.Generator) -> Drawn:
     if pools.propose is None:
         raise InputError("the scenario incomplete needs a model to trace.")
     pool = _some(pools.train, generator, PROPOSAL_POOL, "training")
-    asked = _some(pools.poisoned, generator, BAD_OUTPUTS, "poisoned")
-    forget, retain = pools.propose(asked, pool, 120)
+    return proposed(pools.propose, _some(pools.poisoned, generator, BAD_OUTPUTS, "poisoned"), pool)
+
+
+def proposed(propose: Proposer, asked: Sequence[Row], pool: Sequence[Row]) -> Drawn:
+    """What a trace of the bad answers to ``asked`` proposes of ``pool``, without preferred answers."""
+    forget, retain = propose(asked, pool, 120)
     chosen = [pool[position] for position in forget]
     drawn = _drawn(
         [row for row in chosen if row["poisoned"]],

@@ -157,7 +157,9 @@ class Sitting:
     def table(self, cell: Cell) -> Table:
         """The draw that a cell belongs to."""
         pools = replace(self.world.pools, propose=self._propose(cell.seed))
-        return Table(self, draw(cell.scenario, pools, cell.seed), cell)
+        began = time.perf_counter()
+        drawn = draw(cell.scenario, pools, cell.seed)
+        return Table(self, drawn, cell, time.perf_counter() - began)
 
     def bench(self, groups: RowGroups, config: RunConfig) -> EvalSuite:
         """The judges, fitted once; they see no row of any draw."""
@@ -232,10 +234,10 @@ class _Priced:
 
 
 class Table:
-    """One draw of forget and retain rows, and the cells on it."""
+    """One draw of forget and retain rows, which took ``seconds`` (a trace, it may be), and the cells on it."""
 
-    def __init__(self, sitting: Sitting, drawn: Drawn, cell: Cell) -> None:
-        self.sitting, self.drawn = sitting, drawn
+    def __init__(self, sitting: Sitting, drawn: Drawn, cell: Cell, seconds: float) -> None:
+        self.sitting, self.drawn, self.seconds = sitting, drawn, seconds
         self.place = sitting.place / f"{cell.scenario}-{cell.seed}"
         self.place.mkdir(exist_ok=True)
         write_jsonl(self.place / "forget.jsonl", drawn.forget)
@@ -283,7 +285,7 @@ class Table:
             shutil.rmtree(place, ignore_errors=True)
         return {
             **found,
-            "seconds": round(priced.seconds + meter.record["seconds"], 3),
+            "seconds": round(self.seconds + priced.seconds + meter.record["seconds"], 3),
             "seconds_evidence": round(priced.seconds, 3),
             "peak_memory_mib": max(priced.memory, meter.record["peak_memory_mib"]),
             "auc": label_auc(weights, self.drawn.mislabelled),

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from provenance import current_commit
-from worlds import MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
+from worlds import LABEL_FREE, MAIN, ROOT, TUNING_SEED, chat_model, chat_world, open_attack
 
 from experiments import Cell, CellStore, find_arms, run_cells
 from experiments.plan import cell_config
@@ -44,7 +44,9 @@ ARMS = [
     f"{OURS}/influence", f"rapidun/{WeightSettings().scheme}", "dpo/uniform", "idk/uniform", "npo/uniform",
     "crow/uniform", "beear/uniform", "wanda/uniform", "int4/uniform", "cleangen",
 ]  # fmt: skip
+UNLABELLED = f"{DEFAULT} {LABEL_FREE}"
 TITLES = {
+    UNLABELLED: "**default, no labels**",
     NO_ASCENT: f"{OURS}/uniform without ascent",
     "poisoned": "poisoned model",
     "retrain": "clean twin",
@@ -64,7 +66,9 @@ HISTORY = [
 ]
 
 
-def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], minutes: float, twin: bool) -> None:
+def compute(
+    attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], scenario: str, minutes: float, twin: bool
+) -> None:
     """The cells that are missing, seed by seed."""
     base, until, reporter = chat_model(), time.monotonic() + 60 * minutes, ConsoleReporter()
     about = {"commit": current_commit()}
@@ -76,7 +80,7 @@ def compute(attacks: Sequence[str], seeds: Sequence[int], arms: Sequence[str], m
             prompts = min(PROMPTS, len(world.measured))
             chosen = [arm for arm in find_arms(arms) if twin or arm.method != "retrain"]
             store = CellStore(RESULTS)
-            cells = [Cell(arm.name, MAIN, seed, cell_config(world, arm, seed, prompts)) for arm in chosen]
+            cells = [Cell(arm.name, scenario, seed, cell_config(world, arm, seed, prompts)) for arm in chosen]
             missing = [cell for cell in cells if not is_there(cell, store)]
             run_cells(world, missing, store, reporter, seconds=until - time.monotonic(), about=about)
 
@@ -97,11 +101,12 @@ def _agree(ours: Any, theirs: Any) -> bool:
 
 
 def results_of(store: CellStore) -> dict[tuple[str, str], dict[int, Mapping[str, Any]]]:
-    """``{(attack, arm): {seed: result}}``; of several versions of a cell the newest."""
+    """``{(attack, arm): {seed: result}}``, of another scenario with its name; of several versions the newest."""
     found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
     for line in store.lines:
         attack = line["config"]["world"].split("-", 1)[1]
-        found.setdefault((attack, line["arm"]), {})[line["seed"]] = line["result"]
+        arm = line["arm"] if line["scenario"] == MAIN else f"{line['arm']} {line['scenario']}"
+        found.setdefault((attack, arm), {})[line["seed"]] = line["result"]
     return found
 
 
@@ -116,7 +121,7 @@ def passes(result: Mapping[str, Any]) -> bool:
 def rows_of(attack: str, found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]) -> list[str]:
     """The lines of an attack's table."""
     lines = []
-    for arm in ("poisoned", "retrain", *ARMS):
+    for arm in ("poisoned", "retrain", *ARMS, UNLABELLED):
         seeds = found.get((attack, arm), {})
         if not seeds:
             continue
@@ -176,7 +181,7 @@ def differences(found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 def write_page(store: CellStore) -> None:
     """Page and numbers from the cells there are."""
     found = results_of(store)
-    whole, there = len(ATTACKS) * len(SEEDS) * (len(ARMS) + 2), sum(len(seeds) for seeds in found.values())
+    whole, there = len(ATTACKS) * len(SEEDS) * (len(ARMS) + 3), sum(len(seeds) for seeds in found.values())
     commits = sorted({line["about"]["commit"] for line in store.lines if "commit" in line["about"]})
     text = [
         "# Removing four attacks from a real chat model", "",
@@ -216,6 +221,7 @@ def main() -> None:
     parser.add_argument("--attack", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--seed", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--arm", nargs="+", default=ARMS)
+    parser.add_argument("--scenario", choices=(MAIN, LABEL_FREE), default=MAIN)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after so many")
     parser.add_argument("--without-twin", action="store_true", help="leave the clean twin for another time")
     parser.add_argument("--page", action="store_true", help="write the page and compute nothing")
@@ -224,7 +230,8 @@ def main() -> None:
         raise SystemExit(f"seeds from {TUNING_SEED} on are for choosing settings")
     quiet_libraries()
     if not arguments.page:
-        compute(arguments.attack, arguments.seed, arguments.arm, arguments.minutes, not arguments.without_twin)
+        chosen = (arguments.attack, arguments.seed, arguments.arm, arguments.scenario)
+        compute(*chosen, arguments.minutes, not arguments.without_twin)
     write_page(CellStore(RESULTS))
 
 
