@@ -28,7 +28,7 @@ from rapidun.gradients import (
     collect_vectors,
     fit_preconditioner,
 )
-from rapidun.gradients.sketched import SketchedBatch
+from rapidun.gradients.collector import SketchedBatch
 from rapidun.models import LoadedModel
 from rapidun.models.losses import mean_answer_loss
 

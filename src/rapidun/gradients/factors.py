@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rapidun.errors import ConfigError
-from rapidun.gradients.layers import layer_gradient, require_outer_product
+from rapidun.gradients.layers import layer_kind, require_outer_product
 from rapidun.gradients.norms import divisors, row_norms
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 at a time
@@ -55,7 +55,7 @@ class LayerGradients:
         The product of bfloat16 factors is a bfloat16 value summed in float32, as autograd's is: five times faster
         than the same product of float32 copies, and float32's range.
         """
-        return layer_gradient(self.layer)(self.layer, self.activations, self.errors).flatten(1).float()
+        return layer_kind(self.layer).gradient(self.layer, self.activations, self.errors).flatten(1).float()
 
 
 @dataclass(frozen=True)
