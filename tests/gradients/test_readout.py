@@ -183,7 +183,7 @@ def test_nothing_is_differentiated_and_nothing_is_left_on_the_model():
 
 def test_the_output_layer_sees_answer_tokens_alone():
     model, seen = tiny_model(), []
-    model.lm_head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     rows = examples()
     ReadoutCollector(model)(collate(rows, 0), Readout(64))
     assert [shape[1] for shape in seen] == [sum(len(row) - row.answer_start for row in rows)]

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.storage import MatrixBuffer
-from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.tensors import stored_tensors
 from rapidun.attribution.whitening import Affine
 from rapidun.errors import ConfigError, InputError
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,71 +20,13 @@ import torch
 from rapidun.attribution.ranking import Hits, IdsOf, Ranking
 from rapidun.attribution.similarity import Array, check_similarity, unit
 from rapidun.attribution.storage import decode
+from rapidun.attribution.tensors import RowTensor
 from rapidun.attribution.whitening import Affine
 from rapidun.errors import InputError
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.settings.kinds import Similarity
 
 BLOCK_BYTES = 4 * 2**20
-
-
-class RowTensor(Protocol):
-    """A tensor whose first dimension is rows, wherever it lies: `StoredTensor` on disk, `MemoryTensor` here."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the stored values."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-
-    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start`` to ``stop``."""
-
-    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
-        """Some rows, in the order asked for."""
-
-    def read_into(self, rows: torch.Tensor, start: int) -> None:
-        """Fill the contiguous ``rows`` with those from ``start`` on."""
-
-
-@dataclass(frozen=True)
-class MemoryTensor:
-    """A `RowTensor` in memory."""
-
-    values: torch.Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-        return tuple(self.values.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the values."""
-        return self.values.dtype
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return self.values[:1].nbytes
-
-    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start`` to ``stop``."""
-        return self.values[start:stop]
-
-    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
-        """Some rows, in the order asked for."""
-        return self.values[list(rows)]
-
-    def read_into(self, rows: torch.Tensor, start: int) -> None:
-        """Fill ``rows`` with those from ``start`` on."""
-        rows.copy_(self.values[start : start + len(rows)])
 
 
 @dataclass(frozen=True)

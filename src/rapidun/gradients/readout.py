@@ -12,9 +12,7 @@ by factors never exists; ``E<sketch(x), sketch(y)> = <x, y>``, with an error of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +28,11 @@ from rapidun.gradients.recording import Receive
 from rapidun.gradients.signal import token_errors
 from rapidun.gradients.sketches import SKETCHES, Hashed
 from rapidun.gradients.state import device_of
-from rapidun.models.losses import next_tokens
+from rapidun.models.losses import logits_at, next_tokens, output_layer
 from rapidun.models.modes import evaluating
 from rapidun.settings.kinds import Normalization
 
 _MAX_VALUES = 2**24  # 64 MiB of float32 errors, or of a channel, at a time
-_NO_READOUT = (
-    "This model does not compute its logits from its decoder's last hidden state, so there is no readout. Use another "
-    "sketch: rapidgrad or factored."
-)
 
 
 @SKETCHES.register("readout")
@@ -100,7 +94,7 @@ class ReadoutCollector(Collector):
 
     Raises:
         ConfigError: If ``normalize`` is unknown.
-        ModelError: If the model does not say which its output layer and its decoder are.
+        ModelError: If the model does not say which its output layer is.
     """
 
     def __init__(
@@ -111,9 +105,12 @@ class ReadoutCollector(Collector):
         transform: Transform | None = None,
     ) -> None:
         super().__init__(model, normalize, token_normalize, transform)
-        self._head = _asked(model, "get_output_embeddings")
-        self._decoder = _asked(model, "get_decoder")
-        self._layer = getattr(self._head, "base_layer", self._head)
+        head = output_layer(model)
+        if head is None:
+            raise ModelError(
+                f"{type(model).__name__}.get_output_embeddings() names no layer. Give a Hugging Face causal LM."
+            )
+        self._head, self._layer = head, getattr(head, "base_layer", head)
         self._name = next(name for name, module in model.named_modules() if module is self._layer) + ".weight"
         self.sizes = {self._name: weight_size(self._layer)}
 
@@ -129,19 +126,12 @@ class ReadoutCollector(Collector):
         if sum(counts) == 0:
             return 1.0
         with torch.inference_mode(False), torch.no_grad(), evaluating(self.model):
-            tokens = self._answer_tokens(batch, target != IGNORE_INDEX)
-            wanted = target[target != IGNORE_INDEX]
-            for rows, places in _pieces(counts, tokens.logits.shape[1]):
-                prepared(self._name, rows, self._gradients(tokens, wanted, counts[rows], places))
+            places = (target != IGNORE_INDEX).flatten().nonzero().flatten()
+            tokens = _AnswerTokens(self.model, self._head, batch, places)
+            wanted = target.flatten()[places]
+            for rows, of_rows in _pieces(counts, tokens.logits.shape[1]):
+                prepared(self._name, rows, self._gradients(tokens, wanted, counts[rows], of_rows))
         return 1.0
-
-    def _answer_tokens(self, batch: Batch, answers: torch.Tensor) -> _AnswerTokens:
-        """Run the model, with its output layer on the positions that predict answer tokens alone."""
-        tokens = _AnswerTokens(answers)
-        with tokens.attached(self._decoder, self._head):
-            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-        tokens.take(output.logits)
-        return tokens
 
     def _gradients(
         self, tokens: _AnswerTokens, wanted: torch.Tensor, counts: list[int], places: slice
@@ -161,61 +151,51 @@ class ReadoutCollector(Collector):
 
 
 class _AnswerTokens:
-    """What passes between decoder and logits, cut down to the N answer tokens of a batch on its way.
+    """The output layer's last pass: what it was given, what it gave, and the model's logits, of N answer tokens.
 
     Args:
-        answers: (batch, length) bool: the positions that predict answer tokens.
+        model: The causal LM.
+        head: Its output layer.
+        batch: On the model's device.
+        places: (N,) int64: the positions that predict answer tokens, row times length plus position.
+
+    Raises:
+        ModelError: If the output layer did not run once, on these tokens.
     """
 
     hidden: torch.Tensor  # (N, hidden size)
     logits: torch.Tensor  # (N, vocabulary), after whatever the model does to the output layer's values
 
-    def __init__(self, answers: torch.Tensor) -> None:
-        self._answers = answers
-        self._values: torch.Tensor | None = None
-
-    @contextmanager
-    def attached(self, decoder: nn.Module, head: nn.Module) -> Iterator[None]:
-        """Hooks on both; removed at the end, and gradients switched as before, also after an exception."""
-        with torch.no_grad():
-            handles = [decoder.register_forward_hook(self._cut), head.register_forward_hook(self._catch)]
+    def __init__(self, model: nn.Module, head: nn.Module, batch: Batch, places: torch.Tensor) -> None:
+        self._values: list[torch.Tensor] = []
+        with torch.no_grad():  # and gradients as before at its end
+            handle = head.register_forward_hook(self._catch)
             try:
-                yield
+                _, output = logits_at(model, batch.input_ids, batch.attention_mask, places)
             finally:
-                for handle in handles:
-                    handle.remove()
-
-    def _cut(self, decoder: nn.Module, inputs: Any, output: Any) -> Any:
-        if not hasattr(output, "last_hidden_state"):
-            raise ModelError(_NO_READOUT)
-        output.last_hidden_state = output.last_hidden_state[self._answers.to(output.last_hidden_state.device)][None]
-        return output
+                handle.remove()
+        self._logits = output.logits
+        shape = self._logits.shape[:2]
+        if len(self._values) != 1 or shape != (1, len(places)) or len(self.hidden) != len(places):
+            raise ModelError(
+                "This model does not compute its logits from its decoder's last hidden state, so there is no readout. "
+                "Use another sketch: rapidgrad or factored."
+            )
+        self.logits = self._logits.detach()[0]
 
     def _catch(self, head: nn.Module, inputs: tuple[torch.Tensor, ...], values: torch.Tensor) -> torch.Tensor:
         self.hidden = inputs[0].detach()[0]
-        torch.set_grad_enabled(True)  # until `attached` ends: scaling and soft caps have slopes
-        self._values = values.detach().requires_grad_(True)
-        return self._values
-
-    def take(self, logits: torch.Tensor) -> None:
-        """Note the model's logits.
-
-        Raises:
-            ModelError: If its output layer did not run once, on these tokens.
-        """
-        tokens = int(self._answers.sum())
-        if self._values is None or logits.shape[:2] != (1, tokens) or len(self.hidden) != tokens:
-            raise ModelError(_NO_READOUT)
-        self._logits = logits
-        self.logits = logits.detach()[0]
+        torch.set_grad_enabled(True)  # until the pass ends: scaling and soft caps have slopes
+        self._values.append(values.detach().requires_grad_(True))
+        return self._values[-1]
 
     def at_output_layer(self, errors: torch.Tensor, places: slice) -> torch.Tensor:
         """Errors of the logits, (n, vocabulary), as errors of the output layer's own values; equal where it is last."""
-        if self._values is None or self._logits.grad_fn is None:
+        if self._logits.grad_fn is None:
             return errors
         signal = torch.zeros_like(self._logits)
         signal[0, places] = errors.to(signal.dtype)
-        (found,) = torch.autograd.grad(self._logits, self._values, signal, retain_graph=True)
+        (found,) = torch.autograd.grad(self._logits, self._values[0], signal, retain_graph=True)
         return found[0, places].float()
 
 
@@ -230,10 +210,3 @@ def _pieces(counts: list[int], vocabulary: int) -> Iterator[tuple[slice, slice]]
         tokens = sum(counts[start:end])
         yield slice(start, end), slice(place, place + tokens)
         start, place = end, place + tokens
-
-
-def _asked(model: nn.Module, getter: str) -> nn.Module:
-    found = getattr(model, getter, lambda: None)()
-    if not isinstance(found, nn.Module):
-        raise ModelError(f"{type(model).__name__}.{getter}() names no layer. Give a Hugging Face causal LM.")
-    return found

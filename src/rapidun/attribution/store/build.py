@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from rapidun.attribution.store.finishing import whole_files
-from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
-from rapidun.attribution.store.names import BUILDING, MANIFEST, PLAN, mark_file
+from rapidun.attribution.store.manifest import (
+    BUILDING,
+    MANIFEST,
+    PLAN,
+    Manifest,
+    ShardFiles,
+    entry_of,
+    load_manifest,
+    mark_file,
+    parse_manifest,
+)
+from rapidun.attribution.store.moments import write_moments
 from rapidun.attribution.store.plan import BuildPlan, chained
-from rapidun.attribution.store.shards import ShardContent, compute_shard, write_shard
-from rapidun.attribution.store.table import row_ids
+from rapidun.attribution.store.shards import ShardContent, compute_shard, row_ids, write_shard
 from rapidun.errors import FingerprintError, InputError, OutputError
 from rapidun.files import LOCK, check_place, disk_error, is_empty, remove_leftovers
 from rapidun.lifecycle import check_free, held
@@ -163,7 +171,9 @@ def finish(plan: BuildPlan) -> Manifest:
     directory = plan.directory
     shards = [*plan.manifest.shards, *(_marked(plan, number) for number in plan.numbers)]
     manifest = plan.manifest.model_copy(update={"shards": shards})
-    manifest = manifest.model_copy(update={"files": whole_files(directory, manifest)})
+    fitted = [path for scorer in manifest.views.values() for path in scorer.files(directory)]
+    entries = [entry_of(path.relative_to(directory).as_posix(), path.read_bytes()) for path in fitted]
+    manifest = manifest.model_copy(update={"files": [*write_moments(directory, manifest), *entries]})
     manifest.save(directory / MANIFEST)
     (directory / PLAN).unlink()  # first: without it the marks count for nothing
     shutil.rmtree(directory / BUILDING)

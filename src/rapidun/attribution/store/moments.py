@@ -6,21 +6,19 @@ from the stored vectors: nothing has to be kept for a resume, and shards made by
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from safetensors.torch import save
 
 from rapidun.attribution.storage import decode
-from rapidun.attribution.store.manifest import FileEntry, Manifest, ShardFiles
-from rapidun.attribution.store.names import HIDDEN_STATS, VERIFY, shard_file
-from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.store.manifest import FileEntry, Manifest, ShardFiles, shard_file, write_entry
+from rapidun.attribution.tensors import VERIFY, stored_tensors
 from rapidun.attribution.whitening import Moments, PoolStatistics
 from rapidun.errors import InputError
-from rapidun.files import atomic_write
 from rapidun.tensor_files import load_tensors
 
+HIDDEN_STATS = "hidden_stats.safetensors"
 _BLOCK_ROWS = 1024
 
 
@@ -38,10 +36,7 @@ def write_moments(directory: Path, manifest: Manifest) -> list[FileEntry]:
     tensors = {"rows": torch.tensor(manifest.rows, dtype=torch.int64)}
     for name in names:
         tensors |= {f"{name}.sum": moments[name].total, f"{name}.second": moments[name].second}
-    content = save(tensors)
-    with atomic_write(directory / HIDDEN_STATS, "wb") as file:
-        file.write(content)
-    return [FileEntry(name=HIDDEN_STATS, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())]
+    return [write_entry(directory, HIDDEN_STATS, save(tensors))]
 
 
 def _started(directory: Path, manifest: Manifest, names: list[str]) -> tuple[dict[str, Moments], int]:
