@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.ranking import Ranking
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.attribution.whitening import PoolStatistics
 from rapidun.data import Batch, Example
 from rapidun.registry import check_whole
@@ -53,6 +54,8 @@ class Recorder:
     """Whether `measure` runs the model itself, forward and backward."""
     watches = False
     """Whether the scorer needs the model to run."""
+    buffers: Sequence[MatrixBuffer] = ()
+    """Where its matrices are kept."""
 
     def prepare(self, batch: Batch) -> None:
         """Called before the model's pass over ``batch`` and outside of `during`: passes in here are not recorded."""
@@ -66,7 +69,7 @@ class Recorder:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The features, after all batches; those with as many rows as there are rows are checked row by row."""
-        return {}
+        return {name: values for buffer in self.buffers for name, values in buffer.tensors().items()}
 
     def columns(self) -> dict[str, list[Any]]:
         """Columns for the table of rows."""
@@ -207,15 +210,22 @@ class Scorer(BaseModel):
         """A recorder of the features of ``rows``, which are trained on or asked about; ``fitted`` is from `load`."""
 
     def compare(self, by: str, asked: Features, store: FeatureStore, similarity: Similarity) -> Ranking:
-        """How the store's rows score for the queries; by default, the similarity of the vectors called ``by``.
+        """How the store's rows score for the queries: the similarity of vectors, or their cosine less the pool's mean.
 
         Args:
             by: The name that was asked for, of `titles`.
             asked: The queries' features, exact.
             store: The rows'.
-            similarity: How gradients compare.
+            similarity: How gradients compare; vectors that are `centred` compare by cosine whatever it says.
         """
-        return store.features(by).ranking(asked[by].numpy(), similarity)
+        name = self.compared(by)
+        if not self.centred:
+            return store.features(name).ranking(asked[name].numpy(), similarity)
+        return store.features(name).ranking(asked[name].numpy(), affine=store.statistics(name).whitening(float("inf")))
+
+    def compared(self, by: str) -> str:
+        """The matrix whose vectors a trace compares that asks by ``by``."""
+        return by
 
 
 _SCORERS: dict[str, type[Scorer]] = {}
@@ -236,10 +246,8 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
         >>> class Counted(Recorder):
         ...     def __init__(self, rows):
         ...         counts = [[float(row["response"].count(vowel)) for vowel in "aeiou"] for row in rows]
-        ...         self.kept = MatrixBuffer("letters", len(rows), 5, "float32")
-        ...         self.kept.put(list(range(len(rows))), torch.tensor(counts))
-        ...     def tensors(self):
-        ...         return self.kept.tensors()
+        ...         self.buffers = [MatrixBuffer("letters", len(rows), 5, "float32")]
+        ...         self.buffers[0].put(list(range(len(rows))), torch.tensor(counts))
         >>> @rapidun.register_scorer("letters")
         ... class Letters(Scorer):
         ...     def matrices(self, model):

@@ -1,4 +1,9 @@
-"""Gradients: a sketch of every row's own gradient (RapidIn, arXiv 2405.11724, section 3)."""
+"""Gradients: a sketch of every row's own gradient (RapidIn, arXiv 2405.11724, section 3).
+
+Their preconditioner is fitted once, before the first shard, to a sample of the first build's rows, and kept in the
+index. Resumed and appended builds and other workers load what was fitted, so that all rows of an index, and its
+queries, are multiplied by one and the same matrix.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +12,60 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.scorer import MatrixSpec, Progress, Recorder, Role, Row, Sample, Scorer, register_scorer
-from rapidun.attribution.scorers.preconditioning import PRECONDITIONER, Precondition
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
-from rapidun.gradients import Collector, Preconditioner, RapidGrad, Sketch, make_collector, sketch_from
+from rapidun.errors import ConfigError, FingerprintError
+from rapidun.gradients import (
+    Collector,
+    FactorSketch,
+    Preconditioner,
+    RapidGrad,
+    Sketch,
+    fit_preconditioner,
+    load_preconditioner,
+    make_collector,
+    sketch_from,
+)
 from rapidun.gradients.collector import Transform
 from rapidun.gradients.coverage import coverage_of
+from rapidun.gradients.curvature_kinds import KINDS
 from rapidun.gradients.norms import scaled_norms
 from rapidun.gradients.targets import settled_targets
-from rapidun.settings.kinds import Normalization, StoreDtype
+from rapidun.settings.kinds import Normalization, Side, StoreDtype
+
+PRECONDITIONER = "preconditioner"
+"""A directory of the index: what `rapidun.gradients.Preconditioner.save` writes."""
+
+
+class Precondition(BaseModel):
+    """How gradients are preconditioned; see `rapidun.gradients.preconditioners`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str = Field(description="adam, kfac or ekfac; none changes nothing.")
+    damping: float = Field(0.1, description="Multiple of the mean eigenvalue, above 0.")
+    side: Side = Field("both", description="both: rows and queries by the root of the inverse; query: queries alone.")
+    rows: int = Field(512, ge=1, description="How many rows it is fitted to, at most.")
+    seed: int = Field(0, description="Draws those rows, and labels from the model's predictions.")
+    fitted: dict[str, Any] | None = Field(None, description="What was fitted, with its fingerprint; filled in.")
+
+    def check(self, sketch: Sketch) -> None:
+        """Refuse settings that no build could use.
+
+        Raises:
+            ConfigError: If the kind is unknown, the damping out of range, or the sketch takes only factors and the
+                kind leaves none.
+        """
+        Preconditioner(self.kind, self.damping, self.side)
+        if self.kind in KINDS and not KINDS[self.kind].factors and isinstance(sketch, FactorSketch):
+            raise ConfigError(
+                f"preconditioner {self.kind!r} forms the gradient, and the sketch {sketch.describe()['kind']!r} takes "
+                "only its factors. Use kfac or ekfac, or the sketch rapidgrad."
+            )
 
 
 @register_scorer("gradient", {"gradient": "influence"})
@@ -75,18 +121,30 @@ class GradientScorer(Scorer):
         return settled.model_copy(update={"tracked": tracked, "coverage": coverage})
 
     def fit(self, sample: Sample, progress: Progress | None = None) -> GradientScorer:
-        """Fit the preconditioner, or check the one that was fitted.
+        """Fit the preconditioner to a sample of the rows and write it into the index, or check the one that was fitted.
 
         Raises:
             FingerprintError, InputError: If the one that was fitted is not there, or is another.
         """
-        if self.precondition is None:
+        wanted = self.precondition
+        if wanted is None:
             return self
-        if self.precondition.fitted is not None:
-            self.precondition.load(sample.directory)
+        if wanted.fitted is not None:
+            self.load(sample.directory)
             return self
-        fitted = self.precondition.fit(sample, self._collector(sample.model), progress)
-        return self.model_copy(update={"precondition": fitted})
+        fitted = fit_preconditioner(
+            self._collector(sample.model),
+            sample.sample(wanted.rows, wanted.seed),
+            sample.model.loaded.pad_token_id,
+            wanted.kind,
+            damping=wanted.damping,
+            side=wanted.side,
+            seed=wanted.seed,
+            max_tokens=sample.max_tokens,
+            progress=progress,
+        )
+        fitted.save(sample.directory / PRECONDITIONER)
+        return self.model_copy(update={"precondition": wanted.model_copy(update={"fitted": fitted.describe()})})
 
     def planned(self) -> GradientScorer:
         """Without what was fitted, and without the coverage, which follows from what is tracked."""
@@ -94,8 +152,25 @@ class GradientScorer(Scorer):
         return self.model_copy(update={"precondition": precondition, "coverage": {}})
 
     def load(self, directory: Path) -> Preconditioner:
-        """The preconditioner in the index. Raises as `Precondition.load`."""
-        return Preconditioner("none") if self.precondition is None else self.precondition.load(directory)
+        """The preconditioner that was fitted for the index in ``directory``; of kind ``"none"`` without one.
+
+        Raises:
+            ConfigError: If nothing was fitted yet.
+            InputError: If a file is missing or cannot be read.
+            FingerprintError: If the file is not the index's own; names both fingerprints.
+        """
+        if self.precondition is None:
+            return Preconditioner("none")
+        place, described = directory / PRECONDITIONER, self.precondition.fitted
+        if described is None:
+            raise ConfigError(f"{directory}: the preconditioner is not fitted yet; use the plan that prepare returns.")
+        found = load_preconditioner(place)
+        if found.fingerprint != described["fingerprint"]:
+            raise FingerprintError(
+                f"{place}: this preconditioner has fingerprint {found.fingerprint[:16]}, and the index was built with "
+                f"{described['fingerprint'][:16]}. Restore its own, or build the index anew."
+            )
+        return found
 
     def files(self, directory: Path) -> list[Path]:
         """The preconditioner's."""
@@ -131,7 +206,7 @@ class _GradientRecorder(Recorder):
         self._collector = collector
         self._sketch = scorer.make_sketch()
         width = self._sketch.dimension(self._collector.sizes)
-        self._buffer = MatrixBuffer("gradient", rows, width, scorer.dtype)
+        self.buffers = [MatrixBuffer("gradient", rows, width, scorer.dtype)]
         self._norms = torch.zeros(rows)
 
     def prepare(self, batch: Batch) -> None:
@@ -140,10 +215,7 @@ class _GradientRecorder(Recorder):
     def measure(self, batch: Batch, places: list[int]) -> None:
         vectors = self._collector(batch, self._sketch)
         self._norms[places] = scaled_norms(vectors).cpu()
-        self._buffer.put(places, vectors)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return self._buffer.tensors()
+        self.buffers[0].put(places, vectors)
 
     def columns(self) -> dict[str, list[Any]]:
         return {"gradient_norm": self._norms.tolist()}
