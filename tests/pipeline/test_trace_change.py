@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rapidun.attribution import hidden_features
 from rapidun.attribution.search import chosen_scorers
+from rapidun.attribution.similarity import centred_similarity
 from rapidun.attribution.store import open_index
-from rapidun.attribution.whitening import centred_similarity
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory

@@ -18,10 +18,9 @@ import numpy.typing as npt
 import torch
 
 from rapidun.attribution.ranking import Hits, IdsOf, Ranking
-from rapidun.attribution.similarity import Array, check_similarity, unit
+from rapidun.attribution.similarity import Affine, Array, check_similarity, unit
 from rapidun.attribution.storage import decode
 from rapidun.attribution.tensors import RowTensor
-from rapidun.attribution.whitening import Affine
 from rapidun.errors import InputError
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.settings.kinds import Similarity

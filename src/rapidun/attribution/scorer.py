@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.ranking import Ranking
+from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.storage import MatrixBuffer
-from rapidun.attribution.whitening import PoolStatistics
 from rapidun.data import Batch, Example
 from rapidun.registry import check_whole
 from rapidun.settings import names

@@ -9,8 +9,8 @@ from rapidun.attribution.context import ModelContext
 from rapidun.attribution.features import Tick, features_of
 from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.scorer import FeatureStore, Row, Scorer
+from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.tensors import MemoryTensor
-from rapidun.attribution.whitening import PoolStatistics
 from rapidun.data import Example
 from rapidun.errors import ConfigError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from rapidun.attribution.similarity import Moments, PoolStatistics
 from rapidun.attribution.storage import decode
 from rapidun.attribution.store.manifest import FileEntry, Manifest, ShardFiles, shard_file, write_entry
 from rapidun.attribution.tensors import VERIFY, stored_tensors
-from rapidun.attribution.whitening import Moments, PoolStatistics
 from rapidun.errors import InputError
 from rapidun.tensor_files import load_tensors
 
