@@ -27,6 +27,7 @@ from rapidun.attribution.ranking import Ranking
 from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch, Example
+from rapidun.errors import ConfigError
 from rapidun.registry import check_whole
 from rapidun.settings import names
 from rapidun.settings.kinds import Similarity, StoreDtype
@@ -101,11 +102,13 @@ class FeatureStore(ABC):
     Args:
         name: What the pool is called in errors.
         scorers: Those whose features are there, by name.
+        matrices: Those that they store, by name.
         max_tokens: Padded tokens in a batch of rows or queries.
     """
 
     name: str
     scorers: Mapping[str, Scorer]
+    matrices: Mapping[str, MatrixSpec]
     max_tokens: int
 
     @abstractmethod
@@ -115,9 +118,11 @@ class FeatureStore(ABC):
     def shards(self) -> list[Shard]:
         """The rows' tensors, in order of position."""
 
-    @abstractmethod
     def features(self, name: str = "gradient") -> Matrix:
         """The matrix called ``name``. Raises ConfigError if there is none; lists those there are."""
+        if name not in self.matrices:
+            raise ConfigError(f"{self.name}: no features {name!r}. There are {', '.join(self.matrices)}.")
+        return Matrix(name, self.matrices[name].width, self.shards(), self.ids_of)
 
     @abstractmethod
     def statistics(self, name: str) -> PoolStatistics:

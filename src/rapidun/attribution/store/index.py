@@ -33,6 +33,7 @@ class Index(FeatureStore):
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
         self.name, self.scorers, self.max_tokens = str(path), manifest.views, manifest.max_tokens
+        self.matrices = manifest.matrices
         self._starts = [shard.first for shard in manifest.shards]
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class Index(FeatureStore):
     def _shard(self, shard: ShardFiles) -> Shard:
         path = self.path / shard_file(shard.number)
         tensors = stored_tensors(path)
-        for name, spec in self.manifest.matrices.items():
+        for name, spec in self.matrices.items():
             one = (shard.rows,)
             for part, shape in {name: (shard.rows, spec.width), f"{name}.scale": one, f"{name}.norm": one}.items():
                 if part not in tensors or tensors[part].shape != shape:
@@ -107,10 +108,7 @@ class Index(FeatureStore):
         Raises:
             ConfigError: If there is none; lists those there are.
         """
-        name = self._matrix_name(name)
-        if name not in self.manifest.matrices:
-            raise ConfigError(f"{self.path}: no features {name!r} in this index. It has {', '.join(self.names)}.")
-        return Matrix(name, self.manifest.matrices[name].width, self.shards(), self.ids_of)
+        return super().features(self._matrix_name(name))
 
     def statistics(self, name: str = "hidden") -> PoolStatistics:
         """Mean and covariance of a matrix of hidden states. Raises InputError if the index does not keep them."""
@@ -137,7 +135,7 @@ class Index(FeatureStore):
     @property
     def names(self) -> list[str]:
         """Names for `features`."""
-        return list(self.manifest.matrices)
+        return list(self.matrices)
 
     def rows(self, positions: Sequence[int], columns: Sequence[str] = SCHEMA.names) -> list[dict[str, Any]]:
         """Entries of ``rows.parquet`` at ``positions``, in their order; reads one shard's part at a time."""
