@@ -18,8 +18,8 @@ from torch import nn
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients.agreement import check_agreement
-from rapidun.gradients.factors import Gradients, divided, factor_norms
-from rapidun.gradients.norms import divisors, row_norms
+from rapidun.gradients.factors import Gradients
+from rapidun.gradients.norms import divided, divisors, factor_norms, row_norms
 from rapidun.gradients.recording import Receive, Recorder, hand_on_in_pieces
 from rapidun.gradients.signal import answer_errors
 from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch

@@ -16,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
 from rapidun.gradients.experts import FusedTensor
-from rapidun.gradients.factors import LayerGradients, TrackedTensor, factor_norms
-from rapidun.gradients.norms import divisors, row_norms
+from rapidun.gradients.factors import LayerGradients, TrackedTensor
+from rapidun.gradients.norms import divisors, factor_norms, row_norms
 from rapidun.gradients.recording import Recorder
 from rapidun.gradients.signal import answer_signal
 from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale

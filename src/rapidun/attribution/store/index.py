@@ -19,9 +19,8 @@ from rapidun.attribution.scorers.hidden import HiddenScorer
 from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.store.approximate import approximate_search, build_faiss
 from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, shard_file
-from rapidun.attribution.store.moments import read_statistics
 from rapidun.attribution.store.plan import check_same
-from rapidun.attribution.store.shards import SCHEMA, read_table
+from rapidun.attribution.store.shards import SCHEMA, read_statistics, read_table
 from rapidun.attribution.tensors import VERIFY, stored_tensors
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.gradients import Sketch
