@@ -28,7 +28,7 @@ from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch, Example
 from rapidun.errors import ConfigError
-from rapidun.registry import check_whole
+from rapidun.registry import Registry, check_whole
 from rapidun.settings import names
 from rapidun.settings.kinds import Similarity, StoreDtype
 
@@ -233,7 +233,8 @@ class Scorer(BaseModel):
         return by
 
 
-_SCORERS: dict[str, type[Scorer]] = {}
+SCORERS: Registry[type[Scorer]] = Registry(names.FEATURES)
+"""By the name of their features in an index."""
 _ScorerType = TypeVar("_ScorerType", bound=type[Scorer])
 
 
@@ -266,8 +267,7 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
 
     def register(scorer: _ScorerType) -> _ScorerType:
         check_whole(f"scorer {name!r}", scorer)
-        names.FEATURES.add(name)
-        _SCORERS[name] = scorer
+        SCORERS[name] = scorer
         scorer.titles = titles or {name: name}
         for by in scorer.titles:
             names.SCORERS.add(by)
@@ -276,23 +276,14 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
     return register
 
 
-def scorer_class(name: str) -> type[Scorer]:
-    """The class of the scorer called ``name`` in an index.
-
-    Raises:
-        ConfigError: If there is none; lists those there are.
-    """
-    return _SCORERS[names.FEATURES.check(name)]
-
-
 def known_scorers() -> dict[str, type[Scorer]]:
     """Every registered scorer, by the name of its features."""
-    return dict(_SCORERS)
+    return dict(SCORERS)
 
 
 def scorer_titles() -> dict[str, str]:
     """Every name that a trace can ask by, with its title."""
-    return {by: title for scorer in _SCORERS.values() for by, title in scorer.titles.items()}
+    return {by: title for scorer in SCORERS.values() for by, title in scorer.titles.items()}
 
 
 def owner_of(by: str) -> str:
@@ -302,9 +293,9 @@ def owner_of(by: str) -> str:
         ConfigError: If there is none; lists those there are.
     """
     names.SCORERS.check(by)
-    return next(name for name, scorer in _SCORERS.items() if by in scorer.titles)
+    return next(name for name, scorer in SCORERS.items() if by in scorer.titles)
 
 
 def configured_scorers(wanted: Iterable[str], settings: Mapping[str, Any]) -> dict[str, Scorer]:
-    """Scorers by name, each with those of the settings that it knows. Raises as `scorer_class`, `Scorer.configured`."""
-    return {name: scorer_class(name).configured(settings) for name in wanted}
+    """Scorers by name, each with those of the settings that it knows. Raises as `SCORERS`, `Scorer.configured`."""
+    return {name: SCORERS[name].configured(settings) for name in wanted}

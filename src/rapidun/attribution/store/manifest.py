@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 import rapidun.attribution.scorers  # noqa: F401 (so that the scorers that a manifest names are known)
-from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
+from rapidun.attribution.scorer import SCORERS, MatrixSpec, Scorer
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import atomic_write
 from rapidun.reading import as_kind, inside
@@ -127,7 +127,7 @@ class Manifest(_Part):
             return value
         try:
             return {
-                name: view if isinstance(view, Scorer) else scorer_class(name).model_validate(view)
+                name: view if isinstance(view, Scorer) else SCORERS[name].model_validate(view)
                 for name, view in value.items()
             }
         except ConfigError as error:
