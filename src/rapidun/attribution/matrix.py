@@ -109,7 +109,9 @@ class Matrix:
             blocks = [block for _, block in self.blocks()]
             return np.concatenate([np.empty((0, self.width), dtype=np.float32), *blocks])
         found = np.empty((len(positions), self.width), dtype=np.float32)
-        for shard, places in self._by_shard(positions):
+        spans = [(shard.first, shard.rows) for shard in self._shards]
+        for number, places in by_shard(self.name, spans, positions):
+            shard = self._shards[number]
             rows = [int(positions[place]) - shard.first for place in places]
             values, scale, _ = self._of(shard)
             found[places] = decode(values.read_rows(rows), scale.read()[rows]).numpy()
@@ -180,13 +182,23 @@ class Matrix:
         """Values, scales and norms of a shard's rows."""
         return tuple(shard.tensors[self.name + part] for part in ("", ".scale", ".norm"))  # type: ignore[return-value]
 
-    def _by_shard(self, positions: Sequence[int]) -> list[tuple[Shard, list[int]]]:
-        """Each shard that holds some of ``positions``, with their places in that list."""
-        starts = [shard.first for shard in self._shards]
-        groups: dict[int, list[int]] = {}
-        for place, position in enumerate(positions):
-            number = bisect_right(starts, position) - 1
-            if number < 0 or position >= starts[number] + self._shards[number].rows:
-                raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
-            groups.setdefault(number, []).append(place)
-        return [(self._shards[number], places) for number, places in sorted(groups.items())]
+
+def by_shard(name: object, spans: Sequence[tuple[int, int]], positions: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """The number of each shard that holds some of ``positions``, with their places in that list.
+
+    Args:
+        name: What the rows are of, for the error.
+        spans: Position of the first row and number of rows of each shard, in order.
+        positions: Any, in any order.
+
+    Raises:
+        InputError: If a position is in no shard.
+    """
+    starts = [first for first, _ in spans]
+    groups: dict[int, list[int]] = {}
+    for place, position in enumerate(positions):
+        number = bisect_right(starts, position) - 1
+        if number < 0 or position >= sum(spans[number]):
+            raise InputError(f"{name}: no row {position}; rows are 0 to {sum(spans[-1]) - 1 if spans else -1}.")
+        groups.setdefault(number, []).append(place)
+    return sorted(groups.items())

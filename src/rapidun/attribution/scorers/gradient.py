@@ -94,7 +94,7 @@ class GradientScorer(Scorer):
         """Refuses a preconditioner that no build could use, before a model is loaded."""
         scorer = cls(**{name: value for name, value in settings.items() if name in cls.model_fields})
         if scorer.precondition is not None:
-            scorer.precondition.check(scorer.make_sketch())
+            scorer.precondition.check(sketch_from(scorer.sketch))
         return scorer
 
     def resolved(self, model: ModelContext) -> GradientScorer:
@@ -104,7 +104,7 @@ class GradientScorer(Scorer):
             ConfigError: If the sketch or the preconditioner is unknown, or the two do not go together.
         """
         targets = settled_targets(model.loaded.model, self.targets)
-        precondition, sketch = self.precondition, self.make_sketch()
+        precondition, sketch = self.precondition, sketch_from(self.sketch)
         if precondition is not None:
             precondition.check(sketch)
         settled = self.model_copy(
@@ -176,22 +176,14 @@ class GradientScorer(Scorer):
         """The preconditioner's."""
         return [] if self.precondition is None else sorted((directory / PRECONDITIONER).iterdir())
 
-    def make_sketch(self) -> Sketch:
-        """The sketch that the settings describe.
-
-        Raises:
-            ConfigError: If its kind or a setting is unknown.
-        """
-        return sketch_from(self.sketch)
-
     def _collector(self, model: ModelContext, transform: Transform | None = None) -> Collector:
         return make_collector(
-            model.loaded.model, self.make_sketch(), self.targets, self.normalize, self.token_normalize, transform
+            model.loaded.model, sketch_from(self.sketch), self.targets, self.normalize, self.token_normalize, transform
         )
 
     def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
         """One matrix, ``gradient``."""
-        width = self.make_sketch().dimension(self._collector(model).sizes)
+        width = sketch_from(self.sketch).dimension(self._collector(model).sizes)
         return {"gradient": MatrixSpec(width=width, dtype=self.dtype)}
 
     def recorder(self, model: ModelContext, rows: Sequence[Row], fitted: Any, role: Role = "train") -> Recorder:
@@ -204,7 +196,7 @@ class _GradientRecorder(Recorder):
 
     def __init__(self, scorer: GradientScorer, collector: Collector, rows: int) -> None:
         self._collector = collector
-        self._sketch = scorer.make_sketch()
+        self._sketch = sketch_from(scorer.sketch)
         width = self._sketch.dimension(self._collector.sizes)
         self.buffers = [MatrixBuffer("gradient", rows, width, scorer.dtype)]
         self._norms = torch.zeros(rows)
