@@ -35,7 +35,7 @@ from corpus import dolly_rows, is_short, split_dolly
 from finetuning import EPOCHS, WIDTHS, _epoch, _filled
 from rapidun.attribution import bm25_scores, hidden_features, random_scores
 from rapidun.attribution.fusion import reciprocal_rank_fusion
-from rapidun.attribution.whitening import centred_similarity
+from rapidun.attribution.similarity import centred_similarity
 from rapidun.attribution.words import answer_text, word_mask
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.files import atomic_write, write_json

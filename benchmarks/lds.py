@@ -33,8 +33,7 @@ from lissa import lissa
 from provenance import current_commit
 
 from rapidun.attribution import bm25_scores, hidden_features, random_scores
-from rapidun.attribution.similarity import prepared
-from rapidun.attribution.whitening import PoolStatistics, centred_similarity, whitened_similarity
+from rapidun.attribution.similarity import PoolStatistics, centred_similarity, prepared, whitened_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import Example
 from rapidun.files import atomic_write, write_json

@@ -27,7 +27,7 @@ from provenance import current_commit
 from rapidun.attribution import bm25_scores, hidden_features
 from rapidun.attribution.proposal import propose
 from rapidun.attribution.search import SHARES, WITH_BASE, WITHOUT_BASE
-from rapidun.attribution.whitening import centred_similarity
+from rapidun.attribution.similarity import centred_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import demo_config
@@ -192,7 +192,7 @@ def main() -> None:
     poisoned = [int(case.poisoned.sum()) for case in cases.values()]
     record = {
         "commit": current_commit(), "model": run_model.loaded.fingerprint[:12], "fdr": arguments.fdr,
-        "poisoned": poisoned, "null": "of `rapidun.attribution.null`, without known clean rows", "cells": numbers,
+        "poisoned": poisoned, "null": "of `rapidun.attribution.proposal`, without known clean rows", "cells": numbers,
     }  # fmt: skip
     write_json(JSON, record)
     write_page(**record)

@@ -26,7 +26,7 @@ from provenance import current_commit
 from rapidun.attribution import bm25_scores, hidden_features
 from rapidun.attribution.proposal import propose
 from rapidun.attribution.search import SHARES, WITHOUT_BASE
-from rapidun.attribution.whitening import centred_similarity
+from rapidun.attribution.similarity import centred_similarity
 from rapidun.cli.console import quiet_libraries
 from rapidun.data import load_rows
 from rapidun.demo import demo_config

@@ -14,8 +14,8 @@ from retrieval_world import Case
 
 from rapidun.attribution import bm25_scores, hidden_features, random_scores
 from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
+from rapidun.attribution.similarity import PoolStatistics, whitened_similarity
 from rapidun.attribution.storage import decode, encode
-from rapidun.attribution.whitening import PoolStatistics, whitened_similarity
 from rapidun.data import Example, collate
 from rapidun.data.batches import IGNORE_INDEX, token_budget_batches
 from rapidun.gradients import (
@@ -28,7 +28,7 @@ from rapidun.gradients import (
     collect_vectors,
     fit_preconditioner,
 )
-from rapidun.gradients.sketched import SketchedBatch
+from rapidun.gradients.collector import SketchedBatch
 from rapidun.models import LoadedModel
 from rapidun.models.losses import mean_answer_loss
 

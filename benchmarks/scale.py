@@ -125,9 +125,9 @@ def search_seconds(index: Any) -> float | None:
     """Processor seconds of `QUERIES` exact queries over the widest matrix."""
     import numpy as np
 
-    if not index.names:
+    if not index.matrices:
         return None
-    name = max(index.names, key=lambda name: index.manifest.matrices[name].width)
+    name = max(index.matrices, key=lambda name: index.matrices[name].width)
     queries = np.random.default_rng(0).normal(size=(QUERIES, index.manifest.matrices[name].width))
     index.features(name).search(queries[:1], 20)
     began = time.process_time()

@@ -21,7 +21,7 @@ from provenance import current_commit
 from retrieval_methods import EXPONENTS, FACTORS
 from retrieval_world import REGIMES
 
-from rapidun.attribution.storage import BYTES
+from rapidun.attribution.storage import TORCH_DTYPES
 from rapidun.files import atomic_write, write_json
 from rapidun.gradients import GradientCollector
 from rapidun.models import load_model
@@ -46,7 +46,7 @@ def measured(regime: str, seeds: list[int], out: Path) -> list[dict[str, Any]]:
         for dtype in ("float32", "float16", "int8"):
             of_case = [(case, case.by_kind(scores[f"{name} | {dtype}"])["true"]) for case, scores in cases]
             line: dict[str, Any] = {"regime": regime, "sketch": name, "dtype": dtype,
-                                       "bytes": width * BYTES.get(dtype, 4) + ROW_BYTES}  # fmt: skip
+                                       "bytes": width * TORCH_DTYPES[dtype].itemsize + ROW_BYTES}  # fmt: skip
             for size in SIZES:
                 line[size] = [
                     of_groups(part.astype(np.float64), case.relevant, int(size))["average_precision"]

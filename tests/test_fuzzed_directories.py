@@ -23,7 +23,7 @@ from pipeline import test_killed, test_tuning, test_valuing
 from pipeline.test_reveal_run import TASK, make_house, make_reveal
 from pipeline.test_run import make_run_config
 from rapidun.attribution import HiddenScorer, LexicalScorer, TraceQuery, fused_hits, rankings
-from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.scorers.gradient import Precondition
 from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.attribution.store.verify import verify
 from rapidun.data import Template, load_rows, tokenize_rows

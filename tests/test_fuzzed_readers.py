@@ -110,7 +110,7 @@ def manifest(draw: random.Random, place: Path) -> None:
     index = open_index(place)
     describe_index(index)
     verify_index(place)
-    for name in index.names:
+    for name in index.matrices:
         index.features(name)
 
 

@@ -22,10 +22,11 @@ from rapidun.attribution import (
     open_index,
     register_scorer,
 )
-from rapidun.attribution.matrix import Matrix, MemoryTensor, Shard
+from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.scorer import Features, Role, Row
 from rapidun.attribution.search import chosen_scorers
 from rapidun.attribution.storage import MatrixBuffer
+from rapidun.attribution.tensors import MemoryTensor
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, ModelError
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from index.cases import some_plan
+from rapidun.attribution.similarity import Affine
 from rapidun.attribution.store import build_index, open_index
-from rapidun.attribution.whitening import Affine
 from rapidun.distributed import parallel_search
 from rapidun.errors import ConfigError, InputError
 

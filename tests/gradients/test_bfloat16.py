@@ -9,7 +9,7 @@ from gradients.cases import concatenated, examples, looped_gradients, lora_model
 from gradients.test_factored import projected
 from rapidun.data.batches import collate
 from rapidun.gradients import Exact, FactoredSketch, GradientCollector, RapidGrad
-from rapidun.gradients import factors as factors_file
+from rapidun.gradients import norms as norms_file
 from tiny import tiny_model
 
 
@@ -56,5 +56,5 @@ def test_norms_from_pairs_of_bfloat16_tokens_hold_at_every_scale(scale):
     activations, errors = torch.randn(3, 4, 60).bfloat16(), (torch.randn(3, 4, 50) * scale).bfloat16()
     errors[1] *= 1e-9
     wanted = torch.einsum("bto,bti->boi", errors.double(), activations.double()).flatten(1).norm(dim=1)
-    found = factors_file.factor_norms(activations, errors)
+    found = norms_file.factor_norms(activations, errors)
     torch.testing.assert_close(found.double(), wanted, rtol=0.01, atol=0)

@@ -10,7 +10,7 @@ from gradients.cases import examples, looped_gradients, lora_model
 from rapidun.data.batches import collate
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients import Exact, FactoredSketch, GradientCollector, RapidGrad, collect_vectors, register_layer
-from rapidun.gradients import factors as factors_file
+from rapidun.gradients import norms as norms_file
 from tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_norms_from_factors_are_those_of_the_gradient_by_either_way(shape):
     activations, errors = torch.randn(rows, tokens, inputs), torch.randn(rows, tokens, outputs)
     errors[1] *= 1e-30
     formed = torch.einsum("bto,bti->boi", errors.double(), activations.double()).flatten(1).norm(dim=1)
-    found = factors_file.factor_norms(activations, errors)
+    found = norms_file.factor_norms(activations, errors)
     torch.testing.assert_close(found.double(), formed, rtol=1e-5, atol=0)
 
 
@@ -143,6 +143,6 @@ def test_the_dense_path_does_not_change_with_the_size_of_the_pieces(monkeypatch)
     for sketch in (FactoredSketch(4), RapidGrad(256)):
         wanted = collector(collate(examples(), 0), sketch)
         monkeypatch.setattr("rapidun.gradients.recording._MAX_VALUES", 600)
-        monkeypatch.setattr(factors_file, "_MAX_VALUES", 600)
+        monkeypatch.setattr(norms_file, "_MAX_VALUES", 600)
         torch.testing.assert_close(collector(collate(examples(), 0), sketch), wanted, atol=1e-5, rtol=1e-4)
         monkeypatch.undo()

@@ -32,7 +32,6 @@ class Int8Linear(nn.Module):
 def quantised(monkeypatch):
     """The model with every projection in int8, and the same model with the codes' values as float weights."""
     monkeypatch.setattr(layers_file, "_REGISTERED", dict(layers_file._REGISTERED))
-    monkeypatch.setattr(layers_file, "_OUTER_PRODUCTS", dict(layers_file._OUTER_PRODUCTS))
     register_layer(Int8Linear, outer_product=True)(linear)
     model, same = tiny_model(), tiny_model()
     for name, layer in list(model.named_modules()):

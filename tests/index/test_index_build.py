@@ -20,7 +20,7 @@ from rapidun.attribution.store import (
     plan_build,
     prepare,
 )
-from rapidun.attribution.store.table import read_table
+from rapidun.attribution.store.shards import read_table
 from rapidun.data import tokenize_rows
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors

@@ -18,7 +18,7 @@ import torch
 
 from index.cases import contents, gradient_scorer, model_context, some_plan
 from rapidun.attribution import HiddenScorer, LexicalScorer
-from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.scorers.gradient import Precondition
 from rapidun.attribution.store import build_index, missing_shards, open_index
 from rapidun.errors import OutputError
 

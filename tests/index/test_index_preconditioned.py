@@ -12,8 +12,8 @@ import torch
 from gradients.cases import looped_gradients
 from index.cases import contents, gradient_scorer, model_context, some_plan, some_rows
 from rapidun.attribution import GradientScorer, TraceQuery
-from rapidun.attribution.scorers import preconditioning
-from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.scorers import gradient as gradient_file
+from rapidun.attribution.scorers.gradient import Precondition
 from rapidun.attribution.search import query_features
 from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.attribution.store.verify import verify
@@ -132,7 +132,7 @@ def test_a_resumed_build_uses_what_was_fitted_and_ends_with_the_same_bytes(tmp_p
     build_index(plan_of(tmp_path, "whole"))
     plan = plan_of(tmp_path, "stopped")
     stopped(plan, 8)
-    monkeypatch.setattr(preconditioning, "fit_preconditioner", None)
+    monkeypatch.setattr(gradient_file, "fit_preconditioner", None)
     build_index(plan, resume=True)
     assert contents(tmp_path / "whole") == contents(tmp_path / "stopped")
     build_index(plan, resume=True)  # finished: nothing to do
@@ -147,7 +147,7 @@ def test_a_build_killed_while_it_fits_starts_the_fit_again(tmp_path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(preconditioning, "fit_preconditioner", killed)
+        patched.setattr(gradient_file, "fit_preconditioner", killed)
         build_index(plan)
     (tmp_path / "killed" / "preconditioner").mkdir()
     (tmp_path / "killed" / "preconditioner" / ".preconditioner.json.7.part").write_bytes(b"half")
@@ -174,7 +174,7 @@ def test_appended_rows_are_multiplied_by_what_was_fitted_first(tmp_path, monkeyp
     model = model_context()
     build_index(plan_of(tmp_path, model=model))
     before = contents(tmp_path / "index")
-    monkeypatch.setattr(preconditioning, "fit_preconditioner", None)
+    monkeypatch.setattr(gradient_file, "fit_preconditioner", None)
     more = some_rows(tmp_path, 5, name="more", start=70)
     build_index(plan_append(tmp_path / "index", more, model))
     after = contents(tmp_path / "index")

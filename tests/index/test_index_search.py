@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rapidun.attribution.matrix import Matrix, Shard
+from rapidun.attribution.similarity import Affine
 from rapidun.attribution.storage import MatrixBuffer
-from rapidun.attribution.store.tensors import stored_tensors
-from rapidun.attribution.whitening import Affine
+from rapidun.attribution.tensors import stored_tensors
 from rapidun.errors import ConfigError, InputError
 
 

@@ -12,8 +12,8 @@ from index.cases import gradient_scorer, model_context, some_plan, some_rows
 from rapidun.attribution import HiddenScorer, LexicalScorer
 from rapidun.attribution.store import build_index, open_index, plan_append
 from rapidun.attribution.store.export import export_numpy, export_rapidin
-from rapidun.attribution.store.tensors import stored_tensors
 from rapidun.attribution.store.verify import verify
+from rapidun.attribution.tensors import stored_tensors
 from rapidun.errors import ConfigError, InputError
 
 

@@ -86,10 +86,10 @@ def test_the_hidden_view_and_its_statistics(tmp_path, with_gradient):
     build_index(plan)
     index = open_index(tmp_path / "index")
     expected = direct(model.loaded.model, plan.rows, model)
-    assert [name for name in index.names if name != "gradient"] == [
+    assert [name for name in index.matrices if name != "gradient"] == [
         f"hidden.{layer}.{place}" for layer in (1, 2) for place in ("answer", "prompt")
     ]
-    for name in index.names:
+    for name in index.matrices:
         if name != "gradient":
             found = index.features(name).vectors()
             np.testing.assert_allclose(found, expected[name], atol=2e-3 * np.abs(expected[name]).max())

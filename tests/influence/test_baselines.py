@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gradients.cases import examples
 from rapidun.attribution import bm25_scores, hidden_features, random_scores
-from rapidun.attribution.whitening import centred_similarity
+from rapidun.attribution.similarity import centred_similarity
 from rapidun.data.batches import Example
 from tiny import ARCHITECTURES, tiny_model
 

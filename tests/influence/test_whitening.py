@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rapidun.attribution import hidden_features
-from rapidun.attribution.whitening import PoolStatistics, whiten, whitened_similarity
+from rapidun.attribution.similarity import PoolStatistics, whiten, whitened_similarity
 from rapidun.data.batches import Example
 from rapidun.errors import ConfigError, InputError
 from tiny import VOCABULARY, tiny_model

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from gradients.cases import lora_model
-from rapidun.attribution.token_texts import token_spans, token_texts
 from rapidun.attribution.tokens import trace_tokens
-from rapidun.attribution.words import answer_text, word_mask
+from rapidun.attribution.words import answer_text, token_spans, token_texts, word_mask
 from rapidun.data import Example, Template, collate, tokenize_rows
 from rapidun.errors import InputError
 from rapidun.gradients import Exact, GradientCollector

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rapidun.attribution import hidden_features
 from rapidun.attribution.search import chosen_scorers
+from rapidun.attribution.similarity import centred_similarity
 from rapidun.attribution.store import open_index
-from rapidun.attribution.whitening import centred_similarity
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.models import load_adapter, load_model
 from rapidun.pipeline import Silent, TraceRequest, settings_of, trace_index, trace_memory
@@ -100,7 +100,7 @@ def test_with_an_adapter_the_model_before_is_the_adapter_switched_off(place: Pat
 
 def test_the_other_features_are_as_without_it(place: Path, index: Path) -> None:
     plain = open_index(made(place, "plain", config(place)))
-    for name in plain.names:
+    for name in plain.matrices:
         np.testing.assert_array_equal(plain.features(name).vectors(), open_index(index).features(name).vectors())
 
 

@@ -2,6 +2,7 @@
 
 from rapidun.attribution.blocks import Blocks, influence_blocks
 from rapidun.attribution.context import ModelContext
+from rapidun.attribution.features import MemoryStore
 from rapidun.attribution.quality import RetrievalQuality, random_scores, retrieval_quality
 from rapidun.attribution.ranking import Hit, Hits, Ranking
 from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Scorer, register_scorer
@@ -10,7 +11,7 @@ from rapidun.attribution.scorers.hidden import hidden_features
 from rapidun.attribution.scorers.lexical import bm25_scores
 from rapidun.attribution.search import TraceQuery, fused_hits, rankings
 from rapidun.attribution.storage import MatrixBuffer
-from rapidun.attribution.store import MemoryStore, build_index, open_index, plan_append, plan_build
+from rapidun.attribution.store import build_index, open_index, plan_append, plan_build
 
 __all__ = [
     "Blocks",

@@ -1,4 +1,7 @@
-"""Rows through the model, once, into the features of every scorer: what an index, rows in memory and queries share."""
+"""Rows through the model, once, into the features of every scorer: what an index, rows in memory and queries share.
+
+`MemoryStore` keeps them here; an index keeps them on disk (`rapidun.attribution.store`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ import torch
 from torch import nn
 
 from rapidun.attribution.context import ModelContext
-from rapidun.attribution.scorer import MatrixSpec, Recorder, Role, Row, Scorer
+from rapidun.attribution.matrix import Shard
+from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Role, Row, Scorer
+from rapidun.attribution.similarity import PoolStatistics
+from rapidun.attribution.tensors import MemoryTensor
 from rapidun.data import Batch, Example, collate
 from rapidun.errors import ConfigError
 from rapidun.gradients.state import device_of
@@ -112,3 +118,58 @@ def forward(network: nn.Module, batch: Batch) -> None:
     moved = batch.to(device_of(network))
     with evaluating(network):
         run_decoder(network, moved.input_ids, moved.attention_mask)
+
+
+class MemoryStore(FeatureStore):
+    """What an index holds, made and searched by the same code, not kept; as float32: 256 KiB for 65,536 values.
+
+    Args:
+        model: What rows are looked at with.
+        scorers: By name; defaults are settled for this model. None may have to be fitted: what is fitted is kept in an
+            index.
+        rows: With ``id``, ``prompt``, ``response``.
+        examples: Their tokens.
+        max_tokens: Most padded tokens in a batch.
+        tick: Called after each batch with the number of rows done.
+
+    Raises:
+        ConfigError, ModelError: If a scorer does not fit the model.
+    """
+
+    name = "the rows in memory"
+
+    def __init__(
+        self,
+        model: ModelContext,
+        scorers: Mapping[str, Scorer],
+        rows: Sequence[Row],
+        examples: Sequence[Example],
+        *,
+        max_tokens: int,
+        tick: Tick | None = None,
+    ) -> None:
+        self.scorers = {name: scorer.exact().resolved(model) for name, scorer in scorers.items()}
+        self._rows, self.max_tokens = rows, max_tokens
+        specs = (scorer.matrices(model) for scorer in self.scorers.values())
+        self.matrices = {name: spec for matrices in specs for name, spec in matrices.items()}
+        tensors, _ = features_of(model, self.scorers, {}, rows, examples, max_tokens=max_tokens, tick=tick)
+        self._shard = Shard(0, len(rows), {name: MemoryTensor(values) for name, values in tensors.items()})
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def shards(self) -> list[Shard]:
+        """One."""
+        return [self._shard]
+
+    def statistics(self, name: str) -> PoolStatistics:
+        """Mean and covariance of a matrix."""
+        return PoolStatistics.of(block for _, block in self.features(name).blocks())
+
+    def fitted(self, scorer: str) -> Any:
+        """Nothing."""
+        return None
+
+    def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """Whole rows."""
+        return [dict(self._rows[position]) for position in positions]

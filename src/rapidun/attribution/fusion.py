@@ -33,8 +33,8 @@ def evidence(scores: npt.NDArray[np.generic], sample: npt.NDArray[np.generic] | 
     Raises:
         InputError: If a score is not finite.
     """
-    values = _checked(scores, "the scores")
-    pool = values if sample is None else _checked(sample, "the sample")
+    values = checked_scores(scores, "the scores")
+    pool = values if sample is None else checked_scores(sample, "the sample")
     low, middle = np.percentile(pool, [ONE_SIGMA, 50.0], axis=1, keepdims=True)
     spread = middle - low
     usual = np.median(np.abs(pool), axis=1, keepdims=True)  # not the largest: one far row would call all others flat
@@ -109,7 +109,7 @@ def ranks(scores: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
 
 
 def _same_shape(scores: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float64]]:
-    views = [_checked(view, f"view {number}") for number, view in enumerate(scores)]
+    views = [checked_scores(view, f"view {number}") for number, view in enumerate(scores)]
     if not views:
         raise InputError("Nothing to fuse: give at least one matrix of scores.")
     if len({view.shape for view in views}) > 1:
@@ -127,7 +127,8 @@ def _weights(weights: Sequence[float] | None, views: int) -> Sequence[float]:
     return weights
 
 
-def _checked(scores: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.float64]:
+def checked_scores(scores: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.float64]:
+    """The scores as (queries, rows) float64. Raises InputError, naming them, if they are not that or not finite."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 2:
         raise InputError(f"{name}: expected scores of shape (queries, rows), got {values.shape}.")

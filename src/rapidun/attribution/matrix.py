@@ -12,80 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from rapidun.attribution.ranking import Hits, IdsOf, Ranking
-from rapidun.attribution.similarity import Array, check_similarity, unit
+from rapidun.attribution.similarity import Affine, Array, check_similarity, unit
 from rapidun.attribution.storage import decode
-from rapidun.attribution.whitening import Affine
+from rapidun.attribution.tensors import RowTensor
 from rapidun.errors import InputError
 from rapidun.gradients.norms import divisors, row_norms
 from rapidun.settings.kinds import Similarity
 
 BLOCK_BYTES = 4 * 2**20
-
-
-class RowTensor(Protocol):
-    """A tensor whose first dimension is rows, wherever it lies: `StoredTensor` on disk, `MemoryTensor` here."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the stored values."""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-
-    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start`` to ``stop``."""
-
-    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
-        """Some rows, in the order asked for."""
-
-    def read_into(self, rows: torch.Tensor, start: int) -> None:
-        """Fill the contiguous ``rows`` with those from ``start`` on."""
-
-
-@dataclass(frozen=True)
-class MemoryTensor:
-    """A `RowTensor` in memory."""
-
-    values: torch.Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-        return tuple(self.values.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the values."""
-        return self.values.dtype
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return self.values[:1].nbytes
-
-    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start`` to ``stop``."""
-        return self.values[start:stop]
-
-    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
-        """Some rows, in the order asked for."""
-        return self.values[list(rows)]
-
-    def read_into(self, rows: torch.Tensor, start: int) -> None:
-        """Fill ``rows`` with those from ``start`` on."""
-        rows.copy_(self.values[start : start + len(rows)])
 
 
 @dataclass(frozen=True)
@@ -169,7 +109,9 @@ class Matrix:
             blocks = [block for _, block in self.blocks()]
             return np.concatenate([np.empty((0, self.width), dtype=np.float32), *blocks])
         found = np.empty((len(positions), self.width), dtype=np.float32)
-        for shard, places in self._by_shard(positions):
+        spans = [(shard.first, shard.rows) for shard in self._shards]
+        for number, places in by_shard(self.name, spans, positions):
+            shard = self._shards[number]
             rows = [int(positions[place]) - shard.first for place in places]
             values, scale, _ = self._of(shard)
             found[places] = decode(values.read_rows(rows), scale.read()[rows]).numpy()
@@ -240,13 +182,23 @@ class Matrix:
         """Values, scales and norms of a shard's rows."""
         return tuple(shard.tensors[self.name + part] for part in ("", ".scale", ".norm"))  # type: ignore[return-value]
 
-    def _by_shard(self, positions: Sequence[int]) -> list[tuple[Shard, list[int]]]:
-        """Each shard that holds some of ``positions``, with their places in that list."""
-        starts = [shard.first for shard in self._shards]
-        groups: dict[int, list[int]] = {}
-        for place, position in enumerate(positions):
-            number = bisect_right(starts, position) - 1
-            if number < 0 or position >= starts[number] + self._shards[number].rows:
-                raise InputError(f"{self.name}: no row {position}; rows are 0 to {len(self) - 1}.")
-            groups.setdefault(number, []).append(place)
-        return [(self._shards[number], places) for number, places in sorted(groups.items())]
+
+def by_shard(name: object, spans: Sequence[tuple[int, int]], positions: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """The number of each shard that holds some of ``positions``, with their places in that list.
+
+    Args:
+        name: What the rows are of, for the error.
+        spans: Position of the first row and number of rows of each shard, in order.
+        positions: Any, in any order.
+
+    Raises:
+        InputError: If a position is in no shard.
+    """
+    starts = [first for first, _ in spans]
+    groups: dict[int, list[int]] = {}
+    for place, position in enumerate(positions):
+        number = bisect_right(starts, position) - 1
+        if number < 0 or position >= sum(spans[number]):
+            raise InputError(f"{name}: no row {position}; rows are 0 to {sum(spans[-1]) - 1 if spans else -1}.")
+        groups.setdefault(number, []).append(place)
+    return sorted(groups.items())

@@ -6,7 +6,7 @@ Layers count as in ``output_hidden_states``: 0 is the embeddings, n the last lay
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -34,18 +34,21 @@ def pooled_states(model: nn.Module, labels: torch.Tensor, layers: Sequence[int])
     """
     decoder, blocks = decoder_of(model)
     found: dict[str, torch.Tensor] = {}
-    handles = []
-    try:
+
+    def before(layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        _pool(layer, args[0] if args else kwargs["hidden_states"], labels, found)
+
+    def after(layer: int, module: nn.Module, args: Any, output: Any) -> None:
+        _pool(layer, output[0], labels, found)
+
+    with ExitStack() as undo:
         for layer in layers:
             if layer == len(blocks):  # the decoder's own output is the last layer's after the final norm
-                handles.append(decoder.register_forward_hook(partial(_after, layer, labels, found)))
+                handle = decoder.register_forward_hook(partial(after, layer))
             else:
-                before = partial(_before, layer, labels, found)
-                handles.append(blocks[layer].register_forward_pre_hook(before, with_kwargs=True))
+                handle = blocks[layer].register_forward_pre_hook(partial(before, layer), with_kwargs=True)
+            undo.callback(handle.remove)
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def decoder_of(model: nn.Module) -> tuple[nn.Module, nn.ModuleList]:
@@ -75,23 +78,6 @@ def depth_of(model: Any) -> int:
 def width_of(model: Any) -> int:
     """Length of a hidden state."""
     return int(model.config.get_text_config().hidden_size)
-
-
-def _before(
-    layer: int,
-    labels: torch.Tensor,
-    found: dict[str, torch.Tensor],
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> None:
-    _pool(layer, args[0] if args else kwargs["hidden_states"], labels, found)
-
-
-def _after(
-    layer: int, labels: torch.Tensor, found: dict[str, torch.Tensor], module: nn.Module, args: Any, output: Any
-) -> None:
-    _pool(layer, output[0], labels, found)
 
 
 @torch.no_grad()

@@ -24,9 +24,11 @@ from pydantic import BaseModel, ConfigDict
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import Matrix, Shard
 from rapidun.attribution.ranking import Ranking
-from rapidun.attribution.whitening import PoolStatistics
+from rapidun.attribution.similarity import PoolStatistics
+from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch, Example
-from rapidun.registry import check_whole
+from rapidun.errors import ConfigError
+from rapidun.registry import Registry, check_whole
 from rapidun.settings import names
 from rapidun.settings.kinds import Similarity, StoreDtype
 
@@ -53,6 +55,8 @@ class Recorder:
     """Whether `measure` runs the model itself, forward and backward."""
     watches = False
     """Whether the scorer needs the model to run."""
+    buffers: Sequence[MatrixBuffer] = ()
+    """Where its matrices are kept."""
 
     def prepare(self, batch: Batch) -> None:
         """Called before the model's pass over ``batch`` and outside of `during`: passes in here are not recorded."""
@@ -66,7 +70,7 @@ class Recorder:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The features, after all batches; those with as many rows as there are rows are checked row by row."""
-        return {}
+        return {name: values for buffer in self.buffers for name, values in buffer.tensors().items()}
 
     def columns(self) -> dict[str, list[Any]]:
         """Columns for the table of rows."""
@@ -98,11 +102,13 @@ class FeatureStore(ABC):
     Args:
         name: What the pool is called in errors.
         scorers: Those whose features are there, by name.
+        matrices: Those that they store, by name.
         max_tokens: Padded tokens in a batch of rows or queries.
     """
 
     name: str
     scorers: Mapping[str, Scorer]
+    matrices: Mapping[str, MatrixSpec]
     max_tokens: int
 
     @abstractmethod
@@ -112,9 +118,11 @@ class FeatureStore(ABC):
     def shards(self) -> list[Shard]:
         """The rows' tensors, in order of position."""
 
-    @abstractmethod
     def features(self, name: str = "gradient") -> Matrix:
         """The matrix called ``name``. Raises ConfigError if there is none; lists those there are."""
+        if name not in self.matrices:
+            raise ConfigError(f"{self.name}: no features {name!r}. There are {', '.join(self.matrices)}.")
+        return Matrix(name, self.matrices[name].width, self.shards(), self.ids_of)
 
     @abstractmethod
     def statistics(self, name: str) -> PoolStatistics:
@@ -207,18 +215,26 @@ class Scorer(BaseModel):
         """A recorder of the features of ``rows``, which are trained on or asked about; ``fitted`` is from `load`."""
 
     def compare(self, by: str, asked: Features, store: FeatureStore, similarity: Similarity) -> Ranking:
-        """How the store's rows score for the queries; by default, the similarity of the vectors called ``by``.
+        """How the store's rows score for the queries: the similarity of vectors, or their cosine less the pool's mean.
 
         Args:
             by: The name that was asked for, of `titles`.
             asked: The queries' features, exact.
             store: The rows'.
-            similarity: How gradients compare.
+            similarity: How gradients compare; vectors that are `centred` compare by cosine whatever it says.
         """
-        return store.features(by).ranking(asked[by].numpy(), similarity)
+        name = self.compared(by)
+        if not self.centred:
+            return store.features(name).ranking(asked[name].numpy(), similarity)
+        return store.features(name).ranking(asked[name].numpy(), affine=store.statistics(name).whitening(float("inf")))
+
+    def compared(self, by: str) -> str:
+        """The matrix whose vectors a trace compares that asks by ``by``."""
+        return by
 
 
-_SCORERS: dict[str, type[Scorer]] = {}
+SCORERS: Registry[type[Scorer]] = Registry(names.FEATURES)
+"""By the name of their features in an index."""
 _ScorerType = TypeVar("_ScorerType", bound=type[Scorer])
 
 
@@ -236,10 +252,8 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
         >>> class Counted(Recorder):
         ...     def __init__(self, rows):
         ...         counts = [[float(row["response"].count(vowel)) for vowel in "aeiou"] for row in rows]
-        ...         self.kept = MatrixBuffer("letters", len(rows), 5, "float32")
-        ...         self.kept.put(list(range(len(rows))), torch.tensor(counts))
-        ...     def tensors(self):
-        ...         return self.kept.tensors()
+        ...         self.buffers = [MatrixBuffer("letters", len(rows), 5, "float32")]
+        ...         self.buffers[0].put(list(range(len(rows))), torch.tensor(counts))
         >>> @rapidun.register_scorer("letters")
         ... class Letters(Scorer):
         ...     def matrices(self, model):
@@ -253,8 +267,7 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
 
     def register(scorer: _ScorerType) -> _ScorerType:
         check_whole(f"scorer {name!r}", scorer)
-        names.FEATURES.add(name)
-        _SCORERS[name] = scorer
+        SCORERS[name] = scorer
         scorer.titles = titles or {name: name}
         for by in scorer.titles:
             names.SCORERS.add(by)
@@ -263,23 +276,14 @@ def register_scorer(name: str, titles: Mapping[str, str] | None = None) -> Calla
     return register
 
 
-def scorer_class(name: str) -> type[Scorer]:
-    """The class of the scorer called ``name`` in an index.
-
-    Raises:
-        ConfigError: If there is none; lists those there are.
-    """
-    return _SCORERS[names.FEATURES.check(name)]
-
-
 def known_scorers() -> dict[str, type[Scorer]]:
     """Every registered scorer, by the name of its features."""
-    return dict(_SCORERS)
+    return dict(SCORERS)
 
 
 def scorer_titles() -> dict[str, str]:
     """Every name that a trace can ask by, with its title."""
-    return {by: title for scorer in _SCORERS.values() for by, title in scorer.titles.items()}
+    return {by: title for scorer in SCORERS.values() for by, title in scorer.titles.items()}
 
 
 def owner_of(by: str) -> str:
@@ -289,9 +293,9 @@ def owner_of(by: str) -> str:
         ConfigError: If there is none; lists those there are.
     """
     names.SCORERS.check(by)
-    return next(name for name, scorer in _SCORERS.items() if by in scorer.titles)
+    return next(name for name, scorer in SCORERS.items() if by in scorer.titles)
 
 
 def configured_scorers(wanted: Iterable[str], settings: Mapping[str, Any]) -> dict[str, Scorer]:
-    """Scorers by name, each with those of the settings that it knows. Raises as `scorer_class`, `Scorer.configured`."""
-    return {name: scorer_class(name).configured(settings) for name in wanted}
+    """Scorers by name, each with those of the settings that it knows. Raises as `SCORERS`, `Scorer.configured`."""
+    return {name: SCORERS[name].configured(settings) for name in wanted}

@@ -17,7 +17,7 @@ from rapidun.attribution.context import ModelContext
 from rapidun.attribution.features import Tick, features_of
 from rapidun.attribution.fusion import evidence_fusion, reciprocal_rank_fusion
 from rapidun.attribution.ranking import Hits, Ranking, both_ends, with_ids
-from rapidun.attribution.scorer import Features, FeatureStore, Row, owner_of, scorer_class
+from rapidun.attribution.scorer import SCORERS, Features, FeatureStore, Row, owner_of
 from rapidun.attribution.similarity import Array
 from rapidun.data import Example
 from rapidun.errors import ConfigError
@@ -69,8 +69,8 @@ def chosen_scorers(there: Collection[str], wanted: Sequence[str] = (), *, words:
     needed = wanted or (["gradient"] if words else [])
     for by in needed:
         if (owner := owner_of(by)) not in there:
-            raise ConfigError(f"{where}: no {owner} features in this index. {scorer_class(owner).missing}")
-    every = [by for name in there for by in scorer_class(name).titles]
+            raise ConfigError(f"{where}: no {owner} features in this index. {SCORERS[owner].missing}")
+    every = [by for name in there for by in SCORERS[name].titles]
     chosen = list(wanted) or [by for by in default if by in every] or every[:1]
     return list(dict.fromkeys(chosen))
 

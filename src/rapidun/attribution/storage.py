@@ -7,8 +7,6 @@ and large activations from overflowing. For bfloat16, whose range is float32's, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from rapidun.errors import ModelError
@@ -21,14 +19,13 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "int8": torch.int8,
 }
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _SMALLEST = 2.0**-126
 
 
 def encode(values: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.Tensor]:
     """``(stored (rows, width) of dtype, scale (rows,) float32)`` of float32 ``values`` (rows, width)."""
     largest = values.abs().amax(dim=1) if values.shape[1] else values.new_zeros(len(values))
-    scale = _SCALES[dtype](largest).to(torch.float32)
+    scale = _scale(largest, dtype).to(torch.float32)
     scaled = values / scale.unsqueeze(1)
     if dtype == "int8":
         scaled = scaled.round().clamp(-127, 127)
@@ -40,21 +37,14 @@ def decode(stored: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return stored.to(torch.float32) * scale.unsqueeze(1)
 
 
-def _power_of_two(largest: torch.Tensor) -> torch.Tensor:
-    exponent = torch.frexp(largest).exponent - 1
-    return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent.clamp(min=-126)), 1.0)
-
-
-def _step(largest: torch.Tensor) -> torch.Tensor:
-    return torch.where(largest > 0, (largest / 127).clamp(min=_SMALLEST), 1.0)
-
-
-_SCALES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "float32": torch.ones_like,
-    "float16": _power_of_two,
-    "bfloat16": torch.ones_like,
-    "int8": _step,
-}
+def _scale(largest: torch.Tensor, dtype: StoreDtype) -> torch.Tensor:
+    if dtype == "int8":
+        scale = (largest / 127).clamp(min=_SMALLEST)
+    elif dtype == "float16":
+        scale = torch.ldexp(torch.ones_like(largest), (torch.frexp(largest).exponent - 1).clamp(min=-126))
+    else:
+        return torch.ones_like(largest)
+    return torch.where(largest > 0, scale, 1.0)
 
 
 class MatrixBuffer:

@@ -16,11 +16,12 @@ from dataclasses import replace
 
 import torch
 
-from rapidun.attribution.token_norms import Normaliser
-from rapidun.attribution.token_pairs import Pairs
 from rapidun.data.batches import IGNORE_INDEX, Example, collate, token_budget_batches
-from rapidun.gradients.token_factors import FactorCollector, Factors
+from rapidun.gradients.token_factors import FactorCollector, Factors, Normaliser
 
+Pairs = tuple[torch.Tensor, list[int], float, float]
+"""Of one training row: (query tokens, train tokens) float32 on the CPU; places of the train tokens in its
+``input_ids``; norms of the query's and of the row's whole gradient."""
 _MAX_VALUES = 2**27  # 512 MiB of the query's output gradients at a time
 
 
@@ -50,10 +51,8 @@ def loss_pairs(
     whole, norms = passes.norms.whole(), passes.norms.finished_norms().tolist()
     if normalize == "unit":
         matrices = [matrix / (whole[0] * whole[number]) for number, matrix in enumerate(matrices, 1)]
-    return [
-        Pairs(matrix, list(chosen), positions, norms[0], norms[number])
-        for number, (matrix, positions) in enumerate(zip(matrices, answers, strict=True), 1)
-    ]
+    rows_norms = zip(matrices, answers, norms[1:], strict=True)
+    return [(matrix, positions, norms[0], norm) for matrix, positions, norm in rows_norms]
 
 
 def loss_positions(example: Example) -> list[int]:

@@ -4,30 +4,29 @@ Two exact decompositions (RapidIn, arXiv 2405.11724, eq. 6-8, and its layer-by-l
 sum to the inner product of the two rows' whole gradients under the same normalisation:
 
 * ``by="loss"``: a token is a predicted answer token, whose loss is differentiated; one backward pass each.
-* ``by="position"``: a token is the position whose activation carries the gradient; prompt tokens have a share too.
+* ``by="position"``: a token is the position whose activation carries the gradient; prompt tokens have a share too. A
+  linear layer's gradient is ``sum_p g_p a_p^T``, so its inner product between two rows is the sum over pairs ``(p, q)``
+  of ``(a_p . a_q)(g_p . g_q)``: two matrix products of a layer's factors, no backward pass of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
-from rapidun.attribution.token_losses import loss_pairs, loss_positions
-from rapidun.attribution.token_pairs import Pairs
-from rapidun.attribution.token_positions import position_pairs
-from rapidun.data.batches import Example
+from rapidun.attribution.token_losses import Pairs, loss_pairs, loss_positions
+from rapidun.data.batches import Batch, Example, collate, token_budget_batches
 from rapidun.errors import ConfigError, InputError, ModelError
-from rapidun.gradients.token_factors import FactorCollector
+from rapidun.gradients.token_factors import FactorCollector, Factors, Normaliser
 from rapidun.settings.kinds import Decomposition, Normalization
-
-_PAIRS: dict[str, Callable[..., list[Pairs]]] = {"loss": loss_pairs, "position": position_pairs}
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def trace_tokens_many(
         return []
     options = {"normalize": normalize, "pad_token_id": pad_token_id, "max_tokens": max_tokens}
     found = _PAIRS[by](collector, query, trains, chosen, **options)
-    return [_finished(pairs, train) for pairs, train in zip(found, trains, strict=True)]
+    return [_finished(chosen, *pairs, train) for pairs, train in zip(found, trains, strict=True)]
 
 
 def _chosen(query: Example, query_tokens: Sequence[int] | None, by: str) -> list[int]:
@@ -143,10 +142,81 @@ def _shown(positions: Sequence[int]) -> str:
     return listed + (f", ... {positions[-1]}" if len(positions) > 20 else "")
 
 
-def _finished(pairs: Pairs, train: Example) -> TokenInfluence:
-    matrix = pairs.matrix.double().numpy()
-    if not (np.isfinite(matrix).all() and math.isfinite(pairs.query_norm * pairs.train_norm)):
+def _finished(
+    chosen: list[int], pairs: torch.Tensor, positions: list[int], query_norm: float, train_norm: float, train: Example
+) -> TokenInfluence:
+    matrix = pairs.double().numpy()
+    if not (np.isfinite(matrix).all() and math.isfinite(query_norm * train_norm)):
         raise ModelError(
             f"The token influence of row {train.id!r} is not finite. Load the model as bfloat16 or float32."
         )
-    return TokenInfluence(matrix, pairs.query_positions, pairs.train_positions, pairs.query_norm, pairs.train_norm)
+    return TokenInfluence(matrix, list(chosen), positions, query_norm, train_norm)
+
+
+def _position_pairs(
+    collector: FactorCollector,
+    query: Example,
+    trains: Sequence[Example],
+    chosen: Sequence[int],
+    *,
+    normalize: str,
+    pad_token_id: int,
+    max_tokens: int,
+) -> list[Pairs]:
+    """The pairs of each training row with the ``chosen`` positions of the query; the query is passed once."""
+    asked: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    query_norms, found = Normaliser(normalize), dict[int, Pairs]()
+
+    def keep(factors: Factors) -> None:
+        multiplier = query_norms.multipliers(factors.name, factors.norms()) * factors.magnitude
+        kept = [call * len(query) + position for call in range(factors.calls) for position in chosen]
+        asked[factors.name] = factors.activations[0, kept], factors.output_gradients[0, kept] * multiplier
+
+    collector(collate([query], pad_token_id), keep)
+    query_norm = float(query_norms.finished_norms()[0])
+    for indices in token_budget_batches(trains, max_tokens):
+        rows, norms = [trains[index] for index in indices], Normaliser(normalize)
+        matrices = _batch_pairs(collector, collate(rows, pad_token_id), asked, len(chosen), norms)
+        if normalize == "unit":
+            matrices = matrices / (query_norms.whole() * norms.whole())[:, None, None]
+        for row, matrix, norm, index in zip(rows, matrices, norms.finished_norms().tolist(), indices, strict=True):
+            found[index] = matrix[:, : len(row)], list(range(len(row))), query_norm, norm
+    return [found[index] for index in range(len(trains))]
+
+
+def _batch_pairs(
+    collector: FactorCollector,
+    batch: Batch,
+    asked: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    count: int,
+    norms: Normaliser,
+) -> torch.Tensor:
+    """(rows, query positions, train positions) on the CPU; notes the rows' ``norms``.
+
+    Args:
+        collector: Of whose tensors.
+        batch: Training rows.
+        asked: The query's factors at ``count`` positions of each call, divided by what the normalisation asks.
+        count: How many positions of the query.
+        norms: Of no rows yet.
+    """
+    rows, length = batch.input_ids.shape
+    sums: list[torch.Tensor] = []
+
+    def add(factors: Factors) -> None:
+        a, g = asked[factors.name]
+        # (rows x positions, query positions): one matrix product for all rows of the batch
+        pairs = factors.activations.flatten(0, 1) @ a.T
+        pairs *= factors.output_gradients.flatten(0, 1) @ g.T
+        folded = pairs.view(rows, factors.calls, length, len(a) // count, count).sum(dim=(1, 3))
+        folded *= (norms.multipliers(factors.name, factors.norms()) * factors.magnitude)[:, None, None]
+        if sums:
+            sums[0] += folded.to(sums[0].device)
+        else:
+            sums.append(folded)
+
+    collector(batch, add)
+    return sums[0].cpu().transpose(1, 2)
+
+
+_PAIRS: dict[str, Callable[..., list[Pairs]]] = {"loss": loss_pairs, "position": _position_pairs}

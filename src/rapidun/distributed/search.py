@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.attribution.ranking import Hits, TopScores, both_ends, checked_k, with_ids
+from rapidun.attribution.similarity import Affine
 from rapidun.attribution.store import Index
-from rapidun.attribution.whitening import Affine
 from rapidun.errors import ConfigError
 from rapidun.settings.kinds import Similarity
 

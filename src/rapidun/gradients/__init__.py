@@ -3,10 +3,9 @@
 from rapidun.gradients.collector import Collector, GradientCollector
 from rapidun.gradients.factored import FactoredSketch
 from rapidun.gradients.layers import register_layer
-from rapidun.gradients.output_layer import ReadoutCollector
 from rapidun.gradients.preconditioners import Preconditioner, fit_preconditioner, load_preconditioner
 from rapidun.gradients.rapidgrad import RapidGrad
-from rapidun.gradients.readout import Readout
+from rapidun.gradients.readout import Readout, ReadoutCollector
 from rapidun.gradients.sketches import DenseSketch, Exact, FactorSketch, Sketch, register_sketch, sketch_from
 from rapidun.gradients.vectors import collect_vectors, make_collector
 

@@ -17,7 +17,7 @@ from torch import nn
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.signal import answer_errors
+from rapidun.gradients.signal import answer_signal
 from rapidun.gradients.state import borrowed, loss_scale
 from rapidun.models.losses import next_tokens
 
@@ -96,13 +96,9 @@ def _by_autograd(model: nn.Module, parameters: Mapping[str, nn.Parameter], row: 
     with borrowed(model), _pieces_of_gradients(parameters) as pieces:
         logits = model(input_ids=row.input_ids, attention_mask=row.attention_mask, use_cache=False).logits
         logits = logits[:, -row.labels.shape[1] :]  # a tuned prompt's virtual tokens come first
-        target = next_tokens(row.labels).to(logits.device)
-        answers = target != IGNORE_INDEX
         scale = loss_scale(logits.dtype)
-        signal = torch.zeros_like(logits)
-        signal[answers] = (answer_errors(logits.detach()[answers], target, unit=unit) * scale).to(logits.dtype)
         if logits.requires_grad:
-            logits.backward(signal)
+            logits.backward(answer_signal(logits, row.labels, unit=unit, scale=scale))
     return {name: piece / scale for name, piece in pieces.items()}
 
 

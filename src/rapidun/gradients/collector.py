@@ -8,7 +8,8 @@ separate the examples at each layer, where ``grad W = sum_t g_t a_t^T`` splits b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import get_args
 
 import torch
@@ -18,16 +19,73 @@ from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients.agreement import check_agreement
 from rapidun.gradients.factors import Gradients
-from rapidun.gradients.recording import Receive, Recorder
+from rapidun.gradients.norms import divided, divisors, factor_norms, row_norms
+from rapidun.gradients.recording import Receive, Recorder, hand_on_in_pieces
 from rapidun.gradients.signal import answer_errors
-from rapidun.gradients.sketched import SketchedBatch
-from rapidun.gradients.sketches import FactorSketch, Sketch
+from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch
 from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
 from rapidun.settings.kinds import Normalization
 
 Transform = Callable[[str, Gradients], Gradients]
+
+
+class SketchedBatch:
+    """The growing (batch, k) sketch of one batch: every tensor's gradients normalised, then handed to the sketch.
+
+    For ``"unit"`` each tensor's per-example norms are noted, and the whole is divided at the end.
+    """
+
+    def __init__(
+        self, sketch: Sketch, sizes: Mapping[str, int], batch: int, device: torch.device, normalize: str
+    ) -> None:
+        self.receive = self._receiver(sketch)
+        self._sizes = sizes
+        self._normalize = normalize
+        self._total = torch.zeros(batch, sketch.dimension(sizes), device=device)
+        self._norms = torch.zeros(batch, len(sizes) if normalize == "unit" else 0, device=device)
+
+    def _receiver(self, sketch: Sketch) -> Receive:
+        """Takes one tensor's gradients for a few rows, in the form that the sketch wants."""
+        if isinstance(sketch, FactorSketch):
+            return partial(self._receive_factors, sketch)
+        if isinstance(sketch, DenseSketch):
+            return partial(self._receive_formed, sketch)
+        raise TypeError(f"{type(sketch).__name__} has neither add nor add_factors")
+
+    def _receive_formed(self, sketch: DenseSketch, name: str, rows: slice, gradients: Gradients) -> None:
+        values = gradients.formed().to(self._total.device)
+        if self._normalize == "layer":
+            values /= divisors(row_norms(values))
+        elif self._normalize == "unit":
+            self._note_norms(name, rows, row_norms(values))
+        sketch.add(self._total[rows], name, values, self._sizes)
+
+    def _receive_factors(self, sketch: FactorSketch, name: str, rows: slice, gradients: Gradients) -> None:
+        activations, errors = (values.to(self._total.device) for values in gradients.factors())
+        if self._normalize == "layer":
+            activations, errors = divided(activations, errors, factor_norms(activations, errors))
+        elif self._normalize == "unit":
+            self._note_norms(name, rows, factor_norms(activations, errors))
+        sketch.add_factors(self._total[rows], name, activations, errors, self._sizes)
+
+    def _note_norms(self, name: str, rows: slice, norms: torch.Tensor) -> None:
+        self._norms[rows, list(self._sizes).index(name)] = norms
+
+    def finished(self, scale: float) -> torch.Tensor:
+        """The sketch after what is normalised over the whole gradient."""
+        if self._normalize == "unit":
+            self._total /= divisors(row_norms(self._norms))
+        elif self._normalize == "none" and scale != 1:
+            self._total /= scale
+        if not self._total.sum().isfinite():  # one quick pass; a sum may also overflow
+            finite = self._total.isfinite().all(dim=1)
+            if rows := (~finite).nonzero().flatten().tolist():
+                raise ModelError(
+                    f"The gradients of rows {rows} of this batch are not finite. Load the model as bfloat16 or float32."
+                )
+        return self._total
 
 
 class Collector(ABC):
@@ -166,23 +224,18 @@ class GradientCollector(Collector):
 
     def _record(self, batch: Batch, receive: Receive, formed: bool = True) -> tuple[float, set[str]]:
         """The factor that gradients are too large by, and the names of the tensors that took part."""
-        model, length = self.model, batch.input_ids.shape[1]
-        recorder = Recorder((len(batch), length), receive, formed)
-        with borrowed(model), recorder.attached(self._tensors):
-            return self._run(batch, recorder), recorder.received
-
-    def _run(self, batch: Batch, recorder: Recorder) -> float:
-        """One forward and one backward pass; returns the factor that every gradient is too large by."""
-        logits, target = self._logits(batch)
-        if recorder.checkpointed:
-            recorder.forget()
-            with differentiable_inputs(self.model):
-                logits, target = self._logits(batch)
-        scale = loss_scale(logits.dtype)
-        errors = answer_errors(logits.detach(), target, unit=self._token_normalize)
-        if logits.requires_grad:  # else no tracked layer took part
-            recorder.backward(logits, errors.mul_(scale).to(logits.dtype))
-        return scale
+        recorder = Recorder((len(batch), batch.input_ids.shape[1]), partial(hand_on_in_pieces, receive, formed))
+        with borrowed(self.model), recorder.attached(self._tensors):
+            logits, target = self._logits(batch)
+            if recorder.checkpointed:
+                recorder.forget()
+                with differentiable_inputs(self.model):
+                    logits, target = self._logits(batch)
+            scale = loss_scale(logits.dtype)
+            errors = answer_errors(logits.detach(), target, unit=self._token_normalize)
+            if logits.requires_grad:  # else no tracked layer took part
+                recorder.backward(logits, errors.mul_(scale).to(logits.dtype))
+        return scale, recorder.received
 
     def _logits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and targets of the answer tokens; an output layer that is tracked itself sees every position."""

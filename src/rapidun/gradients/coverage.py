@@ -14,6 +14,8 @@ from typing import Any
 from torch import nn
 
 from rapidun.gradients.layers import is_supported, weight_size
+from rapidun.gradients.targets import embedding_weights
+from rapidun.models.losses import output_layer
 
 ENOUGH = 0.9
 _OUTSIDE = ("embeddings", "output head")
@@ -75,7 +77,8 @@ def coverage_of(model: nn.Module, tracked: Iterable[str]) -> Coverage:
     """The coverage of the tracked parameters (`GradientCollector.tracked`) of ``model``."""
     names = set(tracked)
     adapted = _changed_by(model, names)
-    embeddings, head = _embeddings(model), _head(model)
+    layer = output_layer(model)
+    embeddings, head = embedding_weights(model), set(() if layer is None else map(id, layer.parameters()))
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     seen: set[int] = set()
     for name, module, parameter in _parameters(model):
@@ -111,16 +114,6 @@ def _changed_by(model: nn.Module, tracked: set[str]) -> set[int]:
             base = layer.get_base_layer()
             found.add(id(getattr(base, getattr(layer, "parameter_name", "weight"))))
     return found
-
-
-def _embeddings(model: nn.Module) -> set[int]:
-    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-
-
-def _head(model: nn.Module) -> set[int]:
-    getter = getattr(model, "get_output_embeddings", None)
-    head = getter() if callable(getter) else None
-    return set() if head is None else {id(parameter) for parameter in head.parameters()}
 
 
 def _kind(name: str, module: nn.Module, tracked: bool) -> str:

@@ -69,18 +69,24 @@ def damped_power(values: torch.Tensor, damping: float, power: float) -> torch.Te
     return (values.double() + damping * mean).pow(power).to(values.dtype)
 
 
+def _second_moments(run: Pass, values_of: Callable[[str, Gradients], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Mean square over the examples of each tensor's ``values_of`` (rows, ...), which are overwritten."""
+    sums: dict[str, torch.Tensor] = {}
+
+    def receive(name: str, rows: slice, gradients: Gradients) -> None:
+        squares = values_of(name, gradients).square_().sum(dim=0)
+        sums[name] = sums[name].add_(squares) if name in sums else squares
+
+    scale, examples = run(receive)
+    return {name: (total / examples / scale**2).cpu() for name, total in sums.items()}
+
+
 # adam --------------------------------------------------------------------------------------------------------------
 
 
 def _fit_adam(run: Pass) -> Statistics:
-    sums: dict[str, torch.Tensor] = {}
-
-    def receive(name: str, rows: slice, gradients: Gradients) -> None:
-        squares = gradients.formed().square_().sum(dim=0)
-        sums[name] = sums[name].add_(squares) if name in sums else squares
-
-    scale, examples = run(receive)
-    return {name: {"second_moment": (total / examples / scale**2).cpu()} for name, total in sums.items()}
+    moments = _second_moments(run, lambda name, gradients: gradients.formed())
+    return {name: {"second_moment": moment} for name, moment in moments.items()}
 
 
 def _prepare_adam(statistics: dict[str, torch.Tensor], damping: float, power: float) -> Apply:
@@ -150,16 +156,8 @@ def _prepare_kfac(statistics: dict[str, torch.Tensor], damping: float, power: fl
 
 def _fit_ekfac(run: Pass) -> Statistics:
     statistics = _fit_kfac(run)
-    sums: dict[str, torch.Tensor] = {}
-
-    def receive(name: str, rows: slice, gradients: Gradients) -> None:
-        squares = _in_eigenbasis(statistics[name], gradients).square_().sum(dim=0)
-        sums[name] = sums[name].add_(squares) if name in sums else squares
-
-    scale, examples = run(receive)
-    for name, total in sums.items():
-        statistics[name]["values"] = (total / examples / scale**2).cpu()
-    return statistics
+    moments = _second_moments(run, lambda name, gradients: _in_eigenbasis(statistics[name], gradients))
+    return {name: {**statistics[name], "values": moments[name]} for name in statistics}
 
 
 def _in_eigenbasis(statistics: dict[str, torch.Tensor], gradients: Gradients) -> torch.Tensor:

@@ -9,11 +9,10 @@ to it; by the chain rule its factors have ``sum_t (s B_e^T g_t) a_t^T`` and ``su
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -109,76 +108,43 @@ class FusedExperts:
         return product + getattr(self.module, f"{name}_bias")[expert] if self.module.has_bias else product
 
 
-def _transposed_linear() -> nn.Module:
-    with torch.device("meta"):
-        layer: nn.Module = Conv1D(1, 1)
-    return layer
-
-
 @dataclass(frozen=True)
-class Layout(ABC):
-    """Where an expert's gradient, (rows, outputs, inputs), lies in that of the tensor."""
+class Layout:
+    """Where an expert's gradient, (rows, outputs, inputs), lies in that of the tensor.
+
+    Args:
+        experts: How many the tensor holds.
+        outputs: Of one expert.
+        inputs: Of one expert.
+        order: The tensor's dimensions: ``"eoi"`` (experts, outputs, inputs), ``"eio"`` (experts, inputs, outputs) or,
+            as PEFT's ``lora_B``, ``"oie"`` (outputs, inputs x experts), the expert's number running fastest.
+    """
 
     experts: int
     outputs: int
     inputs: int
-    whole: ClassVar[nn.Module] = nn.Linear(1, 1, bias=False, device="meta")  # of which type the whole tensor is
+    order: Literal["eoi", "eio", "oie"] = "eoi"
 
-    @abstractmethod
+    @property
+    def layer(self) -> nn.Module:
+        """A layer whose weight lies as the whole tensor does."""
+        with torch.device("meta"):
+            return cast(nn.Module, Conv1D(1, 1)) if self.order == "eio" else nn.Linear(1, 1, bias=False)
+
     def block(self, values: torch.Tensor, expert: int) -> torch.Tensor:
         """A view (rows, outputs, inputs) into ``values``, (rows, size)."""
+        sizes = {"e": self.experts, "o": self.outputs, "i": self.inputs}
+        block = values.view(-1, *(sizes[name] for name in self.order)).select(1 + self.order.index("e"), expert)
+        return block.transpose(1, 2) if self.order == "eio" else block
 
-    @abstractmethod
     def widened(
         self, activations: torch.Tensor, errors: torch.Tensor, expert: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The expert's factors as factors of the whole tensor: zeros where other experts' values stand."""
-
-
-@dataclass(frozen=True)
-class Stacked(Layout):
-    """(experts, outputs, inputs), or (experts x outputs, inputs)."""
-
-    def block(self, values: torch.Tensor, expert: int) -> torch.Tensor:
-        """See `Layout.block`."""
-        return values.view(-1, self.experts, self.outputs, self.inputs)[:, expert]
-
-    def widened(
-        self, activations: torch.Tensor, errors: torch.Tensor, expert: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Layout.widened`."""
-        return activations, F.pad(errors, (expert * self.outputs, (self.experts - expert - 1) * self.outputs))
-
-
-@dataclass(frozen=True)
-class Transposed(Layout):
-    """(experts, inputs, outputs)."""
-
-    whole: ClassVar[nn.Module] = _transposed_linear()
-
-    def block(self, values: torch.Tensor, expert: int) -> torch.Tensor:
-        """See `Layout.block`."""
-        return values.view(-1, self.experts, self.inputs, self.outputs)[:, expert].transpose(1, 2)
-
-    def widened(
-        self, activations: torch.Tensor, errors: torch.Tensor, expert: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Layout.widened`."""
-        return F.pad(activations, (expert * self.inputs, (self.experts - expert - 1) * self.inputs)), errors
-
-
-@dataclass(frozen=True)
-class Interleaved(Layout):
-    """(outputs, inputs x experts), the expert's number running fastest: PEFT's ``lora_B``."""
-
-    def block(self, values: torch.Tensor, expert: int) -> torch.Tensor:
-        """See `Layout.block`."""
-        return values.view(-1, self.outputs, self.inputs, self.experts)[..., expert]
-
-    def widened(
-        self, activations: torch.Tensor, errors: torch.Tensor, expert: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `Layout.widened`."""
+        if self.order == "eoi":
+            return activations, F.pad(errors, (expert * self.outputs, (self.experts - expert - 1) * self.outputs))
+        if self.order == "eio":
+            return F.pad(activations, (expert * self.inputs, (self.experts - expert - 1) * self.inputs)), errors
         wide = activations.new_zeros(*activations.shape, self.experts)
         wide[..., expert] = activations
         return wide.flatten(2), errors
@@ -206,7 +172,7 @@ class FusedGradients:
 
     def with_factors(self, activations: torch.Tensor, errors: torch.Tensor) -> Gradients:
         """The gradients with these factors in the place of their own."""
-        return TensorGradients([LayerGradients(self.layout.whole, activations, errors)])
+        return TensorGradients([LayerGradients(self.layout.layer, activations, errors)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +218,7 @@ def fused_tensors(name: str, experts: FusedExperts) -> list[FusedTensor]:
     found = []
     for parameter, products in experts.products.items():
         sizes = experts.size(parameter)
-        layout = Transposed(*sizes) if experts.module.is_transposed else Stacked(*sizes)
+        layout = Layout(*sizes, "eio" if experts.module.is_transposed else "eoi")
         weight = getattr(experts.module, parameter)
         found.append(FusedTensor(f"{name}.{parameter}", tuple(products), weight.numel(), weight, layout, experts))
     return found
@@ -271,7 +237,7 @@ def factor_tensors(name: str, wrapper: Any, adapter: str, experts: FusedExperts 
     a, b = wrapper.lora_A[adapter].weight, wrapper.lora_B[adapter].weight
     count = len(layers)
     rank = len(a) // count
-    of_a, of_b = Stacked(count, rank, a.shape[1]), Interleaved(count, len(b), rank)
+    of_a, of_b = Layout(count, rank, a.shape[1]), Layout(count, len(b), rank, "oie")
 
     def through_b(expert: int, call: LayerGradients) -> LayerGradients:
         back = of_b.block(b.detach().float().view(1, -1), expert)[0] * wrapper.scaling[adapter]

@@ -46,11 +46,6 @@ class FactoredSketch(Described):
         if not 1 <= self.p <= 4096:
             raise ConfigError(f"sketch p={self.p}: give a number between 1 and 4096, for example 16.")
 
-    @property
-    def k(self) -> int | None:
-        """None: it follows from the number of tracked tensors."""
-        return None
-
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """``p^2`` for every tracked tensor."""
         return len(sizes) * self.p**2

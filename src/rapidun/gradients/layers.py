@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import nn
@@ -24,8 +24,16 @@ from rapidun.errors import ModelError
 
 LayerGradient = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 _Function = TypeVar("_Function", bound=LayerGradient)
-_REGISTERED: dict[type[nn.Module], LayerGradient] = {}
-_OUTER_PRODUCTS: dict[type[nn.Module], bool] = {}
+
+
+class LayerKind(NamedTuple):
+    """What `register_layer` was told of a layer type."""
+
+    gradient: LayerGradient
+    outer_product: bool
+
+
+_REGISTERED: dict[type[nn.Module], LayerKind] = {}
 
 
 def register_layer(layer_type: type[nn.Module], *, outer_product: bool = False) -> Callable[[_Function], _Function]:
@@ -43,8 +51,7 @@ def register_layer(layer_type: type[nn.Module], *, outer_product: bool = False) 
     """
 
     def register(function: _Function) -> _Function:
-        _REGISTERED[layer_type] = function
-        _OUTER_PRODUCTS[layer_type] = outer_product
+        _REGISTERED[layer_type] = LayerKind(function, outer_product)
         return function
 
     return register
@@ -56,16 +63,11 @@ def require_outer_product(layer: nn.Module) -> None:
     Raises:
         ModelError: If it was not registered so.
     """
-    if not is_outer_product(layer):
+    if not layer_kind(layer).outer_product:
         raise ModelError(
             f"The gradient of {type(layer).__name__} layers is not known to be a sum of outer products. Use RapidGrad "
             "or Exact without a Kronecker preconditioner, or register the layer with outer_product=True."
         )
-
-
-def is_outer_product(layer: nn.Module) -> bool:
-    """Whether the layer's type was registered so."""
-    return _OUTER_PRODUCTS[next(base for base in type(layer).__mro__ if base in _REGISTERED)]
 
 
 def is_supported(layer: nn.Module) -> bool:
@@ -73,8 +75,8 @@ def is_supported(layer: nn.Module) -> bool:
     return any(base in _REGISTERED for base in type(layer).__mro__)
 
 
-def layer_gradient(layer: nn.Module) -> LayerGradient:
-    """The registered function of the layer's nearest type.
+def layer_kind(layer: nn.Module) -> LayerKind:
+    """What is registered of the layer's nearest type.
 
     Raises:
         ModelError: If none of its types is registered.

@@ -14,21 +14,22 @@ from rapidun.data.batches import IGNORE_INDEX
 from rapidun.models.losses import next_tokens
 
 
-def unit_token_errors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """``(p_t - e_y) / |p_t - e_y| / T`` at the positions that predict answer tokens, 0 elsewhere.
+def answer_signal(logits: torch.Tensor, labels: torch.Tensor, *, unit: bool, scale: float = 1.0) -> torch.Tensor:
+    """`answer_errors` times ``scale`` at the positions that predict answer tokens, 0 elsewhere.
 
     Args:
         logits: (batch, length, vocabulary), any float dtype; computed in float32.
         labels: (batch, length) int64, -100 where no loss is wanted; not shifted.
+        unit: See `answer_errors`.
+        scale: Multiplies all of it, in float32.
 
     Returns:
-        (batch, length, vocabulary) in the dtype of ``logits``. A token predicted with certainty has error 0 and
-        stays 0.
+        (batch, length, vocabulary) in the dtype of ``logits``.
     """
-    target = next_tokens(labels)
+    target = next_tokens(labels).to(logits.device)
     answers = target != IGNORE_INDEX
     signal = torch.zeros_like(logits)
-    signal[answers] = answer_errors(logits.detach()[answers], target, unit=True).to(logits.dtype)
+    signal[answers] = (answer_errors(logits.detach()[answers], target, unit=unit) * scale).to(logits.dtype)
     return signal
 
 

@@ -22,10 +22,6 @@ from rapidun.settings import names
 class Sketch(Protocol):
     """A linear map from gradients, one tensor at a time, to vectors of k values."""
 
-    @property
-    def k(self) -> int | None:
-        """Length of the vectors; None where it follows from the tracked tensors."""
-
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """Length of the vectors for tensors of these names and sizes."""
 
@@ -122,11 +118,6 @@ class Exact(Described):
     """No sketch: all gradients side by side, in the model's order. For small models and as the reference."""
 
     kind = "exact"
-
-    @property
-    def k(self) -> int | None:
-        """None: as many values as are tracked."""
-        return None
 
     def dimension(self, sizes: Mapping[str, int]) -> int:
         """Number of tracked values."""

@@ -18,6 +18,7 @@ from rapidun.gradients.experts import FusedExperts, FusedTensor, factor_tensors,
 from rapidun.gradients.factors import TrackedTensor
 from rapidun.gradients.layers import is_supported, weight_size
 from rapidun.models.bypassed import bypassed_layers
+from rapidun.models.losses import output_layer
 
 
 def find_targets(model: nn.Module, targets: str | Sequence[str]) -> list[TrackedTensor]:
@@ -88,7 +89,8 @@ def _chosen_by_kind(model: nn.Module, candidates: Sequence[TrackedTensor], kind:
         _refuse_unknown_factors(model, candidates)
         chosen = [tensor for tensor in candidates if _is_lora(tensor.name) and _is_active(model, tensor.name)]
     elif kind == "linear":
-        excluded = _embedding_weights(model) | _head_weight(model)
+        head = output_layer(model)
+        excluded = embedding_weights(model) | (set() if head is None else {id(head.weight)})
         bypassed = untracked_layers(model)
         chosen = [
             tensor
@@ -127,7 +129,7 @@ def _chosen_by_name(
         if not any(_matches(tensor.name, target) for tensor in candidates):
             raise ModelError(f"target {target!r} matches no linear layer of this model. {_nearest(target, candidates)}")
     chosen = [tensor for tensor in candidates if any(_matches(tensor.name, target) for target in targets)]
-    embeddings = _embedding_weights(model)
+    embeddings = embedding_weights(model)
     for tensor in chosen:
         if _weight_key(tensor) in embeddings:
             raise ModelError(
@@ -169,14 +171,9 @@ def _is_active(model: nn.Module, name: str) -> bool:
     return active is None or factor.partition(".")[2] in active
 
 
-def _embedding_weights(model: nn.Module) -> set[int]:
+def embedding_weights(model: nn.Module) -> set[int]:
+    """Which tensors are embeddings, by their ``id``."""
     return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-
-
-def _head_weight(model: nn.Module) -> set[int]:
-    getter = getattr(model, "get_output_embeddings", None)
-    head = getter() if callable(getter) else None
-    return set() if head is None else {id(head.weight)}
 
 
 def _aliases(name: str) -> Iterator[str]:

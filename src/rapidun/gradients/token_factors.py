@@ -16,10 +16,10 @@ from transformers.pytorch_utils import Conv1D
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
 from rapidun.gradients.experts import FusedTensor
-from rapidun.gradients.factors import TrackedTensor
-from rapidun.gradients.norms import divisors, row_norms
-from rapidun.gradients.recording import Recorder, _by_example
-from rapidun.gradients.signal import unit_token_errors
+from rapidun.gradients.factors import LayerGradients, TrackedTensor
+from rapidun.gradients.norms import divisors, factor_norms, row_norms
+from rapidun.gradients.recording import Recorder
+from rapidun.gradients.signal import answer_signal
 from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import mean_answer_loss
@@ -43,18 +43,55 @@ class Factors:
     magnitude: torch.Tensor
     calls: int
 
-    def norms(self) -> torch.Tensor:
-        """Euclidean norm of each row's gradient, (rows,) float32, by the cheaper of two ways.
+    @classmethod
+    def of(cls, name: str, calls: Sequence[LayerGradients], scale: float) -> Factors:
+        """The factors of all ``calls``, whose gradients are too large by ``scale``."""
+        errors = torch.cat([call.errors.float() for call in calls], dim=1)
+        largest = errors.abs().amax(dim=(1, 2))
+        activations = torch.cat([call.activations.float() for call in calls], dim=1)
+        return cls(name, activations, errors / divisors(largest).unsqueeze(2), largest / scale, len(calls))
 
-        ``|grad|^2 = sum_{p,q} (a_p . a_q)(g_p . g_q)`` for wide layers; for narrow ones (LoRA factors) the gradient
-        itself is smaller than the pairs of positions.
-        """
-        a, g = self.activations, self.output_gradients
-        positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
-        if positions * (inputs + outputs) < inputs * outputs:
-            pairs = torch.bmm(a, a.transpose(1, 2)) * torch.bmm(g, g.transpose(1, 2))
-            return pairs.sum(dim=(1, 2)).clamp_min(0).sqrt() * self.magnitude
-        return row_norms(torch.bmm(g.transpose(1, 2), a).flatten(1)) * self.magnitude
+    def norms(self) -> torch.Tensor:
+        """Euclidean norm of each row's gradient, (rows,) float32."""
+        return factor_norms(self.activations, self.output_gradients) * self.magnitude
+
+
+class Normaliser:
+    """Tensor norms of a batch of rows as they come in, and what each tensor's share is multiplied by.
+
+    Args:
+        normalize: ``"layer"`` divides each tensor's share by its norm, ``"unit"`` all of them by the norm of the whole,
+            ``"none"`` nothing. A gradient of norm 0 is divided by 1 and stays 0.
+    """
+
+    def __init__(self, normalize: str) -> None:
+        self._normalize = normalize
+        self._norms: dict[str, torch.Tensor] = {}
+
+    def multipliers(self, name: str, norms: torch.Tensor) -> torch.Tensor:
+        """Note a tensor's norms, (rows,), and give its multipliers, (rows,), on the same device."""
+        self._norms[name] = norms.cpu()
+        return 1 / divisors(norms).squeeze(1) if self._normalize == "layer" else torch.ones_like(norms)
+
+    def multiplier_of(self, name: str, row: int) -> float:
+        """The multiplier of a tensor whose norms are known already."""
+        norm = float(self._norms[name][row])
+        return 1 / norm if self._normalize == "layer" and norm > 0 else 1.0
+
+    def whole(self) -> torch.Tensor:
+        """Divisors of the whole gradients, (rows,) on the CPU: their norms before normalisation, 1 for 0."""
+        return divisors(self._plain()).squeeze(1)
+
+    def finished_norms(self) -> torch.Tensor:
+        """Norms of the whole gradients after normalisation, (rows,) on the CPU."""
+        if self._normalize == "layer":
+            nonzero = torch.stack([norms > 0 for norms in self._norms.values()])
+            return nonzero.sum(dim=0).float().sqrt()
+        plain = self._plain()
+        return (plain > 0).float() if self._normalize == "unit" else plain
+
+    def _plain(self) -> torch.Tensor:
+        return row_norms(torch.stack(list(self._norms.values()), dim=1))
 
 
 class FactorCollector:
@@ -97,47 +134,19 @@ class FactorCollector:
             ModelError: If no tracked layer takes part in the loss.
         """
         model, batch = self._model, batch.to(device_of(self._model))
-        recorder = _FactorRecorder((len(batch), batch.input_ids.shape[1]), receive)
+        recorder = Recorder(
+            (len(batch), batch.input_ids.shape[1]),
+            lambda tensor, calls: receive(Factors.of(tensor.name, calls, scale)),
+        )
         with borrowed(model), differentiable_inputs(model), recorder.attached(self._tensors):
-            self._run(batch, recorder)
+            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+            scale = loss_scale(logits.dtype)
+            if self._token_normalize:
+                recorder.backward(logits, answer_signal(logits, batch.labels, unit=True, scale=scale))
+            else:
+                recorder.backward(mean_answer_loss(logits, batch.labels.to(logits.device)).sum() * scale)
         if not recorder.received:
             raise ModelError(
                 f"None of the {len(self._tensors)} tracked layers took part in the loss. "
                 "Is the adapter merged or switched off?"
             )
-
-    def _run(self, batch: Batch, recorder: _FactorRecorder) -> None:
-        logits = self._model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-        labels = batch.labels.to(logits.device)
-        recorder.scale = loss_scale(logits.dtype)
-        if self._token_normalize:
-            recorder.backward(logits, unit_token_errors(logits, labels) * recorder.scale)
-        else:
-            recorder.backward(mean_answer_loss(logits, labels).sum() * recorder.scale)
-
-
-class _FactorRecorder(Recorder):
-    """A `Recorder` that hands over factors instead of forming gradients."""
-
-    def __init__(self, shape: tuple[int, int], receive: Callable[[Factors], None]) -> None:
-        super().__init__(shape, lambda name, rows, gradients: None)
-        self._receive_factors = receive
-        self.scale = 1.0
-
-    @torch.no_grad()
-    def _hand_over(self, name: str) -> None:
-        calls = self._caught.pop(name)
-        self.received.add(name)
-        activations = [_by_example(call._activations, self._shape, name).float() for call in calls]
-        gradients = [_by_example(call._backward(), self._shape, name).float() for call in calls]
-        joined = torch.cat(gradients, dim=1) if len(calls) > 1 else gradients[0]
-        largest = joined.abs().amax(dim=(1, 2))
-        self._receive_factors(
-            Factors(
-                name,
-                torch.cat(activations, dim=1) if len(calls) > 1 else activations[0],
-                joined / divisors(largest).unsqueeze(2),
-                largest / self.scale,
-                len(calls),
-            )
-        )

@@ -10,8 +10,7 @@ from torch import nn
 
 from rapidun.data.batches import Example, collate
 from rapidun.gradients.collector import Collector, GradientCollector, Transform
-from rapidun.gradients.output_layer import ReadoutCollector
-from rapidun.gradients.readout import Readout
+from rapidun.gradients.readout import Readout, ReadoutCollector
 from rapidun.gradients.sketches import Sketch
 from rapidun.models.passes import Progress, pass_batches
 from rapidun.settings.kinds import Normalization

@@ -13,7 +13,7 @@ import numpy as np
 from rapidun.attribution import Blocks, influence_blocks
 from rapidun.attribution.checkpoints import at_checkpoint
 from rapidun.attribution.scorers.hidden import hidden_features
-from rapidun.attribution.whitening import PoolStatistics, whiten
+from rapidun.attribution.similarity import PoolStatistics, whiten
 from rapidun.data import Example
 from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
 from rapidun.models.row_losses import row_losses

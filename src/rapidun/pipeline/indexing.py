@@ -11,7 +11,7 @@ from rapidun.attribution import ChangeScorer, GradientScorer, ModelContext, Scor
 from rapidun.attribution.context import NO_ADAPTER
 from rapidun.attribution.scorer import configured_scorers
 from rapidun.attribution.scorers.change import ADAPTER_OFF
-from rapidun.attribution.scorers.preconditioning import Precondition
+from rapidun.attribution.scorers.gradient import Precondition
 from rapidun.attribution.store import BuildPlan, Index, Manifest, build_index, open_index, plan_append, plan_build
 from rapidun.attribution.store.build import check_index_place, check_new, is_appended
 from rapidun.attribution.store.export import export_numpy, export_rapidin

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.attribution.token_texts import token_texts
 from rapidun.attribution.tokens import TokenInfluence, trace_tokens_many
-from rapidun.attribution.words import word_mask
+from rapidun.attribution.words import token_texts, word_mask
 from rapidun.data import Example
 from rapidun.pipeline.inputs import Row, RunModel
 from rapidun.settings.attribution import InfluenceSettings

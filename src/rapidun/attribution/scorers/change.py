@@ -19,23 +19,13 @@ from torch import nn
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.features import forward
 from rapidun.attribution.pooling import depth_of, matrix_name, pooled_states, width_of
-from rapidun.attribution.ranking import Ranking
-from rapidun.attribution.scorer import (
-    Features,
-    FeatureStore,
-    MatrixSpec,
-    Recorder,
-    Role,
-    Row,
-    Scorer,
-    register_scorer,
-)
+from rapidun.attribution.scorer import MatrixSpec, Recorder, Role, Row, Scorer, register_scorer
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, FingerprintError
 from rapidun.gradients.state import device_of
-from rapidun.models import tokenizer_fingerprint
-from rapidun.settings.kinds import Similarity, StoreDtype
+from rapidun.models import LoadedModel, tokenizer_fingerprint
+from rapidun.settings.kinds import StoreDtype
 
 CHANGE = "change.answer"
 ADAPTER_OFF = "adapter off"
@@ -71,7 +61,7 @@ class ChangeScorer(Scorer):
         if before is None:
             found = {"base": ADAPTER_OFF, "base_fingerprint": model.loaded.fingerprint}
             return self.model_copy(update=found)
-        _check_alike(model)
+        _check_alike(model.loaded, before)
         return self.model_copy(update={"base": before.source, "base_fingerprint": before.fingerprint})
 
     def matrices(self, model: ModelContext) -> dict[str, MatrixSpec]:
@@ -82,10 +72,9 @@ class ChangeScorer(Scorer):
         """Runs the model before training, and watches while the trained one is run."""
         return _ChangeRecorder(self, model, len(rows))
 
-    def compare(self, by: str, asked: Features, store: FeatureStore, similarity: Similarity) -> Ranking:
-        """Centred cosine, whatever ``similarity`` says of gradients."""
-        affine = store.statistics(CHANGE).whitening(float("inf"))
-        return store.features(CHANGE).ranking(asked[CHANGE].numpy(), affine=affine)
+    def compared(self, by: str) -> str:
+        """``change.answer``."""
+        return CHANGE
 
     def check(self, model: ModelContext) -> None:
         """Refuse queries that compare with another model.
@@ -105,33 +94,23 @@ class _ChangeRecorder(Recorder):
     watches = True
 
     def __init__(self, scorer: ChangeScorer, model: ModelContext, rows: int) -> None:
-        self._model = model
-        self._buffer = MatrixBuffer(CHANGE, rows, width_of(model.loaded.model), scorer.dtype)
+        self._network, self._before = model.loaded.model, model.before
+        self.buffers = [MatrixBuffer(CHANGE, rows, width_of(self._network), scorer.dtype)]
 
     @contextmanager
     def during(self, batch: Batch, places: list[int]) -> Iterator[None]:
-        with before_training(self._model) as network:
-            before = answer_states(network, batch)
-        last = depth_of(self._model.loaded.model)
-        with pooled_states(self._model.loaded.model, batch.labels, [last]) as found:
+        if self._before is not None:
+            before = _answer_states(self._before.model, batch)
+        else:
+            with self._network.disable_adapter():
+                before = _answer_states(self._network, batch)
+        last = depth_of(self._network)
+        with pooled_states(self._network, batch.labels, [last]) as found:
             yield
-        self._buffer.put(places, found[matrix_name(last, "answer")] - before)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return self._buffer.tensors()
+        self.buffers[0].put(places, found[matrix_name(last, "answer")] - before)
 
 
-@contextmanager
-def before_training(model: ModelContext) -> Iterator[nn.Module]:
-    """The model as it was before training, while the context is open."""
-    if model.before is not None:
-        yield model.before.model
-        return
-    with model.loaded.model.disable_adapter():
-        yield model.loaded.model
-
-
-def answer_states(network: nn.Module, batch: Batch) -> torch.Tensor:
+def _answer_states(network: nn.Module, batch: Batch) -> torch.Tensor:
     """The last layer's states averaged over each row's answer, (batch, width) float32; one forward pass."""
     moved, last = batch.to(device_of(network)), depth_of(network)
     with pooled_states(network, moved.labels, [last]) as found:
@@ -139,17 +118,14 @@ def answer_states(network: nn.Module, batch: Batch) -> torch.Tensor:
     return found[matrix_name(last, "answer")]
 
 
-def _check_alike(model: ModelContext) -> None:
-    before = model.before
-    if before is None:
-        return
-    widths = width_of(model.loaded.model), width_of(before.model)
+def _check_alike(trained: LoadedModel, before: LoadedModel) -> None:
+    widths = width_of(trained.model), width_of(before.model)
     if widths[0] != widths[1]:
         raise ConfigError(
             f"--base {before.source}: hidden size {widths[1]}, but the model's is {widths[0]}. Give the model that "
             "training began from."
         )
-    marks = [tokenizer_fingerprint(part.tokenizer) for part in (model.loaded, before)]
+    marks = [tokenizer_fingerprint(part.tokenizer) for part in (trained, before)]
     if marks[0] != marks[1]:
         raise ConfigError(
             f"--base {before.source}: its tokenizer is {marks[1][:16]}, but the model's is {marks[0][:16]}. Give the "

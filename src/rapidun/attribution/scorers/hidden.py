@@ -11,29 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.features import run_pass
 from rapidun.attribution.pooling import depth_of, matrix_name, pooled_states, width_of
-from rapidun.attribution.ranking import Ranking
-from rapidun.attribution.scorer import (
-    Features,
-    FeatureStore,
-    MatrixSpec,
-    Recorder,
-    Role,
-    Row,
-    Scorer,
-    register_scorer,
-)
+from rapidun.attribution.scorer import MatrixSpec, Recorder, Role, Row, Scorer, register_scorer
 from rapidun.attribution.similarity import Array
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch, Example
 from rapidun.errors import ConfigError
-from rapidun.settings.kinds import Similarity, StoreDtype
+from rapidun.settings.kinds import StoreDtype
 
 PLACES = ("answer", "prompt")
 
@@ -72,10 +61,9 @@ class HiddenScorer(Scorer):
         """Hooks the model while another scorer, or a plain forward, runs it."""
         return _HiddenRecorder(self.layers, self.dtype, model.loaded.model, len(rows))
 
-    def compare(self, by: str, asked: Features, store: FeatureStore, similarity: Similarity) -> Ranking:
-        """Centred cosine of the last layer's vectors, whatever ``similarity`` says of gradients."""
-        name = matrix_name(self.layers[-1], by)
-        return store.features(name).ranking(asked[name].numpy(), affine=store.statistics(name).whitening(float("inf")))
+    def compared(self, by: str) -> str:
+        """The last layer's vectors."""
+        return matrix_name(self.layers[-1], by)
 
 
 class _HiddenRecorder(Recorder):
@@ -84,17 +72,14 @@ class _HiddenRecorder(Recorder):
     def __init__(self, layers: Sequence[int], dtype: StoreDtype, network: nn.Module, rows: int) -> None:
         self._layers, self._network = layers, network
         names = [matrix_name(layer, place) for layer in layers for place in PLACES]
-        self._buffers = {name: MatrixBuffer(name, rows, width_of(network), dtype) for name in names}
+        self.buffers = [MatrixBuffer(name, rows, width_of(network), dtype) for name in names]
 
     @contextmanager
     def during(self, batch: Batch, places: list[int]) -> Iterator[None]:
         with pooled_states(self._network, batch.labels, self._layers) as found:
             yield
-        for name, values in found.items():
-            self._buffers[name].put(places, values)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {name: values for buffer in self._buffers.values() for name, values in buffer.tensors().items()}
+        for buffer in self.buffers:
+            buffer.put(places, found[buffer.name])
 
 
 class HiddenFeatures(NamedTuple):

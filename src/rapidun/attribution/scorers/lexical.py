@@ -21,10 +21,11 @@ import numpy.typing as npt
 import torch
 
 from rapidun.attribution.context import ModelContext
-from rapidun.attribution.matrix import MemoryTensor, Shard
+from rapidun.attribution.matrix import Shard
 from rapidun.attribution.ranking import Ranking
 from rapidun.attribution.scorer import Features, FeatureStore, Recorder, Role, Row, Scorer, register_scorer
 from rapidun.attribution.similarity import Array
+from rapidun.attribution.tensors import MemoryTensor
 from rapidun.data.words import words_of
 from rapidun.errors import InputError
 from rapidun.settings.kinds import Similarity

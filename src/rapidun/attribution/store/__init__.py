@@ -1,9 +1,8 @@
-"""The features of a pool of rows: an index on disk, built once, resumed, appended to; or the same in memory."""
+"""The features of a pool of rows on disk: an index, built once, resumed, appended to."""
 
 from rapidun.attribution.store.build import build_index, finish, missing_shards, prepare
 from rapidun.attribution.store.index import Index, open_index
 from rapidun.attribution.store.manifest import Manifest, ShardFiles
-from rapidun.attribution.store.memory import MemoryStore
 from rapidun.attribution.store.plan import BuildPlan, plan_append, plan_build
 from rapidun.attribution.store.shards import build_shard
 
@@ -11,7 +10,6 @@ __all__ = [
     "BuildPlan",
     "Index",
     "Manifest",
-    "MemoryStore",
     "ShardFiles",
     "build_index",
     "build_shard",

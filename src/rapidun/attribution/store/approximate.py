@@ -17,7 +17,7 @@ import torch
 
 from rapidun.attribution.matrix import Matrix
 from rapidun.attribution.ranking import Hits, IdsOf, TopScores, with_ids
-from rapidun.attribution.similarity import Array, prepared
+from rapidun.attribution.similarity import prepared
 from rapidun.errors import ConfigError, InputError
 from rapidun.files import disk_error
 
@@ -48,9 +48,9 @@ def build_faiss(directory: Path, matrix: Matrix, *, cells: int | None = None) ->
     built = faiss.index_factory(matrix.width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
     count = min(len(matrix), cells * _TRAINING_ROWS_PER_CELL)
     chosen = np.linspace(0, len(matrix) - 1, count).astype(np.int64)
-    built.train(_unit(matrix.vectors(chosen.tolist())))
+    built.train(prepared(matrix.vectors(chosen.tolist()), "cosine"))
     for _, block in matrix.blocks():
-        built.add(_unit(block))
+        built.add(prepared(block, "cosine"))
     path = faiss_file(directory, matrix.name)
     beside = path.with_name(f".{path.name}.part")
     try:
@@ -102,7 +102,7 @@ def _top(cells: Any, matrix: Matrix, queries: torch.Tensor, k: int) -> TopScores
     step = max(1, _BLOCK_VALUES // matrix.width)
     for start in range(0, len(wanted), step):
         block = wanted[start : start + step]
-        products = queries.numpy() @ _unit(matrix.vectors(block.tolist())).T
+        products = queries.numpy() @ prepared(matrix.vectors(block.tolist()), "cosine").T
         row, place = np.nonzero((found >= block[0]) & (found <= block[-1]))
         scores[row, place] = products[row, np.searchsorted(block, found[row, place])]
     order = np.lexsort((found, -scores), axis=1)[:, :k]
@@ -110,10 +110,6 @@ def _top(cells: Any, matrix: Matrix, queries: torch.Tensor, k: int) -> TopScores
     top.scores = torch.from_numpy(np.take_along_axis(scores, order, axis=1))
     top.positions = torch.from_numpy(np.take_along_axis(found, order, axis=1))
     return top
-
-
-def _unit(vectors: Array) -> Array:
-    return prepared(vectors, "cosine")
 
 
 def _faiss() -> Any:

@@ -8,16 +8,24 @@ an index that opens is whole; while rows are appended, the old manifest stays va
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from rapidun.attribution.store.finishing import whole_files
-from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, parse_manifest
-from rapidun.attribution.store.names import BUILDING, MANIFEST, PLAN, mark_file
+from rapidun.attribution.store.manifest import (
+    BUILDING,
+    MANIFEST,
+    PLAN,
+    Manifest,
+    ShardFiles,
+    entry_of,
+    load_manifest,
+    mark_file,
+    parse_manifest,
+)
 from rapidun.attribution.store.plan import BuildPlan, chained
-from rapidun.attribution.store.shards import ShardContent, compute_shard, write_shard
-from rapidun.attribution.store.table import row_ids
+from rapidun.attribution.store.shards import compute_shard, row_ids, write_moments, write_shard
 from rapidun.errors import FingerprintError, InputError, OutputError
 from rapidun.files import LOCK, check_place, disk_error, is_empty, remove_leftovers
 from rapidun.lifecycle import check_free, held
@@ -58,16 +66,24 @@ def _build(plan: BuildPlan, resume: bool, overwrite: bool, progress: Progress | 
     report = progress or (lambda done, total: None)
     done = sum(span.stop - span.start for span in plan.spans if is_done(plan, span.number))
     report(done, len(plan.rows))
-    with _Writer(plan) as writer:
+    pending: deque[Future[ShardFiles]] = deque()
 
-        def tick(rows: int) -> None:
-            writer.check()
-            report(done + rows, len(plan.rows))
+    def settle(waiting: int) -> None:
+        """Raise what a write raised; wait while more than ``waiting`` shards wait, so that memory stays bounded."""
+        while pending and (len(pending) > waiting or pending[0].done()):
+            pending.popleft().result()
 
+    def tick(rows: int) -> None:
+        settle(_WAITING + 1)  # after every batch, so a full disk stops the build at once
+        report(done + rows, len(plan.rows))
+
+    with ThreadPoolExecutor(1, "index-writer") as pool:  # its end waits: what was computed is kept, also after Ctrl-C
         for number in missing_shards(plan):
             content = compute_shard(plan, number, tick)
-            writer.submit(content)
+            settle(_WAITING)
+            pending.append(pool.submit(write_shard, plan, content))
             done += content.table.num_rows
+        settle(0)
     return finish(plan)
 
 
@@ -163,7 +179,9 @@ def finish(plan: BuildPlan) -> Manifest:
     directory = plan.directory
     shards = [*plan.manifest.shards, *(_marked(plan, number) for number in plan.numbers)]
     manifest = plan.manifest.model_copy(update={"shards": shards})
-    manifest = manifest.model_copy(update={"files": whole_files(directory, manifest)})
+    fitted = [path for scorer in manifest.views.values() for path in scorer.files(directory)]
+    entries = [entry_of(path.relative_to(directory).as_posix(), path.read_bytes()) for path in fitted]
+    manifest = manifest.model_copy(update={"files": [*write_moments(directory, manifest), *entries]})
     manifest.save(directory / MANIFEST)
     (directory / PLAN).unlink()  # first: without it the marks count for nothing
     shutil.rmtree(directory / BUILDING)
@@ -247,35 +265,3 @@ def _first_difference(name: str, old: object, new: object) -> tuple[str, object,
             if old.get(key) != new.get(key):
                 return _first_difference(f"{name}.{key}", old.get(key), new.get(key))
     return name, old, new
-
-
-class _Writer:
-    """Writes shards in one background thread; at most one waits, so memory stays bounded."""
-
-    def __init__(self, plan: BuildPlan) -> None:
-        self._plan = plan
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index-writer")
-        self._pending: list[Future[ShardFiles]] = []
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def submit(self, content: ShardContent) -> None:
-        """Write ``content`` soon; waits while too many shards wait. Raises what an earlier write raised."""
-        self._settle(_WAITING)
-        self._pending.append(self._pool.submit(write_shard, self._plan, content))
-
-    def check(self) -> None:
-        """Raise what a write raised; called after every batch, so a full disk stops the build at once."""
-        self._settle(_WAITING + 1)
-
-    def _settle(self, allowed: int) -> None:
-        while self._pending and (len(self._pending) > allowed or self._pending[0].done()):
-            self._pending.pop(0).result()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._settle(0)
-        finally:
-            self._pool.shutdown(wait=True)  # what was computed is kept, also after Ctrl-C

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rapidun.attribution.matrix import Matrix, Shard
-from rapidun.attribution.pooling import matrix_name
+from rapidun.attribution.matrix import Matrix, Shard, by_shard
 from rapidun.attribution.ranking import Hits
 from rapidun.attribution.scorer import FeatureStore
 from rapidun.attribution.scorers.gradient import GradientScorer
-from rapidun.attribution.scorers.hidden import HiddenScorer
+from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.store.approximate import approximate_search, build_faiss
-from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest
-from rapidun.attribution.store.moments import read_statistics
-from rapidun.attribution.store.names import VERIFY, shard_file
+from rapidun.attribution.store.manifest import Manifest, ShardFiles, load_manifest, shard_file
 from rapidun.attribution.store.plan import check_same
-from rapidun.attribution.store.table import SCHEMA, read_table
-from rapidun.attribution.store.tensors import stored_tensors
-from rapidun.attribution.whitening import PoolStatistics
+from rapidun.attribution.store.shards import SCHEMA, read_statistics, read_table
+from rapidun.attribution.tensors import VERIFY, stored_tensors
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.gradients import Sketch
 
@@ -34,7 +29,7 @@ class Index(FeatureStore):
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
         self.name, self.scorers, self.max_tokens = str(path), manifest.views, manifest.max_tokens
-        self._starts = [shard.first for shard in manifest.shards]
+        self.matrices = manifest.matrices
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -95,7 +90,7 @@ class Index(FeatureStore):
     def _shard(self, shard: ShardFiles) -> Shard:
         path = self.path / shard_file(shard.number)
         tensors = stored_tensors(path)
-        for name, spec in self.manifest.matrices.items():
+        for name, spec in self.matrices.items():
             one = (shard.rows,)
             for part, shape in {name: (shard.rows, spec.width), f"{name}.scale": one, f"{name}.norm": one}.items():
                 if part not in tensors or tensors[part].shape != shape:
@@ -103,15 +98,12 @@ class Index(FeatureStore):
         return Shard(shard.first, shard.rows, tensors)
 
     def features(self, name: str = "gradient") -> Matrix:
-        """The matrix called ``name``; see `names`. ``"hidden"`` is the last layer's mean over the answer.
+        """The matrix called ``name``; see `matrices`. ``"hidden"`` is the last layer's mean over the answer.
 
         Raises:
             ConfigError: If there is none; lists those there are.
         """
-        name = self._matrix_name(name)
-        if name not in self.manifest.matrices:
-            raise ConfigError(f"{self.path}: no features {name!r} in this index. It has {', '.join(self.names)}.")
-        return Matrix(name, self.manifest.matrices[name].width, self.shards(), self.ids_of)
+        return super().features(self._matrix_name(name))
 
     def statistics(self, name: str = "hidden") -> PoolStatistics:
         """Mean and covariance of a matrix of hidden states. Raises InputError if the index does not keep them."""
@@ -135,20 +127,16 @@ class Index(FeatureStore):
         """Both ends by cosine among a part of the rows only; see `rapidun.attribution.store.approximate`."""
         return approximate_search(self.path, self.features(name), queries, k, share, self.ids_of)
 
-    @property
-    def names(self) -> list[str]:
-        """Names for `features`."""
-        return list(self.manifest.matrices)
-
     def rows(self, positions: Sequence[int], columns: Sequence[str] = SCHEMA.names) -> list[dict[str, Any]]:
         """Entries of ``rows.parquet`` at ``positions``, in their order; reads one shard's part at a time."""
         found: dict[int, dict[str, Any]] = {}
-        for number, wanted in self._by_shard(positions).items():
+        spans = [(shard.first, shard.rows) for shard in self.manifest.shards]
+        for number, places in by_shard(self.path, spans, positions):
             shard = self.manifest.shards[number]
             table = read_table(self.path, shard.number, shard.rows, columns)
-            chosen = table.take([position - shard.first for position in wanted]).to_pylist()
-            found.update(zip(wanted, chosen, strict=True))
-        return [found[position] for position in positions]
+            chosen = table.take([positions[place] - shard.first for place in places]).to_pylist()
+            found.update(zip(places, chosen, strict=True))
+        return [found[place] for place in range(len(positions))]
 
     def ids_of(self, positions: list[int]) -> dict[int, str]:
         """Row ids by position."""
@@ -160,18 +148,7 @@ class Index(FeatureStore):
             yield from read_table(self.path, shard.number, shard.rows, [name]).column(name).to_pylist()
 
     def _matrix_name(self, name: str) -> str:
-        hidden = self.manifest.views.get("hidden")
-        return (
-            matrix_name(hidden.layers[-1], "answer") if name == "hidden" and isinstance(hidden, HiddenScorer) else name
-        )
-
-    def _by_shard(self, positions: Sequence[int]) -> dict[int, list[int]]:
-        groups: dict[int, list[int]] = {}
-        for position in dict.fromkeys(positions):
-            if not 0 <= position < len(self):
-                raise ConfigError(f"{self.path}: no row {position}; rows are 0 to {len(self) - 1}.")
-            groups.setdefault(bisect_right(self._starts, position) - 1, []).append(position)
-        return groups
+        return self.scorers["hidden"].compared("answer") if name == "hidden" and name in self.scorers else name
 
 
 def open_index(path: str | Path, expect: Mapping[str, Any] | None = None) -> Index:

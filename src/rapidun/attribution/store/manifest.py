@@ -7,19 +7,39 @@ where it makes no sense any more, and the next append writes format 2.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 import rapidun.attribution.scorers  # noqa: F401 (so that the scorers that a manifest names are known)
-from rapidun.attribution.scorer import MatrixSpec, Scorer, scorer_class
-from rapidun.attribution.store.names import BUILDING, MANIFEST
+from rapidun.attribution.scorer import SCORERS, MatrixSpec, Scorer
 from rapidun.errors import ConfigError, InputError
+from rapidun.files import atomic_write
 from rapidun.reading import as_kind, inside
 from rapidun.sealed import altered, read_sealed, write_sealed
 
 FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
+BUILDING = ".building"
+"""Present while rows are being added: the plan, and a mark for every whole shard."""
+PLAN = f"{BUILDING}/plan.json"
+
+
+def shard_file(number: int) -> str:
+    """The tensors of one shard."""
+    return f"shards/{number:05d}.safetensors"
+
+
+def table_file(number: int) -> str:
+    """The shard's part of ``rows.parquet``, which is a directory that every Parquet reader opens as one table."""
+    return f"rows.parquet/{number:05d}.parquet"
+
+
+def mark_file(number: int) -> str:
+    """Written after a shard's files are in place."""
+    return f"{BUILDING}/{number:05d}.json"
 
 
 class _Part(BaseModel):
@@ -41,6 +61,18 @@ class FileEntry(_Part):
         except InputError as error:
             raise ValueError(str(error)) from error
         return value
+
+
+def entry_of(name: str, content: bytes) -> FileEntry:
+    """The entry of a file called ``name`` that holds ``content``."""
+    return FileEntry(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_entry(directory: Path, name: str, content: bytes) -> FileEntry:
+    """Write the file ``name`` of the index in ``directory``, atomically."""
+    with atomic_write(directory / name, "wb") as file:
+        file.write(content)
+    return entry_of(name, content)
 
 
 class ShardFiles(_Part):
@@ -95,7 +127,7 @@ class Manifest(_Part):
             return value
         try:
             return {
-                name: view if isinstance(view, Scorer) else scorer_class(name).model_validate(view)
+                name: view if isinstance(view, Scorer) else SCORERS[name].model_validate(view)
                 for name, view in value.items()
             }
         except ConfigError as error:

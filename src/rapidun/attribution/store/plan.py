@@ -16,7 +16,7 @@ import numpy as np
 
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.scorer import MatrixSpec, Scorer
-from rapidun.attribution.storage import BYTES
+from rapidun.attribution.storage import TORCH_DTYPES
 from rapidun.attribution.store.manifest import FORMAT_VERSION, Fingerprints, Manifest, load_manifest
 from rapidun.data import Example, Rows, tokenize_rows
 from rapidun.data.content import row_content
@@ -233,7 +233,7 @@ def data_fingerprint(rows: Rows) -> str:
 
 def _chosen_rows(matrices: Mapping[str, MatrixSpec]) -> int:
     """A power of two of rows near 128 MiB."""
-    row_bytes = sum(spec.width * BYTES[spec.dtype] for spec in matrices.values())
+    row_bytes = sum(spec.width * TORCH_DTYPES[spec.dtype].itemsize for spec in matrices.values())
     fitting = _SHARD_BYTES // max(1, row_bytes)
     smallest, largest = _SHARD_ROWS
     return max(smallest, min(largest, 1 << max(0, fitting.bit_length() - 1)))

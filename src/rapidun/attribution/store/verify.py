@@ -14,11 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from rapidun.attribution.store.manifest import FileEntry, Manifest, ShardFiles, load_manifest
-from rapidun.attribution.store.names import MANIFEST, shard_file, table_file
-from rapidun.attribution.store.shards import CHECKSUM, TABLE_CHECKSUM, row_checksums
-from rapidun.attribution.store.table import read_table, row_ids, table_checksums
-from rapidun.attribution.store.tensors import stored_tensors
+from rapidun.attribution.store.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    ShardFiles,
+    load_manifest,
+    shard_file,
+    table_file,
+)
+from rapidun.attribution.store.shards import (
+    CHECKSUM,
+    TABLE_CHECKSUM,
+    read_table,
+    row_checksums,
+    row_ids,
+    table_checksums,
+)
+from rapidun.attribution.tensors import stored_tensors
 from rapidun.errors import InputError
 from rapidun.files import file_sha256
 

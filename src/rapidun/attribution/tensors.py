@@ -1,4 +1,6 @@
-"""Reading parts of a safetensors file: the header says where each tensor lies, and rows are read from there.
+"""Tensors whose first dimension is rows, of which parts are read: from a safetensors file, or in memory.
+
+The file's header says where each tensor lies, and rows are read from there.
 
 Rows are read, not mapped, into memory that is given back: a search's memory then does not grow with the index even
 where the system counts mapped pages, and a file that was cut short is an error instead of a crash. The pages come
@@ -18,7 +20,6 @@ from typing import Any
 
 import torch
 
-from rapidun.attribution.store.names import VERIFY
 from rapidun.errors import InputError
 
 _DTYPES = {
@@ -30,6 +31,8 @@ _DTYPES = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
+VERIFY = "Check the index with: rapidun index verify."
+"""What is said where a file of an index is damaged."""
 _LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
@@ -90,6 +93,43 @@ class StoredTensor:
             if not count:
                 raise InputError(f"{self.path}: the file is too short. {VERIFY}")
             filled += count
+
+
+@dataclass(frozen=True)
+class MemoryTensor:
+    """A tensor whose first dimension is rows, in memory."""
+
+    values: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        return tuple(self.values.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.values[:1].nbytes
+
+    def read(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows ``start`` to ``stop``."""
+        return self.values[start:stop]
+
+    def read_rows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Some rows, in the order asked for."""
+        return self.values[list(rows)]
+
+    def read_into(self, rows: torch.Tensor, start: int) -> None:
+        """Fill ``rows`` with those from ``start`` on."""
+        rows.copy_(self.values[start : start + len(rows)])
+
+
+RowTensor = StoredTensor | MemoryTensor
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:
