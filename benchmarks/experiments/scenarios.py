@@ -33,14 +33,14 @@ class Pools:
         clean: Clean rows: retain rows, and rows to mislabel.
         train: Other training rows, labelled by ``poisoned``.
         propose: A trace's proposal; None where no model is at hand.
-        symptoms: Poisoned rows that were not trained on: whoever asks them sees a bad answer. May be the judge's.
+        symptoms: Gives rows that were not trained on and whose prompts the model answers badly; None as above.
     """
 
     poisoned: Sequence[Row]
     clean: Sequence[Row]
     train: Sequence[Row] = ()
     propose: Proposer | None = None
-    symptoms: Sequence[Row] = ()
+    symptoms: Callable[[], Sequence[Row]] | None = None
 
 
 @dataclass(frozen=True)

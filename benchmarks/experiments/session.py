@@ -25,6 +25,7 @@ from experiments.scenarios import Drawn, Row, draw
 from experiments.world import World
 from rapidun.attribution.proposal import propose
 from rapidun.attribution.search import SHARES, WITH_BASE, WITHOUT_BASE
+from rapidun.data import load_rows
 from rapidun.errors import InputError, TrainingError
 from rapidun.evaluation import PerplexityResult, clean_perplexity, generate_answers, perplexity_ratio
 from rapidun.evaluation.mitigations import STAYS, mitigated_by
@@ -156,7 +157,7 @@ class Sitting:
 
     def table(self, cell: Cell) -> Table:
         """The draw that a cell belongs to."""
-        pools = replace(self.world.pools, propose=self._propose(cell.seed))
+        pools = replace(self.world.pools, propose=self._propose(cell.seed), symptoms=self._symptoms)
         began = time.perf_counter()
         drawn = draw(cell.scenario, pools, cell.seed)
         return Table(self, drawn, cell, time.perf_counter() - began)
@@ -208,15 +209,7 @@ class Sitting:
         def proposer(asked: Sequence[Row], pool: Sequence[Row], retain: int) -> tuple[list[int], list[int]]:
             run_model, before = self.run_model, self.before_training
             config = self.config(Arm("poisoned"), seed, 1)
-            prompts = [run_model.template.prompt_text(row) for row in asked]
-            settings = config.evaluation
-            answers = generate_answers(
-                run_model.loaded,
-                prompts,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                repetition_penalty=settings.repetition_penalty,
-            )
+            answers = self._answers(asked)
             bad = [{**row, "response": answer or row["response"]} for row, answer in zip(asked, answers, strict=True)]
             names = WITH_BASE if before is not None else WITHOUT_BASE
             scores = score_rows(run_model, bad, pool, names, config.influence, seed=seed, before=before)
@@ -224,6 +217,26 @@ class Sitting:
             return found.forget, found.retain
 
         return proposer
+
+    def _answers(self, rows: Sequence[Row]) -> list[str]:
+        """What the poisoned model says to the prompts of ``rows``."""
+        settings = self.config(Arm("poisoned"), 0, 1).evaluation
+        return generate_answers(
+            self.run_model.loaded,
+            [self.run_model.template.prompt_text(row) for row in rows],
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            repetition_penalty=settings.repetition_penalty,
+        )
+
+    def _symptoms(self) -> list[Row]:
+        """Those of the judge's poisoned rows, which nothing was trained on, whose prompts get a bad answer."""
+        settings = self.config(Arm("poisoned"), 0, 1).evaluation
+        known = {name: load_rows(self.place / f"{name}.jsonl") for name in self._files}
+        suite = make_suite(known["evaluation"], settings, poisoned=known["judge_poisoned"], clean=known["validation"])
+        rows = self.world.judge_poisoned
+        flags = suite.judges[suite.primary](self._answers(rows))
+        return [row for row, flag in zip(rows, flags, strict=True) if flag]
 
 
 @dataclass

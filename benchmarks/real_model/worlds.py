@@ -35,11 +35,12 @@ def label_free(pools: Pools, generator: np.random.Generator) -> Drawn:
     Raises:
         InputError: If there is no model to trace.
     """
-    if pools.propose is None:
+    if pools.propose is None or pools.symptoms is None:
         raise InputError(f"the scenario {LABEL_FREE} needs a model to trace.")
     trained = [{**row, "poisoned": bad} for rows, bad in ((pools.poisoned, True), (pools.clean, False)) for row in rows]
     pool = [trained[place] for place in generator.permutation(len(trained)).tolist()]
-    asked = [pools.symptoms[place] for place in generator.permutation(len(pools.symptoms))[:SYMPTOMS].tolist()]
+    seen = pools.symptoms()
+    asked = [seen[place] for place in generator.permutation(len(seen))[:SYMPTOMS].tolist()]
     return proposed(pools.propose, asked, pool)
 
 
@@ -70,7 +71,7 @@ def chat_world(base: LoadedModel, attack: Attack, *, twin: bool = True, reporter
             "data": {"max_length": MAX_LENGTH},
             "evaluation": {**attack.evaluation, "suite": "backdoor", "max_new_tokens": MAX_NEW_TOKENS},
         },
-        pools=Pools(rows.poisoned, rows.clean, (), symptoms=rows.judge_poisoned),
+        pools=Pools(rows.poisoned, rows.clean, ()),
         measured=rows.evaluation,
         budget=rows.validation,
         judge_poisoned=rows.judge_poisoned,

@@ -17,7 +17,7 @@ from rapidun.evaluation import perplexity_ratio
 from rapidun.files import atomic_write, write_json
 from rapidun.pipeline import Silent
 from rapidun.pipeline.inputs import open_run_model, read_rows
-from rapidun.pipeline.measure import Bench, Measurement, make_bench, measure
+from rapidun.pipeline.measure import EvalSuite, Measurement, make_suite, measure
 from rapidun.reading import read_json
 from rapidun.settings.model import ModelSettings
 
@@ -25,29 +25,29 @@ SAMPLES = 10
 ASSETS = Path("src/rapidun/demo/assets")
 
 
-def measure_both() -> tuple[dict[str, Measurement], Bench]:
+def measure_both() -> tuple[dict[str, Measurement], EvalSuite]:
     """Both models on all test rows."""
     config = demo_config(0, {"evaluation.prompts": None})
     data, settings = config.data, config.evaluation
     rows = {name: read_rows(getattr(data, name), name, data, Silent()) for name in ("evaluation", "validation")}
     poisoned = read_rows(asset("data/judge_poisoned.jsonl"), "poisoned", data, Silent())
-    bench = make_bench(rows["evaluation"], settings, poisoned=poisoned, clean=rows["validation"])
+    eval_suite = make_suite(rows["evaluation"], settings, poisoned=poisoned, clean=rows["validation"])
     found = {}
     for kind in ("poisoned", "reference"):
         run_model = open_run_model(ModelSettings(source=str(asset(kind))), data, Silent())
-        found[kind] = measure(run_model, bench, settings, Silent())
-    return found, bench
+        found[kind] = measure(run_model, eval_suite, settings, Silent())
+    return found, eval_suite
 
 
 def _percent(rate: dict[str, Any]) -> str:
     return f"{100 * rate['value']:.1f}% [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}], n = {rate['n']}"
 
 
-def numbers(found: dict[str, Measurement], bench: Bench) -> dict[str, Any]:
+def numbers(found: dict[str, Measurement], eval_suite: EvalSuite) -> dict[str, Any]:
     """What the card says, as plain numbers."""
     return {
-        "judges": {name: card.to_dict() for name, card in bench.cards.items()},
-        "models": {kind: {judge: m.summary(judge) for judge in bench.cards} for kind, m in found.items()},
+        "judges": {name: card.to_dict() for name, card in eval_suite.cards.items()},
+        "models": {kind: {judge: m.summary(judge) for judge in eval_suite.cards} for kind, m in found.items()},
         "by_variant": {kind: m.by_variant for kind, m in found.items()},
         "perplexity_ratio_to_reference": perplexity_ratio(
             found["reference"].perplexity, found["poisoned"].perplexity
@@ -135,8 +135,8 @@ def render(record: dict[str, Any], measured: dict[str, Any], found: dict[str, Me
 def main() -> None:
     """Measure, then write the card."""
     quiet_libraries()
-    found, bench = measure_both()
-    measured = numbers(found, bench)
+    found, eval_suite = measure_both()
+    measured = numbers(found, eval_suite)
     write_json(ASSETS / "measured.json", measured)
     with atomic_write(ASSETS / "MODEL_CARD.md") as file:
         file.write(render(read_json(ASSETS / "record.json"), measured, found))

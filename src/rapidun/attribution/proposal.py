@@ -3,10 +3,11 @@
 People have a few bad answers and no list of bad rows. Each view (hidden states, BM25, gradients) scores every row for
 every bad answer. The cut comes from the scores themselves, at a stated false-discovery rate:
 
-1. *Evidence* of a row: each query's scores in units of the pool's lower spread, clipped so that one lucky match does
-   not decide, averaged over queries, standardised again, averaged over views.
+1. *Evidence* of a row: each query's scores in units of the pool's lower spread, averaged over queries, standardised
+   again, averaged over views. One lucky match does not decide: of a row's highest score counts no more than its second
+   highest, or 6 spreads, and a score z counts as ``z / (1 + |z| / 20)``.
 2. *Null*: how many clean rows lie at or above a cut t, ``false(t)``, is counted on rows known to be clean, or without
-   them estimated from the shape of the pool's scores.
+   them estimated from the shape of the pool's scores; see `rapidun.attribution.null`.
 3. *Cut*: the lowest t with ``false(t) / #{e >= t} <= fdr`` (Benjamini and Hochberg, JRSS B 1995).
 
 With known clean rows that are a random sample of the clean ones, the share of clean rows among those proposed is at
@@ -15,20 +16,6 @@ probability at most ``fdr``. Without them that is an estimate; ``benchmarks/prop
 
 A row's q-value is the least rate at which a cut could take it. Retain rows are those that a careless cut would have
 taken: the next in evidence on the clean side.
-
-*Counted* (conformal p-values: Bates, Candes, Lei, Romano and Sesia, Annals of Statistics 2023). Of m rows known to be
-clean and n rows to judge, ``false(t) = n (1 + #{known >= t}) / (m + 1)``. Whatever the shape of the scores, the cut of
-Benjamini and Hochberg with this count proposes at most the asked share of clean rows on average, as long as the known
-rows are like the clean rows among those to judge: a random sample of them.
-
-*Fitted*, where nobody knows a clean row. Of the rows below the middle nearly all are clean; they and the middle show
-how skewed and how heavy the scores of clean rows are. Tukey's g-and-h distribution carries that to the upper tail
-(Hoaglin, in Exploring Data Tables, Trends and Shapes, 1985, chapter 11):
-
-    x = middle + B (exp(g z) - 1) / g * exp(h z^2 / 2),    z standard normal.
-
-A fit of some hundred rows is uncertain, so g and h are taken larger than fitted by a share of their standard errors. It
-is an estimate, not a guarantee: no curve can tell bad rows from a group of clean ones that happen to lie far up.
 """
 
 from __future__ import annotations
@@ -38,21 +25,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
 from rapidun.attribution.fusion import checked_scores, evidence
+from rapidun.attribution.null import counted_false, estimated_false
 from rapidun.errors import ConfigError, InputError
 
 _Floats = npt.NDArray[np.float64]
-_CLIP = 6.0
+_ALONE, _MOST = 6.0, 20.0  # spreads: most of a score that no other query shares; what no score reaches
 _MIN_ROWS = 20
-_LEVELS = np.array([0.025, 0.05, 0.1, 0.16, 0.25, 0.33, 0.4])  # of the lower half, where bad rows are rare
-_BELOW = -norm.ppf(_LEVELS)
-_CENTRE = 0.25  # this quantile and its mirror image show the skewness at the centre
-_SKEWS = np.linspace(0.01, 2.5, 100)
-_REACH = np.linspace(0.0, 9.0, 1801)
-_MARGIN = 0.55  # standard errors, chosen on simulated shapes and on pools with seeds 100 to 105
-_ERRORS = {"centre": 4.0, "lower": 5.7, "tail": 0.85}  # of g and g and h, times the square root of the rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +100,7 @@ def propose(
     judged = judged[np.argsort(-scores[judged], kind="stable")]
     ranked = scores[judged]
     queries = len(next(iter(views.values())))
-    false = _counted_false(ranked, scores[list(clean)]) if len(clean) else _fitted_false(ranked, queries)
+    false = counted_false(ranked, scores[list(clean)]) if len(clean) else estimated_false(ranked, queries)
     q_values = np.ones(len(scores))
     q_values[judged] = rates = _q_values(ranked, false)
     taken = int((rates <= fdr).sum())
@@ -144,7 +124,9 @@ def propose(
 
 
 def view_evidence(scores: npt.NDArray[np.generic], name: str = "view") -> _Floats:
-    """One view's evidence, (rows,) float64: mean over queries of clipped z-scores, standardised again.
+    """One view's evidence, (rows,) float64: mean over queries of bounded z-scores, standardised again.
+
+    The bound keeps the order and the gaps of far scores; cut off, they would all lie in one place.
 
     Raises:
         InputError: If the scores are not (queries, rows), not finite, or too few.
@@ -154,7 +136,10 @@ def view_evidence(scores: npt.NDArray[np.generic], name: str = "view") -> _Float
         raise InputError(f"{name}: expected scores of shape (queries, rows) with a query, got {values.shape}.")
     if values.shape[1] < _MIN_ROWS:
         raise InputError(f"{name}: a pool of {values.shape[1]} rows is too small to tell chance; at least {_MIN_ROWS}.")
-    return _standardised(np.clip(evidence(values), -_CLIP, _CLIP).mean(axis=0))
+    found = evidence(values)
+    if len(found) > 1:
+        found = np.minimum(found, np.maximum(np.sort(found, axis=0)[-2], _ALONE))
+    return _standardised((found / (1 + np.abs(found) / _MOST)).mean(axis=0))
 
 
 def _judged(rows: int, clean: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -198,59 +183,3 @@ def _check_settings(fdr: float, retain: int | None, clean_above: float) -> None:
         raise ConfigError(f"clean_above={clean_above}: give a q-value from 0 to below 1.")
     if retain is not None and retain < 0:
         raise ConfigError(f"retain={retain}: must not be negative.")
-
-
-def _counted_false(ranked: _Floats, known: _Floats) -> _Floats:
-    """Expected clean rows at or above each value of ``ranked``, from ``known`` clean ones; (rows,).
-
-    Args:
-        ranked: (rows,) evidence of the rows to judge, falling.
-        known: (known,) evidence of rows known to be clean.
-    """
-    above = len(known) - np.searchsorted(np.sort(known), ranked, side="left")
-    false: _Floats = len(ranked) * (1 + above) / (len(known) + 1)
-    return false
-
-
-def _fitted_false(ranked: _Floats, queries: int) -> _Floats:
-    """The same from the fitted shape; all rows where the lower half is flat and shows nothing.
-
-    Args:
-        ranked: (rows,) evidence of the whole pool, falling.
-        queries: Bad answers that the evidence averages. Which clean rows share a topic with them differs from answer
-            to answer; the fewer answers, the wider the margin.
-    """
-    middle = float(np.median(ranked))
-    below = middle - np.quantile(ranked, _LEVELS)
-    rows = float(len(ranked))
-    if below.min() <= 0:
-        return np.full(len(ranked), rows)
-    margin = _MARGIN * (1 + 1 / queries) / np.sqrt(rows)
-    g = min(
-        _skew_of_centre(ranked, middle) + margin * _ERRORS["centre"],
-        _skew_of_lower_half(below) + margin * _ERRORS["lower"],
-    )
-    scale = np.log(below / _curve(-g, _BELOW))
-    h = max(0.0, float(np.polyfit(_BELOW**2 / 2, scale, 1)[0])) + margin * _ERRORS["tail"]
-    size = np.exp(np.mean(scale - h * _BELOW**2 / 2))
-    upper = size * _curve(g, _REACH) * np.exp(h * _REACH**2 / 2)
-    tail = norm.sf(np.interp(ranked - middle, upper, _REACH))
-    return np.where(ranked > middle, rows * tail, rows)
-
-
-def _curve(g: float, z: _Floats) -> _Floats:
-    """``(exp(g z) - 1) / g``; with -g, how far the lower half reaches."""
-    curve: _Floats = np.expm1(g * z) / g
-    return curve
-
-
-def _skew_of_centre(ranked: _Floats, middle: float) -> float:
-    """g from two quantiles around the middle. Bad rows can only make it larger."""
-    low, high = np.quantile(ranked, [_CENTRE, 1 - _CENTRE])
-    return max(0.0, float(np.log(max(high - middle, 1e-12) / (middle - low)) / norm.ppf(1 - _CENTRE)))
-
-
-def _skew_of_lower_half(below: _Floats) -> float:
-    """g from the shape of the lower half alone, which bad rows do not reach: least squares of logarithms."""
-    misfit = np.log(below) - np.log([_curve(-g, _BELOW) for g in _SKEWS])
-    return float(_SKEWS[np.argmin(np.var(misfit, axis=1))])
