@@ -54,6 +54,13 @@ TITLES = {
 }
 RATES = {"asr_seen": "seen trigger", "asr_unseen": "unseen trigger", "asr_floor": "no trigger"}
 LIMITS = Thresholds()
+WITHOUT_LABELS = [
+    "Five bad answers of the model to prompts that it was not trained on; all rows that it was trained on (600 to 750,",
+    "of them 110 or 150 poisoned) are searched as `rapidun trace --propose --fdr 0.1` does, with the model before",
+    "training at hand and no row known to be clean; what is proposed is unlearned by the default, without preferred",
+    "answers. The minutes above hold the search. How a cut is made was changed on tuning draws of `nonsense` and `badnet`,",
+    "where it had proposed nothing, before any of these was computed.",
+]
 HISTORY = [
     "The default changed on the way, each time on tuning draws (directions.md): first how an update is held within",
     "the retain budget, when `badnet`, seed 1, had failed (19.1% [25.3]; the cells before that are in",
@@ -79,6 +86,7 @@ def compute(
             world = chat_world(base, open_attack(name, seed), twin=twin, reporter=reporter)
             prompts = min(PROMPTS, len(world.measured))
             chosen = [arm for arm in find_arms(arms) if twin or arm.method != "retrain"]
+            chosen = [arm for arm in chosen if scenario == MAIN or arm.weights]  # what no draw changes is measured once
             store = CellStore(RESULTS)
             cells = [Cell(arm.name, scenario, seed, cell_config(world, arm, seed, prompts)) for arm in chosen]
             missing = [cell for cell in cells if not is_there(cell, store)]
@@ -178,6 +186,20 @@ def differences(found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
     return lines
 
 
+def proposals(found: Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]) -> list[str]:
+    """One line a draw: rows proposed, the clean ones among them."""
+    lines = [
+        f"| {attack} | {seed} | {result['forget_rows']} | {result['mislabelled']} | {result['retain_rows']} |"
+        for attack in ATTACKS
+        for seed, result in sorted(found.get((attack, UNLABELLED), {}).items())
+    ]
+    return (
+        ["| attack | seed | rows to forget | clean ones among them | rows to retain |", "|---" * 5 + "|", *lines]
+        if lines
+        else []
+    )
+
+
 def write_page(store: CellStore) -> None:
     """Page and numbers from the cells there are."""
     found = results_of(store)
@@ -208,6 +230,8 @@ def write_page(store: CellStore) -> None:
     if len(lines) > 2:
         text += ["", "## What ascent and weights add", ""]
         text += ["Mean over pairs of the same attack and seed with its 95% t interval; rates in points.", "", *lines]
+    if lines := proposals(found):
+        text += ["", "## What was proposed without labels", "", *WITHOUT_LABELS, "", *lines]
     with atomic_write(PAGE / "real-model.md") as file:
         file.write("\n".join(text) + "\n")
     write_json(PAGE / "real-model.json", [
