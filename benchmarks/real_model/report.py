@@ -58,8 +58,8 @@ WITHOUT_LABELS = [
     "Five bad answers of the model to prompts that it was not trained on; all rows that it was trained on (600 to 750,",
     "of them 110 or 150 poisoned) are searched as `rapidun trace --propose --fdr 0.1` does, with the model before",
     "training at hand and no row known to be clean; what is proposed is unlearned by the default, without preferred",
-    "answers. The minutes above hold the search. How a cut is made was changed on tuning draws of `nonsense` and `badnet`,",
-    "where it had proposed nothing, before any of these was computed.",
+    "answers. The minutes above hold the search. How a cut is made was changed on tuning draws of `nonsense` and",
+    "`badnet`, where it had proposed nothing, before any of these was computed.",
 ]
 HISTORY = [
     "The default changed on the way, each time on tuning draws (directions.md): first how an update is held within",
