@@ -15,7 +15,6 @@ from torch import nn
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import Shard
 from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Role, Row, Scorer
-from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.tensors import MemoryTensor
 from rapidun.data import Batch, Example, collate
 from rapidun.errors import ConfigError
@@ -161,14 +160,6 @@ class MemoryStore(FeatureStore):
     def shards(self) -> list[Shard]:
         """One."""
         return [self._shard]
-
-    def statistics(self, name: str) -> PoolStatistics:
-        """Mean and covariance of a matrix."""
-        return PoolStatistics.of(block for _, block in self.features(name).blocks())
-
-    def fitted(self, scorer: str) -> Any:
-        """Nothing."""
-        return None
 
     def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Whole rows."""

@@ -204,12 +204,15 @@ class GradientCollector(Collector):
         batch = batch.to(device_of(self.model))
         self.check(batch)
         scale, received = self._record(batch, self._prepared(receive), formed)
-        if not received:
+        self._check_received(received)
+        return scale
+
+    def _check_received(self, names: set[str]) -> None:
+        if not names:
             raise ModelError(
                 f"None of the {len(self._tensors)} tracked layers took part in the loss. "
                 "Is the adapter merged or switched off?"
             )
-        return scale
 
     def check(self, batch: Batch) -> None:
         """Compare one row's gradients with autograd's (`check_agreement`), once; every first pass does so itself.

@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from rapidun.errors import ConfigError
-from rapidun.gradients.layers import layer_kind, require_outer_product
+from rapidun.errors import ConfigError, ModelError
+from rapidun.gradients.layers import layer_kind
 
 
 class Gradients(Protocol):
@@ -76,7 +76,12 @@ class TensorGradients:
             ModelError: If the gradient of such a layer is not a sum of outer products.
         """
         for call in self.calls:
-            require_outer_product(call.layer)
+            if not layer_kind(call.layer).outer_product:
+                raise ModelError(
+                    f"The gradient of {type(call.layer).__name__} layers is not known to be a sum of outer products. "
+                    "Use RapidGrad or Exact without a Kronecker preconditioner, or register the layer with "
+                    "outer_product=True."
+                )
         if len(self.calls) == 1:
             return self.calls[0].activations, self.calls[0].errors
         activations = torch.cat([call.activations for call in self.calls], dim=1)
