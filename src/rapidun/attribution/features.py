@@ -85,30 +85,25 @@ def run_pass(
     max_tokens: int,
     tick: Tick | None = None,
 ) -> None:
-    """All batches through the model, unless no recorder needs it."""
+    """One pass of the model for each batch, unless no recorder needs it: forward alone if none measures gradients."""
     if not any(recorder.measures or recorder.watches for recorder in recorders):
         return
     done = 0
-    measured = any(recorder.measures for recorder in recorders)
-    for places in pass_batches(network, examples, max_tokens, backward=measured):
-        _run_batch(network, recorders, collate([examples[place] for place in places], pad_token_id), places)
+    measuring = [recorder for recorder in recorders if recorder.measures]
+    for places in pass_batches(network, examples, max_tokens, backward=bool(measuring)):
+        batch = collate([examples[place] for place in places], pad_token_id)
+        for recorder in recorders:
+            recorder.prepare(batch)
+        with ExitStack() as stack:
+            for recorder in recorders:
+                stack.enter_context(recorder.during(batch, places))
+            for recorder in measuring:
+                recorder.measure(batch, places)
+            if not measuring:
+                forward(network, batch)
         done += len(places)
         if tick is not None:
             tick(done)
-
-
-def _run_batch(network: nn.Module, recorders: Sequence[Recorder], batch: Batch, places: list[int]) -> None:
-    """One pass of the model for all recorders: with a backward where one measures gradients, else forward alone."""
-    for recorder in recorders:
-        recorder.prepare(batch)
-    with ExitStack() as stack:
-        for recorder in recorders:
-            stack.enter_context(recorder.during(batch, places))
-        measuring = [recorder for recorder in recorders if recorder.measures]
-        for recorder in measuring:
-            recorder.measure(batch, places)
-        if not measuring:
-            forward(network, batch)
 
 
 @torch.no_grad()
