@@ -6,7 +6,7 @@ like influence and are not. A tensor that several layers share is tracked once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -176,15 +176,11 @@ def embedding_weights(model: nn.Module) -> set[int]:
     return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
 
 
-def _aliases(name: str) -> Iterator[str]:
-    """The dotted names that a user may give for a weight or its layer."""
-    for base in {name, name.replace(".base_layer", "")}:
-        yield base
-        yield base.removesuffix(".weight")
-
-
 def _matches(name: str, target: str) -> bool:
-    return any(alias == target or alias.endswith(f".{target}") for alias in _aliases(name))
+    """Whether a user may mean the weight ``name``, or its layer, by ``target``."""
+    bases = {name, name.replace(".base_layer", "")}
+    aliases = bases | {base.removesuffix(".weight") for base in bases}
+    return any(alias == target or alias.endswith(f".{target}") for alias in aliases)
 
 
 def _nearest(target: str, candidates: Sequence[TrackedTensor]) -> str:
