@@ -264,7 +264,7 @@ MUTATIONS = [
     _("unlearning/trainer.py", "loss = loss if penalty is None else loss + penalty", "loss = loss", TRAINS),
     # Gradients.
     _(
-        "gradients/signal.py",
+        "gradients/backward.py",
         "-errors.sum(dim=1, keepdim=True)",
         "errors.sum(dim=1, keepdim=True)",
         "gradients/test_collector.py",

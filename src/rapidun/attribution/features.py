@@ -18,7 +18,7 @@ from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Role,
 from rapidun.attribution.tensors import MemoryTensor
 from rapidun.data import Batch, Example, collate
 from rapidun.errors import ConfigError
-from rapidun.gradients.state import device_of
+from rapidun.gradients.backward import device_of
 from rapidun.models.losses import run_decoder
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches

@@ -16,9 +16,8 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
+from rapidun.gradients.backward import answer_signal, borrowed, loss_scale
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.signal import answer_signal
-from rapidun.gradients.state import borrowed, loss_scale
 from rapidun.models.losses import next_tokens
 
 _PLACES = 4096

@@ -21,11 +21,11 @@ from safetensors.torch import save
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
 from rapidun.files import atomic_write, sha256_of, write_json
+from rapidun.gradients.backward import device_of
 from rapidun.gradients.collector import Collector, Transform
 from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, Statistics
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.state import device_of
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 from rapidun.reading import read_object

@@ -11,7 +11,7 @@ by factors never exists; ``E<sketch(x), sketch(y)> = <x, y>``, with an error of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,13 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
-from rapidun.gradients.collector import Collector, Transform
+from rapidun.gradients.backward import device_of, token_errors
+from rapidun.gradients.collector import Collector, GradientCollector, Transform
 from rapidun.gradients.factors import LayerGradients, TensorGradients
 from rapidun.gradients.layers import weight_size
 from rapidun.gradients.rapidgrad import RapidGrad
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.signal import token_errors
-from rapidun.gradients.sketches import SKETCHES, Hashed
-from rapidun.gradients.state import device_of
+from rapidun.gradients.sketches import SKETCHES, Hashed, Sketch
 from rapidun.models.losses import logits_at, next_tokens, output_layer
 from rapidun.models.modes import evaluating
 from rapidun.settings.kinds import Normalization
@@ -148,6 +147,29 @@ class ReadoutCollector(Collector):
         padded[0][present] = tokens.hidden[places].float()
         padded[1][present] = errors * each
         return TensorGradients([LayerGradients(self._layer, padded[0], padded[1])])
+
+
+def make_collector(
+    model: nn.Module,
+    sketch: Sketch,
+    targets: str | Sequence[str] = "lora",
+    normalize: Normalization = "layer",
+    token_normalize: bool = False,
+    transform: Transform | None = None,
+) -> Collector:
+    """The collector that a sketch is made for: forward only for `Readout`, else a `GradientCollector`.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one.
+        sketch: Where its vectors will go.
+        targets: Tracked tensors; `Readout` is of the output layer whatever they are.
+        normalize: See `GradientCollector`.
+        token_normalize: See `GradientCollector`.
+        transform: See `GradientCollector`.
+    """
+    if isinstance(sketch, Readout):
+        return ReadoutCollector(model, normalize, token_normalize, transform)
+    return GradientCollector(model, targets, normalize, token_normalize, transform)
 
 
 class _AnswerTokens:

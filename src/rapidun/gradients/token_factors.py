@@ -15,13 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
+from rapidun.gradients.backward import answer_signal, borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.collector import GradientCollector
 from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.factors import LayerGradients, TrackedTensor
 from rapidun.gradients.norms import divisors, factor_norms, row_norms
 from rapidun.gradients.recording import Recorder
-from rapidun.gradients.signal import answer_signal
-from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.models.losses import mean_answer_loss
 
 
