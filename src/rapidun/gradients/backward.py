@@ -56,11 +56,8 @@ def differentiable_inputs(model: nn.Module) -> Iterator[None]:
     Raises:
         ModelError: If the model has no input embeddings.
     """
-    handle = input_embeddings(model).register_forward_hook(lambda module, inputs, output: output.requires_grad_(True))
-    try:
+    with input_embeddings(model).register_forward_hook(lambda module, inputs, output: output.requires_grad_(True)):
         yield
-    finally:
-        handle.remove()
 
 
 def input_embeddings(model: nn.Module) -> nn.Module:

@@ -190,12 +190,8 @@ class _AnswerTokens:
 
     def __init__(self, model: nn.Module, head: nn.Module, batch: Batch, places: torch.Tensor) -> None:
         self._values: list[torch.Tensor] = []
-        with torch.no_grad():  # and gradients as before at its end
-            handle = head.register_forward_hook(self._catch)
-            try:
-                _, output = logits_at(model, batch.input_ids, batch.attention_mask, places)
-            finally:
-                handle.remove()
+        with torch.no_grad(), head.register_forward_hook(self._catch):  # and gradients as before at its end
+            _, output = logits_at(model, batch.input_ids, batch.attention_mask, places)
         self._logits = output.logits
         shape = self._logits.shape[:2]
         if len(self._values) != 1 or shape != (1, len(places)) or len(self.hidden) != len(places):
