@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate, token_budget_batches
 from rapidun.errors import ConfigError, InputError, ModelError
-from rapidun.gradients.state import device_of, frozen
+from rapidun.gradients.backward import device_of, frozen
 from rapidun.gradients.targets import find_targets
 from rapidun.models.modes import evaluating
 

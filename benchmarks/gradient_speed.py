@@ -42,9 +42,9 @@ from rapidun.gradients import (
     collect_vectors,
     make_collector,
 )
+from rapidun.gradients.backward import differentiable_inputs, frozen
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.norms import divisors, row_norms
-from rapidun.gradients.state import differentiable_inputs, frozen
 from rapidun.models.losses import answer_logits, mean_answer_loss
 
 K = 65_536

@@ -89,7 +89,7 @@ MUTATIONS = [
     _("revealing/neural_ucb.py", "scores = self.predict() + self.sigma()", "scores = self.predict()", UCB),
     _("revealing/strategies.py", "-(self.means() + bonus)", "-self.means()", UCB),
     _("weighting/schemes.py", "        weights.retain[retain],", "        weights.retain,", SCHEMES),
-    _("attribution/proposal.py", "len(ranked) * (1 + above)", "len(ranked) * (0 + above)", PROPOSAL),
+    _("attribution/null.py", "len(ranked) * (1 + above)", "len(ranked) * (0 + above)", PROPOSAL),
     _("stats.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.8", STATS),
     _(
         "unlearning/reference.py",
@@ -183,15 +183,15 @@ MUTATIONS = [
         "weighting/test_weight_evidence.py",
     ),
     # Proposals and fusion.
-    _("attribution/proposal.py", "(1 + above) / (len(known) + 1)", "(1 + above) / len(known)", PROPOSAL),
+    _("attribution/null.py", "(1 + above) / (len(known) + 1)", "(1 + above) / len(known)", PROPOSAL),
     _(
-        "attribution/proposal.py",
+        "attribution/null.py",
         'np.searchsorted(np.sort(known), ranked, side="left")',
         'np.searchsorted(np.sort(known), ranked, side="right")',
         PROPOSAL,
     ),
-    _("attribution/proposal.py", '+ margin * _ERRORS["tail"]', "", PROPOSAL),
-    _("attribution/proposal.py", "_MARGIN * (1 + 1 / queries) / np.sqrt(rows)", "0.0 * queries", PROPOSAL),
+    _("attribution/null.py", '+ margin * _ERRORS["tail"]', "", PROPOSAL),
+    _("attribution/null.py", "_MARGIN * (1 + 1 / queries) / np.sqrt(rows)", "0.0 * queries", PROPOSAL),
     _("attribution/proposal.py", "int((rates <= fdr).sum())", "int((rates <= 2 * fdr).sum())", PROPOSAL),
     _(
         "attribution/proposal.py",
@@ -264,7 +264,7 @@ MUTATIONS = [
     _("unlearning/trainer.py", "loss = loss if penalty is None else loss + penalty", "loss = loss", TRAINS),
     # Gradients.
     _(
-        "gradients/signal.py",
+        "gradients/backward.py",
         "-errors.sum(dim=1, keepdim=True)",
         "errors.sum(dim=1, keepdim=True)",
         "gradients/test_collector.py",

@@ -192,7 +192,7 @@ def main() -> None:
     poisoned = [int(case.poisoned.sum()) for case in cases.values()]
     record = {
         "commit": current_commit(), "model": run_model.loaded.fingerprint[:12], "fdr": arguments.fdr,
-        "poisoned": poisoned, "null": "of `rapidun.attribution.proposal`, without known clean rows", "cells": numbers,
+        "poisoned": poisoned, "null": "of `rapidun.attribution.null`, without known clean rows", "cells": numbers,
     }  # fmt: skip
     write_json(JSON, record)
     write_page(**record)

@@ -90,7 +90,7 @@ def test_a_missing_a_damaged_and_a_foreign_file_are_errors_that_name_it(tmp_path
 def test_bad_input_is_an_error_with_its_shape():
     with pytest.raises(InputError, match=r"forget \(2, 3\), retain \(2, 4\)"):
         influence_blocks(np.ones((2, 3)), np.ones((2, 4)))
-    with pytest.raises(InputError, match=r"shape \(rows, k\)"):
+    with pytest.raises(InputError, match=r"shape \(rows, width\)"):
         influence_blocks(np.ones(3), np.ones((2, 3)))
     with pytest.raises(InputError, match="Row 1 of the vectors is not finite"):
         influence_blocks(np.array([[1.0], [np.nan]]), np.ones((1, 1)))

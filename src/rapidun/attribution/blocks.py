@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from rapidun.attribution.similarity import Array, check_similarity, check_vectors, prepared
+from rapidun.attribution.similarity import Array, check_similarity, prepared
 from rapidun.errors import InputError
 from rapidun.files import atomic_write
 from rapidun.settings.kinds import Similarity
@@ -87,7 +87,9 @@ def influence_blocks(
         InputError: If the shapes do not match or a value is not finite.
     """
     check_similarity(similarity)
-    check_vectors(forget=forget, retain=retain)
     f, r = prepared(forget, similarity), prepared(retain, similarity)
+    if f.shape[1] != r.shape[1]:
+        shapes = f"forget {f.shape}, retain {r.shape}"
+        raise InputError(f"Vectors of different sketches cannot be compared: {shapes}. Collect them with one k.")
     fr = f @ r.T
     return Blocks(ff=f @ f.T, fr=fr, rf=np.ascontiguousarray(fr.T), rr=r @ r.T)

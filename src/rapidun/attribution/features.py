@@ -15,11 +15,10 @@ from torch import nn
 from rapidun.attribution.context import ModelContext
 from rapidun.attribution.matrix import Shard
 from rapidun.attribution.scorer import FeatureStore, MatrixSpec, Recorder, Role, Row, Scorer
-from rapidun.attribution.similarity import PoolStatistics
 from rapidun.attribution.tensors import MemoryTensor
 from rapidun.data import Batch, Example, collate
 from rapidun.errors import ConfigError
-from rapidun.gradients.state import device_of
+from rapidun.gradients.backward import device_of
 from rapidun.models.losses import run_decoder
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
@@ -86,30 +85,25 @@ def run_pass(
     max_tokens: int,
     tick: Tick | None = None,
 ) -> None:
-    """All batches through the model, unless no recorder needs it."""
+    """One pass of the model for each batch, unless no recorder needs it: forward alone if none measures gradients."""
     if not any(recorder.measures or recorder.watches for recorder in recorders):
         return
     done = 0
-    measured = any(recorder.measures for recorder in recorders)
-    for places in pass_batches(network, examples, max_tokens, backward=measured):
-        _run_batch(network, recorders, collate([examples[place] for place in places], pad_token_id), places)
+    measuring = [recorder for recorder in recorders if recorder.measures]
+    for places in pass_batches(network, examples, max_tokens, backward=bool(measuring)):
+        batch = collate([examples[place] for place in places], pad_token_id)
+        for recorder in recorders:
+            recorder.prepare(batch)
+        with ExitStack() as stack:
+            for recorder in recorders:
+                stack.enter_context(recorder.during(batch, places))
+            for recorder in measuring:
+                recorder.measure(batch, places)
+            if not measuring:
+                forward(network, batch)
         done += len(places)
         if tick is not None:
             tick(done)
-
-
-def _run_batch(network: nn.Module, recorders: Sequence[Recorder], batch: Batch, places: list[int]) -> None:
-    """One pass of the model for all recorders: with a backward where one measures gradients, else forward alone."""
-    for recorder in recorders:
-        recorder.prepare(batch)
-    with ExitStack() as stack:
-        for recorder in recorders:
-            stack.enter_context(recorder.during(batch, places))
-        measuring = [recorder for recorder in recorders if recorder.measures]
-        for recorder in measuring:
-            recorder.measure(batch, places)
-        if not measuring:
-            forward(network, batch)
 
 
 @torch.no_grad()
@@ -161,14 +155,6 @@ class MemoryStore(FeatureStore):
     def shards(self) -> list[Shard]:
         """One."""
         return [self._shard]
-
-    def statistics(self, name: str) -> PoolStatistics:
-        """Mean and covariance of a matrix."""
-        return PoolStatistics.of(block for _, block in self.features(name).blocks())
-
-    def fitted(self, scorer: str) -> Any:
-        """Nothing."""
-        return None
 
     def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Whole rows."""

@@ -47,7 +47,7 @@ def pooled_states(model: nn.Module, labels: torch.Tensor, layers: Sequence[int])
                 handle = decoder.register_forward_hook(partial(after, layer))
             else:
                 handle = blocks[layer].register_forward_pre_hook(partial(before, layer), with_kwargs=True)
-            undo.callback(handle.remove)
+            undo.enter_context(handle)
         yield found
 
 

@@ -124,13 +124,13 @@ class FeatureStore(ABC):
             raise ConfigError(f"{self.name}: no features {name!r}. There are {', '.join(self.matrices)}.")
         return Matrix(name, self.matrices[name].width, self.shards(), self.ids_of)
 
-    @abstractmethod
     def statistics(self, name: str) -> PoolStatistics:
         """Mean and covariance of a matrix over all rows."""
+        return PoolStatistics.of(block for _, block in self.features(name).blocks())
 
-    @abstractmethod
     def fitted(self, scorer: str) -> Any:
-        """What the scorer fitted, as its `Scorer.load` gives it."""
+        """What the scorer fitted, as its `Scorer.load` gives it; None where nothing was."""
+        return None
 
     @abstractmethod
     def rows(self, positions: Sequence[int]) -> list[dict[str, Any]]:

@@ -42,19 +42,6 @@ def check_similarity(similarity: str) -> None:
         raise ConfigError(f"similarity={similarity!r}: use one of {', '.join(get_args(Similarity))}.")
 
 
-def check_vectors(**vectors: npt.NDArray[np.generic]) -> None:
-    """Refuse arrays that are not (rows, k) with one k.
-
-    Raises:
-        InputError: Naming the arrays and their shapes.
-    """
-    shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in vectors.items())
-    if any(array.ndim != 2 for array in vectors.values()):
-        raise InputError(f"Vectors must be arrays of shape (rows, k); got {shapes}.")
-    if len({array.shape[1] for array in vectors.values()}) > 1:
-        raise InputError(f"Vectors of different sketches cannot be compared: {shapes}. Collect them with one k.")
-
-
 def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Rows of norm 1, (rows, width) float32; zero rows stay zero."""
     return vectors / divisors(row_norms(vectors))

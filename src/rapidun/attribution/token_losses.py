@@ -113,7 +113,7 @@ class _TokenPasses:
             def receive(factors: Factors, indices: list[int] = indices) -> None:
                 found.setdefault(factors.name, torch.zeros(len(self._rows)))[indices] = factors.norms().cpu()
 
-            self._collector(collate([self._rows[index] for index in indices], self._pad), receive)
+            self._collector.factors(collate([self._rows[index] for index in indices], self._pad), receive)
         normaliser = Normaliser(normalize)
         for name, norms in found.items():
             normaliser.multipliers(name, norms)
@@ -131,7 +131,7 @@ class _TokenPasses:
             def receive(factors: Factors, part: _Part = part) -> None:
                 part.keep(factors, self.norms.multiplier_of(factors.name, row) / share)
 
-            self._collector(collate([_copy(example, position) for position in chosen], self._pad), receive)
+            self._collector.factors(collate([_copy(example, position) for position in chosen], self._pad), receive)
             yield part
 
 

@@ -172,7 +172,7 @@ def _position_pairs(
         kept = [call * len(query) + position for call in range(factors.calls) for position in chosen]
         asked[factors.name] = factors.activations[0, kept], factors.output_gradients[0, kept] * multiplier
 
-    collector(collate([query], pad_token_id), keep)
+    collector.factors(collate([query], pad_token_id), keep)
     query_norm = float(query_norms.finished_norms()[0])
     for indices in token_budget_batches(trains, max_tokens):
         rows, norms = [trains[index] for index in indices], Normaliser(normalize)
@@ -215,7 +215,7 @@ def _batch_pairs(
         else:
             sums.append(folded)
 
-    collector(batch, add)
+    collector.factors(batch, add)
     return sums[0].cpu().transpose(1, 2)
 
 

@@ -1,13 +1,12 @@
 """Per-example gradients of a batch in one forward and one backward pass, and their sketches."""
 
-from rapidun.gradients.collector import Collector, GradientCollector
+from rapidun.gradients.collector import Collector, GradientCollector, collect_vectors
 from rapidun.gradients.factored import FactoredSketch
 from rapidun.gradients.layers import register_layer
 from rapidun.gradients.preconditioners import Preconditioner, fit_preconditioner, load_preconditioner
 from rapidun.gradients.rapidgrad import RapidGrad
-from rapidun.gradients.readout import Readout, ReadoutCollector
+from rapidun.gradients.readout import Readout, ReadoutCollector, make_collector
 from rapidun.gradients.sketches import DenseSketch, Exact, FactorSketch, Sketch, register_sketch, sketch_from
-from rapidun.gradients.vectors import collect_vectors, make_collector
 
 __all__ = [
     "Collector",

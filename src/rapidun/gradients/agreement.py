@@ -8,7 +8,7 @@ autograd from the untouched model, one tensor in memory at a time; of each, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -16,9 +16,8 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
+from rapidun.gradients.backward import answer_signal, borrowed, loss_scale
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.signal import answer_signal
-from rapidun.gradients.state import borrowed, loss_scale
 from rapidun.models.losses import next_tokens
 
 _PLACES = 4096
@@ -113,16 +112,14 @@ def _pieces_of_gradients(parameters: Mapping[str, nn.Parameter]) -> Iterator[Pie
             parameter.grad = None
 
     before = {name: (parameter.requires_grad, parameter.grad) for name, parameter in parameters.items()}
-    handles = []
     try:
-        for name, parameter in parameters.items():
-            parameter.grad = None
-            parameter.requires_grad_(True)
-            handles.append(parameter.register_post_accumulate_grad_hook(partial(take, name)))
-        yield pieces
+        with ExitStack() as hooks:
+            for name, parameter in parameters.items():
+                parameter.grad = None
+                parameter.requires_grad_(True)
+                hooks.enter_context(parameter.register_post_accumulate_grad_hook(partial(take, name)))
+            yield pieces
     finally:
-        for handle in handles:
-            handle.remove()
         for name, parameter in parameters.items():
             parameter.requires_grad_(before[name][0])
             parameter.grad = before[name][1]

@@ -12,20 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from rapidun.data.batches import IGNORE_INDEX, Batch
+from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, ModelError
 from rapidun.gradients.agreement import check_agreement
+from rapidun.gradients.backward import answer_errors, borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.norms import divided, divisors, factor_norms, row_norms
 from rapidun.gradients.recording import Receive, Recorder, hand_on_in_pieces
-from rapidun.gradients.signal import answer_errors
 from rapidun.gradients.sketches import DenseSketch, FactorSketch, Sketch
-from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
 from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import answer_logits, answer_token_logits, next_tokens, output_layer
+from rapidun.models.passes import Progress, pass_batches
 from rapidun.settings.kinds import Normalization
 
 Transform = Callable[[str, Gradients], Gradients]
@@ -204,12 +206,15 @@ class GradientCollector(Collector):
         batch = batch.to(device_of(self.model))
         self.check(batch)
         scale, received = self._record(batch, self._prepared(receive), formed)
-        if not received:
+        self._check_received(received)
+        return scale
+
+    def _check_received(self, names: set[str]) -> None:
+        if not names:
             raise ModelError(
                 f"None of the {len(self._tensors)} tracked layers took part in the loss. "
                 "Is the adapter merged or switched off?"
             )
-        return scale
 
     def check(self, batch: Batch) -> None:
         """Compare one row's gradients with autograd's (`check_agreement`), once; every first pass does so itself.
@@ -245,3 +250,33 @@ class GradientCollector(Collector):
         logits, labels = answer_logits(self.model, *inputs)
         target = next_tokens(labels).to(logits.device)
         return logits[target != IGNORE_INDEX], target
+
+
+def collect_vectors(
+    collector: Collector,
+    sketch: Sketch,
+    examples: Sequence[Example],
+    pad_token_id: int,
+    *,
+    max_tokens: int,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Sketched gradients of all examples, (n, k) float32, in the order of ``examples``.
+
+    Args:
+        collector: Which gradients.
+        sketch: To how many values.
+        examples: Tokenised rows; batched by length whatever their order.
+        pad_token_id: Any token id; padding never carries loss.
+        max_tokens: The most padded tokens of a batch; `pass_batches` makes it smaller where memory asks for it.
+        progress: Called after each batch with ``(rows done, all rows)``.
+    """
+    vectors = np.zeros((len(examples), sketch.dimension(collector.sizes)), dtype=np.float32)
+    done = 0
+    for indices in pass_batches(collector.model, examples, max_tokens):
+        batch = collate([examples[index] for index in indices], pad_token_id)
+        vectors[indices] = collector(batch, sketch).cpu().numpy()
+        done += len(indices)
+        if progress is not None:
+            progress(done, len(examples))
+    return vectors

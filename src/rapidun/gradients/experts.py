@@ -10,7 +10,7 @@ to it; by the chain rule its factors have ``sum_t (s B_e^T g_t) a_t^T`` and ``su
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -203,14 +203,9 @@ class FusedTensor(TrackedTensor):
             numbered = [(expert, self.factor(expert, call)) for expert, call in numbered]
         return FusedGradients(self.layout, numbered)
 
-    @contextmanager
-    def prepared(self) -> Iterator[None]:
+    def prepared(self) -> AbstractContextManager[None]:
         """See `TrackedTensor.prepared`."""
-        if self.experts is None:
-            yield
-        else:
-            with self.experts.expert_by_expert():
-                yield
+        return nullcontext() if self.experts is None else self.experts.expert_by_expert()
 
 
 def fused_tensors(name: str, experts: FusedExperts) -> list[FusedTensor]:

@@ -6,16 +6,16 @@ work on the factors takes those (`factors`), and the gradient of a big layer nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 
-from rapidun.errors import ConfigError
-from rapidun.gradients.layers import layer_kind, require_outer_product
+from rapidun.errors import ConfigError, ModelError
+from rapidun.gradients.layers import layer_kind
 
 
 class Gradients(Protocol):
@@ -76,7 +76,12 @@ class TensorGradients:
             ModelError: If the gradient of such a layer is not a sum of outer products.
         """
         for call in self.calls:
-            require_outer_product(call.layer)
+            if not layer_kind(call.layer).outer_product:
+                raise ModelError(
+                    f"The gradient of {type(call.layer).__name__} layers is not known to be a sum of outer products. "
+                    "Use RapidGrad or Exact without a Kronecker preconditioner, or register the layer with "
+                    "outer_product=True."
+                )
         if len(self.calls) == 1:
             return self.calls[0].activations, self.calls[0].errors
         activations = torch.cat([call.activations for call in self.calls], dim=1)
@@ -132,7 +137,6 @@ class TrackedTensor:
         """The tensor's per-example gradients, from every call of its layers."""
         return TensorGradients(calls)
 
-    @contextmanager
-    def prepared(self) -> Iterator[None]:
+    def prepared(self) -> AbstractContextManager[None]:
         """Inside, the model runs so that hooks on `layers` see every product with this tensor."""
-        yield
+        return nullcontext()

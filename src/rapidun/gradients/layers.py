@@ -57,19 +57,6 @@ def register_layer(layer_type: type[nn.Module], *, outer_product: bool = False) 
     return register
 
 
-def require_outer_product(layer: nn.Module) -> None:
-    """Check that the layer's gradient is described by its activations and output gradients alone.
-
-    Raises:
-        ModelError: If it was not registered so.
-    """
-    if not layer_kind(layer).outer_product:
-        raise ModelError(
-            f"The gradient of {type(layer).__name__} layers is not known to be a sum of outer products. Use RapidGrad "
-            "or Exact without a Kronecker preconditioner, or register the layer with outer_product=True."
-        )
-
-
 def is_supported(layer: nn.Module) -> bool:
     """Whether the layer's type, or a type it derives from, is registered."""
     return any(base in _REGISTERED for base in type(layer).__mro__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,11 +21,11 @@ from safetensors.torch import save
 from rapidun.data.batches import IGNORE_INDEX, Batch, Example, collate
 from rapidun.errors import ConfigError, FingerprintError, InputError, ModelError
 from rapidun.files import atomic_write, sha256_of, write_json
+from rapidun.gradients.backward import device_of
 from rapidun.gradients.collector import Collector, Transform
 from rapidun.gradients.curvature_kinds import KINDS, Apply, Fisher, Statistics
 from rapidun.gradients.factors import Gradients
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.state import device_of
 from rapidun.models.modes import evaluating
 from rapidun.models.passes import pass_batches
 from rapidun.reading import read_object
@@ -61,7 +61,16 @@ class Preconditioner:
     statistics: Statistics = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        _check_settings(self.kind, self.damping, self.side, self.fisher)
+        if self.kind != "none":
+            KINDS[self.kind]
+        if not self.damping > 0:
+            raise ConfigError(
+                f"damping={self.damping}: give a number above 0, for example 0.1 (times the mean eigenvalue)."
+            )
+        if self.side not in get_args(Side):
+            raise ConfigError(f"side={self.side!r}: use 'both' or 'query'.")
+        if self.fisher not in get_args(Fisher):
+            raise ConfigError(f"fisher={self.fisher!r}: use 'sampled' or 'empirical'.")
 
     def transform(self, role: Role) -> Transform | None:
         """For a collector's ``transform``: of ``"query"`` gradients or of ``"train"`` ones; None where nothing is done.
@@ -187,9 +196,9 @@ def fit_preconditioner(
         ConfigError: If a setting is unknown or out of range, or there are no examples.
     """
     fisher = fisher or (KINDS[kind].fisher if kind in KINDS else "sampled")
-    _check_settings(kind, damping, side, fisher)
+    unfitted = Preconditioner(kind, damping, side, fisher)
     if kind == "none":
-        return Preconditioner("none", damping, side, fisher)
+        return unfitted
     if not examples:
         raise ConfigError(f"preconditioner {kind!r}: give at least one example to fit it to.")
 
@@ -204,7 +213,7 @@ def fit_preconditioner(
                 progress(done, len(examples))
         return scale, len(examples)
 
-    return Preconditioner(kind, damping, side, fisher, len(examples), KINDS[kind].fit(run))
+    return replace(unfitted, examples=len(examples), statistics=KINDS[kind].fit(run))
 
 
 @torch.no_grad()
@@ -221,14 +230,3 @@ def sampled_labels(collector: Collector, batch: Batch, generator: torch.Generato
         drawn = torch.multinomial(predicted, 1, generator=generator).flatten()
         labels[:, 1:][answers] = drawn.to(labels.device)
     return Batch(batch.input_ids, batch.attention_mask, labels)
-
-
-def _check_settings(kind: str, damping: float, side: str, fisher: str) -> None:
-    if kind != "none":
-        KINDS[kind]
-    if not damping > 0:
-        raise ConfigError(f"damping={damping}: give a number above 0, for example 0.1 (times the mean eigenvalue).")
-    if side not in get_args(Side):
-        raise ConfigError(f"side={side!r}: use 'both' or 'query'.")
-    if fisher not in get_args(Fisher):
-        raise ConfigError(f"fisher={fisher!r}: use 'sampled' or 'empirical'.")

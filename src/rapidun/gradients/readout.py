@@ -11,7 +11,7 @@ by factors never exists; ``E<sketch(x), sketch(y)> = <x, y>``, with an error of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +20,13 @@ from torch import nn
 
 from rapidun.data.batches import IGNORE_INDEX, Batch
 from rapidun.errors import ModelError
-from rapidun.gradients.collector import Collector, Transform
+from rapidun.gradients.backward import device_of, token_errors
+from rapidun.gradients.collector import Collector, GradientCollector, Transform
 from rapidun.gradients.factors import LayerGradients, TensorGradients
 from rapidun.gradients.layers import weight_size
 from rapidun.gradients.rapidgrad import RapidGrad
 from rapidun.gradients.recording import Receive
-from rapidun.gradients.signal import token_errors
-from rapidun.gradients.sketches import SKETCHES, Hashed
-from rapidun.gradients.state import device_of
+from rapidun.gradients.sketches import SKETCHES, Hashed, Sketch
 from rapidun.models.losses import logits_at, next_tokens, output_layer
 from rapidun.models.modes import evaluating
 from rapidun.settings.kinds import Normalization
@@ -150,6 +149,29 @@ class ReadoutCollector(Collector):
         return TensorGradients([LayerGradients(self._layer, padded[0], padded[1])])
 
 
+def make_collector(
+    model: nn.Module,
+    sketch: Sketch,
+    targets: str | Sequence[str] = "lora",
+    normalize: Normalization = "layer",
+    token_normalize: bool = False,
+    transform: Transform | None = None,
+) -> Collector:
+    """The collector that a sketch is made for: forward only for `Readout`, else a `GradientCollector`.
+
+    Args:
+        model: A Hugging Face causal LM or a PEFT model around one.
+        sketch: Where its vectors will go.
+        targets: Tracked tensors; `Readout` is of the output layer whatever they are.
+        normalize: See `GradientCollector`.
+        token_normalize: See `GradientCollector`.
+        transform: See `GradientCollector`.
+    """
+    if isinstance(sketch, Readout):
+        return ReadoutCollector(model, normalize, token_normalize, transform)
+    return GradientCollector(model, targets, normalize, token_normalize, transform)
+
+
 class _AnswerTokens:
     """The output layer's last pass: what it was given, what it gave, and the model's logits, of N answer tokens.
 
@@ -168,12 +190,8 @@ class _AnswerTokens:
 
     def __init__(self, model: nn.Module, head: nn.Module, batch: Batch, places: torch.Tensor) -> None:
         self._values: list[torch.Tensor] = []
-        with torch.no_grad():  # and gradients as before at its end
-            handle = head.register_forward_hook(self._catch)
-            try:
-                _, output = logits_at(model, batch.input_ids, batch.attention_mask, places)
-            finally:
-                handle.remove()
+        with torch.no_grad(), head.register_forward_hook(self._catch):  # and gradients as before at its end
+            _, output = logits_at(model, batch.input_ids, batch.attention_mask, places)
         self._logits = output.logits
         shape = self._logits.shape[:2]
         if len(self._values) != 1 or shape != (1, len(places)) or len(self.hidden) != len(places):

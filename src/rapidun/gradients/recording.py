@@ -63,7 +63,7 @@ class Recorder:
                 undo.enter_context(tensor.prepared())
                 hook = partial(self._after_forward, tensor.name)
                 for layer in tensor.layers:
-                    undo.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
+                    undo.enter_context(layer.register_forward_hook(hook, with_kwargs=True))
             yield
 
     def backward(self, outputs: torch.Tensor, gradient: torch.Tensor | None = None) -> None:

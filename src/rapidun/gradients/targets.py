@@ -6,8 +6,7 @@ like influence and are not. A tensor that several layers share is tracked once.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -19,6 +18,7 @@ from rapidun.gradients.factors import TrackedTensor
 from rapidun.gradients.layers import is_supported, weight_size
 from rapidun.models.bypassed import bypassed_layers
 from rapidun.models.losses import output_layer
+from rapidun.settings.names import nearest
 
 
 def find_targets(model: nn.Module, targets: str | Sequence[str]) -> list[TrackedTensor]:
@@ -176,22 +176,17 @@ def embedding_weights(model: nn.Module) -> set[int]:
     return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
 
 
-def _aliases(name: str) -> Iterator[str]:
-    """The dotted names that a user may give for a weight or its layer."""
-    for base in {name, name.replace(".base_layer", "")}:
-        yield base
-        yield base.removesuffix(".weight")
-
-
 def _matches(name: str, target: str) -> bool:
-    return any(alias == target or alias.endswith(f".{target}") for alias in _aliases(name))
+    """Whether a user may mean the weight ``name``, or its layer, by ``target``."""
+    bases = {name, name.replace(".base_layer", "")}
+    aliases = bases | {base.removesuffix(".weight") for base in bases}
+    return any(alias == target or alias.endswith(f".{target}") for alias in aliases)
 
 
 def _nearest(target: str, candidates: Sequence[TrackedTensor]) -> str:
     names = {_layer_name(tensor).replace(".base_layer", "") for tensor in candidates}
     known = sorted(names | _last_parts(candidates))
-    close = difflib.get_close_matches(target, known, n=3, cutoff=0.5)
-    return (f"Did you mean {', '.join(map(repr, close))}? " if close else "") + _listed(candidates)
+    return f"{nearest(target, known)} {_listed(candidates)}".lstrip()
 
 
 def _listed(candidates: Sequence[TrackedTensor]) -> str:

@@ -15,13 +15,12 @@ from transformers.pytorch_utils import Conv1D
 
 from rapidun.data.batches import Batch
 from rapidun.errors import ModelError
+from rapidun.gradients.backward import answer_signal, borrowed, device_of, differentiable_inputs, loss_scale
+from rapidun.gradients.collector import GradientCollector
 from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.factors import LayerGradients, TrackedTensor
 from rapidun.gradients.norms import divisors, factor_norms, row_norms
 from rapidun.gradients.recording import Recorder
-from rapidun.gradients.signal import answer_signal
-from rapidun.gradients.state import borrowed, device_of, differentiable_inputs, loss_scale
-from rapidun.gradients.targets import find_targets
 from rapidun.models.losses import mean_answer_loss
 
 
@@ -94,7 +93,7 @@ class Normaliser:
         return row_norms(torch.stack(list(self._norms.values()), dim=1))
 
 
-class FactorCollector:
+class FactorCollector(GradientCollector):
     """The factors of tracked tensors in one forward and one backward pass; the model is left as it was found.
 
     Args:
@@ -109,11 +108,10 @@ class FactorCollector:
     """
 
     def __init__(self, model: nn.Module, targets: str | Sequence[str] = "lora", token_normalize: bool = False) -> None:
-        self._model = model
-        self._tensors = find_targets(model, targets)
+        super().__init__(model, targets, "none", token_normalize)
         if targets == "linear":  # experts are a part of the row's influence that no pair of positions has here
             self._tensors = [tensor for tensor in self._tensors if not isinstance(tensor, FusedTensor)]
-        self._token_normalize = token_normalize
+            self.sizes = {tensor.name: tensor.size for tensor in self._tensors}
         for tensor in self._tensors:
             for layer in tensor.layers:
                 if type(tensor) is not TrackedTensor or not isinstance(layer, (nn.Linear, Conv1D)):
@@ -122,18 +120,13 @@ class FactorCollector:
                         "Choose other targets."
                     )
 
-    @property
-    def tracked(self) -> list[str]:
-        """Names of the tracked parameters, in the model's order."""
-        return [tensor.name for tensor in self._tensors]
-
-    def __call__(self, batch: Batch, receive: Callable[[Factors], None]) -> None:
+    def factors(self, batch: Batch, receive: Callable[[Factors], None]) -> None:
         """Hand over each tensor's factors as the backward pass reaches it; the loss is each row's mean answer loss.
 
         Raises:
             ModelError: If no tracked layer takes part in the loss.
         """
-        model, batch = self._model, batch.to(device_of(self._model))
+        model, batch = self.model, batch.to(device_of(self.model))
         recorder = Recorder(
             (len(batch), batch.input_ids.shape[1]),
             lambda tensor, calls: receive(Factors.of(tensor.name, calls, scale)),
@@ -145,8 +138,4 @@ class FactorCollector:
                 recorder.backward(logits, answer_signal(logits, batch.labels, unit=True, scale=scale))
             else:
                 recorder.backward(mean_answer_loss(logits, batch.labels.to(logits.device)).sum() * scale)
-        if not recorder.received:
-            raise ModelError(
-                f"None of the {len(self._tensors)} tracked layers took part in the loss. "
-                "Is the adapter merged or switched off?"
-            )
+        self._check_received(recorder.received)

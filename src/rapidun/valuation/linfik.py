@@ -24,9 +24,9 @@ from rapidun.attribution.similarity import check_similarity
 from rapidun.data.batches import Batch, Example, collate
 from rapidun.errors import ConfigError, InputError
 from rapidun.gradients import Exact, Sketch, make_collector
+from rapidun.gradients.backward import device_of
 from rapidun.gradients.collector import Transform
 from rapidun.gradients.norms import divisors, row_norms
-from rapidun.gradients.state import device_of
 from rapidun.models.passes import Progress, pass_batches
 from rapidun.settings.kinds import Normalization, Similarity
 

@@ -23,7 +23,7 @@ from rapidun.attribution.scorer import MatrixSpec, Recorder, Role, Row, Scorer, 
 from rapidun.attribution.storage import MatrixBuffer
 from rapidun.data import Batch
 from rapidun.errors import ConfigError, FingerprintError
-from rapidun.gradients.state import device_of
+from rapidun.gradients.backward import device_of
 from rapidun.models import LoadedModel, tokenizer_fingerprint
 from rapidun.settings.kinds import StoreDtype
 

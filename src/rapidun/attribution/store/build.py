@@ -194,14 +194,11 @@ def _marked(plan: BuildPlan, number: int) -> ShardFiles:
     return read_kind(plan.directory / mark_file(number), ShardFiles)
 
 
-def _is_empty(directory: Path) -> bool:
-    """Whether nothing is there but what a build leaves that was killed before its plan was in place."""
-    return directory.is_dir() and not (directory / PLAN).exists() and is_empty(directory, but=[BUILDING])
-
-
 def check_index_place(directory: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse a place for a new index that is taken or cannot be written. Raises OutputError as `check_place`."""
-    if not _is_empty(directory):
+    # nothing but what a build leaves that was killed before its plan was in place
+    empty = directory.is_dir() and not (directory / PLAN).exists() and is_empty(directory, but=[BUILDING])
+    if not empty:
         check_place(directory, [MANIFEST, BUILDING], "an index", resume=resume, overwrite=overwrite)
     check_free(directory)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rapidun.attribution.ranking import Hit, Hits, Ranking
+from rapidun.attribution.ranking import Ranking
 from rapidun.attribution.store.index import Index
 from rapidun.errors import ConfigError
 from rapidun.files import atomic_write, remove_half_written, write_json
@@ -61,21 +61,16 @@ def export_rapidin(
     """
     if ranking.queries != len(query_rows):
         raise ConfigError(f"{len(query_rows)} query rows for {ranking.queries} query vectors: give one a vector.")
-    found = ranking.hits(keep, index.ids_of)
     config = index.gradient_scorer().model_dump(mode="json", exclude={"tracked"})
     content: dict[str, Any] = {"config": json.dumps(config)}
-    content.update(_queries(found, query_rows))
+    for number, (hits, row) in enumerate(zip(ranking.hits(keep, index.ids_of), query_rows, strict=True)):
+        ends = {"helpful": hits.helpful, "harmful": hits.harmful}
+        content[str(number)] = {
+            "test_data": {key: row.get(key) for key in ("id", "prompt", "response")},
+            **{key: [hit.position for hit in end] for key, end in ends.items()},
+            **{f"{key}_infl": [hit.score for hit in end] for key, end in ends.items()},
+        }
     path = out / f"influence_results_{len(index)}.json"
     remove_half_written(path)
     write_json(path, content)
     return path
-
-
-def _queries(found: Sequence[Hits], rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, (hits, row) in enumerate(zip(found, rows, strict=True)):
-        named = {key: row.get(key) for key in ("id", "prompt", "response")}
-        yield str(number), {"test_data": named, **_ranked("helpful", hits.helpful), **_ranked("harmful", hits.harmful)}
-
-
-def _ranked(key: str, hits: Sequence[Hit]) -> dict[str, list[Any]]:
-    return {key: [hit.position for hit in hits], f"{key}_infl": [hit.score for hit in hits]}

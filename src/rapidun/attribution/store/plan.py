@@ -6,7 +6,7 @@ A shard depends on nothing but its own rows and the plan, so shards can be compu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -91,16 +91,16 @@ class BuildPlan:
 
     def rows_of(self, span: Span) -> Rows:
         """The rows of one shard, still on disk where the rows are."""
-        chosen = self.rows.dataset.select(range(span.start, span.stop))
-        return replace(self.rows, dataset=chosen, lines=self.rows.lines[span.start : span.stop])
+        return self._chosen(range(span.start, span.stop))
+
+    def _chosen(self, places: Sequence[int]) -> Rows:
+        lines = [self.rows.lines[place] for place in places]
+        return replace(self.rows, dataset=self.rows.dataset.select(places), lines=lines)
 
     def sample(self, count: int, seed: int) -> list[Example]:
         """``count`` rows drawn by ``seed`` without replacement, or all, tokenised; in the order of the rows."""
         drawn = np.random.default_rng(seed).choice(len(self.rows), min(count, len(self.rows)), replace=False)
-        places = sorted(drawn.tolist())
-        chosen = replace(
-            self.rows, dataset=self.rows.dataset.select(places), lines=[self.rows.lines[place] for place in places]
-        )
+        chosen = self._chosen(sorted(drawn.tolist()))
         return tokenize_rows(chosen, self.model.loaded.tokenizer, self.model.template, self.manifest.max_length)
 
     def with_views(self, views: Mapping[str, Scorer]) -> BuildPlan:
