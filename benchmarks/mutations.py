@@ -127,8 +127,8 @@ MUTATIONS = [
     _("stats.py", "max(float(low), within[0])", "float(low)", STATS),
     _("stats.py", "if n < 2 or len(set(values)) < 2:", "if n < 2:", STATS),
     _("stats.py", "[50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]", "[10, 90]", STATS),
-    _("stats.py", "    if len(scenarios) < 2:", "    if len(scenarios) < 99:", STATS),
-    _("stats.py", "(a < x or b < y)", "True", STATS),
+    _("attribution/null.py", "bound = (1 + between) / part + above", "bound = between / part + above", PROPOSAL),
+    _("attribution/null.py", "ranked - part * reach", "ranked - 0.1 * part * reach", PROPOSAL),
     # Weighting.
     _("weighting/robust.py", "raw / raw.mean()", "raw / np.median(raw)", ROBUST),
     _(
@@ -376,7 +376,7 @@ MUTATIONS = [
     ),
     _("attacks/gate.py", "if high <= limit and n >= fewest:", "if low <= limit and n >= fewest:", GATE),
     _("attacks/gate.py", "key=lambda point: point.high)\n    needed", "key=lambda point: point.low)\n    needed", GATE),
-    _("attacks/quantise.py", "levels = 2 ** (bits - 1) - 1", "levels = 2**bits - 1", GATE),
+    _("models/rounding.py", "levels = 2 ** (bits - 1) - 1", "levels = 2**bits - 1", GATE),
     _("attacks/quantise.py", "                weight.copy_(own)", "                weight.mul_(1.0)", WEIGHTS),
     _("attacks/sampling.py", '{seed}/{sample}/{row}"', '{seed}/{row}"', "attacks/test_attack_run.py"),
     # Statements.
