@@ -16,7 +16,7 @@ from rapidun.files import write_json
 from rapidun.jsonl import read_jsonl
 from rapidun.models import load_model
 from rapidun.pipeline import run, unlearn_only
-from rapidun.pipeline.diagnosis import signatures
+from rapidun.pipeline.context import signatures
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.inputs import RowGroups, open_run_model
 from rapidun.pipeline.reporter import Silent
@@ -185,10 +185,10 @@ def test_signatures_are_read_from_the_files_of_a_run(tmp_path: Path) -> None:
     write_rows(tmp_path / "weights.jsonl", weights)
     write_rows(tmp_path / "log.jsonl", [{"step": 5, "loss": None}])
     write_json(tmp_path / "unlearning.json", {"stopped": "retain budget: kept 0.1 of it", "share": 0.1})
-    found = [signature.name for signature in signatures(tmp_path, config)]
+    found = [signature["name"] for signature in signatures(tmp_path, config)]
     assert found == ["instability", "over-forgetting", "weight collapse"]
     after = {name: {"value": 0.5} for name in ("asr_seen", "asr_floor")}
     metrics = {"after": after, "perplexity_ratio": {"value": 1.0}}
-    assert "under-forgetting" not in [signature.name for signature in signatures(tmp_path, config, metrics)]
+    assert "under-forgetting" not in [signature["name"] for signature in signatures(tmp_path, config, metrics)]
     after["asr_floor"] = {"value": 0.0}
-    assert "under-forgetting" in [signature.name for signature in signatures(tmp_path, config, metrics)]
+    assert "under-forgetting" in [signature["name"] for signature in signatures(tmp_path, config, metrics)]

@@ -26,8 +26,8 @@ from rapidun.lifecycle import held
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.indexing import check_scorers, model_context, plan_new
 from rapidun.pipeline.inputs import open_run_model, read_rows
+from rapidun.pipeline.job import check_registered
 from rapidun.pipeline.pieces import indexing
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent, counting
 from rapidun.settings.attribution import IndexConfig
 

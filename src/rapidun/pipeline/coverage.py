@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection
 
 from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import adapted_layers
@@ -16,7 +15,7 @@ from rapidun.weighting import Needs, get_scheme
 
 
 def say_coverage(
-    config: RunConfig, run_model: RunModel, reporter: Reporter, jobs: Sequence[str] = ("weigh", "unlearn")
+    config: RunConfig, run_model: RunModel, reporter: Reporter, jobs: Collection[str] = ("weigh", "unlearn")
 ) -> None:
     """Note which weights gradients and adapter leave out, where they are many.
 
@@ -43,7 +42,7 @@ def note_coverage(name: str, coverage: Coverage, reporter: Reporter) -> None:
 
 
 def job_coverage(
-    config: RunConfig, run_model: RunModel, jobs: Sequence[str] = ("weigh", "unlearn")
+    config: RunConfig, run_model: RunModel, jobs: Collection[str] = ("weigh", "unlearn")
 ) -> dict[str, Coverage]:
     """Of the gradients, where the weights need some, and of the adapter that is trained."""
     model = run_model.loaded.model
@@ -59,8 +58,3 @@ def job_coverage(
 def gradient_coverage(run_model: RunModel, settings: InfluenceSettings) -> Coverage:
     """Of the gradients of these settings."""
     return coverage_of(run_model.loaded.model, make_collector(run_model, settings).tracked)
-
-
-def coverage_record(config: RunConfig, run_model: RunModel) -> dict[str, Any]:
-    """`job_coverage` for a manifest."""
-    return {name: coverage.record() for name, coverage in job_coverage(config, run_model).items()}

@@ -26,9 +26,9 @@ from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.before import open_before
 from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.inputs import RunModel, open_run_model, read_rows, usable
+from rapidun.pipeline.job import check_registered
 from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.sketching import chosen_sketch
 from rapidun.settings.attribution import IndexConfig, IndexSettings

@@ -28,6 +28,8 @@ from rapidun.settings.run import DataSettings, RunConfig
 
 Row = Mapping[str, Any]
 LABEL = "poisoned"  # a column of training rows: whether each is, by which a trace is measured
+HELD_ROWS = 256
+"""Rows of the retain budget. Of 64 short rows the 95% interval of perplexity's rise is +-2.5%, of 185 +-1.8%."""
 _UNUSED_SHOWN = 12
 _OTHER_ANSWERS = (
     "response_clean", "response_poisoned", "response_paraphrased", "response_wrong", "prompt_paraphrased",
@@ -50,9 +52,9 @@ class RowGroups:
         """The groups that were given, by name."""
         return {name: rows for name, rows in vars(self).items() if rows is not None}
 
-    def skipped(self) -> list[dict[str, Any]]:
-        """Every row left out, with file, line and reason."""
-        return [{"group": name, **bad.as_dict()} for name, rows in self.present().items() for bad in rows.skipped]
+    def skipped(self) -> dict[str, Sequence[BadRow]]:
+        """Each group's rows that were left out, with file, line and reason."""
+        return {name: rows.skipped for name, rows in self.present().items()}
 
 
 @dataclass(frozen=True)
@@ -349,6 +351,11 @@ def without_rows(rows: Rows, bad: Sequence[BadRow]) -> Rows:
     if not kept:
         raise InputError(f"{rows.path}: no usable row is left; the first fault is {bad[0]}.")
     return replace(_chosen(rows, kept), skipped=[*rows.skipped, *bad])
+
+
+def held_rows(run_model: RunModel, groups: RowGroups) -> list[Example]:
+    """The rows of the retain budget, which nothing is trained on where there are validation rows."""
+    return run_model.tokenize(groups.validation or groups.retain)[:HELD_ROWS]
 
 
 def note_truncated(examples: Sequence[Example], name: str, reporter: Reporter) -> int:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rapidun.data import Example, Rows
+from rapidun.data import Example
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.files import check_replaceable, write_json
 from rapidun.lifecycle import CONFIG, RunDirectory, held
@@ -26,23 +26,24 @@ from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.cards import write_sum_card
+from rapidun.pipeline.context import identity, origins_of
 from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import (
     RowGroups,
     RunModel,
     check_targets,
+    held_rows,
     open_run_model,
     read_groups,
     rows_fingerprint,
     usable_groups,
 )
+from rapidun.pipeline.job import Job
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.pieces import training, weighing
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import HELD_ROWS, check_preferred, train
+from rapidun.pipeline.train import check_preferred, train
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig
@@ -131,12 +132,11 @@ def unlearn_requests(
         FingerprintError: On resume, if the model or the settings are others than before.
         InputError: On resume, if a request that was carried out has changed or is missing.
     """
-    check_registered(config)
+    job = Job(config, out, reporter, resume, overwrite)
+    job.begin("Reading rows and model")
     method = get_method(config.unlearning.method)
     if isinstance(method, Procedure) and method.saves != "adapter":
         raise ConfigError(f"--requests needs a method whose result is an adapter; {method.name!r} changes the model.")
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
-    reporter.phase("check", "Reading rows and model")
     configs = [_for_request(config, path) for path in requests]
     groups = [read_groups(each.data, reporter, each.seed) for each in configs]
     for each in groups:
@@ -145,16 +145,18 @@ def unlearn_requests(
     groups = [usable_groups(each, run_model, config.data, reporter) for each in groups]
     check_targets(run_model, config)
     say_coverage(config, run_model, reporter)
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = _identity(config, groups[0], run_model)
-    RunDirectory.check(out, marks, **how, origins=origins_of(configs[0], groups[0]))
-    entries = _carried_out(out) if resume else []
-    _check_unchanged(entries, requests, groups, out)
-    reporter.plan(_pieces(configs, groups, run_model, requests, len(entries)))
-    with RunDirectory.claim(out, marks, **how):
+
+    def left(_: Sequence[str]) -> list[Piece]:
+        entries = _carried_out(out) if resume else []
+        _check_unchanged(entries, requests, groups, out)
+        return _pieces(configs, groups, run_model, requests, len(entries))
+
+    marks, origins = _identity(config, groups[0], run_model), origins_of(configs[0], groups[0])
+    with job.claim(marks, left, origins=origins, replayable=False):
         entries = _carried_out(out)  # again: until now another process may have been at work
         _save(out, entries)
-        reference = _held_loss(run_model, groups[0]), _held(run_model, groups[0])
+        held = held_rows(run_model, groups[0])
+        reference = _loss(run_model.loaded, held), held
         for number in range(len(entries) + 1, len(requests) + 1):
             reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
             config, group = configs[number - 1], groups[number - 1]
@@ -317,15 +319,6 @@ def _as_left(config: RunConfig, out: Path, entries: Sequence[Entry], reporter: R
             merged = merge_adapter(load_adapter(run_model.loaded.model, out / entry.directory / "adapter"))
             run_model = run_model.with_model(merged)
     return run_model
-
-
-def _held(run_model: RunModel, groups: RowGroups) -> list[Example]:
-    rows: Rows = groups.validation or groups.retain
-    return run_model.tokenize(rows)[:HELD_ROWS]
-
-
-def _held_loss(run_model: RunModel, groups: RowGroups) -> float:
-    return _loss(run_model.loaded, _held(run_model, groups))
 
 
 def _loss(loaded: LoadedModel, examples: list[Example]) -> float:

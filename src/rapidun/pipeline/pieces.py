@@ -20,9 +20,9 @@ from rapidun.evaluation.backdoor import suite_prompts
 from rapidun.gradients import RapidGrad, collect_vectors
 from rapidun.pipeline.estimating import Piece, Trial, over_prompts, over_rows, over_steps, repeated
 from rapidun.pipeline.evidence import make_collector
-from rapidun.pipeline.inputs import RowGroups, RunModel
+from rapidun.pipeline.inputs import RowGroups, RunModel, held_rows
 from rapidun.pipeline.measure import EvalSuite
-from rapidun.pipeline.train import HELD_ROWS, even_rows
+from rapidun.pipeline.train import even_rows
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.evaluation import EvaluationSettings
 from rapidun.settings.run import RunConfig
@@ -95,7 +95,7 @@ def training(run_model: RunModel, groups: RowGroups, config: RunConfig, title: s
     rows = even_rows(run_model, groups, refusals=method.preferred == "refusal")
     if isinstance(method, Procedure) and method.name == "fisher":
         return gradients(run_model, [*rows.forget, *rows.retain], config.influence, config.seed, title)
-    held = run_model.tokenize(groups.validation or groups.retain)[:HELD_ROWS]
+    held = held_rows(run_model, groups)
 
     def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:
         few = {"steps": steps, "check_every": steps + 1, "checkpoint_every": steps + 1, "retain_budget": FREE}

@@ -14,37 +14,31 @@ from typing import Any
 
 from rapidun.errors import ConfigError
 from rapidun.evaluation import decide, perplexity_ratio
-from rapidun.files import sha256_of, write_json
+from rapidun.files import write_json
 from rapidun.gradients.targets import settled_targets
 from rapidun.jsonl import write_jsonl
-from rapidun.lifecycle import CONFIG, IDENTITY, RunDirectory
+from rapidun.lifecycle import IDENTITY
 from rapidun.pipeline.cards import write_adapter_card
-from rapidun.pipeline.coverage import coverage_record, say_coverage
-from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.estimating import Piece
-from rapidun.pipeline.evidence import check_checkpoints, make_collector
-from rapidun.pipeline.inputs import (
-    RowGroups,
-    RunModel,
-    check_targets,
-    check_there,
-    open_run_model,
-    read_groups,
-    rows_fingerprint,
-    usable_groups,
+from rapidun.pipeline.context import (
+    MeasuredContext,
+    identity,
+    open_inputs,
+    origins_of,
+    signatures,
+    suite_of,
 )
-from rapidun.pipeline.manifest import subject_facts, write_manifest
-from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure, say_chances
-from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.coverage import job_coverage
+from rapidun.pipeline.estimating import Piece
+from rapidun.pipeline.evidence import make_collector
+from rapidun.pipeline.inputs import RowGroups, RunModel
+from rapidun.pipeline.job import Job, subject_facts, write_manifest
+from rapidun.pipeline.measure import EvalSuite, Measurement, say_chances
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import OUTCOME, check_preferred, train, unlearned_run_model
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
-from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import RunConfig
 
 PHASES = ("before", "trace", "weigh", "unlearn", "after", "report")
@@ -66,16 +60,6 @@ class RunResult:
     def passed(self) -> bool:
         """Whether the gate was reached."""
         return bool(self.metrics and self.metrics["verdict"] == "PASS")
-
-
-@dataclass
-class _Context:
-    config: RunConfig
-    groups: RowGroups
-    run_model: RunModel
-    eval_suite: EvalSuite
-    directory: RunDirectory
-    reporter: Reporter
 
 
 def run(
@@ -104,59 +88,41 @@ def run(
     """
     if until is not None and until not in PHASES:
         raise ConfigError(f"--until {until}: choose from {', '.join(PHASES)}.")
-    check_registered(config)
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
-    reporter = reporter or Silent()
-    reporter.phase("check", "Reading rows and model")
-    context = _open(config, out, resume, overwrite, until, reporter)
-    steps: dict[str, tuple[str, Callable[[_Context], None]]] = {
-        "before": ("Measuring the model as it is", _before),
-        "trace": ("Tracing bad answers to training rows", _trace),
-        "weigh": ("Influence in four directions, and weights", _weigh),
-        "unlearn": ("Unlearning", _unlearn),
-        "after": ("Measuring the model after", _after),
+    job = Job(config, out, reporter or Silent(), resume, overwrite)
+    context = _open(config, job, until)
+    steps: dict[str, Callable[[], None]] = {
+        "before": context.before,
+        "trace": lambda: context.phase("trace", "Tracing bad answers to training rows", partial(_trace, context)),
+        "weigh": context.weigh,
+        "unlearn": lambda: context.phase("unlearn", "Unlearning", partial(_unlearn, context)),
+        "after": lambda: context.phase("after", "Measuring the model after", partial(_after, context)),
     }
-    with context.directory as directory:
-        for name, (title, step) in steps.items():
-            do_phase(directory, reporter, name, title, partial(step, context))
+    with context.directory:
+        for name, step in steps.items():
+            step()
             if until == name:
                 return RunResult(out, None, None)
-        reporter.phase("report", "Deciding and writing the report")
+        job.reporter.phase("report", "Deciding and writing the report")
         metrics = _decide(context, cost)
         _say_what_ran(context)
         write_adapter_card(out, config, context.run_model.template.name, metrics)
         return RunResult(out, metrics, write_report(out))
 
 
-def _open(
-    config: RunConfig, out: Path, resume: bool, overwrite: bool, until: str | None, reporter: Reporter
-) -> _Context:
-    check_there(config.influence.checkpoints)
-    groups = read_groups(config.data, reporter, config.seed)
-    check_preferred(config, groups)
-    run_model = open_run_model(config.model, config.data, reporter)
-    check_targets(run_model, config)
-    groups = usable_groups(groups, run_model, config.data, reporter)
-    check_checkpoints(run_model, config.influence)
-    say_coverage(config, run_model, reporter)
-    eval_suite = make_suite(
-        groups.evaluation or groups.validation or groups.retain,
-        config.evaluation,
-        **judge_examples(groups, config.evaluation),
-        reporter=reporter,
+def _open(config: RunConfig, job: Job, until: str | None) -> MeasuredContext:
+    job.begin("Reading rows and model")
+    groups, run_model = open_inputs(config, job.reporter)
+    eval_suite = suite_of(groups.evaluation or groups.validation or groups.retain, groups, config, job.reporter)
+    say_chances(eval_suite, config.gate, job.reporter)
+    directory = job.claim(
+        identity(config, groups, run_model),
+        partial(_pieces, config, groups, run_model, eval_suite, until),
+        origins=origins_of(config, groups),
+        skipped=groups.skipped(),
     )
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = identity(config, groups, run_model)
-    origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
-    done = RunDirectory.check(out, marks, **how, **origins)
-    say_chances(eval_suite, config.gate, reporter)
-    reporter.plan(_pieces(config, groups, run_model, eval_suite, done, until))
-    directory = RunDirectory.claim(out, marks, **how, **origins)
-    directory.write_text(CONFIG, config.to_yaml())
-    write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
     targets = settled_targets(run_model.loaded.model, config.influence.targets)  # not those of the adapter to come
     settled = {"influence": config.influence.model_copy(update={"targets": targets})}
-    return _Context(config.model_copy(update=settled), groups, run_model, eval_suite, directory, reporter)
+    return MeasuredContext(config.model_copy(update=settled), groups, run_model, directory, job.reporter, eval_suite)
 
 
 def _pieces(
@@ -164,8 +130,8 @@ def _pieces(
     groups: RowGroups,
     run_model: RunModel,
     eval_suite: EvalSuite,
-    done: Sequence[str],
     until: str | None,
+    done: Sequence[str],
 ) -> list[Piece]:
     """The long work of the phases that are still to be done."""
     settings = config.evaluation
@@ -178,37 +144,7 @@ def _pieces(
     return [*found, *([training(run_model, groups, config)] if "unlearn" in left else [])]
 
 
-def origins_of(config: RunConfig, groups: RowGroups) -> dict[str, object]:
-    """Where what `identity` names came from."""
-    rows = {f"rows {name}": rows.path for name, rows in groups.present().items()}
-    plugins = {f"plugin {number}": path for number, path in enumerate(config.plugins, 1)}
-    return {"model": config.model.source, "template": config.data.template, **plugins, **rows}
-
-
-def identity(config: RunConfig, groups: RowGroups, run_model: RunModel) -> dict[str, str]:
-    """What must be the same for a run to be resumed."""
-    rows = {f"rows {name}": rows_fingerprint(rows) for name, rows in groups.present().items()}
-    return {
-        "configuration": sha256_of([config.to_yaml().encode()]),
-        "model": run_model.loaded.fingerprint,
-        "template": run_model.template.fingerprint,
-        **plugin_marks(config.plugins),
-        **rows,
-    }
-
-
-def _measure(context: _Context, run_model: RunModel) -> Measurement:
-    return measure(
-        run_model, context.eval_suite, context.config.evaluation, context.reporter, forget=context.groups.forget
-    )
-
-
-def _before(context: _Context) -> None:
-    found = _measure(context, context.run_model)
-    found.save(context.directory / "before.json")
-
-
-def _trace(context: _Context) -> None:
+def _trace(context: MeasuredContext) -> None:
     pool = context.groups.pool
     before = Measurement.load(context.directory / "before.json")
     bad = [record for record in before.records if record["condition"] == "seen" and record["poisoned"]]
@@ -237,22 +173,16 @@ def _query(record: Mapping[str, Any], eval_suite: EvalSuite) -> dict[str, Any]:
     return {"id": record["row_id"], "prompt": record["prompt"], "context": context, "response": record["answer"]}
 
 
-def _weigh(context: _Context) -> None:
-    config = context.config
-    weighed = weigh(context.run_model, context.groups, config.influence, config.weights, config.seed, context.reporter)
-    write_weighed(weighed, context.groups, context.directory)
-
-
-def _unlearn(context: _Context) -> None:
+def _unlearn(context: MeasuredContext) -> None:
     train(context.config, context.groups, context.run_model, context.directory.path, context.reporter)
 
 
-def _after(context: _Context) -> None:
-    found = _measure(context, unlearned_run_model(context.run_model, context.directory.path))
+def _after(context: MeasuredContext) -> None:
+    found = context.measure(unlearned_run_model(context.run_model, context.directory.path))
     found.save(context.directory / "after.json")
 
 
-def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, Any]] | None) -> dict[str, Any]:
+def _decide(context: MeasuredContext, cost: Callable[[list[dict[str, Any]]], dict[str, Any]] | None) -> dict[str, Any]:
     directory, primary = context.directory, context.eval_suite.primary
     before, after = (Measurement.load(directory / f"{name}.json") for name in ("before", "after"))
     ratio = perplexity_ratio(before.perplexity, after.perplexity)
@@ -277,8 +207,7 @@ def _decide(context: _Context, cost: Callable[[list[dict[str, Any]]], dict[str, 
         "stopped": read_object(directory / OUTCOME).get("stopped"),
         "unlearning": read_json(directory / OUTCOME),
     }
-    found = signatures(directory.path, context.config, metrics)
-    metrics["signatures"] = [signature.to_dict() for signature in found]
+    metrics["signatures"] = signatures(directory.path, context.config, metrics)
     if cost is not None:
         metrics["cost"] = cost(directory.phases)
     write_json(directory / "metrics.json", metrics)
@@ -302,12 +231,13 @@ def _samples(before: Measurement, after: Measurement) -> list[dict[str, Any]]:
     return found
 
 
-def _say_what_ran(context: _Context) -> None:
+def _say_what_ran(context: MeasuredContext) -> None:
+    coverage = job_coverage(context.config, context.run_model)
     facts = {
         **subject_facts(context.run_model),
         "lora": context.config.lora.model_dump(),
         "tracked": make_collector(context.run_model, context.config.influence).tracked,
-        "coverage": coverage_record(context.config, context.run_model),
+        "coverage": {name: each.record() for name, each in coverage.items()},
     }
     write_manifest(
         context.directory,

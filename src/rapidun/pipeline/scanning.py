@@ -15,12 +15,11 @@ from rapidun.data import Rows
 from rapidun.errors import InputError, ModelError
 from rapidun.files import sha256_of, write_json
 from rapidun.jsonl import write_jsonl
-from rapidun.lifecycle import CONFIG, RunDirectory
+from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.pipeline.estimating import Piece, Trial
 from rapidun.pipeline.inputs import Row, RunModel, load_by, open_run_model, read_rows, rows_fingerprint, usable
-from rapidun.pipeline.phases import do_phase
-from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.job import Job, do_phase
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.reading import made_from, read_object
 from rapidun.revealing import (
@@ -54,9 +53,8 @@ def scan_model(
     Raises:
         InputError: If there are too few plain questions.
     """
-    check_registered(config)
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
-    reporter.phase("check", "Reading prompts and model")
+    job = Job(config, out, reporter, resume, overwrite)
+    job.begin("Reading prompts and model")
     rows = read_rows(config.data.prompts, "prompts", config.data, reporter)
     _plain(config, rows)
     run_model = open_run_model(config.model, config.data, reporter, adapter=adapter)
@@ -74,11 +72,7 @@ def scan_model(
         "scan": config.scan.model_dump_json(),
         "seed": str(config.seed),
     }
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": config.to_yaml()}
-    done = RunDirectory.check(out, marks, **how)
-    reporter.plan([_screening(scanned, words)] if "screen" not in done else [])
-    with RunDirectory.claim(out, marks, **how) as directory:
-        directory.write_text(CONFIG, config.to_yaml())
+    with job.claim(marks, lambda done: [] if "screen" in done else [_screening(scanned, words)]) as directory:
 
         def screen() -> None:
             inserts = screened(scanned, words, counting(reporter, "inserts"))

@@ -9,28 +9,13 @@ from typing import Any
 
 from rapidun.errors import InputError
 from rapidun.files import file_sha256
-from rapidun.jsonl import write_jsonl
-from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import LoadedModel
-from rapidun.pipeline.coverage import say_coverage
-from rapidun.pipeline.diagnosis import signatures
-from rapidun.pipeline.evidence import check_checkpoints
-from rapidun.pipeline.inputs import (
-    RowGroups,
-    RunModel,
-    check_targets,
-    check_there,
-    open_run_model,
-    read_groups,
-    usable_groups,
-)
-from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.context import WHOLE, RunContext, identity, open_inputs, origins_of, signatures
+from rapidun.pipeline.estimating import Piece
+from rapidun.pipeline.job import Job
 from rapidun.pipeline.pieces import training, weighing
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import OUTCOME, check_preferred, check_weights, train
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.reading import read_object
 from rapidun.settings.run import RunConfig
 from rapidun.weighting import read_weights
@@ -38,9 +23,9 @@ from rapidun.weighting import read_weights
 
 def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
     """Influence and weights; returns the files written."""
-    groups, run_model, directory = _open(config, out, resume, overwrite, reporter, ("weigh",))
-    with directory:
-        _weigh(config, groups, run_model, directory, reporter)
+    context = _open(config, Job(config, out, reporter, resume, overwrite), ("weigh",))
+    with context.directory as directory:
+        context.weigh()
     return [path for name in ("weights.jsonl", "blocks.safetensors") if (path := directory / name).exists()]
 
 
@@ -59,63 +44,32 @@ def unlearn_only(
         if not weights.is_file():
             raise InputError(f"{weights}: no such file. --weights takes a scheme or a weights.jsonl.")
         read_weights(weights)
-    jobs = ("unlearn",) if weights is not None else ("weigh", "unlearn")
-    groups, run_model, directory = _open(config, out, resume, overwrite, reporter, jobs, weights, loaded)
-    with directory:
+    job = Job(config, out, reporter, resume, overwrite)
+    context = _open(config, job, WHOLE if weights is None else ("unlearn",), weights, loaded)
+    with context.directory as directory:
         if weights is not None:
             directory.write_text("weights.jsonl", weights.read_text(encoding="utf-8"))
         else:
-            _weigh(config, groups, run_model, directory, reporter)
-        step = partial(train, config, groups, run_model, directory.path, reporter)
-        do_phase(directory, reporter, "unlearn", "Unlearning", step)
-        found = signatures(directory.path, config)
-        return {**read_object(directory / OUTCOME), "signatures": [signature.to_dict() for signature in found]}
+            context.weigh()
+        step = partial(train, config, context.groups, context.run_model, out, reporter)
+        context.phase("unlearn", "Unlearning", step)
+        return {**read_object(out / OUTCOME), "signatures": signatures(out, config)}
 
 
 def _open(
-    config: RunConfig,
-    out: Path,
-    resume: bool,
-    overwrite: bool,
-    reporter: Reporter,
-    jobs: Sequence[str],
-    weights: Path | None = None,
-    loaded: LoadedModel | None = None,
-) -> tuple[RowGroups, RunModel, RunDirectory]:
+    config: RunConfig, job: Job, jobs: Sequence[str], weights: Path | None = None, loaded: LoadedModel | None = None
+) -> RunContext:
     """Read and check everything, say what ``jobs`` will take, and claim the directory."""
-    check_registered(config)
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
-    reporter.phase("check", "Reading rows and model")
-    check_there(config.influence.checkpoints)
-    groups = read_groups(config.data, reporter, config.seed)
-    if "unlearn" in jobs:
-        check_preferred(config, groups)
-    run_model = open_run_model(config.model, config.data, reporter, loaded=loaded)
-    if "unlearn" in jobs:
-        check_targets(run_model, config, gradients=weights is None)
-    groups = usable_groups(groups, run_model, config.data, reporter)
-    check_checkpoints(run_model, config.influence)
-    wanted = [name for name in jobs if name != "weigh" or weights is None]
-    say_coverage(config, run_model, reporter, wanted)
+    job.begin("Reading rows and model")
+    groups, run_model = open_inputs(config, job.reporter, jobs=jobs, loaded=loaded)
+    marks = identity(config, groups, run_model)
     if weights is not None:
         check_weights(weights, groups)
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    marks = identity(config, groups, run_model) | ({"weights": file_sha256(weights)} if weights is not None else {})
-    origins: dict[str, Any] = {"origins": origins_of(config, groups), "configuration": config.to_yaml()}
-    done = RunDirectory.check(out, marks, **how, **origins)
-    work = {"weigh": weighing(run_model, groups, config), "unlearn": [training(run_model, groups, config)]}
-    reporter.plan([piece for name in jobs if name not in done for piece in work[name]])
-    directory = RunDirectory.claim(out, marks, **how, **origins)
-    directory.write_text(CONFIG, config.to_yaml())
-    write_jsonl(directory / "rows_skipped.jsonl", groups.skipped())
-    return groups, run_model, directory
+        marks["weights"] = file_sha256(weights)
 
+    def pieces(done: Sequence[str]) -> list[Piece]:
+        work = {"weigh": weighing(run_model, groups, config), "unlearn": [training(run_model, groups, config)]}
+        return [piece for name in jobs if name not in done for piece in work[name]]
 
-def _weigh(
-    config: RunConfig, groups: RowGroups, run_model: RunModel, directory: RunDirectory, reporter: Reporter
-) -> None:
-    def step() -> None:
-        weighed = weigh(run_model, groups, config.influence, config.weights, config.seed, reporter)
-        write_weighed(weighed, groups, directory)
-
-    do_phase(directory, reporter, "weigh", "Influence in four directions, and weights", step)
+    directory = job.claim(marks, pieces, origins=origins_of(config, groups), skipped=groups.skipped())
+    return RunContext(config, groups, run_model, directory, job.reporter)

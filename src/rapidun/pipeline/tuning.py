@@ -25,37 +25,17 @@ from rapidun.errors import ConfigError, InputError, TrainingError
 from rapidun.evaluation import assert_disjoint_prompts, perplexity_ratio
 from rapidun.files import write_json
 from rapidun.jsonl import read_jsonl, write_jsonl
-from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.models import attach_lora, is_adapted
+from rapidun.pipeline.context import MeasuredContext, identity, open_inputs, origins_of, suite_of
 from rapidun.pipeline.estimating import Piece, repeated
-from rapidun.pipeline.evidence import check_checkpoints
-from rapidun.pipeline.inputs import (
-    RowGroups,
-    RunModel,
-    check_targets,
-    check_there,
-    open_run_model,
-    read_groups,
-    read_rows,
-    usable_groups,
-)
-from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure
-from rapidun.pipeline.phases import do_phase
+from rapidun.pipeline.inputs import RowGroups, RunModel, held_rows, read_rows
+from rapidun.pipeline.job import Job
+from rapidun.pipeline.measure import EvalSuite, Measurement
 from rapidun.pipeline.pieces import measuring, training, weighing
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.pipeline.run import identity, origins_of
-from rapidun.pipeline.train import (
-    CHECKPOINTS,
-    HELD_ROWS,
-    check_preferred,
-    train,
-    training_rows,
-    unlearned_run_model,
-)
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.train import CHECKPOINTS, train, training_rows, unlearned_run_model
 from rapidun.reading import RESTORE, as_kind, read_object
-from rapidun.settings.run import DataSettings, RunConfig
+from rapidun.settings.run import RunConfig
 from rapidun.unlearning import get_method, unlearn
 from rapidun.unlearning.rate import derived_rate
 
@@ -112,16 +92,6 @@ class Tuned:
     files: list[Path] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Context:
-    config: RunConfig
-    groups: RowGroups
-    run_model: RunModel
-    eval_suite: EvalSuite
-    directory: RunDirectory
-    reporter: Reporter
-
-
 def tune(
     config: RunConfig,
     tuning: Path,
@@ -153,10 +123,12 @@ def tune(
     if trials:
         _optuna()
     steps = probe_steps or max(10, config.unlearning.steps // 8)
-    context = _open(config, tuning, out, resume, overwrite, partial(_pieces, names, steps, trials), reporter)
+    own = config.model_copy(update={"data": config.data.model_copy(update={"evaluation": tuning})})
+    job = Job(own, out, reporter, resume, overwrite)
+    context = _open(own, config.data.evaluation, job, partial(_pieces, names, steps, trials))
     with context.directory as directory:
-        do_phase(directory, reporter, "weigh", "Influence and weights", partial(_weigh, context))
-        do_phase(directory, reporter, "before", "Measuring the model as it is", partial(_before, context))
+        context.weigh()
+        context.before()
         context = replace(context, config=_with_rate(context))
         space = search_space(context.config)
         probes = _probes(context, space, steps)
@@ -198,12 +170,12 @@ def search_space(config: RunConfig) -> dict[str, tuple[float, float]]:
     return {name: (middle[name] / span, middle[name] * span) for name, span in spans.items()}
 
 
-def _with_rate(context: _Context) -> RunConfig:
+def _with_rate(context: MeasuredContext) -> RunConfig:
     """The configuration with a number for its learning rate: the middle of what is searched."""
     config, run_model = context.config, context.run_model
     if config.unlearning.learning_rate != "auto" or "learning_rate" not in tuned_names(config):
         return config
-    held = run_model.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
+    held = held_rows(run_model, context.groups)
     model = attach_lora(run_model.loaded.model, **config.lora.model_dump(), seed=config.seed)
     try:
         rate, reason = derived_rate(model, held, run_model.loaded.pad_token_id, run_model.loaded.device)
@@ -264,66 +236,36 @@ def _pieces(
 
 def _open(
     config: RunConfig,
-    tuning: Path,
-    out: Path,
-    resume: bool,
-    overwrite: bool,
+    report: Path | None,
+    job: Job,
     pieces: Callable[[RunConfig, RowGroups, RunModel, EvalSuite], list[Piece]],
-    reporter: Reporter,
-) -> _Context:
-    check_registered(config)
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
-    reporter.phase("check", "Reading rows and model")
-    data: DataSettings = config.data.model_copy(update={"evaluation": tuning})
-    check_there(config.influence.checkpoints)
-    groups = read_groups(data, reporter, config.seed)
-    check_preferred(config, groups)
-    if config.data.evaluation is not None and groups.evaluation is not None:
-        report = read_rows(config.data.evaluation, "evaluation", data, reporter)
+) -> MeasuredContext:
+    job.begin("Reading rows and model")
+
+    def check_apart(groups: RowGroups) -> None:
+        if report is None or groups.evaluation is None:
+            return
+        rows = read_rows(report, "evaluation", config.data, job.reporter)
         try:
-            assert_disjoint_prompts(list(report), list(groups.evaluation))
+            assert_disjoint_prompts(list(rows), list(groups.evaluation))
         except InputError as error:
+            tuning = config.data.evaluation
             raise InputError(f"{tuning}: tuning rows and report rows must be apart. {error}") from error
-    run_model = open_run_model(config.model, data, reporter)
-    check_targets(run_model, config)
-    check_checkpoints(run_model, config.influence)
-    groups = usable_groups(groups, run_model, data, reporter)
-    eval_suite = make_suite(
-        groups.evaluation or groups.retain,
-        config.evaluation,
-        **judge_examples(groups, config.evaluation),
-        reporter=reporter,
+
+    groups, run_model = open_inputs(config, job.reporter, check_rows=check_apart)
+    eval_suite = suite_of(groups.evaluation or groups.retain, groups, config, job.reporter)
+    directory = job.claim(
+        identity(config, groups, run_model),
+        lambda done: pieces(config, groups, run_model, eval_suite),
+        origins=origins_of(config, groups),
     )
-    own = config.model_copy(update={"data": data})
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "configuration": own.to_yaml()}
-    marks = identity(own, groups, run_model)
-    RunDirectory.check(out, marks, **how, origins=origins_of(own, groups))
-    reporter.plan(pieces(own, groups, run_model, eval_suite))
-    directory = RunDirectory.claim(out, marks, **how)
-    directory.write_text(CONFIG, own.to_yaml())
-    return _Context(own, groups, run_model, eval_suite, directory, reporter)
-
-
-def _weigh(context: _Context) -> None:
-    config = context.config
-    found = weigh(context.run_model, context.groups, config.influence, config.weights, config.seed, context.reporter)
-    write_weighed(found, context.groups, context.directory)
-
-
-def _before(context: _Context) -> None:
-    _measured(context, context.run_model).save(context.directory / "before.json")
-
-
-def _measured(context: _Context, run_model: RunModel) -> Measurement:
-    return measure(
-        run_model, context.eval_suite, context.config.evaluation, context.reporter, forget=context.groups.forget
-    )
+    return MeasuredContext(config, groups, run_model, directory, job.reporter, eval_suite)
 
 
 # --- The probe --------------------------------------------------------------------------------------------------------
 
 
-def _probes(context: _Context, space: Mapping[str, tuple[float, float]], steps: int) -> list[Probe]:
+def _probes(context: MeasuredContext, space: Mapping[str, tuple[float, float]], steps: int) -> list[Probe]:
     """Rates from a 16th to 16 times the configured one at its strength, then strengths at the rate that did best."""
     context.reporter.phase("probe", f"Probing with {steps} steps")
     middle = {name: math.sqrt(low * high) for name, (low, high) in space.items()}
@@ -339,14 +281,14 @@ def _probes(context: _Context, space: Mapping[str, tuple[float, float]], steps: 
     return found
 
 
-def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
+def _probe(context: MeasuredContext, values: dict[str, float], steps: int) -> Probe:
     """Train for a few steps without a budget, and look at losses alone."""
     config, run_model = with_values(context.config, values), context.run_model
     short = {"steps": steps, "check_every": steps, "checkpoint_every": steps + 1, "retain_budget": NO_BUDGET}
     refusals = get_method(config.unlearning.method).preferred == "refusal"
     weights = context.directory / "weights.jsonl"
     rows = training_rows(run_model, context.groups, weights, Silent(), refusals=refusals)
-    held = run_model.tokenize(context.groups.validation or context.groups.retain)[:HELD_ROWS]
+    held = held_rows(run_model, context.groups)
     place = context.directory / "probe"
     try:
         result = unlearn(
@@ -374,7 +316,7 @@ def _probe(context: _Context, values: dict[str, float], steps: int) -> Probe:
 
 
 def _trials(
-    context: _Context, space: Mapping[str, tuple[float, float]], suggestion: dict[str, float], count: int
+    context: MeasuredContext, space: Mapping[str, tuple[float, float]], suggestion: dict[str, float], count: int
 ) -> list[Trial]:
     """TPE, begun at the probe's suggestion; finished trials of a stopped run are told to it and not run again."""
     path = context.directory / "trials.jsonl"
@@ -427,7 +369,7 @@ def _left(started: float, done: int, left: int) -> str:
     return f"about {(time.monotonic() - started) / done * left / 60:.0f} min"
 
 
-def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
+def _trial(context: MeasuredContext, number: int, values: dict[str, float]) -> Trial:
     config = with_values(context.config, values)
     place = context.directory / "trials" / f"{number:03d}"
     if not (place / VALUES).is_file() or read_object(place / VALUES) != values:  # else a stopped trial goes on
@@ -441,7 +383,7 @@ def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
         shutil.rmtree(place / CHECKPOINTS, ignore_errors=True)
         return Trial(number, values, WORST, note=str(error))
     run_model = unlearned_run_model(context.run_model, place)
-    after = _measured(context, run_model)
+    after = context.measure(run_model)
     if is_adapted(run_model.loaded.model):
         run_model.loaded.model.unload()
     before = Measurement.load(context.directory / "before.json")
@@ -451,7 +393,7 @@ def _trial(context: _Context, number: int, values: dict[str, float]) -> Trial:
     return Trial(number, values, score, forget, ratio, outcome["stopped"])
 
 
-def _forget_score(context: _Context, before: Measurement, after: Measurement) -> float:
+def _forget_score(context: MeasuredContext, before: Measurement, after: Measurement) -> float:
     rate = after.summary(context.eval_suite.primary).get("asr_seen")
     if rate is not None:
         return float(rate["value"])

@@ -16,10 +16,10 @@ from rapidun.evaluation import PerplexityResult
 from rapidun.lifecycle import CONFIG, IDENTITY
 from rapidun.models import LoadedModel, adapter_fingerprint, is_adapted
 from rapidun.models.adapter_files import CONFIG as ADAPTER
+from rapidun.pipeline.context import identity
 from rapidun.pipeline.inputs import RowGroups, RunModel, load_by, open_run_model, read_groups, usable_groups
 from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.run import identity
 from rapidun.pipeline.train import OUTCOME, unlearned_run_model
 from rapidun.reading import made_from, read_kind, read_object
 from rapidun.settings.attack import AttackConfig

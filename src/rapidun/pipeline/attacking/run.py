@@ -16,12 +16,11 @@ from rapidun.attacks import ATTACKS, Attack, CannotRun, Target, Trial
 from rapidun.attacks.gate import power
 from rapidun.errors import ConfigError, ModelError, TrainingError
 from rapidun.files import write_json
-from rapidun.lifecycle import CONFIG, RunDirectory
 from rapidun.pipeline.attacking.costs import Costs, Job
 from rapidun.pipeline.attacking.log import FAILED, AnswerLog
 from rapidun.pipeline.attacking.opening import Scene, open_scene
 from rapidun.pipeline.attacking.results import NO_TRIALS, results
-from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.job import Job as Place
 from rapidun.pipeline.reporter import Reporter, Silent, counting
 from rapidun.settings.attack import AttackConfig
 
@@ -51,22 +50,17 @@ def attack_run(
     Raises:
         RapidunError: For anything wrong with the run, the twin or the settings.
     """
-    check_registered(config)
-    out = run / PLACE
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    RunDirectory.check(out, **how)
     reporter = reporter or Silent()
-    reporter.phase("check", "Reading the run")
+    place = Place(config, run / PLACE, reporter, resume, overwrite)
+    place.begin("Reading the run")
     scene = open_scene(config, run, reporter)
-    RunDirectory.check(out, scene.marks, **how)
     if config.preset is not None:
         for said in power(scene.material.measured, scene.run.gate, triggers=scene.material.has_triggers):
             reporter.note(f"gate: {said}")
     jobs, costs = _jobs(config, scene), Costs(scene.targets[0])
-    reporter.plan([costs.piece(job) for job in jobs if job.trials and _asked_for(job, config)])
-    with RunDirectory.claim(out, scene.marks, **how) as directory:
-        directory.write_text(CONFIG, config.to_yaml())
-        log = AnswerLog(out)
+    wanted = [job for job in jobs if job.trials and _asked_for(job, config)]
+    with place.claim(scene.marks, lambda _: [costs.piece(job) for job in wanted]) as directory:
+        log = AnswerLog(directory.path)
         missing = {job.attack.name: why for job in jobs if (why := _carry_out(job, config, log, costs, reporter))}
         found = results(config, scene, jobs, missing, log)
         write_json(directory / RESULTS, found)

@@ -15,9 +15,7 @@ from typing import Any
 
 from rapidun.lifecycle import IDENTITY
 from rapidun.models import LoadedModel
-from rapidun.pipeline.manifest import subject_facts, write_manifest
-from rapidun.pipeline.phases import do_phase
-from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.job import do_phase, subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.revealing.context import RevealContext, open_reveal
 from rapidun.pipeline.revealing.releasing import (
@@ -73,8 +71,6 @@ def reveal(
         RapidunError: For anything wrong with input, settings or machine.
     """
     reporter = reporter or Silent()
-    check_registered(config)
-    reporter.phase("check", "Reading task, rows and model")
     if config.task.release.method not in (MODULES, "none"):
         method_config(config, out)  # wrong settings of the method are found here
     context = open_reveal(config, out, resume, overwrite, reporter, loaded)

@@ -8,14 +8,12 @@ from typing import Any
 
 from rapidun.errors import ConfigError
 from rapidun.files import write_json
-from rapidun.jsonl import write_jsonl
-from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
 from rapidun.models.lora import adapter_disabled
 from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.inputs import RunModel, open_run_model, rows_fingerprint
+from rapidun.pipeline.job import Job
 from rapidun.pipeline.mitigating import check_reference, mitigated
-from rapidun.pipeline.registered import check_registered
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.retained import check_retained, open_retained
 from rapidun.pipeline.suites.registry import SUITES, Suite
@@ -38,11 +36,9 @@ def evaluate_only(
     Returns:
         What ``metrics.json`` holds.
     """
-    check_registered(config)
     check_reference(config, adapter)
-    how: dict[str, Any] = {"resume": False, "overwrite": overwrite, "resumable": False}
-    RunDirectory.check(out, **how)
-    reporter.phase("check", "Reading rows and model")
+    job = Job(config, out, reporter, resume=False, overwrite=overwrite, resumable=False)
+    job.begin("Reading rows and model")
     suite = SUITES[config.evaluation.suite](config, reporter)
     if suite.stored is None:
         check_retained(config, borrowed=loaded is not None)
@@ -58,13 +54,9 @@ def evaluate_only(
         **suite.marks(),
         **{f"rows {name}": rows_fingerprint(rows[0]) for name, rows in groups.items()},
     }
-    RunDirectory.check(out, marks, **how)
-    reporter.plan(_pieces(suite, run_model, adapter))
-    with RunDirectory.claim(out, marks, **how) as directory:
-        skipped = [
-            {"group": name, **bad.as_dict()} for name, rows in groups.items() for part in rows for bad in part.skipped
-        ]
-        write_jsonl(directory / "rows_skipped.jsonl", skipped)
+    skipped = {name: [bad for part in rows for bad in part.skipped] for name, rows in groups.items()}
+    pieces = _pieces(suite, run_model, adapter)
+    with job.claim(marks, lambda _: pieces, skipped=skipped, replayable=False) as directory:
         reporter.phase("evaluate", "Measuring the model")
         scores: dict[str, Any] = {"model": suite.score(run_model, {})}
         if _asks_before(suite, adapter):

@@ -8,7 +8,7 @@ written in parts, so a run that was killed goes on at the first part that is mis
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from rapidun.data import Rows
 from rapidun.errors import ConfigError
 from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
-from rapidun.jsonl import write_jsonl
-from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
 from rapidun.pipeline.coverage import note_coverage
+from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import RunModel, check_there, open_run_model, read_rows, rows_fingerprint, usable
-from rapidun.pipeline.manifest import subject_facts, write_manifest
-from rapidun.pipeline.registered import check_registered
+from rapidun.pipeline.job import Job, subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.sketching import teacher_sketch
 from rapidun.pipeline.valuing.pool import Pool, survey, untokenisable
@@ -58,7 +56,7 @@ def value(
         InputError, ConfigError, ModelError: Before any long work.
         FingerprintError: On resume, if model, rows or settings are others; names both values.
     """
-    teacher, marks = _open(config, files, out, uses, loaded, resume=resume, overwrite=overwrite, reporter=reporter)
+    teacher, marks = _open(config, files, uses, loaded, Job(config, out, reporter, resume, overwrite))
     run_model, directory = teacher.run_model, teacher.directory
     tokenizer = run_model.loaded.tokenizer.backend_tokenizer.to_str()
     with directory:
@@ -77,23 +75,14 @@ def value(
 
 
 def _open(
-    config: ValueConfig,
-    files: ValueFiles,
-    out: Path,
-    uses: Uses,
-    loaded: LoadedModel | None,
-    *,
-    resume: bool,
-    overwrite: bool,
-    reporter: Reporter,
+    config: ValueConfig, files: ValueFiles, uses: Uses, loaded: LoadedModel | None, job: Job
 ) -> tuple[Teacher, dict[str, str]]:
     """Read and check everything, claim the directory; the teacher, and what a resume must have in common."""
-    check_registered(config)
     uses.check()
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
+    job.begin("Reading rows and model")
     teacher_sketch(config.value, config.seed)
     check_there(files.checkpoints)
-    reporter.phase("check", "Reading rows and model")
+    reporter = job.reporter
     run_model = open_run_model(config.model, config.data, reporter, adapter=files.adapter, loaded=loaded)
     inspect = untokenisable(run_model, files.candidates) if config.student.kind is None else None
     task = read_rows(files.task, "task", config.data, reporter, (TASK_COLUMN,))
@@ -104,16 +93,13 @@ def _open(
     note_coverage("gradients", coverage_of(run_model.loaded.model, tracked), reporter)
     marks = _marks(config, files, run_model, task, pool)
     origins = {"model": config.model.source, "task rows": files.task, "candidates": files.candidates}
-    done = RunDirectory.check(out, marks, resume=resume, overwrite=overwrite, origins=origins)
-    reporter.plan([] if {"values", "teacher"} & set(done) else [valuing(config, files, run_model, task, pool)])
-    directory = _claim(out, marks, pool, resume=resume, overwrite=overwrite)
+
+    def pieces(done: Sequence[str]) -> list[Piece]:
+        return [] if {"values", "teacher"} & set(done) else [valuing(config, files, run_model, task, pool)]
+
+    skipped = {"candidates": pool.bad}
+    directory = job.claim(marks, pieces, origins=origins, skipped=skipped, replayable=False)
     return Teacher(config, files, run_model, task, pool, directory, reporter), marks
-
-
-def _claim(out: Path, marks: Mapping[str, str], pool: Pool, *, resume: bool, overwrite: bool) -> RunDirectory:
-    directory = RunDirectory.claim(out, marks, resume=resume, overwrite=overwrite)
-    write_jsonl(directory / "rows_skipped.jsonl", [{"group": "candidates", **bad.as_dict()} for bad in pool.bad])
-    return directory
 
 
 def value_by_student(
@@ -128,18 +114,16 @@ def value_by_student(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Value a pool with a saved student: no model, no task, forward only. Raises as `value`."""
-    check_registered(config)
     uses.check()
-    RunDirectory.check(out, resume=resume, overwrite=overwrite)
     if uses.diversity == MATCHING:
         raise ConfigError(NO_GRADIENTS)
-    reporter.phase("check", "Reading rows and student")
+    job = Job(config, out, reporter, resume, overwrite)
+    job.begin("Reading rows and student")
     saved = load_student(student)
     pool = survey(candidates, config.data, reporter, by=uses.by)
     marks = {"student": saved.fingerprint, "candidates": pool.fingerprint}
-    RunDirectory.check(out, marks, resume=resume, overwrite=overwrite)
-    reporter.plan([])  # a student reads text alone: minutes only for millions of rows
-    with _claim(out, marks, pool, resume=resume, overwrite=overwrite) as directory:
+    # nothing to plan: a student reads text alone, minutes only for millions of rows
+    with job.claim(marks, lambda _: [], skipped={"candidates": pool.bad}, replayable=False) as directory:
         found = by_student(saved, pool, directory, reporter)
         learnt_from = saved.config.get("fingerprints", {})
         write_manifest(directory, {"model": str(student)}, seed=config.seed, device="cpu", fingerprints=learnt_from)
