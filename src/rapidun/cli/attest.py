@@ -27,38 +27,16 @@ _ASKED, _SIGNED = "Request", "Signature"
 @made
 def attest(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory that `rapidun run` or demo wrote.")],
-    request: Annotated[str, typer.Option("--request", help="The request's number or name.", rich_help_panel=_ASKED)],
-    basis: Annotated[
-        str, typer.Option("--basis", help="Why the rows had to go: a law, a contract, a fault.", rich_help_panel=_ASKED)
-    ],
-    approved_by: Annotated[
-        list[str], typer.Option("--approved-by", help="Who approved it. Repeatable.", rich_help_panel=_ASKED)
-    ],
-    received: Annotated[
-        str | None,
-        typer.Option("--received", help="Day of the request, 2026-11-30. Default today.", rich_help_panel=_ASKED),
-    ],
-    expires: Annotated[
-        str | None,
-        typer.Option("--expires", help="Last day it is valid. Default a year from now.", rich_help_panel=_ASKED),
-    ],
-    key: Annotated[
-        Path | None, typer.Option("--key", help="PEM file of an ed25519 private key.", rich_help_panel=_SIGNED)
-    ],
-    new_key: Annotated[
-        Path | None,
-        typer.Option("--new-key", help="Make one first: FILE, and FILE.pub to give away.", rich_help_panel=_SIGNED),
-    ],
-    unsigned: Annotated[
-        bool, o.flag("--unsigned", help="Leave it unsigned. Then it proves nothing.", rich_help_panel=_SIGNED)
-    ],
-    forget: Annotated[
-        Path | None,
-        typer.Option("--forget", help="The run's forget rows, if they were moved since.", rich_help_panel="Run"),
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write. Default RUN/statement.", rich_help_panel="Run")
-    ],
+    request: Annotated[str, o.option("--request", "The request's number or name.", _ASKED)],
+    basis: Annotated[str, o.option("--basis", "Why the rows had to go: a law, a contract, a fault.", _ASKED)],
+    approved_by: Annotated[list[str], o.option("--approved-by", "Who approved it. Repeatable.", _ASKED)],
+    received: Annotated[str | None, o.option("--received", "Day of the request, 2026-11-30. Default today.", _ASKED)],
+    expires: Annotated[str | None, o.option("--expires", "Last day it is valid. Default a year from now.", _ASKED)],
+    key: Annotated[Path | None, o.option("--key", "PEM file of an ed25519 private key.", _SIGNED)],
+    new_key: Annotated[Path | None, o.option("--new-key", "Make one first: FILE, and FILE.pub to give away.", _SIGNED)],
+    unsigned: Annotated[bool, o.flag("--unsigned", "Leave it unsigned. Then it proves nothing.", _SIGNED)],
+    forget: Annotated[Path | None, o.option("--forget", "The run's forget rows, if they were moved since.", "Run")],
+    out: Annotated[Path | None, o.option("--out", "Folder to write. Default RUN/statement.", "Run")],
     overwrite: o.Overwrite,
     as_json: o.Json,
 ) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, parse_pairs
 from rapidun.cli.made import Raw, Shows, made
@@ -32,9 +30,9 @@ def demo(
     dry_run: o.DryRun,
     overrides: o.Set,
     as_json: o.Json,
-    out: Annotated[Path, typer.Option("--out", help="New directory for the run and its report.")] = Path("runs/demo"),
+    out: Annotated[Path, o.option("--out", "New directory for the run and its report.")] = Path("runs/demo"),
     model: Annotated[
-        DemoModel, typer.Option("--model", help="embedded (6.5 million parameters, in the package), or smollm2.")
+        DemoModel, o.option("--model", "embedded (6.5 million parameters, in the package), or smollm2.")
     ] = "embedded",
 ) -> int:
     """Watch a poisoned model lose the poison and keep its English: about three minutes on two cores.

@@ -20,9 +20,7 @@ OF_AN_INDEX = Shows(
 )  # an index decides the rest for those who come to it
 PluginsAlone = Annotated[Raw, Shows(IndexConfig, "plugins")]  # run when parsed: a scorer of one's own is then known
 Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that `rapidun index build` wrote.")]
-Data = Annotated[
-    Path, typer.Option("--data", help="File of training rows: JSONL, JSON, CSV, Parquet.", rich_help_panel="Rows")
-]
+Data = Annotated[Path, o.option("--data", "File of training rows: JSONL, JSON, CSV, Parquet.", "Rows")]
 
 verbs = typer.Typer(
     name="index",
@@ -52,16 +50,13 @@ def build(
     adapter: o.Adapter,
     engine: Annotated[
         str | None,
-        typer.Option(
+        o.option(
             "--engine",
-            help="Build with many workers: local (processes here), torchrun or ray. Default: this process alone.",
-            rich_help_panel="Run",
+            "Build with many workers: local (processes here), torchrun or ray. Default: this process alone.",
+            "Run",
         ),
     ],
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="How many; default one for every GPU.", rich_help_panel="Run"),
-    ],
+    workers: Annotated[int | None, o.option("--workers", "How many; default one for every GPU.", "Run")],
     resume: o.Resume,
     overwrite: o.Overwrite,
     dry_run: o.DryRun,
@@ -96,9 +91,7 @@ def append(
     given: Annotated[Raw, OF_AN_INDEX],
     adapter: o.Adapter,
     resume: o.Resume,
-    repeats: Annotated[
-        bool, o.flag("--repeats", help="Append rows again whose ids are in the index already.", rich_help_panel="Rows")
-    ],
+    repeats: Annotated[bool, o.flag("--repeats", "Append rows again whose ids are in the index already.", "Rows")],
     dry_run: o.DryRun,
     as_json: o.Json,
 ) -> int:
@@ -152,29 +145,17 @@ def export(
     out: o.Out,
     given: Annotated[Raw, OF_AN_INDEX],
     query: Annotated[
-        Path | None,
-        typer.Option(
-            "--query", help="rapidin: file of rows whose answers are to be explained.", rich_help_panel="Rows"
-        ),
+        Path | None, o.option("--query", "rapidin: file of rows whose answers are to be explained.", "Rows")
     ],
     adapter: o.Adapter,
     as_json: o.Json,
     form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="numpy (vectors and ids) or rapidin (influence of rows).", rich_help_panel=_INDEX
-        ),
+        str, o.option("--format", "numpy (vectors and ids) or rapidin (influence of rows).", _INDEX)
     ] = "numpy",
     view: Annotated[
-        str,
-        typer.Option(
-            "--view", help="numpy: the features to write; `rapidun index info` lists them.", rich_help_panel=_INDEX
-        ),
+        str, o.option("--view", "numpy: the features to write; `rapidun index info` lists them.", _INDEX)
     ] = "gradient",
-    keep: Annotated[
-        int,
-        typer.Option("--keep", min=1, help="rapidin: rows listed at both ends of the ranking.", rich_help_panel=_INDEX),
-    ] = 1000,
+    keep: Annotated[int, o.option("--keep", "rapidin: rows listed at both ends of the ranking.", _INDEX, min=1)] = 1000,
 ) -> int:
     """Write an index for other tools: a plain NumPy array with ids, or RapidIn's result file for some queries."""
     if form not in ("numpy", "rapidin"):

@@ -16,43 +16,36 @@ if TYPE_CHECKING:
 Config = TypeVar("Config", bound="BaseModel")
 
 
-def flag(name: str, **about: Any) -> Any:
+def option(name: str, says: str, panel: str | None = None, **about: Any) -> Any:
+    """An option with its help, under the heading ``panel`` of the help page."""
+    return typer.Option(name, help=says, rich_help_panel=panel, **about)
+
+
+def flag(name: str, says: str, panel: str | None = None) -> Any:
     """An option that takes no value; typer would show it with one."""
-    return typer.Option(name, metavar="", **about)
+    return option(name, says, panel, metavar="")
 
 
-Adapter = Annotated[
-    Path | None, typer.Option("--adapter", help="Directory of a PEFT adapter to put on it.", rich_help_panel="Model")
-]
-Out = Annotated[Path, typer.Option("--out", help="New directory for the results.", rich_help_panel="Run")]
-Resume = Annotated[
-    bool, flag("--resume", help="Go on where a stopped run with the same settings was.", rich_help_panel="Run")
-]
-Overwrite = Annotated[
-    bool, flag("--overwrite", help="Replace what an earlier command wrote there.", rich_help_panel="Run")
-]
+Adapter = Annotated[Path | None, option("--adapter", "Directory of a PEFT adapter to put on it.", "Model")]
+Out = Annotated[Path, option("--out", "New directory for the results.", "Run")]
+Resume = Annotated[bool, flag("--resume", "Go on where a stopped run with the same settings was.", "Run")]
+Overwrite = Annotated[bool, flag("--overwrite", "Replace what an earlier command wrote there.", "Run")]
 DryRun = Annotated[
     bool,
     flag(
         "--dry-run",
-        help="Check everything, try a first batch, say how long it will take and how much memory, and stop there.",
-        rich_help_panel="Run",
+        "Check everything, try a first batch, say how long it will take and how much memory, and stop there.",
+        "Run",
     ),
 ]
-Json = Annotated[bool, flag("--json", help="Print JSON on standard output.", rich_help_panel="Run")]
+Json = Annotated[bool, flag("--json", "Print JSON on standard output.", "Run")]
 Set = Annotated[
     list[str],
-    typer.Option(
-        "--set",
-        help="Any other setting: section.key=value; docs/settings.md lists all. Repeatable.",
-        rich_help_panel="Run",
-    ),
+    option("--set", "Any other setting: section.key=value; docs/settings.md lists all. Repeatable.", "Run"),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(
-        "--until", help="Stop after before, trace, weigh, unlearn or after; --resume goes on.", rich_help_panel="Run"
-    ),
+    option("--until", "Stop after before, trace, weigh, unlearn or after; --resume goes on.", "Run"),
 ]
 
 

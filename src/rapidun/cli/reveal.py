@@ -35,13 +35,10 @@ def register(app: typer.Typer) -> None:
 def reveal(
     context: typer.Context,
     given: Annotated[
-        Raw,
-        Shows(RevealConfig, "model", "data", "task.release.method", "seed", "plugins", optional=("model.source",)),
+        Raw, Shows(RevealConfig, "model", "data", "task.release.method", "seed", "plugins", optional=("model.source",))
     ],
-    task: Annotated[
-        Path | None, typer.Option("--task", help="Task file (YAML): what to look for and how to judge it.")
-    ],
-    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")],
+    task: Annotated[Path | None, o.option("--task", "Task file (YAML): what to look for and how to judge it.")],
+    out: Annotated[Path | None, o.option("--out", "New directory for the run.", "Run")],
     resume: o.Resume,
     overwrite: o.Overwrite,
     dry_run: o.DryRun,
@@ -101,7 +98,7 @@ def _print(result: Any) -> None:
 @made
 def undo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
-    to_round: Annotated[int, typer.Option("--to-round", min=0, help="Round to go back to; 0 is the model as it was.")],
+    to_round: Annotated[int, o.option("--to-round", "Round to go back to; 0 is the model as it was.", min=0)],
     as_json: o.Json,
 ) -> int:
     """Go back to the state after an earlier round, exactly. Later rounds are kept under RUN/undone."""

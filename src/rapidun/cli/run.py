@@ -25,7 +25,7 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG.yaml", help="What to do; --print-config shows every setting.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="New directory for the run.", rich_help_panel="Run")],
+    out: Annotated[Path | None, o.option("--out", "New directory for the run.", "Run")],
     given: Annotated[Raw, Shows(RunConfig, "plugins")],
     resume: o.Resume,
     overwrite: o.Overwrite,
@@ -33,7 +33,7 @@ def run(
     dry_run: o.DryRun,
     overrides: o.Set,
     print_config: Annotated[
-        bool, o.flag("--print-config", help="Print every setting with its default and its help, and leave.")
+        bool, o.flag("--print-config", "Print every setting with its default and its help, and leave.")
     ],
     as_json: o.Json,
 ) -> int:

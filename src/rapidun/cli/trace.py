@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
 from rapidun.cli.made import Raw, Shows, listed, made
@@ -32,39 +30,25 @@ EXAMPLES = o.examples(
 def trace(
     given: Annotated[Raw, Shows(TraceConfig, "model", "data", "base", "seed", "plugins", optional=("model.source",))],
     wanted: Annotated[Raw, Shows(TraceSettings)],
-    query: Annotated[
-        Path | None,
-        typer.Option("--query", help="File of rows whose answers are to be explained.", rich_help_panel=_ANSWERS),
-    ],
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="One prompt, instead of --query.", rich_help_panel=_ANSWERS)
-    ],
+    query: Annotated[Path | None, o.option("--query", "File of rows whose answers are to be explained.", _ANSWERS)],
+    prompt: Annotated[str | None, o.option("--prompt", "One prompt, instead of --query.", _ANSWERS)],
     response: Annotated[
-        str | None,
-        typer.Option("--response", help="Its answer; without it the model generates one.", rich_help_panel=_ANSWERS),
+        str | None, o.option("--response", "Its answer; without it the model generates one.", _ANSWERS)
     ],
     words: Annotated[
         str | None,
-        typer.Option(
+        o.option(
             "--words",
-            help='Explain these words of the answer alone, commas between: "Canada,Ottawa". Default: all of it.',
-            rich_help_panel=_ANSWERS,
+            'Explain these words of the answer alone, commas between: "Canada,Ottawa". Default: all of it.',
+            _ANSWERS,
         ),
     ],
-    index: Annotated[
-        Path | None,
-        typer.Option("--index", help="Directory that `rapidun index build` wrote.", rich_help_panel="Rows"),
-    ],
+    index: Annotated[Path | None, o.option("--index", "Directory that `rapidun index build` wrote.", "Rows")],
     data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", help="File of training rows: searched in memory, or beside --index.", rich_help_panel="Rows"
-        ),
+        Path | None, o.option("--data", "File of training rows: searched in memory, or beside --index.", "Rows")
     ],
     adapter: o.Adapter,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write the hits as a page; with --tokens, the token map.")
-    ],
+    html: Annotated[Path | None, o.option("--html", "Write the hits as a page; with --tokens, the token map.")],
     overwrite: o.Overwrite,
     overrides: o.Set,
     as_json: o.Json,

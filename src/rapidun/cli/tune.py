@@ -23,12 +23,10 @@ def tune(
     config: Annotated[
         Path, typer.Argument(help="YAML configuration of a run; its data.evaluation is never looked at.")
     ],
-    tuning: Annotated[
-        Path, typer.Option("--tuning", help="File of clean rows that decide; none may be in data.evaluation.")
-    ],
+    tuning: Annotated[Path, o.option("--tuning", "File of clean rows that decide; none may be in data.evaluation.")],
     out: o.Out,
     probe_steps: Annotated[
-        int | None, typer.Option("--probe-steps", min=2, help="Steps of each probe; default an eighth of the run's.")
+        int | None, o.option("--probe-steps", "Steps of each probe; default an eighth of the run's.", min=2)
     ],
     given: Annotated[Raw, Shows(RunConfig, "plugins")],
     resume: o.Resume,
@@ -37,8 +35,7 @@ def tune(
     overrides: o.Set,
     as_json: o.Json,
     trials: Annotated[
-        int,
-        typer.Option("--trials", min=0, help="Trials of Optuna's TPE (pip install 'rapidun\\[tune]'); 0: probe only."),
+        int, o.option("--trials", "Trials of Optuna's TPE (pip install 'rapidun\\[tune]'); 0: probe only.", min=0)
     ] = 12,
 ) -> int:
     """Find a learning rate and a strength for a configuration: OUT/best.yaml, ready for `rapidun run`.

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
@@ -40,22 +38,17 @@ def unlearn(
     ],
     requests: Annotated[
         Path | None,
-        typer.Option(
+        o.option(
             "--requests",
-            help="In the place of --forget: a directory of forget sets, or a text file that lists them. Carried out in "
+            "In the place of --forget: a directory of forget sets, or a text file that lists them. Carried out in "
             "order, each an adapter; OUT/adapter is their sum, OUT/ledger.json the record.",
-            rich_help_panel=LEDGER,
+            LEDGER,
         ),
     ],
     undo: Annotated[
-        int | None,
-        typer.Option(
-            "--undo", help="Number of a request in OUT/ledger.json, from 1: take it out.", rich_help_panel=LEDGER
-        ),
+        int | None, o.option("--undo", "Number of a request in OUT/ledger.json, from 1: take it out.", LEDGER)
     ],
-    redo: Annotated[
-        int | None, typer.Option("--redo", help="Number of an undone request: put it back.", rich_help_panel=LEDGER)
-    ],
+    redo: Annotated[int | None, o.option("--redo", "Number of an undone request: put it back.", LEDGER)],
     resume: o.Resume,
     overwrite: o.Overwrite,
     dry_run: o.DryRun,

@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
@@ -38,10 +36,7 @@ def value(
     uses: Annotated[Raw, Shows(Uses)],
     adapter: o.Adapter,
     encoder: Annotated[
-        str | None,
-        typer.Option(
-            "--encoder", help="Directory of the model that --student encoder starts from.", rich_help_panel="Student"
-        ),
+        str | None, o.option("--encoder", "Directory of the model that --student encoder starts from.", "Student")
     ],
     resume: o.Resume,
     overwrite: o.Overwrite,

@@ -24,13 +24,10 @@ LINES_SHOWN = 20
 @made
 def verify(
     statement: Annotated[Path, typer.Argument(metavar="STATEMENT", help="The file statement.json.")],
-    key: Annotated[
-        Path | None,
-        typer.Option("--key", help="PEM file of the signer's public key, got from the signer."),
-    ],
-    run: Annotated[Path | None, typer.Option("--run", help="The run that it is of: its files and numbers.")],
-    base: Annotated[Path | None, typer.Option("--base", help="Folder of the base model.")],
-    rows: Annotated[Path | None, typer.Option("--rows", help="Rows for training: say which of them were unlearned.")],
+    key: Annotated[Path | None, o.option("--key", "PEM file of the signer's public key, got from the signer.")],
+    run: Annotated[Path | None, o.option("--run", "The run that it is of: its files and numbers.")],
+    base: Annotated[Path | None, o.option("--base", "Folder of the base model.")],
+    rows: Annotated[Path | None, o.option("--rows", "Rows for training: say which of them were unlearned.")],
     as_json: o.Json,
 ) -> int:
     """Check a statement: its signature, its hashes, and every number from the stored rows. Offline.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from rapidun.cli import options as o
 from rapidun.cli.console import ConsoleReporter, print_json, say
 from rapidun.cli.made import Raw, Shows, made
@@ -33,13 +31,10 @@ def weigh(
     ],
     from_rapidin: Annotated[
         Path | None,
-        typer.Option(
-            "--from-rapidin", help="Directory of influence_results_N_{FTF,FTR,RTF,RTR}.json; no model needed."
-        ),
+        o.option("--from-rapidin", "Directory of influence_results_N_{FTF,FTR,RTF,RTR}.json; no model needed."),
     ],
     compat: Annotated[
-        str | None,
-        typer.Option("--compat", help="released: with --from-rapidin, what RapidUn's released code gives."),
+        str | None, o.option("--compat", "released: with --from-rapidin, what RapidUn's released code gives.")
     ],
     resume: o.Resume,
     overwrite: o.Overwrite,
