@@ -17,7 +17,7 @@ from command_line import rapidun
 from killing import killed, places
 from pipeline.test_run import make_run_config
 from rapidun.attacks import ATTACKS, CannotRun, Target, Trial, register_attack
-from rapidun.cli.attack_table import curves_table
+from rapidun.cli.tables import curves_table
 from rapidun.errors import ConfigError, InputError
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only

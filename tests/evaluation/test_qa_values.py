@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from rapidun.cli.qa_tables import COMPARED, SHARES
+from rapidun.cli.suite_tables import COMPARED, SHARES
 from rapidun.evaluation import membership_auc, min_k, privleak
 from rapidun.evaluation.qa import GROUPS, MEMBERSHIP, RowScores, qa_values, row_metrics
 from rapidun.evaluation.qa import SHARES as MEASURED

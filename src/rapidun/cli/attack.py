@@ -35,7 +35,7 @@ def attack(
     decide, 2 for bad input.
     """
     settings = o.make_settings(given, AttackConfig)
-    from rapidun.cli.attack_table import print_attacks
+    from rapidun.cli.tables import print_attacks
     from rapidun.pipeline.attacking import attack_run
 
     with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:

@@ -56,7 +56,7 @@ def _print_legend(line: Line, console: PlainConsole) -> None:
 
 
 def _print_row(line: Line, console: PlainConsole, top: int) -> None:
-    from rich.table import Table
+    from rapidun.cli.tables import table
 
     console.print(f"\n{line['rank']}. row {line['id']}, influence {line['score']:.4f}")
     matrix = line["matrix"]
@@ -66,15 +66,13 @@ def _print_row(line: Line, console: PlainConsole, top: int) -> None:
         for title, side, sums in (("query", line["query"], by_query), ("row", line["train"], by_train)):
             console.print(f"{title}:", style="bold")
             console.print(_heat(side, sums), soft_wrap=False)
-    table = Table(title="strongest pairs", title_justify="left")
-    for heading in ("influence", "query token", "at", "train token", "at"):
-        table.add_column(heading, justify="right" if heading in ("influence", "at") else "left")
+    made = table("strongest pairs", "influence", "query token", "at", "train token", "at")
     for value, asked, trained in strongest_pairs(line, top):
         cells: list[str | Text] = [f"{value:+.4f}"]
         for side, place in (("query", asked), ("train", trained)):
             cells += [_shown(line[side]["pieces"][place]), str(place)]
-        table.add_row(*cells)
-    console.print(table)
+        made.add_row(*cells)
+    console.print(made)
 
 
 def strongest_pairs(line: Line, top: int) -> list[tuple[float, int, int]]:

@@ -112,17 +112,15 @@ def _write_page(lines: list[dict[str, Any]], of_tokens: list[dict[str, Any]], pa
 
 
 def _print(lines: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from rapidun.cli.tables import table
 
     console = PlainConsole()
     for number in dict.fromkeys(line["query_index"] for line in lines):
         chosen = [line for line in lines if line["query_index"] == number]
         console.print(f"\nquery:  {chosen[0]['query'][:200]}")
         console.print(f"answer: {chosen[0]['response'][:200]}")
-        table = Table()
-        for heading in ("rank", "score", "id", "prompt", "answer"):
-            table.add_column(heading, justify="right" if heading in ("rank", "score") else "left")
+        made = table(None, "rank", "score", "id", "prompt", "answer")
         for line in chosen:
             cells = [str(line["rank"]), f"{line['score']:.3f}", line["id"]]
-            table.add_row(*cells, *(line[name][:90] for name in ("prompt", "train_response")))
-        console.print(table)
+            made.add_row(*cells, *(line[name][:90] for name in ("prompt", "train_response")))
+        console.print(made)

@@ -49,7 +49,7 @@ def weigh(
     if from_rapidin is not None:
         if dry_run:
             raise ConfigError("--dry-run: --from-rapidin loads no model and takes seconds; leave it out.")
-        from rapidun.pipeline.rapidin import weigh_rapidin
+        from rapidun.pipeline.single import weigh_rapidin
 
         scheme, seed = given.get("weights", {}).get("scheme", "influence"), given.get("seed", 0)
         written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=seed, overwrite=overwrite)

@@ -23,8 +23,7 @@ from rapidun.attribution.store.shards import compute_shard, write_shard
 from rapidun.data import Rows
 from rapidun.errors import DiskFullError, FingerprintError, InputError, ModelError, OutputError, RapidunError
 from rapidun.lifecycle import held
-from rapidun.pipeline.before import open_before
-from rapidun.pipeline.indexing import check_scorers, model_context, plan_new
+from rapidun.pipeline.indexing import check_scorers, model_context, open_before, plan_new
 from rapidun.pipeline.inputs import open_run_model, read_rows
 from rapidun.pipeline.job import check_registered
 from rapidun.pipeline.pieces import indexing

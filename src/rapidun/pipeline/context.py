@@ -13,8 +13,7 @@ from rapidun.files import sha256_of
 from rapidun.jsonl import read_log
 from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel
-from rapidun.pipeline.coverage import say_coverage
-from rapidun.pipeline.evidence import check_checkpoints
+from rapidun.pipeline.evidence import check_checkpoints, say_coverage
 from rapidun.pipeline.inputs import (
     RowGroups,
     RunModel,

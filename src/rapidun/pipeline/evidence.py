@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import reduce
@@ -15,12 +15,16 @@ from rapidun.attribution.checkpoints import at_checkpoint
 from rapidun.attribution.scorers.hidden import hidden_features
 from rapidun.attribution.similarity import PoolStatistics, whiten
 from rapidun.data import Example
-from rapidun.gradients import GradientCollector, RapidGrad, collect_vectors
+from rapidun.gradients import GradientCollector, RapidGrad, Sketch, collect_vectors, sketch_from
+from rapidun.gradients.coverage import Coverage, coverage_of
+from rapidun.models import adapted_layers
 from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.inputs import RowGroups, RunModel, note_truncated
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.settings.attribution import InfluenceSettings
-from rapidun.weighting import Evidence, Needs
+from rapidun.settings.run import RunConfig
+from rapidun.settings.value import TeacherSettings
+from rapidun.weighting import Evidence, Needs, get_scheme
 
 HIDDEN_RIDGE = 1.0
 
@@ -127,3 +131,65 @@ def _at(run_model: RunModel, checkpoint: Path | None) -> Iterator[None]:
 
 def _sum(one: Blocks, other: Blocks) -> Blocks:
     return Blocks(**{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(Blocks)})
+
+
+def say_coverage(
+    config: RunConfig, run_model: RunModel, reporter: Reporter, jobs: Collection[str] = ("weigh", "unlearn")
+) -> None:
+    """Note which weights gradients and adapter leave out, where they are many.
+
+    Args:
+        config: Names the tracked layers and those of the adapter.
+        run_model: The model.
+        reporter: Where notes go.
+        jobs: ``weigh`` takes gradients, ``unlearn`` trains an adapter.
+
+    Raises:
+        ModelError: If a target of either matches nothing.
+    """
+    for name, coverage in job_coverage(config, run_model, jobs).items():
+        note_coverage(name, coverage, reporter)
+
+
+def note_coverage(name: str, coverage: Coverage, reporter: Reporter) -> None:
+    """One line, where ``coverage`` is of less than nine tenths of the weights that it could be of.
+
+    A readout sees the output head alone, by choice: nothing is said of it.
+    """
+    if coverage.share and not coverage.enough:
+        reporter.note(f"{name}: only {coverage.text()}")
+
+
+def job_coverage(
+    config: RunConfig, run_model: RunModel, jobs: Collection[str] = ("weigh", "unlearn")
+) -> dict[str, Coverage]:
+    """Of the gradients, where the weights need some, and of the adapter that is trained."""
+    model = run_model.loaded.model
+    found = {}
+    if "weigh" in jobs and Needs.GRADIENTS in get_scheme(config.weights.scheme).needs:
+        found["gradients"] = gradient_coverage(run_model, config.influence)
+    if "unlearn" in jobs:
+        layers = adapted_layers(model, config.lora.targets)
+        found["adapter"] = coverage_of(model, [f"{name}.weight" for name in layers])
+    return found
+
+
+def gradient_coverage(run_model: RunModel, settings: InfluenceSettings) -> Coverage:
+    """Of the gradients of these settings."""
+    return coverage_of(run_model.loaded.model, make_collector(run_model, settings).tracked)
+
+
+def chosen_sketch(kind: str, *, k: int, seed: int) -> Sketch:
+    """The sketch of this kind; length and seed where it has them.
+
+    Raises:
+        ConfigError: If the kind is unknown, or the length is none of its.
+    """
+    known = sketch_from({"kind": kind}).describe()
+    shared = {name: value for name, value in (("k", k), ("seed", seed)) if name in known}
+    return sketch_from({"kind": kind, **shared})
+
+
+def teacher_sketch(settings: TeacherSettings, seed: int) -> Sketch | None:
+    """The sketch of a valuation, or None for exact values. Raises as `chosen_sketch`."""
+    return None if settings.sketch == "exact" else chosen_sketch(settings.sketch, k=settings.k, seed=seed)

@@ -18,21 +18,19 @@ from rapidun.attribution.store.export import export_numpy, export_rapidin
 from rapidun.attribution.store.plan import check_same
 from rapidun.attribution.store.verify import Damage, verify
 from rapidun.data import Rows
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, FingerprintError
 from rapidun.files import check_writable
 from rapidun.gradients.coverage import Coverage
 from rapidun.lifecycle import check_free
 from rapidun.models import LoadedModel, adapter_fingerprint
-from rapidun.pipeline.before import open_before
-from rapidun.pipeline.coverage import note_coverage
-from rapidun.pipeline.inputs import RunModel, open_run_model, read_rows, usable
+from rapidun.pipeline.evidence import chosen_sketch, note_coverage
+from rapidun.pipeline.inputs import RunModel, load_by, open_run_model, read_rows, usable
 from rapidun.pipeline.job import check_registered
-from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, counting
-from rapidun.pipeline.sketching import chosen_sketch
 from rapidun.settings.attribution import IndexConfig, IndexSettings
 from rapidun.settings.base import make_config
+from rapidun.settings.model import ModelSettings
 from rapidun.settings.plugins import plugin_marks
 
 
@@ -230,3 +228,69 @@ def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> 
     reporter.plan([indexing(plan)])
     reporter.phase("index", f"Indexing {len(plan.rows)} rows in {shards} shard{'s' * (shards > 1)}")
     return build_index(plan, resume=resume, overwrite=overwrite, progress=counting(reporter, "rows"))
+
+
+def open_before(source: str, settings: ModelSettings, reporter: Reporter) -> LoadedModel | None:
+    """Load it as the model under study was loaded; None where no source is given.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
+    if not source:
+        return None
+    reporter.note(f"the model before training: {source}")
+    return load_by(settings, source)
+
+
+def settled_by_index(index: Path, manifest: Manifest, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain configuration with what was not given taken from the index.
+
+    Args:
+        index: Its directory.
+        manifest: Its manifest; one of before precision was kept leaves it open.
+        raw: As the command line gives it: an empty or no ``model.source``, a ``dtype`` or template ``auto``, no
+            ``template_options``, no ``quantize`` and no ``max_length`` are not given.
+
+    Raises:
+        FingerprintError: If something that was given is not the index's; names both and the option to leave out.
+    """
+    model, data = {"source": "", **raw.get("model", {})}, dict(raw.get("data", {}))
+    given = {
+        "--dtype": (_chosen(model.get("dtype")), manifest.dtype or None),
+        "--load-in-4bit, --load-in-8bit": (model.get("quantize"), manifest.quantize or "no quantisation"),
+        "--template": (_chosen(data.get("template")), manifest.template),
+        "--template-option": (data.get("template_options") or None, manifest.template_options),
+        "--max-length": (data.get("max_length"), manifest.max_length),
+    }
+    for option, (ours, theirs) in given.items():
+        if ours is not None and theirs is not None and ours != theirs and not _both_files(ours, theirs):
+            raise FingerprintError(
+                f"{index}: this index was built with {theirs or 'none'}, and {option} says {ours}. "
+                f"Leave {option} out: the index knows."
+            )
+    model |= {
+        "source": model["source"] or manifest.model,
+        "dtype": manifest.dtype or model.get("dtype") or "auto",
+        "quantize": manifest.quantize if manifest.dtype else model.get("quantize"),
+    }
+    data |= {
+        "template": _chosen(data.get("template")) or manifest.template,
+        "template_options": manifest.template_options,
+        "max_length": manifest.max_length,
+    }
+    return {**raw, "model": model, "data": data}
+
+
+def adapter_of(manifest: Manifest, given: Path | None) -> Path | None:
+    """The adapter that was given, else the one that the index was built with."""
+    return given or (Path(manifest.adapter) if manifest.adapter else None)
+
+
+def _chosen(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+def _both_files(ours: Any, theirs: Any) -> bool:
+    """Two paths of a template: whether they are the same one, its fingerprint says."""
+    names = ("chat", "alpaca", "plain")
+    return isinstance(ours, str) and Path(ours).is_file() and isinstance(theirs, str) and theirs not in names

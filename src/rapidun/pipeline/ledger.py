@@ -25,10 +25,9 @@ from rapidun.lifecycle import CONFIG, RunDirectory, held
 from rapidun.models import LoadedModel, load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.models.row_losses import row_losses
-from rapidun.pipeline.cards import write_sum_card
 from rapidun.pipeline.context import identity, origins_of
-from rapidun.pipeline.coverage import say_coverage
 from rapidun.pipeline.estimating import Piece
+from rapidun.pipeline.evidence import say_coverage
 from rapidun.pipeline.inputs import (
     RowGroups,
     RunModel,
@@ -43,7 +42,7 @@ from rapidun.pipeline.job import Job
 from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.train import check_preferred, train
+from rapidun.pipeline.train import check_preferred, train, write_sum_card
 from rapidun.pipeline.weigh import weigh, write_weighed
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig

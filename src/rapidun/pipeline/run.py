@@ -18,7 +18,6 @@ from rapidun.files import write_json
 from rapidun.gradients.targets import settled_targets
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import IDENTITY
-from rapidun.pipeline.cards import write_adapter_card
 from rapidun.pipeline.context import (
     MeasuredContext,
     identity,
@@ -27,16 +26,15 @@ from rapidun.pipeline.context import (
     signatures,
     suite_of,
 )
-from rapidun.pipeline.coverage import job_coverage
 from rapidun.pipeline.estimating import Piece
-from rapidun.pipeline.evidence import make_collector
+from rapidun.pipeline.evidence import job_coverage, make_collector
 from rapidun.pipeline.inputs import RowGroups, RunModel
 from rapidun.pipeline.job import Job, subject_facts, write_manifest
 from rapidun.pipeline.measure import EvalSuite, Measurement, say_chances
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model
+from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model, write_adapter_card
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
 from rapidun.settings.run import RunConfig

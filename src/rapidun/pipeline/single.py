@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rapidun.errors import InputError
-from rapidun.files import file_sha256
+from rapidun.errors import ConfigError, InputError
+from rapidun.files import file_sha256, sha256_of
+from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel
 from rapidun.pipeline.context import WHOLE, RunContext, identity, open_inputs, origins_of, signatures
 from rapidun.pipeline.estimating import Piece
@@ -18,7 +19,7 @@ from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.train import OUTCOME, check_weights, train
 from rapidun.reading import read_object
 from rapidun.settings.run import RunConfig
-from rapidun.weighting import read_weights
+from rapidun.weighting import read_rapidin, read_weights, released_weights, scheme_weights, write_released
 
 
 def weigh_only(config: RunConfig, out: Path, *, resume: bool, overwrite: bool, reporter: Reporter) -> list[Path]:
@@ -73,3 +74,29 @@ def _open(
 
     directory = job.claim(marks, pieces, origins=origins_of(config, groups), skipped=groups.skipped())
     return RunContext(config, groups, run_model, directory, job.reporter)
+
+
+def weigh_rapidin(
+    source: Path, out: Path, *, compat: str | None, scheme: str, seed: int, overwrite: bool
+) -> list[Path]:
+    """Write ``forget_weights.jsonl`` and ``retain_weights.jsonl``, ``{"index", "weight"}`` a line.
+
+    Args:
+        source: Directory of ``influence_results_N_{FTF,FTR,RTF,RTR}.json``.
+        out: New directory.
+        compat: "released" for the mapping of RapidUn's released code; None for this project's defaults.
+        scheme: The weighting scheme when ``compat`` is None.
+
+    Raises:
+        ConfigError: If ``compat`` is unknown.
+        InputError: If a result file is missing or broken.
+    """
+    if compat not in (None, "released"):
+        raise ConfigError(f"--compat {compat}: the only value is released.")
+    results = read_rapidin(source)
+    weights = released_weights(results) if compat else scheme_weights(scheme, results.blocks(), seed)
+    identity = {
+        "rapidin files": sha256_of(path.read_bytes() for path in sorted(source.glob("influence_results_*.json")))
+    }
+    with RunDirectory.claim(out, identity, resume=False, overwrite=overwrite, resumable=False) as directory:
+        return list(write_released(directory.path, weights))

@@ -19,12 +19,10 @@ from rapidun.evaluation import generate_answers
 from rapidun.gradients.experts import FusedTensor
 from rapidun.gradients.targets import find_targets, settled_targets
 from rapidun.models import LoadedModel
-from rapidun.pipeline.before import open_before
-from rapidun.pipeline.coverage import gradient_coverage, note_coverage
-from rapidun.pipeline.indexing import base_of, model_context
+from rapidun.pipeline.evidence import gradient_coverage, note_coverage
+from rapidun.pipeline.indexing import adapter_of, base_of, model_context, open_before, settled_by_index
 from rapidun.pipeline.inputs import LABEL, Row, RunModel, open_run_model, read_rows, usable
 from rapidun.pipeline.job import check_registered
-from rapidun.pipeline.of_index import adapter_of, settled_by_index
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.tokens import token_lines
 from rapidun.pipeline.tracing import available, memory_store, trace_lines, trace_query

@@ -14,18 +14,21 @@ import numpy as np
 from rapidun.data import Example, Rows
 from rapidun.errors import TrainingError
 from rapidun.files import owner_only, write_json
+from rapidun.lifecycle import CONFIG
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
-from rapidun.pipeline.cards import write_adapter_card
+from rapidun.models.cards import write_card
 from rapidun.pipeline.inputs import Row, RowGroups, RunModel, held_rows, note_truncated
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.reading import read_object
+from rapidun.settings.base import make_config
 from rapidun.settings.run import RunConfig
 from rapidun.text import json_line
 from rapidun.unlearning import TrainingRows, get_method, unlearn
 from rapidun.unlearning.trainer import cut_back
 from rapidun.unlearning.unlearn import NO_PREFERRED
 from rapidun.weighting import group_weights, moved_rows, read_weights
+from rapidun.yaml_files import read_yaml
 
 OUTCOME, CHECKPOINTS = "unlearning.json", "checkpoints"
 
@@ -214,3 +217,33 @@ def refusal_rows(rows: Sequence[Row] | Rows) -> list[dict[str, Any]]:
     """The rows with a refusal as ``response_clean``; which one depends on the row's id alone."""
     drawn = (hashlib.sha256(str(row["id"]).encode()).digest()[0] % len(REFUSALS) for row in rows)
     return [{**row, "response_clean": REFUSALS[number]} for row, number in zip(rows, drawn, strict=True)]
+
+
+_NOT_MEASURED = "not measured by the run that made it: see `rapidun evaluate`, or `rapidun run` for a gate"
+
+
+def write_adapter_card(
+    directory: Path, config: RunConfig, template: str, metrics: Mapping[str, Any] | None = None
+) -> None:
+    """The card of ``directory/adapter``, where the method leaves one; with the run's metrics, its verdict."""
+    if (directory / "adapter").is_dir():
+        verdict = _NOT_MEASURED if metrics is None else _verdict(metrics)
+        write_card(directory / "adapter", template=template, method=_method(config.model_dump()), verdict=verdict)
+
+
+def write_sum_card(ledger: Path, requests: Sequence[str], adapter: Path) -> None:
+    """The card of a ledger's adapter, the sum of its active requests."""
+    path = ledger / requests[0] / CONFIG
+    config = make_config(read_yaml(path), RunConfig, str(path)).model_dump()
+    method = f"{_method(config)}; the sum of {len(requests)} request{'s' * (len(requests) > 1)}"
+    write_card(adapter, template=config["data"]["template"], method=method, verdict=_NOT_MEASURED)
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    unlearning, weights = config["unlearning"], config["weights"]
+    return f"{unlearning['method']}, {unlearning['steps']} steps, weights by {weights['scheme']}"
+
+
+def _verdict(metrics: Mapping[str, Any]) -> str:
+    checks = " ".join(check["text"] for check in metrics["gate"]["checks"])
+    return f"{metrics['verdict']}. {checks}"

@@ -17,9 +17,8 @@ from rapidun.attacks.gate import power
 from rapidun.errors import ConfigError, ModelError, TrainingError
 from rapidun.files import write_json
 from rapidun.pipeline.attacking.costs import Costs, Job
-from rapidun.pipeline.attacking.log import FAILED, AnswerLog
 from rapidun.pipeline.attacking.opening import Scene, open_scene
-from rapidun.pipeline.attacking.results import NO_TRIALS, results
+from rapidun.pipeline.attacking.results import FAILED, NO_TRIALS, AnswerLog, results
 from rapidun.pipeline.job import Job as Place
 from rapidun.pipeline.reporter import Reporter, Silent, counting
 from rapidun.settings.attack import AttackConfig

@@ -21,10 +21,9 @@ from rapidun.pipeline.estimating import Piece, over_rows
 from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.pieces import answering
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.retained import ROWS, stored_rows
-from rapidun.pipeline.suites.groups import AnswerGroup, answer_group
+from rapidun.pipeline.suites.job import ROWS, stored_rows
 from rapidun.pipeline.suites.registry import Suite, plain
-from rapidun.pipeline.suites.scores import longest_answer, scored
+from rapidun.pipeline.suites.scores import AnswerGroup, answer_group, longest_answer, scored
 from rapidun.settings.run import MeasureConfig
 from rapidun.stats import Interval
 

@@ -24,7 +24,7 @@ from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import RunModel, read_rows, rows_from, usable
 from rapidun.pipeline.pieces import answering
 from rapidun.pipeline.reporter import Reporter, counting
-from rapidun.pipeline.retained import ROWS
+from rapidun.pipeline.suites.job import ROWS
 from rapidun.pipeline.suites.registry import Suite, plain, register_suite
 from rapidun.settings.run import MeasureConfig
 

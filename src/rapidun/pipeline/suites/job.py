@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rapidun.errors import ConfigError
+from rapidun.errors import ConfigError, FingerprintError
+from rapidun.evaluation.mitigations import REFERENCE, STAYS, mitigated_by
 from rapidun.files import write_json
-from rapidun.models import LoadedModel, adapter_fingerprint
+from rapidun.models import LoadedModel, adapter_fingerprint, tokenizer_fingerprint
+from rapidun.models.adapter_files import CONFIG, check_adapter_directory
 from rapidun.models.lora import adapter_disabled
+from rapidun.models.sources import check_directory, is_gguf, is_local
 from rapidun.pipeline.estimating import Piece, repeated
-from rapidun.pipeline.inputs import RunModel, open_run_model, rows_fingerprint
+from rapidun.pipeline.inputs import RunModel, load_by, open_run_model, rows_fingerprint
 from rapidun.pipeline.job import Job
-from rapidun.pipeline.mitigating import check_reference, mitigated
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.retained import check_retained, open_retained
 from rapidun.pipeline.suites.registry import SUITES, Suite
 from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import MeasureConfig
@@ -96,3 +98,83 @@ def _pieces(suite: Suite, run_model: RunModel, adapter: Path | None) -> list[Pie
     retained = suite.config.retained is not None and suite.stored is None
     times = 1 + _asks_before(suite, adapter) + retained
     return [repeated(piece, times, piece.title) if times > 1 else piece for piece in suite.pieces(run_model)]
+
+
+def check_reference(config: MeasureConfig, adapter: Path | None) -> None:
+    """Find out before a model is loaded whether there is a reference.
+
+    Raises:
+        ConfigError: If none is given, and the model has no adapter that could be left out.
+    """
+    if config.mitigation.kind is not None and adapter is None and not config.mitigation.options.get(REFERENCE):
+        raise ConfigError(
+            f"mitigation {config.mitigation.kind} compares with a reference model: give one that was not trained on "
+            "the same rows, --mitigation-option reference=DIR (the base model, say)."
+        )
+
+
+def mitigated(config: MeasureConfig, run_model: RunModel, reporter: Reporter) -> tuple[RunModel, dict[str, Any]]:
+    """The model as it answers under the mitigation, if there is one, and what ``metrics.json`` says of it.
+
+    Raises:
+        FingerprintError: If the reference has another tokenizer.
+        ModelError, ConfigError: If it cannot be loaded, or an option has no fitting value.
+    """
+    asked = config.mitigation
+    if asked.kind is None:
+        return run_model, {}
+    source = str(asked.options.get(REFERENCE) or config.model.source)
+    reference = load_by(config.model, source)
+    ours, theirs = (tokenizer_fingerprint(each.tokenizer) for each in (run_model.loaded, reference))
+    if ours != theirs:
+        raise FingerprintError(
+            f"{source}: its tokenizer ({theirs[:12]}) is not that of {run_model.loaded.source} ({ours[:12]}), so their "
+            "tokens cannot be compared. Give a model of the same family."
+        )
+    decoding = mitigated_by(asked.kind, reference, asked.options)
+    reporter.note(f"{STAYS} (answers: {asked.kind}, reference {source})")
+    said = {"kind": asked.kind, "options": dict(asked.options), "reference": reference.fingerprint, "text": STAYS}
+    return replace(run_model, loaded=replace(run_model.loaded, decoding=decoding)), {"mitigation": said}
+
+
+ROWS = "rows.parquet"
+
+
+def stored_rows(source: str | None) -> Path | None:
+    """The table of rows that ``source`` names, or that lies in it, a directory of results; None where it is a model."""
+    if source is None or not is_local(source):
+        return None
+    path = Path(source).expanduser()
+    found = path / ROWS if path.is_dir() else path
+    return found if found.suffix == ".parquet" and found.is_file() else None
+
+
+def check_retained(config: MeasureConfig, *, borrowed: bool) -> None:
+    """Find out before long work whether the retained model can be loaded.
+
+    Raises:
+        ModelError: Says what is missing.
+        ConfigError: If it is an adapter, and the model is an object that somebody else holds.
+    """
+    source = config.retained
+    if source is None or not is_local(source) or is_gguf(source):
+        return
+    if not _is_adapter(source):
+        check_directory(source, allow_pickle=config.model.dangerously_allow_pickle)
+    elif borrowed:
+        raise ConfigError(f"{source}: a retained adapter needs its model as a path. Give both so, or a whole model.")
+    else:
+        check_adapter_directory(Path(source).expanduser())
+
+
+def _is_adapter(source: str) -> bool:
+    folder = Path(source).expanduser()
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def open_retained(config: MeasureConfig, reporter: Reporter) -> RunModel:
+    """The retained model, with the template and the length of the other."""
+    source = str(config.retained)
+    if _is_adapter(source):
+        return open_run_model(config.model, config.data, reporter, adapter=Path(source).expanduser())
+    return open_run_model(config.model.model_copy(update={"source": source}), config.data, reporter)

@@ -19,15 +19,13 @@ from rapidun.gradients.coverage import coverage_of
 from rapidun.gradients.targets import find_targets
 from rapidun.models import LoadedModel, adapter_fingerprint, tokenizer_fingerprint
 from rapidun.models.fingerprints import tensors_fingerprint
-from rapidun.pipeline.coverage import note_coverage
 from rapidun.pipeline.estimating import Piece
+from rapidun.pipeline.evidence import note_coverage, teacher_sketch
 from rapidun.pipeline.inputs import RunModel, check_there, open_run_model, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.job import Job, subject_facts, write_manifest
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.sketching import teacher_sketch
 from rapidun.pipeline.valuing.pool import Pool, survey, untokenisable
-from rapidun.pipeline.valuing.scoring import by_student, by_teacher
-from rapidun.pipeline.valuing.student import student_of
+from rapidun.pipeline.valuing.scoring import by_student, by_teacher, student_of
 from rapidun.pipeline.valuing.teacher import TASK_COLUMN, Teacher, valuing
 from rapidun.pipeline.valuing.uses import NO_GRADIENTS, use_values
 from rapidun.settings.plugins import plugin_marks

@@ -17,10 +17,10 @@ from rapidun.errors import InputError
 from rapidun.gradients import Exact, Preconditioner, RapidGrad, fit_preconditioner, load_preconditioner, make_collector
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.estimating import Piece, Trial, over_rows
+from rapidun.pipeline.evidence import teacher_sketch
 from rapidun.pipeline.inputs import RunModel
 from rapidun.pipeline.pieces import SAMPLED
 from rapidun.pipeline.reporter import Reporter, counting
-from rapidun.pipeline.sketching import teacher_sketch
 from rapidun.pipeline.valuing.pool import Numbered, Pool, untokenisable
 from rapidun.settings.value import ValueConfig, ValueFiles
 from rapidun.valuation.linfik import LinFiK
