@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from rapidun.data import Example
 from rapidun.gradients import GradientCollector, RapidGrad, Sketch, collect_vectors, sketch_from
 from rapidun.gradients.coverage import Coverage, coverage_of
 from rapidun.models import adapted_layers
-from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.inputs import RowGroups, RunModel, note_truncated
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.settings.attribution import InfluenceSettings
@@ -53,14 +51,13 @@ def collect_evidence(
         examples[name] = run_model.tokenize(rows)
         note_truncated(examples[name], name, reporter)
     forget, retain = examples["forget"], examples["retain"]
-    loaded = run_model.loaded
     gradients = hidden = losses = None
     if Needs.GRADIENTS in needs:
         gradients = gradient_blocks(run_model, forget, retain, settings, seed, reporter)
     if Needs.HIDDEN in needs:
         hidden = hidden_blocks(run_model, forget, retain, settings.max_tokens, reporter)
     if Needs.LOSSES in needs:
-        losses = row_losses(loaded.model, forget, loaded.pad_token_id, loaded.device).means
+        losses = run_model.losses(forget).means
     return Evidence(len(forget), len(retain), gradients, hidden, losses)
 
 
@@ -78,7 +75,7 @@ def gradient_blocks(
     """
     found = []
     for checkpoint in (None, *settings.checkpoints):
-        with _at(run_model, checkpoint):
+        with at_checkpoint(run_model.loaded.model, checkpoint) if checkpoint is not None else nullcontext():
             sketches = [_sketch(run_model, group, settings, seed, reporter) for group in (forget, retain)]
         found.append(influence_blocks(sketches[0], sketches[1], similarity=settings.similarity))
     return reduce(_sum, found)
@@ -118,15 +115,6 @@ def _sketch(
         max_tokens=settings.max_tokens,
         progress=counting(reporter, "rows"),
     )
-
-
-@contextmanager
-def _at(run_model: RunModel, checkpoint: Path | None) -> Iterator[None]:
-    if checkpoint is None:
-        yield
-        return
-    with at_checkpoint(run_model.loaded.model, checkpoint):
-        yield
 
 
 def _sum(one: Blocks, other: Blocks) -> Blocks:

@@ -21,8 +21,9 @@ from rapidun.files import sha256_of
 from rapidun.gradients.targets import find_targets
 from rapidun.models import LoadedModel, beyond_low_rank, check_trainable, load_adapter, load_model
 from rapidun.models.adapter_files import check_adapter_directory
+from rapidun.models.row_losses import RowLosses, row_losses
 from rapidun.models.targets import choose_targets
-from rapidun.pipeline.reporter import Reporter
+from rapidun.pipeline.reporter import Progress, Reporter
 from rapidun.settings.model import ModelSettings, RowSettings
 from rapidun.settings.run import DataSettings, RunConfig
 
@@ -86,6 +87,11 @@ class RunModel:
             )
         return [word_mask(e, tokenizer, words=self.words) for e in examples] if self.words else examples
 
+    def losses(self, examples: Sequence[Example], progress: Progress | None = None) -> RowLosses:
+        """Each row's answer loss by the model as it stands."""
+        loaded = self.loaded
+        return row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device, progress=progress)
+
     def with_model(self, model: Any) -> RunModel:
         """The same with another model object."""
         return replace(self, loaded=replace(self.loaded, model=model))
@@ -138,8 +144,7 @@ def sample_rows(rows: Rows, count: int | None, seed: int, stratify: str | None =
         if stratify not in rows.dataset.column_names:
             raise InputError(f"{rows.path}: no column {stratify!r} to stratify by.")
         order = _round_robin(order, rows.dataset[stratify][:])
-    chosen = sorted(order[:count])
-    return _chosen(rows, chosen)
+    return rows_at(rows, sorted(order[:count]))
 
 
 def _round_robin(order: list[int], values: Sequence[Any]) -> list[int]:
@@ -165,10 +170,9 @@ def read_groups(data: DataSettings, reporter: Reporter, seed: int) -> RowGroups:
         for name in names
         if (path := getattr(data, name)) is not None
     }
-    found["forget"] = sample_rows(found["forget"], data.sample.get("forget"), seed, data.stratify)
-    found["retain"] = sample_rows(found["retain"], data.sample.get("retain"), seed)
-    if "pool" in found:
-        found["pool"] = sample_rows(found["pool"], data.sample.get("pool"), seed)
+    for name, count in data.sample.items():
+        if name in found:
+            found[name] = sample_rows(found[name], count, seed, data.stratify if name == "forget" else None)
     assert_disjoint(found["forget"], found["retain"])
     if "evaluation" in found:
         assert_disjoint_prompts(list(found["evaluation"]), list(found["forget"]))
@@ -323,18 +327,26 @@ def usable(
     return without_rows(rows, found)
 
 
+def first_rows(rows: Rows, count: int | None) -> Rows:
+    """The first ``count`` rows, or all. Raises InputError where there are fewer."""
+    if count is not None and count > len(rows):
+        raise InputError(f"{rows.path}: evaluation.prompts = {count} rows asked for, {len(rows)} there.")
+    return rows if count is None else rows_from(rows, 0, count)
+
+
 def rows_from(rows: Rows, start: int, count: int) -> Rows:
     """``count`` rows from ``start`` on, or what there is of them."""
-    return _chosen(rows, range(start, min(start + count, len(rows))))
+    return rows_at(rows, range(start, min(start + count, len(rows))))
 
 
 def with_answer(rows: Rows, column: str) -> Rows:
     """The rows that have an answer in ``column``."""
     answers = rows.dataset[column] if column in rows.dataset.column_names else []
-    return _chosen(rows, [place for place, answer in enumerate(answers) if answer])
+    return rows_at(rows, [place for place, answer in enumerate(answers) if answer])
 
 
-def _chosen(rows: Rows, places: Sequence[int]) -> Rows:
+def rows_at(rows: Rows, places: Sequence[int]) -> Rows:
+    """The rows at these places."""
     return replace(rows, dataset=rows.dataset.select(places), lines=[rows.lines[place] for place in places])
 
 
@@ -350,7 +362,7 @@ def without_rows(rows: Rows, bad: Sequence[BadRow]) -> Rows:
     kept = [place for place, line in enumerate(rows.lines) if line not in lines]
     if not kept:
         raise InputError(f"{rows.path}: no usable row is left; the first fault is {bad[0]}.")
-    return replace(_chosen(rows, kept), skipped=[*rows.skipped, *bad])
+    return replace(rows_at(rows, kept), skipped=[*rows.skipped, *bad])
 
 
 def held_rows(run_model: RunModel, groups: RowGroups) -> list[Example]:

@@ -22,9 +22,8 @@ from rapidun.data import Example
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.files import check_replaceable, write_json
 from rapidun.lifecycle import CONFIG, RunDirectory, held
-from rapidun.models import LoadedModel, load_adapter, merge_adapter
+from rapidun.models import load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
-from rapidun.models.row_losses import row_losses
 from rapidun.pipeline.context import identity, origins_of
 from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.evidence import say_coverage
@@ -155,7 +154,7 @@ def unlearn_requests(
         entries = _carried_out(out)  # again: until now another process may have been at work
         _save(out, entries)
         held = held_rows(run_model, groups[0])
-        reference = _loss(run_model.loaded, held), held
+        reference = run_model.losses(held).mean, held
         for number in range(len(entries) + 1, len(requests) + 1):
             reporter.phase("request", f"Request {number} of {len(requests)}: {requests[number - 1].stem}")
             config, group = configs[number - 1], groups[number - 1]
@@ -279,7 +278,7 @@ def _carry_out(
     run_model = _as_left(config, out, entries, reporter)
     with _claim(place, identity(config, groups, run_model), reporter) as run:
         run.write_text(CONFIG, config.to_yaml())
-        before = _loss(run_model.loaded, run_model.tokenize(groups.forget))
+        before = run_model.losses(run_model.tokenize(groups.forget)).mean
         with Meter("request") as meter:
             if not run.done("weigh"):
                 found = weigh(run_model, groups, config.influence, config.weights, config.seed, reporter)
@@ -294,8 +293,8 @@ def _carry_out(
         fingerprint=rows_fingerprint(groups.forget),
         directory=str(place.relative_to(out)),
         forget_before=before,
-        forget_after=_loss(after.loaded, run_model.tokenize(groups.forget)),
-        utility=_loss(after.loaded, held_rows) / base,
+        forget_after=after.losses(run_model.tokenize(groups.forget)).mean,
+        utility=after.losses(held_rows).mean / base,
         stopped=outcome["stopped"],
         seconds=meter.record["seconds"],
     )
@@ -318,10 +317,6 @@ def _as_left(config: RunConfig, out: Path, entries: Sequence[Entry], reporter: R
             merged = merge_adapter(load_adapter(run_model.loaded.model, out / entry.directory / "adapter"))
             run_model = run_model.with_model(merged)
     return run_model
-
-
-def _loss(loaded: LoadedModel, examples: list[Example]) -> float:
-    return row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device).mean
 
 
 def _save(out: Path, entries: Sequence[Entry]) -> None:

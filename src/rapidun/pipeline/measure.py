@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rapidun.data import Rows
-from rapidun.errors import ConfigError, InputError
+from rapidun.errors import ConfigError
 from rapidun.evaluation import (
     ClassifierJudge,
     Judge,
@@ -28,7 +28,7 @@ from rapidun.evaluation import (
     clean_perplexity,
 )
 from rapidun.files import write_json
-from rapidun.pipeline.inputs import Row, RowGroups, RunModel
+from rapidun.pipeline.inputs import Row, RowGroups, RunModel, first_rows
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.reading import made_from, read_object
 from rapidun.settings.evaluation import EvaluationSettings, dolly_triggers
@@ -149,9 +149,7 @@ def make_suite(
         ConfigError: If the backdoor suite lacks example answers.
         InputError: If more rows are asked for than there are.
     """
-    if settings.prompts is not None and settings.prompts > len(rows):
-        raise InputError(f"{rows.path}: evaluation.prompts = {settings.prompts} rows asked for, {len(rows)} there.")
-    measured = list(rows)[: settings.prompts]
+    measured = list(first_rows(rows, settings.prompts))
     suite: str = settings.suite
     if suite == "auto":
         suite = "perplexity" if poisoned is None or clean is None else "backdoor"

@@ -6,10 +6,12 @@ import os
 import platform
 import threading
 import time
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any
 
 import psutil
+import torch
 
 MEBIBYTE = 1 << 20
 SAMPLE_SECONDS = 0.05
@@ -37,7 +39,8 @@ class Meter:
 
     def __enter__(self) -> Meter:
         self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
-        _reset_device_peak()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self._peak = psutil.Process().memory_info().rss
         self._thread.start()
         return self
@@ -50,9 +53,8 @@ class Meter:
         self.record["seconds"] = round(time.perf_counter() - self._wall, 3)
         self.record["cpu_seconds"] = round(_cpu_seconds() - self._cpu, 3)
         self.record["peak_memory_mib"] = round(self._peak / MEBIBYTE, 1)
-        device_peak = _device_peak()
-        if device_peak is not None:
-            self.record["peak_device_memory_mib"] = round(device_peak / MEBIBYTE, 1)
+        if torch.cuda.is_available():
+            self.record["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / MEBIBYTE, 1)
 
 
 def _cpu_seconds() -> float:
@@ -60,23 +62,8 @@ def _cpu_seconds() -> float:
     return times.user + times.system
 
 
-def _reset_device_peak() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _device_peak() -> int | None:
-    import torch
-
-    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
-
-
 def hardware(device: str) -> dict[str, Any]:
     """What the run ran on."""
-    import torch
-
     found: dict[str, Any] = {
         "device": device,
         "cpu": _cpu_name(),
@@ -101,7 +88,5 @@ def _cpu_name() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers."""
-    from importlib.metadata import version
-
     names = ("torch", "transformers", "peft", "datasets", "numpy", "scikit-learn", "scipy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}

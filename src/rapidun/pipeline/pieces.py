@@ -20,7 +20,7 @@ from rapidun.evaluation.backdoor import suite_prompts
 from rapidun.gradients import RapidGrad, collect_vectors
 from rapidun.pipeline.estimating import Piece, Trial, over_prompts, over_rows, over_steps, repeated
 from rapidun.pipeline.evidence import make_collector
-from rapidun.pipeline.inputs import RowGroups, RunModel, held_rows
+from rapidun.pipeline.inputs import RowGroups, RunModel, held_rows, rows_at
 from rapidun.pipeline.measure import EvalSuite
 from rapidun.pipeline.train import even_rows
 from rapidun.settings.attribution import InfluenceSettings
@@ -143,11 +143,13 @@ def indexing(plan: BuildPlan) -> Piece:
     model = plan.model
 
     def look(chosen: list[Example]) -> None:
-        rows = _some(plan.rows, [place_of[example.id] for example in chosen])
+        rows = rows_at(plan.rows, [place_of[example.id] for example in chosen])
         few = {"views": views, "rows": len(rows), "shard_rows": len(rows), "shards": []}
         compute_shard(replace(plan, manifest=plan.manifest.model_copy(update=few), rows=rows), 0)
 
-    examples = tokenize_rows(_some(plan.rows, drawn), model.loaded.tokenizer, model.template, plan.manifest.max_length)
+    examples = tokenize_rows(
+        rows_at(plan.rows, drawn), model.loaded.tokenizer, model.template, plan.manifest.max_length
+    )
     place_of = {example.id: place for example, place in zip(examples, drawn, strict=True)}
 
     def attempt() -> Trial:
@@ -159,7 +161,3 @@ def indexing(plan: BuildPlan) -> Piece:
 
 def _unfitted(scorer: Scorer) -> Scorer:
     return scorer.model_copy(update={"precondition": None}) if hasattr(scorer, "precondition") else scorer
-
-
-def _some(rows: Rows, places: Sequence[int]) -> Rows:
-    return replace(rows, dataset=rows.dataset.select(places), lines=[rows.lines[place] for place in places])

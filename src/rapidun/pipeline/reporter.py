@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rapidun.pipeline.estimating import Piece
@@ -33,19 +33,12 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """Says nothing, and tries nothing."""
 
-    def phase(self, name: str, title: str) -> None:
+    def phase(self, *_: Any, **__: Any) -> None:
         """Ignored."""
 
-    def progress(self, done: int, total: int, detail: str = "", unit: str = "") -> None:
-        """Ignored."""
-
-    def note(self, text: str) -> None:
-        """Ignored."""
-
-    def plan(self, pieces: Sequence[Piece]) -> None:
-        """Ignored: nothing is tried."""
+    progress = note = plan = phase
 
 
 def counting(reporter: Reporter, unit: str) -> Progress:

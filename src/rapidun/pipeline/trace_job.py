@@ -70,18 +70,10 @@ class TraceRequest:
         Raises:
             InputError: If a row cannot be tokenised and such rows are not skipped, or the model's answer is empty.
         """
-        if given is None:
-            return self.answered(run_model)
-        return (
-            list(usable(given, run_model, config.data, reporter, name="queries")) if isinstance(given, Rows) else given
-        )
-
-    def answered(self, run_model: RunModel) -> list[Row]:
-        """The prompt with the model's own answer.
-
-        Raises:
-            InputError: If that is empty.
-        """
+        if isinstance(given, Rows):
+            return list(usable(given, run_model, config.data, reporter, name="queries"))
+        if given is not None:
+            return given
         text = run_model.template.prompt_text(_typed(self.prompt or "", ""))
         (response,) = generate_answers(run_model.loaded, [text], max_new_tokens=ANSWER_TOKENS)
         if not response.strip():

@@ -11,7 +11,7 @@ from peft import PeftModel
 from rapidun.attribution import Blocks
 from rapidun.gradients.targets import settled_targets
 from rapidun.lifecycle import RunDirectory
-from rapidun.pipeline.evidence import collect_evidence, make_collector
+from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.inputs import RowGroups, RunModel
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.settings.attribution import InfluenceSettings
@@ -30,11 +30,10 @@ from rapidun.weighting import (
 
 @dataclass(frozen=True)
 class Weighed:
-    """Blocks (None where the scheme does not need them), weights, and the names of the tracked tensors."""
+    """Blocks (None where the scheme does not need them) and weights."""
 
     blocks: Blocks | None
     weights: Weights
-    tracked: list[str]
 
 
 def weigh(
@@ -50,7 +49,7 @@ def weigh(
     evidence = collect_evidence(run_model, groups, scheme.needs, influence, seed, reporter)
     found = weights_from(evidence, weights, seed, reporter)
     blocks = evidence.gradients if evidence.gradients is not None else evidence.hidden
-    return Weighed(blocks if isinstance(blocks, Blocks) else None, found, make_collector(run_model, influence).tracked)
+    return Weighed(blocks if isinstance(blocks, Blocks) else None, found)
 
 
 def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporter: Reporter) -> Weights:
@@ -96,11 +95,7 @@ def dynamic_weights(
 
 def write_weighed(weighed: Weighed, groups: RowGroups, directory: RunDirectory) -> None:
     """``weights.jsonl`` and ``blocks.safetensors``."""
-    write_weights(
-        directory / "weights.jsonl",
-        weighed.weights,
-        forget_rows=groups.forget,
-        retain_rows=groups.retain,
-    )
+    path = directory / "weights.jsonl"
+    write_weights(path, weighed.weights, forget_rows=groups.forget, retain_rows=groups.retain)
     if weighed.blocks is not None:
         weighed.blocks.save(directory / "blocks.safetensors")

@@ -42,8 +42,7 @@ class Costs:
     @cached_property
     def read(self) -> float:
         """Seconds of a row that is read: of its loss."""
-        target, loaded = self._target, self._target.loaded
-        examples = target.tokenize(self._material.forget)
+        loaded, examples = self._target.loaded, self._target.tokenize(self._material.forget)
         tried = over_rows(
             examples, TOKENS, lambda chosen: row_losses(loaded.model, chosen, loaded.pad_token_id, loaded.device)
         )

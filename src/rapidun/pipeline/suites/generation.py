@@ -15,17 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rapidun.data import Rows
-from rapidun.errors import InputError
-from rapidun.evaluation import generate_answers
 from rapidun.evaluation.fluency import fluency_change, fluency_rows, fluency_values
 from rapidun.evaluation.row_table import write_table
 from rapidun.models.token_scores import token_scores
 from rapidun.pipeline.estimating import Piece
-from rapidun.pipeline.inputs import RunModel, read_rows, rows_from, usable
+from rapidun.pipeline.inputs import RunModel, first_rows, read_rows, usable
 from rapidun.pipeline.pieces import answering
 from rapidun.pipeline.reporter import Reporter, counting
 from rapidun.pipeline.suites.job import ROWS
 from rapidun.pipeline.suites.registry import Suite, plain, register_suite
+from rapidun.pipeline.suites.scores import answers_to
 from rapidun.settings.run import MeasureConfig
 
 Losses = dict[str, npt.NDArray[np.float64]]
@@ -52,11 +51,8 @@ class Generation(Suite):
 
     def __init__(self, config: MeasureConfig, reporter: Reporter) -> None:
         super().__init__(config, reporter)
-        data, prompts = config.data, config.evaluation.prompts
-        rows = read_rows(data.evaluation, "evaluation", data, reporter)
-        if prompts is not None and prompts > len(rows):
-            raise InputError(f"{data.evaluation}: evaluation.prompts = {prompts} rows asked for, {len(rows)} there.")
-        self._rows = rows_from(rows, 0, prompts or len(rows))
+        rows = read_rows(config.data.evaluation, "evaluation", config.data, reporter)
+        self._rows = first_rows(rows, config.evaluation.prompts)
 
     def rows(self, run_model: RunModel) -> Mapping[str, Sequence[Rows]]:
         """The evaluation rows."""
@@ -65,19 +61,12 @@ class Generation(Suite):
 
     def pieces(self, run_model: RunModel) -> list[Piece]:
         """The answers."""
-        return [answering(run_model, self._prompts(run_model), self.config.evaluation, "answers")]
+        prompts = [run_model.template.prompt_text(row) for row in self._rows]
+        return [answering(run_model, prompts, self.config.evaluation, "answers")]
 
     def score(self, run_model: RunModel, done: Mapping[str, Any]) -> Answers:
         """The model's answers; the reference reads them and its own."""
-        settings = self.config.evaluation
-        texts = generate_answers(
-            run_model.loaded,
-            self._prompts(run_model),
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-            repetition_penalty=settings.repetition_penalty,
-            progress=counting(self.reporter, "answers"),
-        )
+        texts = answers_to(run_model, list(self._rows), self.config.evaluation, self.reporter)
         if not done:
             return Answers(texts, {})
         read = {"model": done["model"].texts, "own": texts}
@@ -106,9 +95,6 @@ class Generation(Suite):
             "answer": [text for answers in scores.values() for text in answers.texts],
         }
         return own | {name: np.concatenate([its[name] for its in numbers.values()]) for name in numbers["model"]}
-
-    def _prompts(self, run_model: RunModel) -> list[str]:
-        return [run_model.template.prompt_text(row) for row in self._rows]
 
     def _read(self, run_model: RunModel, texts: Sequence[str]) -> Losses:
         """Loss of each answer's own tokens: one that was cut off has no end of a turn. Empty ones are not read."""

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rapidun.data import Rows, assert_disjoint
-from rapidun.errors import InputError
 from rapidun.evaluation import assert_disjoint_prompts
 from rapidun.evaluation.qa import LOOK_ALIKES, RETAINED, Metrics, qa_values
 from rapidun.evaluation.rouge import HINT, rouge_installed
-from rapidun.pipeline.inputs import RunModel, read_rows, rows_from
+from rapidun.pipeline.inputs import RunModel, first_rows, read_rows
 from rapidun.pipeline.suites.answers import AnswerSuite
 from rapidun.pipeline.suites.registry import register_suite
 from rapidun.stats import Interval
@@ -38,11 +37,7 @@ class Qa(AnswerSuite):
         }
         assert_disjoint(found["forget"], found["retain"])
         assert_disjoint_prompts(list(found["held_out"]), list(found["forget"]))
-        if (prompts := self.config.evaluation.prompts) is not None:
-            if prompts > (there := len(found["held_out"])):
-                raise InputError(f"{data.evaluation}: evaluation.prompts = {prompts} rows asked for, {there} there.")
-            found["held_out"] = rows_from(found["held_out"], 0, prompts)
-        return found
+        return found | {"held_out": first_rows(found["held_out"], self.config.evaluation.prompts)}
 
     def rows(self, run_model: RunModel) -> Mapping[str, Sequence[Rows]]:
         """As they are; says which numbers they and this machine cannot give."""

@@ -14,7 +14,6 @@ from rapidun.evaluation import generate_answers
 from rapidun.evaluation.generation import context_length
 from rapidun.evaluation.qa import RowScores
 from rapidun.evaluation.rouge import rouge_installed, rouge_l_recall
-from rapidun.models.row_losses import row_losses
 from rapidun.models.token_scores import token_scores
 from rapidun.pipeline.inputs import Row, RunModel, usable
 from rapidun.pipeline.reporter import Reporter, counting
@@ -47,9 +46,9 @@ def _scores(run_model: RunModel, group: AnswerGroup, settings: MeasureSettings, 
     )
     losses = np.array(scored.losses)
     _check_finite(ids, losses)
-    answers = _answers(run_model, rows, settings, reporter)
+    answers = answers_to(run_model, rows, settings, reporter)
     again = list(group.asked) if group.asked is not None else []
-    others = dict(zip([str(row["id"]) for row in again], _answers(run_model, again, settings, reporter), strict=True))
+    others = dict(zip([str(row["id"]) for row in again], answers_to(run_model, again, settings, reporter), strict=True))
     return RowScores(
         ids=ids,
         losses=losses,
@@ -71,9 +70,8 @@ def _losses(run_model: RunModel, rows: Rows | None, reporter: Reporter) -> dict[
     found: dict[str, list[float]] = {}
     if rows is None:
         return found
-    examples, loaded = run_model.tokenize(rows), run_model.loaded
-    progress = counting(reporter, "texts")
-    means = row_losses(loaded.model, examples, loaded.pad_token_id, loaded.device, progress=progress).means
+    examples = run_model.tokenize(rows)
+    means = run_model.losses(examples, counting(reporter, "texts")).means
     _check_finite([example.id for example in examples], means)
     for example, loss in zip(examples, means.tolist(), strict=True):
         found.setdefault(example.id, []).append(loss)
@@ -106,7 +104,8 @@ def _recall(answers: Mapping[str, str], ids: Sequence[str], texts: Sequence[str]
     return found
 
 
-def _answers(run_model: RunModel, rows: Sequence[Row], settings: MeasureSettings, reporter: Reporter) -> list[str]:
+def answers_to(run_model: RunModel, rows: Sequence[Row], settings: MeasureSettings, reporter: Reporter) -> list[str]:
+    """The model's answer to each row's prompt."""
     if not rows:
         return []
     return generate_answers(

@@ -15,6 +15,7 @@ from rapidun.data import Rows
 from rapidun.data.badrows import BadRow, raise_bad_rows
 from rapidun.errors import InputError
 from rapidun.gradients import Exact, Preconditioner, RapidGrad, fit_preconditioner, load_preconditioner, make_collector
+from rapidun.gradients.collector import Transform
 from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.estimating import Piece, Trial, over_rows
 from rapidun.pipeline.evidence import teacher_sketch
@@ -102,29 +103,22 @@ class Teacher:
 
     @cached_property
     def _task_names(self) -> list[str]:
-        column = TASK_COLUMN
-        if column not in self.task.dataset.column_names:
+        if TASK_COLUMN not in self.task.dataset.column_names:
             return ["task"] * len(self.task)
-        names = self.task.dataset[column][:]
+        names = self.task.dataset[TASK_COLUMN][:]
         if None in names:
             where = self.task.where(names.index(None))
-            raise InputError(f"{where}: column {column!r} is empty. Name every row's task, or leave the column out.")
+            raise InputError(
+                f"{where}: column {TASK_COLUMN!r} is empty. Name every row's task, or leave the column out."
+            )
         return [str(name) for name in names]
 
     @cached_property
     def _unfitted(self) -> LinFiK:
         settings = self.config.value
         adam = self._adam() if settings.optimizer == "adam" else None
-        return LinFiK(
-            self.run_model.loaded.model,
-            teacher_sketch(settings, self.config.seed),
-            targets=self.config.value.targets,
-            normalize=settings.normalize,
-            similarity=settings.similarity,
-            transform=None if adam is None else adam.power(-0.5),
-            checkpoints=self.files.checkpoints,
-            max_tokens=settings.max_tokens,
-        )
+        transform = None if adam is None else adam.power(-0.5)
+        return _linfik(self.config, self.files, self.run_model, transform)
 
     @cached_property
     def _fitted(self) -> LinFiK:
@@ -152,6 +146,20 @@ class Teacher:
         return load_preconditioner(place)
 
 
+def _linfik(config: ValueConfig, files: ValueFiles, run_model: RunModel, transform: Transform | None = None) -> LinFiK:
+    settings = config.value
+    return LinFiK(
+        run_model.loaded.model,
+        teacher_sketch(settings, config.seed),
+        targets=settings.targets,
+        normalize=settings.normalize,
+        similarity=settings.similarity,
+        transform=transform,
+        checkpoints=files.checkpoints,
+        max_tokens=settings.max_tokens,
+    )
+
+
 def valuing(config: ValueConfig, files: ValueFiles, run_model: RunModel, task: Rows, pool: Pool) -> Piece:
     """LinFiK of the pool, or of a student's sample of it; tried on some of its rows, against one task row."""
     whole = pool.count if config.student.kind is None else sample_size(config.student.sample, pool.count)
@@ -161,15 +169,7 @@ def valuing(config: ValueConfig, files: ValueFiles, run_model: RunModel, task: R
     examples = run_model.tokenize([row for _, row in pool.at(drawn)], skipped=skipped)
 
     def attempt() -> Trial:
-        linfik = LinFiK(
-            run_model.loaded.model,
-            teacher_sketch(settings, config.seed),
-            targets=config.value.targets,
-            normalize=settings.normalize,
-            similarity=settings.similarity,
-            checkpoints=files.checkpoints,
-            max_tokens=settings.max_tokens,
-        ).fit(run_model.tokenize(list(islice(task, 1))), pad)
+        linfik = _linfik(config, files, run_model).fit(run_model.tokenize(list(islice(task, 1))), pad)
         trial = over_rows(examples, settings.max_tokens, lambda rows: linfik.values(rows, pad))
         return replace(trial, seconds=trial.seconds * whole / len(examples))
 
