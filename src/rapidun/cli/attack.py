@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.attack import AttackConfig
 
@@ -24,10 +23,7 @@ EXIT_CODES = {"PASS": 0, "FAIL": 1, "UNDECIDED": 3, None: 0}
 def attack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished `rapidun run`, demo or unlearn.")],
     given: Annotated[Raw, Shows(AttackConfig)],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("resume", "overwrite", "dry_run", "as_json")],
 ) -> int:
     """Try to bring back what a run made its model forget, and the same on a twin that never learnt it: RUN/attacks.
 
@@ -38,10 +34,6 @@ def attack(
     from rapidun.cli.tables import print_attacks
     from rapidun.pipeline.attacking import attack_run
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        found: dict[str, Any] = attack_run(settings, run, resume=resume, overwrite=overwrite, reporter=reporter)
-    if as_json:
-        print_json(found)
-    else:
-        print_attacks(found)
+    found = how.carry_out(attack_run, settings, run, **how.place)
+    how.show(found, print_attacks)
     return EXIT_CODES[found["verdict"]]

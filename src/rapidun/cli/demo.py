@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_pairs
+from rapidun.cli.console import parse_pairs
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.cli.run import finish
 from rapidun.settings.run import RunConfig
@@ -24,12 +24,7 @@ EXAMPLES = o.examples(
 @made
 def demo(
     given: Annotated[Raw, Shows(RunConfig, "seed", "plugins")],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    until: o.Until,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("resume", "overwrite", "until", "dry_run", "overrides", "as_json")],
     out: Annotated[Path, o.option("--out", "New directory for the run and its report.")] = Path("runs/demo"),
     model: Annotated[
         DemoModel, o.option("--model", "embedded (6.5 million parameters, in the package), or smollm2.")
@@ -46,15 +41,7 @@ def demo(
     """
     from rapidun.demo import run_demo
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        result = run_demo(
-            out,
-            model=model,
-            seed=given.get("seed", 0),
-            resume=resume,
-            overwrite=overwrite,
-            until=until,
-            overrides={**given, **parse_pairs(overrides, "--set")},
-            reporter=reporter,
-        )
-    return finish(result, as_json)
+    changed = {**given, **parse_pairs(how.overrides, "--set")}
+    seed = given.get("seed", 0)
+    result = how.carry_out(run_demo, out, model=model, seed=seed, until=how.until, overrides=changed, **how.place)
+    return finish(result, how)

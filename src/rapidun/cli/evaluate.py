@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.run import MeasureConfig
 
@@ -26,10 +25,7 @@ def evaluate(
         Raw, Shows(MeasureConfig, "model", "retained", "mitigation", "data", "evaluation.suite", "seed", "plugins")
     ],
     adapter: o.Adapter,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("overwrite", "dry_run", "overrides", "as_json")],
 ) -> int:
     """Measure a model: attack success on seen triggers, unseen variants, no trigger, and clean perplexity.
 
@@ -40,14 +36,10 @@ def evaluate(
     lm-eval (--data is a directory of tasks of the LM evaluation harness). With --mitigation, what answers are like that
     are decoded with one; the model stays as poisoned as it was.
     """
-    settings = o.make_settings(given, MeasureConfig, overrides)
+    settings = o.make_settings(given, MeasureConfig, how.overrides)
     from rapidun.cli.suite_tables import print_found
     from rapidun.pipeline import evaluate_only
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        metrics = evaluate_only(settings, out, adapter=adapter, overwrite=overwrite, reporter=reporter)
-    if as_json:
-        print_json(metrics)
-    else:
-        print_found(metrics)
+    metrics = how.carry_out(evaluate_only, settings, out, adapter=adapter, overwrite=how.overwrite)
+    how.show(metrics, print_found)
     return 0

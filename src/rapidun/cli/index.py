@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
+from rapidun.cli.console import PlainConsole, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError, InputError
 from rapidun.settings.attribution import IndexConfig
+
+if TYPE_CHECKING:
+    from rapidun.pipeline import Reporter
 
 _INDEX = "Index"
 _OWN_LINES = ("tracked", "coverage", "precondition")
 OF_AN_INDEX = Shows(
     IndexConfig, "model", "data", "plugins", but=("data.max_length",), optional=("model.source",)
 )  # an index decides the rest for those who come to it
+JsonAlone = Annotated[o.How, o.Asks("as_json")]
 PluginsAlone = Annotated[Raw, Shows(IndexConfig, "plugins")]  # run when parsed: a scorer of one's own is then known
 Directory = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory that `rapidun index build` wrote.")]
 Data = Annotated[Path, o.option("--data", "File of training rows: JSONL, JSON, CSV, Parquet.", "Rows")]
@@ -57,30 +61,28 @@ def build(
         ),
     ],
     workers: Annotated[int | None, o.option("--workers", "How many; default one for every GPU.", "Run")],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
 ) -> int:
     """Index training rows: one pass over each row gives its gradient sketch, hidden states and words.
 
     A build that was stopped goes on with --resume and ends with the same bytes.
     """
-    settings = o.make_settings(given, IndexConfig, overrides)
+    settings = o.make_settings(given, IndexConfig, how.overrides)
     from rapidun.pipeline import indexing
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        if engine is None and workers is None:
-            indexing.build(settings, data, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter)
-        else:
-            from rapidun import distributed
+    if engine is None and workers is None:
+        how.carry_out(indexing.build, settings, data, out, adapter=adapter, **how.place)
+        return _show(out, how)
+    from rapidun import distributed
 
-            job = distributed.IndexJob(settings, data, out, adapter)
-            how = distributed.Settings(workers, resume, overwrite, reporter)
-            if distributed.build(job, engine or "local", how) is None:
-                return 0  # another process speaks for the build
-    return _show(out, as_json)
+    job = distributed.IndexJob(settings, data, out, adapter)
+
+    def build_by_many(reporter: Reporter) -> object:
+        told = distributed.Settings(workers, how.resume, how.overwrite, reporter)
+        return distributed.build(job, engine or "local", told)
+
+    # where there is None, another process speaks for the build
+    return 0 if how.carry_out(build_by_many) is None else _show(out, how)
 
 
 @verbs.command("append", epilog=o.examples("rapidun index append runs/index --data more.jsonl"))
@@ -90,10 +92,8 @@ def append(
     data: Data,
     given: Annotated[Raw, OF_AN_INDEX],
     adapter: o.Adapter,
-    resume: o.Resume,
     repeats: Annotated[bool, o.flag("--repeats", "Append rows again whose ids are in the index already.", "Rows")],
-    dry_run: o.DryRun,
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("resume", "dry_run", "as_json")],
 ) -> int:
     """Add rows to an index, with the settings it has; old shards stay as they are.
 
@@ -102,27 +102,25 @@ def append(
     """
     from rapidun.pipeline import indexing
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        indexing.append(given, data, index, adapter=adapter, resume=resume, reporter=reporter, repeats=repeats)
-    return _show(index, as_json)
+    how.carry_out(indexing.append, given, data, index, adapter=adapter, resume=how.resume, repeats=repeats)
+    return _show(index, how)
 
 
 @verbs.command("info", epilog=o.examples("rapidun index info runs/index"))
 @made
-def info(index: Directory, plugins: PluginsAlone, as_json: o.Json) -> int:
+def info(index: Directory, plugins: PluginsAlone, how: JsonAlone) -> int:
     """Say what an index is of: rows, features, model, settings, size."""
-    return _show(index, as_json)
+    return _show(index, how)
 
 
 @verbs.command("verify", epilog=o.examples("rapidun index verify runs/index"))
 @made
-def verify(index: Directory, plugins: PluginsAlone, as_json: o.Json) -> int:
+def verify(index: Directory, plugins: PluginsAlone, how: JsonAlone) -> int:
     """Check every byte of an index; names the file and the row of what is damaged. Exit code 2 if anything is."""
     from rapidun.pipeline import indexing
 
-    with ConsoleReporter() as reporter:
-        found = indexing.check_index(index, reporter)
-    if as_json:
+    found = how.carry_out(indexing.check_index, index)
+    if how.as_json:
         print_json({"whole": not found, "damaged": [damage.as_dict() for damage in found]})
     elif not found:
         say(f"{index}: every file is as it was written.")
@@ -148,7 +146,7 @@ def export(
         Path | None, o.option("--query", "rapidin: file of rows whose answers are to be explained.", "Rows")
     ],
     adapter: o.Adapter,
-    as_json: o.Json,
+    how: JsonAlone,
     form: Annotated[
         str, o.option("--format", "numpy (vectors and ids) or rapidin (influence of rows).", _INDEX)
     ] = "numpy",
@@ -164,26 +162,24 @@ def export(
         raise ConfigError("--format rapidin needs --query FILE: it ranks rows for these queries.")
     from rapidun.pipeline import indexing
 
-    with ConsoleReporter() as reporter:
-        if query is not None and form == "rapidin":
-            paths = indexing.export_results(given, index, out, query, adapter=adapter, keep=keep, reporter=reporter)
-        else:
-            paths = indexing.export_vectors(index, out, name=view, reporter=reporter)
-    if as_json:
-        print_json({"files": [str(path) for path in paths]})
+    if query is not None and form == "rapidin":
+        paths = how.carry_out(indexing.export_results, given, index, out, query, adapter=adapter, keep=keep)
     else:
-        say("\n".join(map(str, paths)))
+        paths = how.carry_out(indexing.export_vectors, index, out, name=view)
+    files = [str(path) for path in paths]
+    how.show({"files": files}, lambda _: say("\n".join(files)))
     return 0
 
 
-def _show(path: Path, as_json: bool) -> int:
+def _show(path: Path, how: o.How) -> int:
     from rapidun.attribution.store import open_index
     from rapidun.pipeline import indexing
 
-    found = indexing.describe(open_index(path))
-    if as_json:
-        print_json(found)
-        return 0
+    how.show(indexing.describe(open_index(path)), _print)
+    return 0
+
+
+def _print(found: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)
@@ -191,7 +187,6 @@ def _show(path: Path, as_json: bool) -> int:
     for name, value in _lines(found):
         table.add_row(name, value)
     PlainConsole().print(table)
-    return 0
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:

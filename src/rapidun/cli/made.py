@@ -18,6 +18,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from rapidun.cli.console import parse_pairs
+from rapidun.cli.options import Asks, How
 from rapidun.errors import ConfigError
 from rapidun.settings.base import Flag, Section, limits, section_of, set_dotted
 from rapidun.settings.plugins import load_plugin
@@ -148,16 +149,22 @@ def listed(text: str) -> list[str]:
 def made(verb: Callable[..., int]) -> Callable[..., int]:
     """A command out of a verb: every `Shows` in its signature becomes options, and a mapping when it is called.
 
+    So does `Asks`, and a `How`.
+
     An argument without a default has the plain one of its type: no path, not set, an empty list.
     """
     hints = get_type_hints(verb, include_extras=True)
     shown: dict[str, list[Option]] = {}
+    asked: dict[str, tuple[str, ...]] = {}
     every = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
     for name, parameter in inspect.signature(verb).parameters.items():
-        shows = next((each for each in getattr(hints[name], "__metadata__", ()) if isinstance(each, Shows)), None)
-        if shows is not None:
+        marks = getattr(hints[name], "__metadata__", ())
+        if shows := next((each for each in marks if isinstance(each, Shows)), None):
             shown[name] = shows.options()
             every += [option.parameter() for option in shown[name]]
+        elif asks := next((each for each in marks if isinstance(each, Asks)), None):
+            asked[name] = asks.names
+            every += [_with_default(parameter.replace(name=each), hint) for each, hint in asks.options().items()]
         elif name != "context":
             every.append(_with_default(parameter, hints[name]))
 
@@ -165,6 +172,8 @@ def made(verb: Callable[..., int]) -> Callable[..., int]:
     def command(context: typer.Context, **arguments: Any) -> int:
         for name, options in shown.items():
             arguments[name] = _given(context, options, arguments)
+        for name, options_of in asked.items():
+            arguments[name] = How(**{each: arguments.pop(each) for each in options_of})
         if "context" in hints:
             arguments["context"] = context
         return verb(**arguments)

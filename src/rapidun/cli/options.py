@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from rapidun.cli.console import parse_pairs
+from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Config = TypeVar("Config", bound="BaseModel")
+Found = TypeVar("Found")
 
 
 def option(name: str, says: str, panel: str | None = None, **about: Any) -> Any:
@@ -47,6 +49,52 @@ Until = Annotated[
     str | None,
     option("--until", "Stop after before, trace, weigh, unlearn or after; --resume goes on.", "Run"),
 ]
+
+
+_KINDS = {
+    "resume": Resume, "overwrite": Overwrite, "until": Until, "dry_run": DryRun, "overrides": Set, "as_json": Json,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class How:
+    """How a verb is carried out, and how it says what it found; a verb has the options that its `Asks` names."""
+
+    resume: bool = False
+    overwrite: bool = False
+    until: str | None = None
+    dry_run: bool = False
+    overrides: Sequence[str] = ()
+    as_json: bool = False
+
+    @property
+    def place(self) -> dict[str, bool]:
+        """What becomes of results that are there already."""
+        return {"resume": self.resume, "overwrite": self.overwrite}
+
+    def carry_out(self, job: Callable[..., Found], *what: Any, **more: Any) -> Found:
+        """Do the long work and tell of it on standard error."""
+        with ConsoleReporter(dry_run=self.dry_run, as_json=self.as_json) as reporter:
+            return job(*what, **more, reporter=reporter)
+
+    def show(self, found: Any, say_found: Callable[[Any], None]) -> None:
+        """Print what was found: as JSON where that is asked for, otherwise by ``say_found``."""
+        print_json(found) if self.as_json else say_found(found)
+
+
+class Asks:
+    """Says in the annotation of a verb's `How` which of its options the verb has, in the order of its help page."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def options(self) -> dict[str, Any]:
+        """Name to annotation."""
+        return {name: _KINDS[name] for name in self.names}
+
+
+Job = Annotated[How, Asks("resume", "overwrite", "dry_run", "overrides", "as_json")]
+"""What most verbs have."""
 
 
 def examples(*lines: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, say
+from rapidun.cli.console import print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.reveal import RevealConfig, read_task
 
@@ -39,11 +39,7 @@ def reveal(
     ],
     task: Annotated[Path | None, o.option("--task", "Task file (YAML): what to look for and how to judge it.")],
     out: Annotated[Path | None, o.option("--out", "New directory for the run.", "Run")],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
 ) -> int:
     """Make a model reveal what it should forget, and release it from that, without the forget data.
 
@@ -61,15 +57,12 @@ def reveal(
     given["task"] = read_task(task)
     if isinstance(given["task"].setdefault("release", {}), dict):
         given["task"]["release"] |= method
-    settings = o.make_settings(given, RevealConfig, overrides, files={"task": task})
+    settings = o.make_settings(given, RevealConfig, how.overrides, files={"task": task})
     from rapidun.pipeline import reveal as run_reveal
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        result = run_reveal(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
-    if as_json:
-        print_json({"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics})
-    else:
-        _print(result)
+    result = how.carry_out(run_reveal, settings, out, **how.place)
+    found = {"directory": str(out), "report": str(result.report), **result.summary, "metrics": result.metrics}
+    how.show(found, lambda _: _print(result))
     return 0 if result.passed else 1
 
 

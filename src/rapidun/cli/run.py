@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, say
+from rapidun.cli.console import parse_pairs, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.printing import annotated_defaults
 from rapidun.settings.run import RunConfig, load_config
@@ -27,15 +27,10 @@ def run(
     ],
     out: Annotated[Path | None, o.option("--out", "New directory for the run.", "Run")],
     given: Annotated[Raw, Shows(RunConfig, "plugins")],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    until: o.Until,
-    dry_run: o.DryRun,
-    overrides: o.Set,
+    how: Annotated[o.How, o.Asks("resume", "overwrite", "until", "dry_run", "overrides", "as_json")],
     print_config: Annotated[
         bool, o.flag("--print-config", "Print every setting with its default and its help, and leave.")
     ],
-    as_json: o.Json,
 ) -> int:
     """Carry out a whole run: trace -> weigh -> unlearn -> evaluate -> report.
 
@@ -46,28 +41,21 @@ def run(
         return 0
     if config is None or out is None:
         raise typer.BadParameter("give CONFIG.yaml and --out DIR, or --print-config to see every setting.")
-    settings = load_config(config, parse_pairs(overrides, "--set"), **given)
+    settings = load_config(config, parse_pairs(how.overrides, "--set"), **given)
     from rapidun.pipeline import run as run_pipeline
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        result = run_pipeline(settings, out, resume=resume, overwrite=overwrite, until=until, reporter=reporter)
-    return finish(result, as_json)
+    return finish(how.carry_out(run_pipeline, settings, out, until=how.until, **how.place), how)
 
 
-def finish(result: Any, as_json: bool) -> int:
+def finish(result: Any, how: o.How) -> int:
     """Print a `rapidun.pipeline.RunResult` and choose the exit code."""
     from rapidun.cli.tables import print_run
 
     if result.metrics is None:
         say(f"stopped as asked; go on with --resume: {result.directory}")
         return 0
-    if as_json:
-        print_json({"directory": str(result.directory), "report": str(result.report), **_short(result.metrics)})
-    else:
-        print_run(result)
-    return 0 if result.passed else 1
-
-
-def _short(metrics: dict[str, Any]) -> dict[str, Any]:
     names = ("verdict", "gate", "before", "after", "perplexity_ratio", "cost", "stopped", "signatures")
-    return {name: metrics[name] for name in names if name in metrics}
+    short = {name: result.metrics[name] for name in names if name in result.metrics}
+    found = {"directory": str(result.directory), "report": str(result.report), **short}
+    how.show(found, lambda _: print_run(result))
+    return 0 if result.passed else 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.scan import ScanConfig
 
@@ -21,11 +21,7 @@ def scan(
     out: o.Out,
     given: Annotated[Raw, Shows(ScanConfig)],
     adapter: o.Adapter,
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
 ) -> int:
     """Search a model for a planted trigger that nobody has seen: words that change the answer to any question.
 
@@ -34,16 +30,10 @@ def scan(
     the best five (docs/benchmarks/scan.md says which scores clean and poisoned adapters have). OUT/forget.jsonl holds
     rows of the best suspects, as `rapidun unlearn` takes them: look at them first.
     """
-    settings = o.make_settings(given, ScanConfig, overrides)
+    settings = o.make_settings(given, ScanConfig, how.overrides)
     from rapidun.cli.tables import print_scan
     from rapidun.pipeline.scanning import scan_model
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        found: dict[str, Any] = scan_model(
-            settings, out, adapter=adapter, resume=resume, overwrite=overwrite, reporter=reporter
-        )
-    if as_json:
-        print_json(found)
-    else:
-        print_scan(found, out)
+    found = how.carry_out(scan_model, settings, out, adapter=adapter, **how.place)
+    how.show(found, partial(print_scan, out=out))
     return 0

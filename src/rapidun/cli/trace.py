@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, PlainConsole, print_json, say
+from rapidun.cli.console import PlainConsole, print_json, say
 from rapidun.cli.made import Raw, Shows, listed, made
 from rapidun.files import check_file_place
 from rapidun.settings import names
@@ -49,9 +49,7 @@ def trace(
     ],
     adapter: o.Adapter,
     html: Annotated[Path | None, o.option("--html", "Write the hits as a page; with --tokens, the token map.")],
-    overwrite: o.Overwrite,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("overwrite", "overrides", "as_json")],
 ) -> int:
     """Rank training rows by their influence on an answer, most helpful first.
 
@@ -63,18 +61,17 @@ def trace(
     for by in asked.scorers:
         names.SCORERS.check(by)
     given["model"] = {"source": "", **given.get("model", {})}
-    o.make_settings(given, TraceConfig, overrides)
+    o.make_settings(given, TraceConfig, how.overrides)
     if html is not None:
         check_file_place(html)
     from rapidun.pipeline import TraceRequest
     from rapidun.pipeline.explaining import Places, explain
 
     request = TraceRequest(query, prompt, response, tuple(listed(words or "")))
-    with ConsoleReporter() as reporter:
-        found = explain(given, request, Places(index, data, adapter, overwrite), asked, reporter)
+    found = how.carry_out(explain, given, request, Places(index, data, adapter, how.overwrite), asked)
     if html is not None:
-        say(str(_write_page(found.lines, found.tokens, html)), err=as_json)
-    if as_json:
+        say(str(_write_page(found.lines, found.tokens, html)), err=how.as_json)
+    if how.as_json:
         for line in (*found.lines, *found.tokens, *([found.proposed] if found.proposed else [])):
             print_json(line)
     else:

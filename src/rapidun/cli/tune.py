@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, parse_pairs, print_json, say
+from rapidun.cli.console import parse_pairs, print_json, say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.run import RunConfig, load_config
 
@@ -29,11 +29,7 @@ def tune(
         int | None, o.option("--probe-steps", "Steps of each probe; default an eighth of the run's.", min=2)
     ],
     given: Annotated[Raw, Shows(RunConfig, "plugins")],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
     trials: Annotated[
         int, o.option("--trials", "Trials of Optuna's TPE (pip install 'rapidun\\[tune]'); 0: probe only.", min=0)
     ] = 12,
@@ -43,21 +39,11 @@ def tune(
     First a probe: a few steps at rates from a 16th to 16 times the configured one, looking at losses alone. Then TPE
     trials from what it suggests, each a whole unlearning, measured on the tuning rows. Influence is computed once.
     """
-    settings = load_config(config, parse_pairs(overrides, "--set"), **given)
+    settings = load_config(config, parse_pairs(how.overrides, "--set"), **given)
     from rapidun.pipeline.tuning import tune as tune_run
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        found = tune_run(
-            settings,
-            tuning,
-            out,
-            trials=trials,
-            probe_steps=probe_steps,
-            resume=resume,
-            overwrite=overwrite,
-            reporter=reporter,
-        )
-    if as_json:
+    found = how.carry_out(tune_run, settings, tuning, out, trials=trials, probe_steps=probe_steps, **how.place)
+    if how.as_json:
         print_json({**asdict(found), "files": [str(path) for path in found.files]})
         return 0
     said = ", ".join(f"{name}={value:.4g}" for name, value in found.best.items())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, say
+from rapidun.cli.console import say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import RunConfig
@@ -49,11 +50,7 @@ def unlearn(
         int | None, o.option("--undo", "Number of a request in OUT/ledger.json, from 1: take it out.", LEDGER)
     ],
     redo: Annotated[int | None, o.option("--redo", "Number of an undone request: put it back.", LEDGER)],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
 ) -> int:
     """Make a model forget some rows: influence, weights, and a LoRA adapter in OUT/adapter.
 
@@ -61,9 +58,9 @@ def unlearn(
     sequence: --requests DIR; take one back: --undo N.
     """
     if undo is not None or redo is not None:
-        if dry_run:
+        if how.dry_run:
             raise ConfigError("--dry-run: --undo and --redo only add adapters up; leave it out.")
-        return _turn(out, undo, redo, as_json)
+        return _turn(out, undo, redo, how)
     rows = given.setdefault("data", {})
     if "model" not in given or "retain" not in rows or ("forget" in rows) != (requests is None):
         raise ConfigError("give --model, --retain and either --forget or --requests; or --undo N with --out.")
@@ -72,17 +69,16 @@ def unlearn(
         if weights is not None:
             raise ConfigError("--weights FILE belongs to one forget set; with --requests name a scheme.")
         rows["forget"] = requests
-    settings = o.make_settings(given, RunConfig, overrides)
+    settings = o.make_settings(given, RunConfig, how.overrides)
     from rapidun.pipeline import unlearn_only
     from rapidun.pipeline.ledger import request_files, unlearn_requests
 
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        if requests is not None:
-            entries = unlearn_requests(settings, request_files(requests), out, **how, reporter=reporter)
-            return _say_ledger(entries, out, as_json)
-        outcome = unlearn_only(settings, out, weights=weights, **how, reporter=reporter)
-    return _say(outcome, out, as_json)
+    if requests is not None:
+        entries = how.carry_out(unlearn_requests, settings, request_files(requests), out, **how.place)
+        return _say_ledger(entries, out, how)
+    outcome = how.carry_out(unlearn_only, settings, out, weights=weights, **how.place)
+    how.show({"directory": str(out), **outcome}, partial(_say, out=out))
+    return 0
 
 
 def _weights_file(given: Raw) -> Path | None:
@@ -92,42 +88,31 @@ def _weights_file(given: Raw) -> Path | None:
     return Path(given.pop("weights")["scheme"])
 
 
-def _say(outcome: dict[str, Any], out: Path, as_json: bool) -> int:
+def _say(outcome: dict[str, Any], out: Path) -> None:
     from rapidun.cli.tables import print_signatures
 
-    if as_json:
-        print_json({"directory": str(out), **outcome})
-        return 0
     print_signatures(outcome["signatures"])
     say(f"{outcome['saved']}: {out / outcome['saved']}")
     for name, title in (("forget", "forget rows"), ("held", "validation rows")):
-        before, after = (outcome[f"{name}_loss_{when}"] for when in ("before", "after"))
-        say(f"loss on {title}: {_loss(before)} -> {_loss(after)}")
-    return 0
+        losses = (outcome[f"{name}_loss_{when}"] for when in ("before", "after"))
+        said = ("not finite" if loss is None else f"{loss:.3f}" for loss in losses)
+        say(f"loss on {title}: {' -> '.join(said)}")
 
 
-def _loss(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.3f}"
-
-
-def _turn(out: Path, undo: int | None, redo: int | None, as_json: bool) -> int:
+def _turn(out: Path, undo: int | None, redo: int | None, how: o.How) -> int:
     """``--undo`` or ``--redo``."""
     if undo is not None and redo is not None:
         raise ConfigError("--undo and --redo: choose one.")
     from rapidun.pipeline.ledger import undo as turn
 
     number = undo if undo is not None else redo
-    return _say_ledger(turn(out, int(number or 0), again=redo is not None), out, as_json)
+    return _say_ledger(turn(out, int(number or 0), again=redo is not None), out, how)
 
 
-def _say_ledger(entries: Sequence[Entry], out: Path, as_json: bool) -> int:
+def _say_ledger(entries: Sequence[Entry], out: Path, how: o.How) -> int:
     from rapidun.pipeline.ledger import describe, summary
 
-    if as_json:
-        print_json({"directory": str(out), **summary(entries)})
-        return 0
-    for entry in entries:
-        say(describe(entry))
-    active = sum(entry.active for entry in entries)
-    say(f"adapter of {active} active requests: {out / 'adapter'}" if active else "no request is active")
+    found = {"directory": str(out), **summary(entries)}
+    active = f"adapter of {found['active']} active requests: {out / 'adapter'}" if found["active"] else None
+    how.show(found, lambda _: say("\n".join([*map(describe, entries), active or "no request is active"])))
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, say
+from rapidun.cli.console import say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError, InputError
 from rapidun.settings import names
@@ -38,11 +38,7 @@ def value(
     encoder: Annotated[
         str | None, o.option("--encoder", "Directory of the model that --student encoder starts from.", "Student")
     ],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
 ) -> int:
     """What is each candidate row worth for a task, before the model is trained on it?
 
@@ -52,35 +48,27 @@ def value(
     """
     use = make_config(uses, Uses, COMMAND_LINE)
     use.check()
-    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
     if (saved := _saved_student(given)) is not None:
         if "model" in given or "task" in files:
             raise ConfigError("a saved student has its model and task in it: leave out --model and --task-data.")
         known: Raw = {name: given[name] for name in ("data", "seed") if name in given}
-        settings = o.make_settings(known, SavedConfig, overrides)
-        job = partial(_by_student, settings, saved, Path(files["candidates"]), out, use, **how)
+        settings = o.make_settings(known, SavedConfig, how.overrides)
+        from rapidun.pipeline.valuing import value_by_student
+
+        pool = Path(files["candidates"])
+        found = how.carry_out(value_by_student, settings, saved, pool, out, use, **how.place)
     else:
         if "model" not in given or "task" not in files:
             raise ConfigError("give --model and --task-data, or --student DIRECTORY of a saved student.")
         _settle_student(given.setdefault("student", {}), encoder)
-        whole = o.make_settings(given, ValueConfig, overrides)
-        job = partial(_by_teacher, whole, make_config({**files, "adapter": adapter}, ValueFiles), out, use, **how)
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        found = job(reporter=reporter)
-    _say(found, out, as_json)
+        whole = o.make_settings(given, ValueConfig, how.overrides)
+        from rapidun.pipeline.valuing import value as value_pool
+
+        inputs = make_config({**files, "adapter": adapter}, ValueFiles)
+        found = how.carry_out(value_pool, whole, inputs, out, use, **how.place)
+    shown = {name: found[name] for name in found if name not in ("best", "worst", "histogram")}
+    how.show({**shown, "out": str(out)}, partial(_say, out=out))
     return 0
-
-
-def _by_teacher(*what: Any, **how: Any) -> dict[str, Any]:
-    from rapidun.pipeline import valuing
-
-    return valuing.value(*what, **how)
-
-
-def _by_student(*what: Any, **how: Any) -> dict[str, Any]:
-    from rapidun.pipeline import valuing
-
-    return valuing.value_by_student(*what, **how)
 
 
 def _settle_student(student: Raw, encoder: str | None) -> None:
@@ -103,11 +91,7 @@ def _saved_student(given: Raw) -> Path | None:
     return Path(kind)
 
 
-def _say(found: dict[str, Any], out: Path, as_json: bool) -> None:
-    if as_json:
-        shown = {name: found[name] for name in found if name not in ("best", "worst", "histogram")}
-        print_json({**shown, "out": str(out)})
-        return
+def _say(found: dict[str, Any], out: Path) -> None:
     summary = found["summary"]
     say(
         f"{found['rows']} rows: median {summary['median']:.4g}, 90% between {summary['low']:.4g} and "

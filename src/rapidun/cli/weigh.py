@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rapidun.cli import options as o
-from rapidun.cli.console import ConsoleReporter, print_json, say
+from rapidun.cli.console import say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.errors import ConfigError
 from rapidun.settings.run import RunConfig
@@ -36,40 +36,31 @@ def weigh(
     compat: Annotated[
         str | None, o.option("--compat", "released: with --from-rapidin, what RapidUn's released code gives.")
     ],
-    resume: o.Resume,
-    overwrite: o.Overwrite,
-    dry_run: o.DryRun,
-    overrides: o.Set,
-    as_json: o.Json,
+    how: o.Job,
 ) -> int:
     """Turn influence into bounded per-row weights of mean 1: OUT/weights.jsonl.
 
     Either from a model and rows (--model, --forget, --retain), or from RapidIn's result files (--from-rapidin).
     """
     if from_rapidin is not None:
-        if dry_run:
+        if how.dry_run:
             raise ConfigError("--dry-run: --from-rapidin loads no model and takes seconds; leave it out.")
         from rapidun.pipeline.single import weigh_rapidin
 
         scheme, seed = given.get("weights", {}).get("scheme", "influence"), given.get("seed", 0)
-        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=seed, overwrite=overwrite)
-        return _say(written, as_json)
+        written = weigh_rapidin(from_rapidin, out, compat=compat, scheme=scheme, seed=seed, overwrite=how.overwrite)
+        return _say(written, how)
     if compat is not None:
         raise ConfigError("--compat goes with --from-rapidin.")
     if not {"forget", "retain"} <= given.get("data", {}).keys() or "model" not in given:
         raise ConfigError("give --model, --forget and --retain, or --from-rapidin DIR.")
-    settings = o.make_settings(given, RunConfig, overrides)
+    settings = o.make_settings(given, RunConfig, how.overrides)
     from rapidun.pipeline import weigh_only
 
-    with ConsoleReporter(dry_run=dry_run, as_json=as_json) as reporter:
-        written = weigh_only(settings, out, resume=resume, overwrite=overwrite, reporter=reporter)
-    return _say(written, as_json)
+    return _say(how.carry_out(weigh_only, settings, out, **how.place), how)
 
 
-def _say(written: list[Path], as_json: bool) -> int:
-    if as_json:
-        print_json({"files": [str(path) for path in written]})
-    else:
-        for path in written:
-            say(path)
+def _say(written: list[Path], how: o.How) -> int:
+    files = [str(path) for path in written]
+    how.show({"files": files}, lambda _: say("\n".join(files)))
     return 0
