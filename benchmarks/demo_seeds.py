@@ -28,7 +28,7 @@ from rapidun.pipeline import RunDirectory, Silent
 from rapidun.pipeline.inputs import open_run_model, read_groups
 from rapidun.pipeline.measure import Measurement, make_suite, measure
 from rapidun.pipeline.train import train
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.weigh import weigh
 from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 
@@ -57,7 +57,7 @@ def control_run(seed: int, scheme: str, out: Path) -> dict[str, Any]:
     config = demo_config(seed, {"weights.scheme": scheme, "evaluation.prompts": PROMPTS})
     groups, run_model = read_groups(config.data, Silent(), seed), open_run_model(config.model, config.data, Silent())
     directory = RunDirectory.claim(out / f"{scheme}-{seed}", {}, resume=False, overwrite=True)
-    write_weighed(weigh(run_model, groups, config.influence, config.weights, seed, Silent()), groups, directory)
+    weigh(config, groups, run_model, directory.path, Silent())
     train(config, groups, run_model, directory.path, Silent())
     clean = groups.validation
     eval_suite = make_suite(groups.evaluation, config.evaluation, poisoned=groups.judge_poisoned, clean=clean)

@@ -23,7 +23,7 @@ from rapidun.pipeline import RunConfig, RunDirectory, Silent, make_config
 from rapidun.pipeline.inputs import RowGroups, RunModel, open_run_model, read_groups
 from rapidun.pipeline.measure import Measurement, make_suite, measure
 from rapidun.pipeline.train import train
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.weigh import weigh
 from rapidun.settings.base import set_dotted
 
 SEEDS = (100, 101)
@@ -60,9 +60,7 @@ def try_candidate(config: RunConfig, before: dict[int, Measurement]) -> dict[str
     with tempfile.TemporaryDirectory() as place:
         directory = RunDirectory.claim(Path(place) / "run", {}, resume=False, overwrite=False)
         began = time.perf_counter()
-        write_weighed(
-            weigh(run_model, groups, config.influence, config.weights, config.seed, Silent()), groups, directory
-        )
+        weigh(config, groups, run_model, directory.path, Silent())
         weighed = time.perf_counter()
         outcome = train(config, groups, run_model, directory.path, Silent())
         trained = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rapidun.pipeline.job import do_phase
 from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.train import OUTCOME, check_preferred
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.weigh import weigh
 from rapidun.reading import read_object
 from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import RunConfig
@@ -51,12 +52,7 @@ class RunContext:
 
     def weigh(self) -> None:
         """Write weights and what they are made of, unless that was done before."""
-
-        def step() -> None:
-            config = self.config
-            found = weigh(self.run_model, self.groups, config.influence, config.weights, config.seed, self.reporter)
-            write_weighed(found, self.groups, self.directory)
-
+        step = partial(weigh, self.config, self.groups, self.run_model, self.directory.path, self.reporter)
         self.phase("weigh", "Influence in four directions, and weights", step)
 
     def phase(self, name: str, title: str, step: Callable[[], object]) -> None:

@@ -46,11 +46,9 @@ def collect_evidence(
     reporter: Reporter,
 ) -> Evidence:
     """What ``needs`` names, of the forget and retain rows, on the run's model as it is."""
-    examples = {}
-    for name, rows in (("forget", groups.forget), ("retain", groups.retain)):
-        examples[name] = run_model.tokenize(rows)
-        note_truncated(examples[name], name, reporter)
-    forget, retain = examples["forget"], examples["retain"]
+    forget, retain = run_model.tokenize(groups.forget), run_model.tokenize(groups.retain)
+    note_truncated(forget, "forget", reporter)
+    note_truncated(retain, "retain", reporter)
     gradients = hidden = losses = None
     if Needs.GRADIENTS in needs:
         gradients = gradient_blocks(run_model, forget, retain, settings, seed, reporter)
@@ -73,11 +71,21 @@ def gradient_blocks(
 
     Every checkpoint has the same say under the cosine.
     """
+
+    def sketched(examples: list[Example]) -> np.ndarray:
+        return collect_vectors(
+            make_collector(run_model, settings),
+            RapidGrad(k=settings.sketch_size, seed=seed),
+            examples,
+            run_model.loaded.pad_token_id,
+            max_tokens=settings.max_tokens,
+            progress=counting(reporter, "rows"),
+        )
+
     found = []
     for checkpoint in (None, *settings.checkpoints):
         with at_checkpoint(run_model.loaded.model, checkpoint) if checkpoint is not None else nullcontext():
-            sketches = [_sketch(run_model, group, settings, seed, reporter) for group in (forget, retain)]
-        found.append(influence_blocks(sketches[0], sketches[1], similarity=settings.similarity))
+            found.append(influence_blocks(sketched(forget), sketched(retain), similarity=settings.similarity))
     return reduce(_sum, found)
 
 
@@ -102,19 +110,6 @@ def hidden_blocks(
     vectors = hidden_features(model, rows, pad, max_tokens=max_tokens, progress=told).answer_mean
     white = whiten(vectors, PoolStatistics.of([vectors]), HIDDEN_RIDGE)
     return influence_blocks(white[: len(forget)], white[len(forget) :])
-
-
-def _sketch(
-    run_model: RunModel, examples: list[Example], settings: InfluenceSettings, seed: int, reporter: Reporter
-) -> np.ndarray:
-    return collect_vectors(
-        make_collector(run_model, settings),
-        RapidGrad(k=settings.sketch_size, seed=seed),
-        examples,
-        run_model.loaded.pad_token_id,
-        max_tokens=settings.max_tokens,
-        progress=counting(reporter, "rows"),
-    )
 
 
 def _sum(one: Blocks, other: Blocks) -> Blocks:

@@ -28,7 +28,7 @@ from rapidun.pipeline.inputs import RunModel, load_by, open_run_model, read_rows
 from rapidun.pipeline.job import check_registered
 from rapidun.pipeline.pieces import indexing
 from rapidun.pipeline.reporter import Reporter, counting
-from rapidun.settings.attribution import IndexConfig, IndexSettings
+from rapidun.settings.attribution import IndexConfig
 from rapidun.settings.base import make_config
 from rapidun.settings.model import ModelSettings
 from rapidun.settings.plugins import plugin_marks
@@ -202,7 +202,9 @@ def _scorers(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:
     if settings.precondition != "none" and "gradient" not in names:
         raise ConfigError(f"--precondition {settings.precondition}: there is no gradient to precondition.")
     made = {
-        "sketch": _sketch(settings, config.seed) if "gradient" in names else {},
+        "sketch": chosen_sketch(settings.sketch, k=settings.k, seed=config.seed).describe()
+        if "gradient" in names
+        else {},
         "precondition": Precondition(
             kind=settings.precondition,
             damping=settings.damping,
@@ -211,16 +213,6 @@ def _scorers(config: IndexConfig, adapter: Path | None) -> dict[str, Scorer]:
         ),
     }
     return configured_scorers(names, {**settings.model_dump(exclude={"base"}), **made})
-
-
-def _sketch(settings: IndexSettings, seed: int) -> dict[str, Any]:
-    """The sketch's description; length and seed where its kind has them.
-
-    Raises:
-        ConfigError: If the kind or a setting is unknown.
-    """
-    sketch = chosen_sketch(settings.sketch, k=settings.k, seed=seed)
-    return dict(sketch.describe())
 
 
 def _run(plan: BuildPlan, resume: bool, overwrite: bool, reporter: Reporter) -> Manifest:

@@ -42,7 +42,7 @@ from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.train import check_preferred, train, write_sum_card
-from rapidun.pipeline.weigh import weigh, write_weighed
+from rapidun.pipeline.weigh import weigh
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig
 from rapidun.together import replaced_together
@@ -188,21 +188,16 @@ def undo(out: Path, number: int, *, again: bool = False) -> list[Entry]:
     """
     read_ledger(out)  # refuses a place that is no ledger
     with held(out, resumable=False):
-        return _undo(out, number, again=again)
-
-
-def _undo(out: Path, number: int, *, again: bool) -> list[Entry]:
-    entries = read_ledger(out)
-    chosen = next((entry for entry in entries if entry.number == number), None)
-    if chosen is None:
-        raise InputError(f"{out / LEDGER}: no request {number}; there are {len(entries)}.")
-    if chosen.active == again:
-        raise InputError(
-            f"{out / LEDGER}: request {number} ({chosen.name}) is {'active' if again else 'undone'} already."
-        )
-    entries = [replace(entry, active=again) if entry is chosen else entry for entry in entries]
-    _save(out, entries)
-    return entries
+        entries = read_ledger(out)
+        chosen = next((entry for entry in entries if entry.number == number), None)
+        if chosen is None:
+            raise InputError(f"{out / LEDGER}: no request {number}; there are {len(entries)}.")
+        if chosen.active == again:
+            state = "active" if again else "undone"
+            raise InputError(f"{out / LEDGER}: request {number} ({chosen.name}) is {state} already.")
+        entries = [replace(entry, active=again) if entry is chosen else entry for entry in entries]
+        _save(out, entries)
+        return entries
 
 
 def read_ledger(out: Path) -> list[Entry]:
@@ -281,8 +276,7 @@ def _carry_out(
         before = run_model.losses(run_model.tokenize(groups.forget)).mean
         with Meter("request") as meter:
             if not run.done("weigh"):
-                found = weigh(run_model, groups, config.influence, config.weights, config.seed, reporter)
-                write_weighed(found, groups, run)
+                weigh(config, groups, run_model, place, reporter)
                 run.mark({"name": "weigh"})
             outcome = train(config, groups, run_model, place, reporter)
     after = run_model.with_model(load_adapter(run_model.loaded.model, place / "adapter"))

@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from rapidun.attribution.tokens import TokenInfluence, trace_tokens_many
+from rapidun.attribution.tokens import trace_tokens_many
 from rapidun.attribution.words import token_texts, word_mask
 from rapidun.data import Example
 from rapidun.pipeline.inputs import Row, RunModel
@@ -80,7 +78,9 @@ def token_lines(
     asked = token_texts(tokenizer, query.input_ids)
     lines = []
     for rank, (train, influence) in enumerate(zip(trains, found, strict=True), 1):
-        matrix = _scaled(influence, settings.similarity)
+        norms = influence.query_norm * influence.train_norm
+        cosine = settings.similarity == "cosine" and norms > 0
+        matrix = influence.matrix / norms if cosine else influence.matrix  # sums to what the trace calls its score
         lines.append(
             {
                 "query_index": query_index,
@@ -95,12 +95,6 @@ def token_lines(
             }
         )
     return lines
-
-
-def _scaled(influence: TokenInfluence, similarity: str) -> np.ndarray:
-    """Pairs that sum to what the trace calls its score."""
-    norms = influence.query_norm * influence.train_norm
-    return influence.matrix / norms if similarity == "cosine" and norms > 0 else influence.matrix
 
 
 def _side(example: Example, pieces: list[str], traced: list[int]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _train(config: RunConfig, groups: RowGroups, run_model: RunModel, directory:
     rows = training_rows(run_model, groups, directory / "weights.jsonl", reporter, refusals=wanted == "refusal")
     if wanted == "optional" and not any(rows.preferred):
         reporter.note(ASCENT_ALONE.format(config.unlearning.method))
-    reweighing = dynamic_weights(run_model, groups, config.influence, config.weights, config.seed)
+    reweighing = dynamic_weights(config, groups, run_model)
     if reweighing is not None and reweighing.every >= config.unlearning.steps:
         reporter.note(
             f"weights are computed anew every {reweighing.every} steps and there are {config.unlearning.steps}: "
@@ -227,7 +227,9 @@ def write_adapter_card(
 ) -> None:
     """The card of ``directory/adapter``, where the method leaves one; with the run's metrics, its verdict."""
     if (directory / "adapter").is_dir():
-        verdict = _NOT_MEASURED if metrics is None else _verdict(metrics)
+        verdict = _NOT_MEASURED
+        if metrics is not None:
+            verdict = " ".join([f"{metrics['verdict']}.", *(check["text"] for check in metrics["gate"]["checks"])])
         write_card(directory / "adapter", template=template, method=_method(config.model_dump()), verdict=verdict)
 
 
@@ -242,8 +244,3 @@ def write_sum_card(ledger: Path, requests: Sequence[str], adapter: Path) -> None
 def _method(config: Mapping[str, Any]) -> str:
     unlearning, weights = config["unlearning"], config["weights"]
     return f"{unlearning['method']}, {unlearning['steps']} steps, weights by {weights['scheme']}"
-
-
-def _verdict(metrics: Mapping[str, Any]) -> str:
-    checks = " ".join(check["text"] for check in metrics["gate"]["checks"])
-    return f"{metrics['verdict']}. {checks}"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from peft import PeftModel
 
 from rapidun.attribution import Blocks
 from rapidun.gradients.targets import settled_targets
-from rapidun.lifecycle import RunDirectory
 from rapidun.pipeline.evidence import collect_evidence
 from rapidun.pipeline.inputs import RowGroups, RunModel
 from rapidun.pipeline.reporter import Reporter, Silent
-from rapidun.settings.attribution import InfluenceSettings
+from rapidun.settings.run import RunConfig
 from rapidun.settings.unlearning import WeightSettings
 from rapidun.unlearning import Reweighing
 from rapidun.weighting import (
@@ -28,28 +27,15 @@ from rapidun.weighting import (
 )
 
 
-@dataclass(frozen=True)
-class Weighed:
-    """Blocks (None where the scheme does not need them) and weights."""
-
-    blocks: Blocks | None
-    weights: Weights
-
-
-def weigh(
-    run_model: RunModel,
-    groups: RowGroups,
-    influence: InfluenceSettings,
-    weights: WeightSettings,
-    seed: int,
-    reporter: Reporter,
-) -> Weighed:
-    """Influence blocks and the weights of the chosen scheme; warnings become notes."""
-    scheme = get_scheme(weights.scheme)
-    evidence = collect_evidence(run_model, groups, scheme.needs, influence, seed, reporter)
-    found = weights_from(evidence, weights, seed, reporter)
+def weigh(config: RunConfig, groups: RowGroups, run_model: RunModel, directory: Path, reporter: Reporter) -> None:
+    """Write the weights of the chosen scheme, ``weights.jsonl``, and the blocks of influence that it needed, if any."""
+    scheme = get_scheme(config.weights.scheme)
+    evidence = collect_evidence(run_model, groups, scheme.needs, config.influence, config.seed, reporter)
+    found = weights_from(evidence, config.weights, config.seed, reporter)
+    write_weights(directory / "weights.jsonl", found, forget_rows=groups.forget, retain_rows=groups.retain)
     blocks = evidence.gradients if evidence.gradients is not None else evidence.hidden
-    return Weighed(blocks if isinstance(blocks, Blocks) else None, found)
+    if isinstance(blocks, Blocks):
+        blocks.save(directory / "blocks.safetensors")
 
 
 def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporter: Reporter) -> Weights:
@@ -71,10 +57,9 @@ def weights_from(evidence: Evidence, weights: WeightSettings, seed: int, reporte
     return found
 
 
-def dynamic_weights(
-    run_model: RunModel, groups: RowGroups, influence: InfluenceSettings, weights: WeightSettings, seed: int
-) -> Reweighing | None:
+def dynamic_weights(config: RunConfig, groups: RowGroups, run_model: RunModel) -> Reweighing | None:
     """Weights that follow the model, for a scheme that does; None for the others."""
+    weights, influence, seed = config.weights, config.influence, config.seed
     scheme = get_scheme(weights.scheme)
     if not scheme.follows:
         return None
@@ -91,11 +76,3 @@ def dynamic_weights(
 
     how = scheme.checked(weights.options)
     return Reweighing(compute, every=how.every, smoothing=how.smoothing)
-
-
-def write_weighed(weighed: Weighed, groups: RowGroups, directory: RunDirectory) -> None:
-    """``weights.jsonl`` and ``blocks.safetensors``."""
-    path = directory / "weights.jsonl"
-    write_weights(path, weighed.weights, forget_rows=groups.forget, retain_rows=groups.retain)
-    if weighed.blocks is not None:
-        weighed.blocks.save(directory / "blocks.safetensors")

@@ -6,7 +6,7 @@ rows -> texts tried beside each row's own answer -> `RowScores` of each group ->
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,6 +33,10 @@ class AnswerSuite(Suite):
 
     titles: ClassVar[Mapping[str, str]]
     """Each group to what it is called."""
+    numbers: Callable[[RowScores], Mapping[str, Any]] = staticmethod(row_metrics)
+    """Every row's numbers."""
+    values: Callable[[Mapping[str, Metrics], Mapping[str, Metrics] | None], dict[str, Interval]]
+    """What the numbers of the rows come to: of the model, and of a retained one."""
 
     def __init__(self, config: MeasureConfig, reporter: Reporter) -> None:
         super().__init__(config, reporter)
@@ -48,16 +52,8 @@ class AnswerSuite(Suite):
         """The rows of each group of `titles`, none of which can be taken for another's."""
 
     @abstractmethod
-    def values(self, model: Mapping[str, Metrics], retained: Mapping[str, Metrics] | None) -> dict[str, Interval]:
-        """What the numbers of the rows come to."""
-
-    @abstractmethod
     def yardstick(self) -> str:
         """What the forget rows are compared with."""
-
-    def numbers(self, scores: RowScores) -> dict[str, Any]:
-        """Every row's numbers."""
-        return row_metrics(scores)
 
     def rows(self, run_model: RunModel) -> Mapping[str, Sequence[Rows]]:
         """Rows that the template and the tokenizer take, and their other texts, which they take too."""

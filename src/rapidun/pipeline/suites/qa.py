@@ -7,12 +7,11 @@ from typing import ClassVar
 
 from rapidun.data import Rows, assert_disjoint
 from rapidun.evaluation import assert_disjoint_prompts
-from rapidun.evaluation.qa import LOOK_ALIKES, RETAINED, Metrics, qa_values
+from rapidun.evaluation.qa import LOOK_ALIKES, RETAINED, qa_values
 from rapidun.evaluation.rouge import HINT, rouge_installed
 from rapidun.pipeline.inputs import RunModel, first_rows, read_rows
 from rapidun.pipeline.suites.answers import AnswerSuite
 from rapidun.pipeline.suites.registry import register_suite
-from rapidun.stats import Interval
 
 
 @register_suite("qa")
@@ -20,6 +19,8 @@ class Qa(AnswerSuite):
     """Forget, retain and held-out rows of any user; without a retained model held-out rows stand for it."""
 
     titles: ClassVar = {"forget": "forget", "retain": "retain", "held_out": "held-out"}
+
+    values = staticmethod(qa_values)
 
     def read(self) -> dict[str, Rows]:
         """The three files.
@@ -57,7 +58,3 @@ class Qa(AnswerSuite):
     def yardstick(self) -> str:
         """A retained model, or look-alikes."""
         return LOOK_ALIKES if self.config.retained is None else RETAINED
-
-    def values(self, model: Mapping[str, Metrics], retained: Mapping[str, Metrics] | None) -> dict[str, Interval]:
-        """`qa_values`."""
-        return qa_values(model, retained)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rapidun.data import Rows, assert_disjoint
 from rapidun.errors import InputError
-from rapidun.evaluation.qa import RETAINED, Metrics, RowScores
+from rapidun.evaluation.qa import RETAINED
 from rapidun.evaluation.rouge import HINT, rouge_installed
 from rapidun.evaluation.tofu import CHOICES, tofu_row_metrics, tofu_values
 from rapidun.pipeline.inputs import read_rows, rows_from
 from rapidun.pipeline.suites.answers import AnswerSuite
 from rapidun.pipeline.suites.registry import register_suite
-from rapidun.stats import Interval
 
 FILES = {
     "retain": ("retain_perturbed.json", "rows of authors to keep"),
@@ -38,6 +36,8 @@ class Tofu(AnswerSuite):
         "world_facts": "world facts",
     }
 
+    numbers, values = staticmethod(tofu_row_metrics), staticmethod(tofu_values)
+
     def read(self) -> dict[str, Rows]:
         """The files, each whole or its first ``evaluation.prompts`` rows.
 
@@ -58,17 +58,9 @@ class Tofu(AnswerSuite):
         assert_disjoint(found["forget"], found["retain"])
         return {name: _as_asked(rows_from(rows, 0, prompts or len(rows))) for name, rows in found.items()}
 
-    def numbers(self, scores: RowScores) -> dict[str, Any]:
-        """Those of `qa`, and the right answer's share among the choices."""
-        return tofu_row_metrics(scores)
-
     def yardstick(self) -> str:
         """A retained model, or none."""
         return NO_YARDSTICK if self.config.retained is None else RETAINED
-
-    def values(self, model: Mapping[str, Metrics], retained: Mapping[str, Metrics] | None) -> dict[str, Interval]:
-        """`tofu_values`."""
-        return tofu_values(model, retained)
 
 
 def _paths(directory: Path, forget: Path | None) -> dict[str, Path]:
