@@ -162,7 +162,9 @@ def make_suite(
             f"the backdoor suite fits its judges on examples: give at least {MIN_EXAMPLES} rows with unwanted and "
             f"{MIN_EXAMPLES} with preferred answers, or set evaluation.suite=perplexity."
         )
-    unwanted, wanted = _example_answers(poisoned, clean)
+    unwanted = [row["response"] for row in poisoned]
+    wanted = [row["response"] for row in clean]
+    wanted += [row["response_clean"] for row in poisoned if row.get("response_clean")]
     fixed = settings.keywords
     judges: dict[str, Judge] = {
         "classifier": ClassifierJudge.fit(unwanted[::2], wanted[::2]),
@@ -188,11 +190,6 @@ def say_chances(eval_suite: EvalSuite, limits: Thresholds, reporter: Reporter) -
     hopeless = [chance for chance in found if not chance.possible]
     for chance in hopeless or found:
         reporter.note(f"{'warning: the gate cannot be passed: ' if hopeless else 'gate: '}{chance.text}")
-
-
-def _example_answers(poisoned: Rows, clean: Rows) -> tuple[list[str], list[str]]:
-    wanted = [row["response_clean"] for row in poisoned if row.get("response_clean")]
-    return [row["response"] for row in poisoned], [row["response"] for row in clean] + wanted
 
 
 def measure(

@@ -146,29 +146,24 @@ def _trace(context: MeasuredContext) -> None:
     pool = context.groups.pool
     before = Measurement.load(context.directory / "before.json")
     bad = [record for record in before.records if record["condition"] == "seen" and record["poisoned"]]
-    queries = [_query(record, context.eval_suite) for record in bad[:TRACE_QUERIES]]
+    contexts = {row["id"]: row.get("context") or "" for row in context.eval_suite.rows}
+    queries = [
+        {"id": record["row_id"], "prompt": record["prompt"], "context": contexts[record["row_id"]],
+         "response": record["answer"]}
+        for record in bad[:TRACE_QUERIES]
+    ]  # fmt: skip
     if pool is None or not queries:
         context.reporter.note(
             "nothing to trace: " + ("no pool of training rows given" if pool is None else "no bad answer")
         )
         return
+    config, reporter = context.config, context.reporter
     found = trace_rows(
-        context.run_model,
-        queries,
-        pool,
-        context.config.influence,
-        k=TRACE_K,
-        seed=context.config.seed,
-        reporter=context.reporter,
+        context.run_model, queries, pool, config.influence, k=TRACE_K, seed=config.seed, reporter=reporter
     )
     shown = [line for line in found.lines if line["rank"] <= TRACE_SHOWN]
     write_jsonl(context.directory / "trace.jsonl", shown)
     write_json(context.directory / "trace_quality.json", found.quality)
-
-
-def _query(record: Mapping[str, Any], eval_suite: EvalSuite) -> dict[str, Any]:
-    context = {row["id"]: row.get("context") or "" for row in eval_suite.rows}[record["row_id"]]
-    return {"id": record["row_id"], "prompt": record["prompt"], "context": context, "response": record["answer"]}
 
 
 def _unlearn(context: MeasuredContext) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -17,7 +16,7 @@ from rapidun.files import sha256_of, write_json
 from rapidun.jsonl import write_jsonl
 from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel, adapter_fingerprint
-from rapidun.pipeline.estimating import Piece, Trial
+from rapidun.pipeline.estimating import Piece, Trial, timed
 from rapidun.pipeline.inputs import Row, RunModel, load_by, open_run_model, read_rows, rows_fingerprint, usable
 from rapidun.pipeline.job import Job, do_phase
 from rapidun.pipeline.reporter import Reporter, counting
@@ -75,12 +74,11 @@ def scan_model(
     with job.claim(marks, lambda done: [] if "screen" in done else [_screening(scanned, words)]) as directory:
 
         def screen() -> None:
-            inserts = screened(scanned, words, counting(reporter, "inserts"))
-            write_json(directory / SCREENED, {"inserts": [vars(insert) for insert in inserts]})
+            _write_inserts(directory / SCREENED, screened(scanned, words, counting(reporter, "inserts")))
 
         def narrow() -> None:
-            inserts = narrowed(scanned, _read_inserts(directory / SCREENED), counting(reporter, "inserts"))
-            write_json(directory / NARROWED, {"inserts": [vars(insert) for insert in inserts]})
+            inserts = _read_inserts(directory / SCREENED)
+            _write_inserts(directory / NARROWED, narrowed(scanned, inserts, counting(reporter, "inserts")))
 
         def judge() -> None:
             suspects = scan(scanned, _read_inserts(directory / NARROWED), counting(reporter, "suspects"))
@@ -150,11 +148,13 @@ def _screening(scanned: Scanned, words: Sequence[str]) -> Piece:
     def attempt() -> Trial:
         few = [Insert(word, position) for word in words[:TRIED_WORDS] for position in settings.positions]
         scanned.shifts(few[:2], scanned.prompts[:1])
-        started = time.monotonic()
-        scanned.shifts(few, scanned.prompts[:1])
-        return Trial((time.monotonic() - started) * total / len(few))
+        return Trial(timed(lambda: scanned.shifts(few, scanned.prompts[:1])) * total / len(few))
 
     return Piece("screening", total, "inserts", attempt)
+
+
+def _write_inserts(path: Path, inserts: Sequence[Insert]) -> None:
+    write_json(path, {"inserts": [vars(insert) for insert in inserts]})
 
 
 def _read_inserts(path: Path) -> list[Insert]:

@@ -328,7 +328,8 @@ def _trials(
     begun, started = len(done), time.monotonic()
     while len(done) < count:
         number = len(done) + 1
-        left = "" if len(done) == begun else f", {_left(started, len(done) - begun, count - len(done))} left"
+        pace = (time.monotonic() - started) / max(1, len(done) - begun)  # of the trials of this session
+        left = "" if len(done) == begun else f", about {pace * (count - len(done)) / 60:.0f} min left"
         context.reporter.phase("trial", f"Trial {number} of {count}{left}")
         values = suggestion if not done else _next(optuna, ranges, done, context.config.seed)
         trial = _trial(context, number, values)
@@ -362,11 +363,6 @@ def _next(optuna: Any, ranges: dict[str, Any], done: Sequence[Trial], seed: int)
             optuna.trial.create_trial(params=trial.values, distributions=ranges, value=trial.score)
         )  # fmt: skip
     return dict(study.ask(ranges).params)
-
-
-def _left(started: float, done: int, left: int) -> str:
-    """Minutes that the trials to come will take, at the pace of those of this session."""
-    return f"about {(time.monotonic() - started) / done * left / 60:.0f} min"
 
 
 def _trial(context: MeasuredContext, number: int, values: dict[str, float]) -> Trial:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rapidun.attacks import Material, Target
-from rapidun.data import Rows
 from rapidun.data.templates import require_same_template
 from rapidun.errors import ConfigError, FingerprintError, InputError
 from rapidun.evaluation import PerplexityResult
 from rapidun.lifecycle import CONFIG, IDENTITY
-from rapidun.models import LoadedModel, adapter_fingerprint, is_adapted
+from rapidun.models import LoadedModel, adapter_fingerprint, is_adapted, model_fingerprint
 from rapidun.models.adapter_files import CONFIG as ADAPTER
 from rapidun.pipeline.context import identity
 from rapidun.pipeline.inputs import RowGroups, RunModel, load_by, open_run_model, read_groups, usable_groups
@@ -72,17 +71,22 @@ def open_scene(config: AttackConfig, directory: Path, reporter: Reporter) -> Sce
     eval_suite = _suite(config, run, groups, directory)
     twin = _twin(config.twin, run, run_model, reporter)
     ours = unlearned_run_model(run_model, directory)
-    material = _material(config, run, groups, eval_suite, directory, _loading_before(run, ours))
-    targets = [_target("unlearned", ours, material), *([_target("twin", twin, material)] if twin is not None else [])]
+    adapted = is_adapted(ours.loaded.model)  # else unlearning wrote a whole model, and the one before is loaded again
+    loading_before = (lambda: ours.loaded) if adapted else partial(load_by, run.model)
+    material = _material(config, run, groups, eval_suite, directory, loading_before)
+    models = {"unlearned": ours} if twin is None else {"unlearned": ours, "twin": twin}
+    targets = [Target(name, each.loaded, each.template, each.max_length, material) for name, each in models.items()]
     own = {
         **{name: mark for name, mark in marks.items() if name != "configuration"},
-        "adapter": _weights_mark(directory, ours),
+        "adapter": adapter_fingerprint(directory / "adapter") if adapted else model_fingerprint(ours.loaded.model),
         "twin": twin.loaded.fingerprint if twin is not None else "none",
         "seed": str(config.seed),
         "prompts": str(len(material.prompts)),
         **{f"attack {name}": mark for name, mark in plugin_marks(config.plugins).items()},
     }
-    return Scene(run, eval_suite, targets, _before(directory), own)
+    path = directory / BEFORE
+    before = Measurement.load(path).forget_perplexity if path.is_file() else None
+    return Scene(run, eval_suite, targets, before, own)
 
 
 def read_config(directory: Path) -> RunConfig:
@@ -130,12 +134,13 @@ def _material(
     directory: Path,
     before: Callable[[], LoadedModel],
 ) -> Material:
+    known = {str(row.get("prompt")) for row in groups.forget}
     with made_from(directory / OUTCOME):
         rate = float(read_object(directory / OUTCOME).get("learning_rate") or RATE)
     return Material(
         prompts=list(eval_suite.rows),
         forget=list(groups.forget),
-        related=_others(groups.judge_poisoned, groups.forget),
+        related=[row for row in groups.judge_poisoned or [] if str(row.get("prompt")) not in known],
         unrelated=list(groups.validation or groups.retain),
         families=eval_suite.families,
         judge=eval_suite.judges.get(eval_suite.primary),
@@ -145,17 +150,6 @@ def _material(
         seed=config.seed,
         before=before,
     )
-
-
-def _loading_before(run: RunConfig, ours: RunModel) -> Callable[[], LoadedModel]:
-    """Gives the model before unlearning: ours with its adapter, or the run's own where unlearning wrote a whole one."""
-    return (lambda: ours.loaded) if is_adapted(ours.loaded.model) else partial(load_by, run.model)
-
-
-def _others(rows: Rows | None, forget: Rows) -> list[dict[str, Any]]:
-    """Rows whose prompt is none of the forget rows'."""
-    known = {str(row.get("prompt")) for row in forget}
-    return [row for row in rows or [] if str(row.get("prompt")) not in known]
 
 
 def _twin(path: Path | None, run: RunConfig, run_model: RunModel, reporter: Reporter) -> RunModel | None:
@@ -174,18 +168,9 @@ def _twin(path: Path | None, run: RunConfig, run_model: RunModel, reporter: Repo
     return found
 
 
-def _target(name: str, run_model: RunModel, material: Material) -> Target:
-    return Target(name, run_model.loaded, run_model.template, run_model.max_length, material)
-
-
 def _weights_mark(directory: Path, run_model: RunModel) -> str:
     if is_adapted(run_model.loaded.model):
         return adapter_fingerprint(directory / "adapter")
     from rapidun.models import model_fingerprint
 
     return model_fingerprint(run_model.loaded.model)
-
-
-def _before(directory: Path) -> PerplexityResult | None:
-    path = directory / BEFORE
-    return Measurement.load(path).forget_perplexity if path.is_file() else None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rapidun.attacks import Attack, AttackCheck, Curve, Outcome, Point, Trial, decide_attacks
+from rapidun.attacks import AttackCheck, Curve, Outcome, Point, Trial, decide_attacks
 from rapidun.attacks.curves import curves_of
 from rapidun.attacks.gate import Measured, not_measured
 from rapidun.jsonl import Line, append_log, numbered_log, read_log, write_jsonl
@@ -25,39 +25,33 @@ def results(config: AttackConfig, scene: Scene, jobs: Sequence[Job], missing: di
     checks: list[AttackCheck] = []
     for job in jobs:
         name, why = job.attack.name, missing.get(job.attack.name)
+        about = {"name": name, "title": job.attack.title, "unit": job.attack.unit}
         decides = job.attack.decides(scene.material.has_triggers)
         why = why or _stopped(job, log)
         curves = {} if why else {target.name: _curves(job, target.name, log) for target in scene.targets}
         why = why or _unlike(curves)
         if why is not None:
-            records.append({**_about(job.attack), "status": "not run", "why": why})
+            records.append({**about, "status": "not run", "why": why})
             checks += [not_measured(name, why)] if decides and why != NO_TRIALS else []
             continue
         ours, twins = curves["unlearned"], curves.get("twin")
         checks += job.attack.bar(Measured(name, ours, twins, scene.run.gate, scene.before)) if decides else []
-        records.append({**_about(job.attack), "status": "run", "curves": _beside(ours, twins)})
+        records.append({**about, "status": "run", "curves": _beside(ours, twins)})
     verdict = str(decide_attacks(checks)) if config.preset else None
+    primary = scene.eval_suite.primary
+    card = scene.eval_suite.cards.get(primary)
     return {
         "preset": config.preset,
         "twin": str(config.twin) if config.twin is not None else "none",
         "seed": config.seed,
         "prompts": scene.material.measured,
         "behaviour": "attack success" if scene.material.has_triggers else "probability of the forget rows' answers",
-        "judge": _judge(scene),
+        "judge": None if card is None else {"name": primary, **card.to_dict()},
         "attacks": records,
         "verdict": verdict,
         "checks": [check.to_dict() for check in checks] if config.preset else [],
         "fingerprints": scene.marks,
     }
-
-
-def _about(attack: Attack) -> dict[str, Any]:
-    return {"name": attack.name, "title": attack.title, "unit": attack.unit}
-
-
-def _judge(scene: Scene) -> dict[str, Any] | None:
-    card = scene.eval_suite.cards.get(scene.eval_suite.primary)
-    return {"name": scene.eval_suite.primary, **card.to_dict()} if card is not None else None
 
 
 def _curves(job: Job, model: str, log: AnswerLog) -> list[Curve]:
@@ -75,7 +69,8 @@ def _stopped(job: Job, log: AnswerLog) -> str | None:
     for target, trial in job.trials:
         outcomes = log.of(job.attack.name, target.name, trial) or [{FAILED: "not measured"}]
         if FAILED in outcomes[0]:
-            return f"{_label(trial)} on the {target.name} model: {outcomes[0][FAILED]}"
+            label = ", ".join(filter(None, (trial.series, trial.label)))
+            return f"{label} on the {target.name} model: {outcomes[0][FAILED]}"
     return None
 
 
@@ -86,10 +81,6 @@ def _unlike(curves: Mapping[str, Sequence[Curve]]) -> str | None:
     if twins is None or ours == twins:
         return None
     return f"the twin is of another kind, and there is nothing beside {(ours or ['it'])[-1]}"
-
-
-def _label(trial: Trial) -> str:
-    return f"{trial.series}, {trial.label}" if trial.series else trial.label
 
 
 def _beside(ours: Sequence[Curve], twins: Sequence[Curve] | None) -> list[dict[str, Any]]:

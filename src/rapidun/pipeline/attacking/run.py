@@ -79,18 +79,16 @@ def _jobs(config: AttackConfig, scene: Scene) -> list[Job]:
 
 
 def _job(attack: Attack, efforts: Sequence[float], targets: Sequence[Target]) -> Job:
-    try:
-        plans = [(target, _planned(attack, target, efforts)) for target in targets]
-    except CannotRun as error:
-        return Job(attack, [], str(error))
-    return Job(attack, [(target, trial) for target, trials in plans for trial in trials], NO_TRIALS)
-
-
-def _planned(attack: Attack, target: Target, efforts: Sequence[float]) -> list[Trial]:
-    trials = attack.plan(target, efforts)
-    if not isinstance(trials, list) or not all(isinstance(trial, Trial) for trial in trials):
-        raise ConfigError(f"attack {attack.name!r} gave {type(trials).__name__}; its plan returns a list of Trial.")
-    return trials
+    found: list[tuple[Target, Trial]] = []
+    for target in targets:
+        try:
+            trials: object = attack.plan(target, efforts)
+        except CannotRun as error:
+            return Job(attack, [], str(error))
+        if not isinstance(trials, list) or not all(isinstance(trial, Trial) for trial in trials):
+            raise ConfigError(f"attack {attack.name!r} gave {type(trials).__name__}; its plan returns a list of Trial.")
+        found += [(target, trial) for trial in trials]
+    return Job(attack, found, NO_TRIALS)
 
 
 def _asked_for(job: Job, config: AttackConfig) -> bool:

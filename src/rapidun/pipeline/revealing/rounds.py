@@ -47,12 +47,9 @@ def measured(run: Path, number: int) -> dict[str, Any] | None:
     return found
 
 
-def current_round(run: Path) -> int:
-    """The last round whose release was kept; 0 is the model as it was."""
-    return _last_kept(run, rounds_of(run))
-
-
-def _last_kept(run: Path, numbers: Sequence[int]) -> int:
+def current_round(run: Path, numbers: Sequence[int] | None = None) -> int:
+    """The last of these rounds, by default of all, whose release was kept; 0 is the model as it was."""
+    numbers = rounds_of(run) if numbers is None else numbers
     kept = [number for number in numbers if (found := measured(run, number)) is not None and found["accepted"]]
     return max(kept, default=0)
 
@@ -78,7 +75,7 @@ def settle(run: Path, *, summary: Mapping[str, Any] | None = None, upto: int | N
     rows = {str(row.get("id")): row for path in revealed for row in read_jsonl(path)}
     if summary is None and (run / SUMMARY).exists():
         summary = {name: value for name, value in read_object(run / SUMMARY).items() if name != UNDOING}
-    current = _last_kept(run, numbers)
+    current = current_round(run, numbers)
     with replaced_together(run, TOGETHER) as state:
         write_jsonl(state / "revealed.jsonl", rows.values())
         write_jsonl(state / "arms.jsonl", (line for number in numbers for line in _pull_lines(run, number)))
@@ -96,36 +93,21 @@ def settle(run: Path, *, summary: Mapping[str, Any] | None = None, upto: int | N
 
 def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
     """One line a pull, without its texts."""
+    scores = ("repeat", "relevance", "diversity", "reward")
     return [
-        {
-            "round": number,
-            "stage": pull.stage,
-            "arm": pull.arm.name,
-            "kind": pull.arm.kind,
-            "instruction": pull.arm.instruction,
-            "repeat": pull.repeat,
-            "relevance": pull.relevance,
-            "diversity": pull.diversity,
-            "reward": pull.reward,
-        }
+        {"round": number, "stage": pull.stage, "arm": pull.arm.name, "kind": pull.arm.kind,
+         "instruction": pull.arm.instruction, **{name: getattr(pull, name) for name in scores}}
         for pull in read_pulls(round_directory(run, number) / "pulls.jsonl")
-    ]
+    ]  # fmt: skip
 
 
 def round_lines(run: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """What these rounds did, for the summary: rows, relevance and utility before and after, overlap, accepted."""
     found = []
     for number in numbers:
-        folder = round_directory(run, number)
-        trained, after = folder / "round.json", measured(run, number) or {}
-        found.append(
-            {
-                "round": number,
-                "rows": len(read_jsonl(folder / "revealed.jsonl")) if (folder / "revealed.jsonl").exists() else 0,
-                **(read_object(trained) if trained.exists() else {}),
-                **after,
-            }
-        )
+        rows, trained = (round_directory(run, number) / name for name in ("revealed.jsonl", "round.json"))
+        line = {"round": number, "rows": len(read_jsonl(rows)) if rows.exists() else 0}
+        found.append(line | (read_object(trained) if trained.exists() else {}) | (measured(run, number) or {}))
     return found
 
 

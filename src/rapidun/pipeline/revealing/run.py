@@ -78,23 +78,18 @@ def reveal(
         finish_undo(context.directory)
         settle(context.directory.path)  # a place that cannot hold the result is found now
         _phase(context, "measure 0", "Measuring what must be kept", measure_start)
-        return _finish(context, _steps(context))
+        return _finish(context, _rounds(context))
 
 
 def _phase(context: RevealContext, name: str, title: str, step: Callable[[RevealContext], None]) -> None:
     do_phase(context.directory, context.reporter, name, title, partial(step, context))
 
 
-def _steps(context: RevealContext) -> str:
-    """Reveal, and release as the task asks; returns why it ended."""
+def _rounds(context: RevealContext) -> str:
+    """Rounds of reveal, release and measure, as the task asks; returns why they ended."""
     if context.config.task.release.method == "none":
         _phase(context, "reveal 1", "Revealing", partial(reveal_round, number=1))
         return "revealed only, as asked"
-    return _rounds(context)
-
-
-def _rounds(context: RevealContext) -> str:
-    """Rounds of reveal, release and measure; returns why they ended."""
     release = release_round if context.config.task.release.method == MODULES else release_by_method
     total = context.config.task.release.rounds
     for number in range(1, total + 1):

@@ -92,15 +92,15 @@ def use_values(
     if selection is not None and selection.kind == "budget":
         tokens = count_tokens(pool, tokenizer)
     chosen = None if selection is None else _chosen(selection, uses.diversity, pool, values, tokens, gradients)
-    read = _read_through(pool, values, chosen, uses, directory.path, seed)
+    best, worst, shares = _read_through(pool, values, chosen, uses, directory.path, seed)
     record: dict[str, Any] = {
         "kind": found.kind,
         "rows": pool.count,
         "tasks": _tasks(found),
         "summary": _summary(values),
         "histogram": _histogram(values, chosen),
-        "best": read.best,
-        "worst": read.worst,
+        "best": best,
+        "worst": worst,
         "values": path.name,
     }
     if found.student is not None:
@@ -108,7 +108,7 @@ def use_values(
     if chosen is not None:
         record["selection"] = {"asked": uses.select, "diversity": uses.diversity, **_selected(values, chosen, tokens)}
     if uses.by is not None:
-        record["by"] = {"column": uses.by, "shares": _shares(read.shares, reporter)}
+        record["by"] = {"column": uses.by, "shares": _shares(shares, reporter)}
     write_json(directory / "valuation.json", record)
     write_report(directory.path)
     return record
@@ -132,13 +132,6 @@ def count_tokens(pool: Pool, tokenizer: str | None) -> npt.NDArray[np.int64]:
         texts = ["\n".join(texts_of(row)) for _, row in chunk]
         counts.append([len(found.ids) for found in counter.encode_batch(texts, add_special_tokens=False)])
     return np.concatenate([np.array(part, dtype=np.int64) for part in counts])
-
-
-@dataclass(frozen=True)
-class _Read:
-    best: list[dict[str, Any]]
-    worst: list[dict[str, Any]]
-    shares: Shares
 
 
 def _chosen(
@@ -183,7 +176,7 @@ def _read_through(
     uses: Uses,
     directory: Path,
     seed: int,
-) -> _Read:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Shares]:
     """One pass over the pool: selected rows are written, sources add up, the best and worst rows are kept."""
     order = np.argsort(-values, kind="stable")
     ends = {int(ordinal) for part in (order[:_SHOWN], order[-_SHOWN:]) for ordinal in part}
@@ -202,7 +195,8 @@ def _read_through(
                 if first + place in ends:
                     shown[first + place] = _preview(line, row, float(here[place]), uses.by)
                 if marked[first + place]:
-                    yield _with_value(row, float(here[place]))
+                    kept = {("value_original" if name == "value" else name): v for name, v in as_record(row).items()}
+                    yield {**kept, "value": float(here[place])}
             first += len(chunk)
 
     if chosen is None:
@@ -212,7 +206,7 @@ def _read_through(
         write_jsonl(directory / SELECTED, wanted())
     best = [shown[int(ordinal)] for ordinal in order[:_SHOWN]]
     worst = [shown[int(ordinal)] for ordinal in order[_SHOWN:][::-1][:_SHOWN]]
-    return _Read(best, worst, shares)
+    return best, worst, shares
 
 
 def _shares(shares: Shares, reporter: Reporter) -> list[dict[str, Any]]:
@@ -229,21 +223,9 @@ def _source(row: dict[str, Any], column: str) -> str:
     return _NOWHERE if value is None or value == "" else str(value)
 
 
-def _with_value(row: dict[str, Any], value: float) -> dict[str, Any]:
-    """The row with its value; a column of that name is kept as ``value_original``."""
-    kept = {("value_original" if name == "value" else name): found for name, found in as_record(row).items()}
-    return {**kept, "value": value}
-
-
 def _preview(line: int, row: dict[str, Any], value: float, by: str | None) -> dict[str, Any]:
-    prompt, response = texts_of(row)
-    found = {
-        "id": row["id"],
-        "line": line,
-        "value": value,
-        "prompt": prompt[:_PREVIEW],
-        "response": response[:_PREVIEW],
-    }
+    prompt, response = (text[:_PREVIEW] for text in texts_of(row))
+    found = {"id": row["id"], "line": line, "value": value, "prompt": prompt, "response": response}
     return found if by is None else {**found, "source": _source(row, by)}
 
 
