@@ -25,10 +25,10 @@ from rapidun.evaluation import decide, perplexity_ratio
 from rapidun.files import atomic_write, write_json
 from rapidun.models import load_adapter
 from rapidun.pipeline import RunDirectory, Silent
+from rapidun.pipeline.evidence import weigh
 from rapidun.pipeline.inputs import open_run_model, read_groups
 from rapidun.pipeline.measure import Measurement, make_suite, measure
 from rapidun.pipeline.train import train
-from rapidun.pipeline.weigh import weigh
 from rapidun.reading import read_json
 from rapidun.stats import RATE, over_units
 

@@ -20,10 +20,10 @@ from rapidun.demo import demo_settings
 from rapidun.evaluation import perplexity_ratio
 from rapidun.models import load_adapter
 from rapidun.pipeline import RunConfig, RunDirectory, Silent, make_config
+from rapidun.pipeline.evidence import weigh
 from rapidun.pipeline.inputs import RowGroups, RunModel, open_run_model, read_groups
 from rapidun.pipeline.measure import Measurement, make_suite, measure
 from rapidun.pipeline.train import train
-from rapidun.pipeline.weigh import weigh
 from rapidun.settings.base import set_dotted
 
 SEEDS = (100, 101)

@@ -32,13 +32,12 @@ from rapidun.evaluation.mitigations import STAYS, mitigated_by
 from rapidun.jsonl import write_jsonl
 from rapidun.models import LoadedModel, is_adapted, load_model
 from rapidun.pipeline import Reporter, RunConfig, Silent
-from rapidun.pipeline.evidence import collect_evidence
+from rapidun.pipeline.evidence import collect_evidence, weights_from
 from rapidun.pipeline.inputs import RowGroups, RunModel, open_run_model, read_groups, usable_groups
 from rapidun.pipeline.measure import EvalSuite, Measurement, make_suite, measure
 from rapidun.pipeline.meter import Meter, hardware
 from rapidun.pipeline.tracing import score_rows
 from rapidun.pipeline.train import train, unlearned_run_model
-from rapidun.pipeline.weigh import weights_from
 from rapidun.weighting import Evidence, Needs, Weights, get_scheme, write_weights
 
 PARTS = {"gradients": Needs.GRADIENTS, "hidden": Needs.HIDDEN, "losses": Needs.LOSSES}

@@ -33,9 +33,8 @@ from rapidun.files import atomic_write
 from rapidun.jsonl import append_log, read_log
 from rapidun.models.row_losses import row_losses
 from rapidun.pipeline import Silent
-from rapidun.pipeline.evidence import collect_evidence
+from rapidun.pipeline.evidence import collect_evidence, weights_from
 from rapidun.pipeline.train import training_rows
-from rapidun.pipeline.weigh import weights_from
 from rapidun.settings.unlearning import WeightSettings
 from rapidun.stats import Rate
 from rapidun.unlearning import UnlearnResult, unlearn

@@ -29,8 +29,7 @@ from experiments.session import Sitting, Table, label_auc
 from rapidun.cli.console import ConsoleReporter, quiet_libraries
 from rapidun.files import atomic_write
 from rapidun.pipeline import Silent
-from rapidun.pipeline.evidence import collect_evidence
-from rapidun.pipeline.weigh import weights_from
+from rapidun.pipeline.evidence import collect_evidence, weights_from
 from rapidun.stats import RATE, over_units
 from rapidun.weighting import Needs
 

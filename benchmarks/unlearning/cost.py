@@ -36,9 +36,8 @@ from rapidun.demo.cost import cost_beside_retraining
 from rapidun.demo.embedded import asset
 from rapidun.files import atomic_write
 from rapidun.pipeline import RunConfig, Silent
-from rapidun.pipeline.evidence import collect_evidence
+from rapidun.pipeline.evidence import collect_evidence, weights_from
 from rapidun.pipeline.train import train
-from rapidun.pipeline.weigh import weights_from
 from rapidun.weighting import get_scheme, write_weights
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

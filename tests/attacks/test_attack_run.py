@@ -22,8 +22,8 @@ from rapidun.errors import ConfigError, InputError
 from rapidun.jsonl import read_jsonl
 from rapidun.pipeline import run, unlearn_only
 from rapidun.pipeline.attacking import attack_run
-from rapidun.pipeline.attacking.costs import Costs
 from rapidun.pipeline.attacking.opening import open_scene
+from rapidun.pipeline.attacking.run import Costs
 from rapidun.pipeline.reporter import Silent
 from rapidun.reading import read_json
 from rapidun.settings.attack import AttackConfig

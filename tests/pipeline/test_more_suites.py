@@ -23,7 +23,7 @@ from rapidun.evaluation.fluency import fluency_rows
 from rapidun.evaluation.qa_table import read_rows
 from rapidun.evaluation.tofu import GROUPS, tofu_values
 from rapidun.models import attach_lora, save_adapter
-from rapidun.pipeline.suites import SUITES, scores
+from rapidun.pipeline.suites import SUITES, answers
 from rapidun.settings.suites import READS
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows
 
@@ -189,7 +189,7 @@ def test_answers_of_every_group_may_be_as_long_as_the_longest_right_one(
         limits.append(options["max_new_tokens"])
         return generate_answers(*given, **options)
 
-    monkeypatch.setattr(scores, "generate_answers", noted)
+    monkeypatch.setattr(answers, "generate_answers", noted)
     run(f"{TOFU.partition('--set')[0]} --out o")
     assert limits == [len(tiny_tokenizer().tokenize(longest)) + 1] * 4  # and the end of the turn
 

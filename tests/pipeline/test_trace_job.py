@@ -13,8 +13,8 @@ from rapidun.attribution import search
 from rapidun.attribution.fusion import evidence, evidence_fusion
 from rapidun.errors import ConfigError, FingerprintError, InputError, OutputError
 from rapidun.pipeline import Silent, TraceRequest, settings_of, tokens_of, trace_index
+from rapidun.pipeline.explaining import write_proposal
 from rapidun.pipeline.indexing import build
-from rapidun.pipeline.proposing import write_proposal
 from rapidun.settings.attribution import IndexConfig
 from rapidun.settings.base import make_config
 from tiny import save_tiny, tiny_model, tiny_rows, tiny_tokenizer, write_rows

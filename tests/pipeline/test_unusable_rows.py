@@ -22,8 +22,8 @@ from rapidun.pipeline import (
     reveal,
     run,
 )
+from rapidun.pipeline.explaining import write_proposal
 from rapidun.pipeline.indexing import build
-from rapidun.pipeline.proposing import write_proposal
 from rapidun.pipeline.single import unlearn_only, weigh_only
 from rapidun.pipeline.trace_job import settings_of, trace_index, trace_memory
 from rapidun.pipeline.valuing import value

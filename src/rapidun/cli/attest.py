@@ -37,8 +37,7 @@ def attest(
     unsigned: Annotated[bool, o.flag("--unsigned", "Leave it unsigned. Then it proves nothing.", _SIGNED)],
     forget: Annotated[Path | None, o.option("--forget", "The run's forget rows, if they were moved since.", "Run")],
     out: Annotated[Path | None, o.option("--out", "Folder to write. Default RUN/statement.", "Run")],
-    overwrite: o.Overwrite,
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("overwrite", "as_json")],
 ) -> int:
     """State what a run measured, signed: for whoever asked that rows be unlearned and whoever answers for it.
 
@@ -55,7 +54,7 @@ def attest(
     from rapidun.statement.keys import is_open_to_others, read_private
     from rapidun.statement.keys import new_key as make_key
 
-    check(run, last, out, overwrite)
+    check(run, last, out, how.overwrite)
     if new_key is not None:
         make_key(new_key)
         say(f"new key: {new_key}, for its owner alone; give {new_key}.pub to whoever checks.", err=True)
@@ -63,18 +62,18 @@ def attest(
     private = None if file is None else read_private(file)
     if file is not None and is_open_to_others(file):
         say(f"warning: {file} can be read by others than its owner: chmod 600 it.", err=True)
-    found = make(run, asked, key=private, expires=last, forget=forget, out=out, overwrite=overwrite)
-    _say(found, as_json)
+    found = make(run, asked, key=private, expires=last, forget=forget, out=out, overwrite=how.overwrite)
+    _say(found, how)
     return 0
 
 
-def _say(found: Any, as_json: bool) -> None:
+def _say(found: Any, how: o.How) -> None:
     from rapidun.report.statement import headline_of
     from rapidun.statement.bom import MISSING
     from rapidun.statement.content import BOM
 
     said = found.statement.predicate
-    if as_json:
+    if how.as_json:
         print_json({"statement": str(found.path), "key": found.key_id or None, "verdict": said.measured.verdict})
         return
     for title, lines in (("residual risk", said.residual_risk), ("not tested", said.not_tested)):

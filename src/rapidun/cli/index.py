@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from rapidun.cli import options as o
 from rapidun.cli.console import PlainConsole, print_json, say
@@ -180,8 +181,6 @@ def _show(path: Path, how: o.How) -> int:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     table = Table(show_header=False, box=None)
     table.add_column(style="cyan")
     for name, value in _lines(found):
@@ -190,6 +189,8 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    from rapidun.gradients.coverage import Coverage
+
     fingerprints = found["fingerprints"]
     lines = [
         ("rows", f"{found['rows']} in {found['shards']} shards of {found['shard_rows']}"),
@@ -203,25 +204,14 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         settings = {key: value for key, value in view.items() if key not in _OWN_LINES}
         lines.append((f"features {name}", ", ".join(f"{key}={_plain(value)}" for key, value in settings.items())))
         if coverage := view.get("coverage"):
-            lines.append(("  tracked", _coverage(coverage)))
+            lines.append(("  tracked", Coverage(coverage["tracked"], coverage["untracked"]).text()))
         if (precondition := view.get("precondition")) is not None:
-            lines.append(("  preconditioner", _preconditioner(precondition["fitted"])))
+            fitted = precondition["fitted"]
+            said = "{kind} {fingerprint:.16}, damping {damping}, side {side}, {fisher} Fisher of {examples} rows"
+            lines.append(("  preconditioner", said.format(**fitted)))
     for name, matrix in found["matrices"].items():
         lines.append((f"  {name}", f"{matrix['width']} x {matrix['dtype']}"))
     return lines
-
-
-def _coverage(record: dict[str, Any]) -> str:
-    from rapidun.gradients.coverage import Coverage
-
-    return Coverage(record["tracked"], record["untracked"]).text()
-
-
-def _preconditioner(fitted: dict[str, Any]) -> str:
-    return (
-        f"{fitted['kind']} {fitted['fingerprint'][:16]}, damping {fitted['damping']}, side {fitted['side']}, "
-        f"{fitted['fisher']} Fisher of {fitted['examples']} rows"
-    )
 
 
 def _plain(value: Any) -> str:

@@ -6,13 +6,13 @@ The pairs are printed always; without colour (a pipe, ``NO_COLOR``) they are all
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.text import Text
 
 from rapidun.cli.console import PlainConsole
+from rapidun.cli.tables import table
 from rapidun.text import on_one_line, terminal_safe
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 Line = Mapping[str, Any]
 _HELPS, _HARMS = (242, 185, 139), (157, 191, 226)  # at full strength; black text is readable on both
@@ -38,8 +38,6 @@ def print_tokens(lines: Iterable[Line], console: PlainConsole | None = None, *, 
 
 
 def _print_legend(line: Line, console: PlainConsole) -> None:
-    from rich.text import Text
-
     meaning = {
         "position": "a token's share is what was learnt where it was read, to predict the next one",
         "loss": "a token's share is the loss of predicting it",
@@ -56,8 +54,6 @@ def _print_legend(line: Line, console: PlainConsole) -> None:
 
 
 def _print_row(line: Line, console: PlainConsole, top: int) -> None:
-    from rapidun.cli.tables import table
-
     console.print(f"\n{line['rank']}. row {line['id']}, influence {line['score']:.4f}")
     matrix = line["matrix"]
     if _coloured(console):
@@ -87,8 +83,6 @@ def strongest_pairs(line: Line, top: int) -> list[tuple[float, int, int]]:
 
 
 def _heat(side: Mapping[str, Any], sums: Sequence[float]) -> Text:
-    from rich.text import Text
-
     largest = max((abs(value) for value in sums), default=0.0) or 1.0
     shares = {place: value / largest for place, value in zip(side["traced"], sums, strict=True)}
     text = Text()
@@ -113,6 +107,4 @@ def _coloured(console: PlainConsole) -> bool:
 
 def _shown(piece: str) -> Text:
     """A token in quotes, so that its spaces can be seen."""
-    from rich.text import Text
-
     return Text(f"\u2018{on_one_line(piece)}\u2019")

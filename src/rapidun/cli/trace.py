@@ -85,17 +85,13 @@ def _say(found: Explained, place: Path | None) -> None:
     _print(found.lines)
     print_tokens(found.tokens)
     if found.proposed:
+        known = found.proposed["known_clean"]
+        basis = f"counted on {known} known clean rows" if known else "estimated; --clean makes it a guarantee"
         say(
             f"proposed: {found.proposed['forget']} rows to forget "
-            f"(about {found.proposed['expected_false']:.1f} wrong, {_basis(found.proposed)}), "
+            f"(about {found.proposed['expected_false']:.1f} wrong, {basis}), "
             f"{found.proposed['retain']} to retain: {place}"
         )
-
-
-def _basis(proposed: dict[str, Any]) -> str:
-    """What the number of wrong rows rests on."""
-    known = proposed["known_clean"]
-    return f"counted on {known} known clean rows" if known else "estimated; --clean makes it a guarantee"
 
 
 def _write_page(lines: list[dict[str, Any]], of_tokens: list[dict[str, Any]], path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,22 +36,16 @@ def verify(
     Says of each thing whether it matches. Exit code 0 when nothing speaks against the statement, 1 when something does
     or nobody's key was given, 2 when it cannot be read.
     """
+    from rapidun.statement.keys import read_public
     from rapidun.statement.verify import verify as check
 
-    public = None
-    if key is not None:
-        from rapidun.statement.keys import read_public
-
-        public = read_public(key)
+    public = read_public(key) if key is not None else None
     checks = []
-    for found in check(statement, run=run, key=public, base=base):
+    of_rows = (_excluded(statement.parent, each) for each in ([] if rows is None else [rows]))
+    for found in chain(check(statement, run=run, key=public, base=base), of_rows):
         checks.append(found)
         if not as_json:
             say(f"{found.result:15} {found.name}: {found.text}")
-    if rows is not None:
-        checks.append(_excluded(statement.parent, rows))
-        if not as_json:
-            say(f"{checks[-1].result:15} {checks[-1].name}: {checks[-1].text}")
     holds = all(found.holds for found in checks)
     if as_json:
         print_json({"holds": holds, "checks": [vars(found) for found in checks]})

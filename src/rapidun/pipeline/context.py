@@ -14,7 +14,7 @@ from rapidun.files import sha256_of
 from rapidun.jsonl import read_log
 from rapidun.lifecycle import RunDirectory
 from rapidun.models import LoadedModel
-from rapidun.pipeline.evidence import check_checkpoints, say_coverage
+from rapidun.pipeline.evidence import check_checkpoints, say_coverage, weigh
 from rapidun.pipeline.inputs import (
     RowGroups,
     RunModel,
@@ -29,7 +29,6 @@ from rapidun.pipeline.job import do_phase
 from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.train import OUTCOME, check_preferred
-from rapidun.pipeline.weigh import weigh
 from rapidun.reading import read_object
 from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import RunConfig

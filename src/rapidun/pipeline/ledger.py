@@ -26,7 +26,7 @@ from rapidun.models import load_adapter, merge_adapter
 from rapidun.models.adapters import combine_adapters
 from rapidun.pipeline.context import identity, origins_of
 from rapidun.pipeline.estimating import Piece
-from rapidun.pipeline.evidence import say_coverage
+from rapidun.pipeline.evidence import say_coverage, weigh
 from rapidun.pipeline.inputs import (
     RowGroups,
     RunModel,
@@ -42,7 +42,6 @@ from rapidun.pipeline.meter import Meter
 from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.reporter import Reporter
 from rapidun.pipeline.train import check_preferred, train, write_sum_card
-from rapidun.pipeline.weigh import weigh
 from rapidun.reading import as_kind, inside, path_fault, read_object, read_text
 from rapidun.settings.run import RunConfig
 from rapidun.together import replaced_together

@@ -26,7 +26,7 @@ from rapidun.pipeline.train import even_rows
 from rapidun.settings.attribution import InfluenceSettings
 from rapidun.settings.evaluation import EvaluationSettings
 from rapidun.settings.run import RunConfig
-from rapidun.unlearning import Procedure, get_method, unlearn
+from rapidun.unlearning import Procedure, TrainingRows, UnlearnResult, get_method, unlearn
 from rapidun.weighting import Needs, get_scheme
 
 FREE = 1e9
@@ -98,20 +98,36 @@ def training(run_model: RunModel, groups: RowGroups, config: RunConfig, title: s
     held = held_rows(run_model, groups)
 
     def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:
-        few = {"steps": steps, "check_every": steps + 1, "checkpoint_every": steps + 1, "retain_budget": FREE}
-        result = unlearn(
-            run_model.loaded,
-            rows,
-            settings=settings.model_copy(update=few),
-            lora=config.lora,
-            held=held,
-            checkpoints=place,
-            seed=config.seed,
-            progress=progress,
-        )
-        result.undo()
+        few_steps(config, run_model, rows, held, steps, place, progress=progress)
 
     return Piece(title, settings.steps, "steps", partial(over_steps, settings.steps, settings.check_every, train))
+
+
+def few_steps(
+    config: RunConfig,
+    run_model: RunModel,
+    rows: TrainingRows,
+    held: list[Example],
+    steps: int,
+    place: Path,
+    *,
+    check_every: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> UnlearnResult:
+    """The method for a few steps without a budget; the model is as it was afterwards. Raises TrainingError."""
+    few = {"steps": steps, "check_every": check_every or steps + 1, "checkpoint_every": steps + 1}
+    result = unlearn(
+        run_model.loaded,
+        rows,
+        settings=config.unlearning.model_copy(update={**few, "retain_budget": FREE}),
+        lora=config.lora,
+        held=held,
+        checkpoints=place,
+        seed=config.seed,
+        progress=progress,
+    )
+    result.undo()
+    return result
 
 
 def gradients(

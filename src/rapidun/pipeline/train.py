@@ -17,9 +17,9 @@ from rapidun.files import owner_only, write_json
 from rapidun.lifecycle import CONFIG
 from rapidun.models import load_adapter, load_model, save_adapter, save_model
 from rapidun.models.cards import write_card
+from rapidun.pipeline.evidence import dynamic_weights
 from rapidun.pipeline.inputs import Row, RowGroups, RunModel, held_rows, note_truncated
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.weigh import dynamic_weights
 from rapidun.reading import read_object
 from rapidun.settings.base import make_config
 from rapidun.settings.run import RunConfig

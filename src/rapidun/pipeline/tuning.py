@@ -31,12 +31,12 @@ from rapidun.pipeline.estimating import Piece, repeated
 from rapidun.pipeline.inputs import RowGroups, RunModel, held_rows, read_rows
 from rapidun.pipeline.job import Job
 from rapidun.pipeline.measure import EvalSuite, Measurement
-from rapidun.pipeline.pieces import measuring, training, weighing
+from rapidun.pipeline.pieces import FREE, few_steps, measuring, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.train import CHECKPOINTS, train, training_rows, unlearned_run_model
 from rapidun.reading import RESTORE, as_kind, read_object
 from rapidun.settings.run import RunConfig
-from rapidun.unlearning import get_method, unlearn
+from rapidun.unlearning import get_method
 from rapidun.unlearning.rate import derived_rate
 
 VALUES = "values.json"
@@ -48,7 +48,6 @@ STRENGTHS = ("ascent", "gamma", "strength", "selection", "c", "beta")
 """The option that says how hard a method pushes: the first of these that it has."""
 PROBE_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)
 PROBE_STRENGTHS = (0.5, 1.0, 2.0)
-NO_BUDGET = 1e9
 
 
 @dataclass(frozen=True)
@@ -284,31 +283,21 @@ def _probes(context: MeasuredContext, space: Mapping[str, tuple[float, float]], 
 def _probe(context: MeasuredContext, values: dict[str, float], steps: int) -> Probe:
     """Train for a few steps without a budget, and look at losses alone."""
     config, run_model = with_values(context.config, values), context.run_model
-    short = {"steps": steps, "check_every": steps, "checkpoint_every": steps + 1, "retain_budget": NO_BUDGET}
     refusals = get_method(config.unlearning.method).preferred == "refusal"
     weights = context.directory / "weights.jsonl"
     rows = training_rows(run_model, context.groups, weights, Silent(), refusals=refusals)
     held = held_rows(run_model, context.groups)
     place = context.directory / "probe"
     try:
-        result = unlearn(
-            run_model.loaded,
-            rows,
-            settings=config.unlearning.model_copy(update=short),
-            lora=config.lora,
-            held=held,
-            checkpoints=place,
-            seed=config.seed,
-        )
+        result = few_steps(config, run_model, rows, held, steps, place, check_every=steps)
     except TrainingError:
-        return Probe(values, 0.0, NO_BUDGET)
+        return Probe(values, 0.0, FREE)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     rise = result.forget_loss_after - result.forget_loss_before
-    result.undo()
     held_rise = result.held_loss_after / result.held_loss_before - 1.0
     if not (math.isfinite(rise) and math.isfinite(held_rise)):
-        return Probe(values, 0.0, NO_BUDGET)
+        return Probe(values, 0.0, FREE)
     return Probe(values, rise, held_rise)
 
 

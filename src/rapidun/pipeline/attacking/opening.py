@@ -166,11 +166,3 @@ def _twin(path: Path | None, run: RunConfig, run_model: RunModel, reporter: Repo
         found = open_run_model(run.model, run.data, reporter, loaded=load_by(run.model, str(path)))
     require_same_template(run_model.template, found.template)
     return found
-
-
-def _weights_mark(directory: Path, run_model: RunModel) -> str:
-    if is_adapted(run_model.loaded.model):
-        return adapter_fingerprint(directory / "adapter")
-    from rapidun.models import model_fingerprint
-
-    return model_fingerprint(run_model.loaded.model)

@@ -7,16 +7,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rapidun.attacks import AttackCheck, Curve, Outcome, Point, Trial, decide_attacks
+from rapidun.attacks import Attack, AttackCheck, Curve, Outcome, Point, Target, Trial, decide_attacks
 from rapidun.attacks.curves import curves_of
 from rapidun.attacks.gate import Measured, not_measured
 from rapidun.jsonl import Line, append_log, numbered_log, read_log, write_jsonl
-from rapidun.pipeline.attacking.costs import Job
 from rapidun.pipeline.attacking.opening import Scene
 from rapidun.reading import as_kind, made_from
 from rapidun.settings.attack import AttackConfig
 
 NO_TRIALS = "this run has nothing for it"
+
+
+@dataclass(frozen=True)
+class Job:
+    """An attack with its trials on every target; without any, ``why``."""
+
+    attack: Attack
+    trials: Sequence[tuple[Target, Trial]]
+    why: str = ""
 
 
 def results(config: AttackConfig, scene: Scene, jobs: Sequence[Job], missing: dict[str, str], log: AnswerLog) -> Any:

@@ -137,7 +137,6 @@ def _pieces(
 
 
 def _modules(config: RevealConfig, run_model: RunModel, retain: Rows) -> Piece:
-    """Both modules of a round."""
     settings, examples = config.task.release, run_model.tokenize(retain)
 
     def train(steps: int, place: Path, progress: Callable[[int, int], None]) -> None:

@@ -22,9 +22,9 @@ from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.inputs import RunModel, first_rows, read_rows, usable
 from rapidun.pipeline.pieces import answering
 from rapidun.pipeline.reporter import Reporter, counting
+from rapidun.pipeline.suites.answers import answers_to
 from rapidun.pipeline.suites.job import ROWS
 from rapidun.pipeline.suites.registry import Suite, plain, register_suite
-from rapidun.pipeline.suites.scores import answers_to
 from rapidun.settings.run import MeasureConfig
 
 Losses = dict[str, npt.NDArray[np.float64]]

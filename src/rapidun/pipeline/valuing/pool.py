@@ -93,7 +93,9 @@ def survey(
             if line in here:
                 continue
             lengths.append(length_of(row))
-            _digest(digest, row)
+            for part in row_content(row):
+                digest.update(len(part).to_bytes(8, "little"))
+                digest.update(part)
             named = named or by is None or row.get(by) is not None
         columns.update(dict.fromkeys(chunk[0][1]))
     bad.sort(key=lambda fault: fault.line)
@@ -119,9 +121,3 @@ def untokenisable(run_model: RunModel, path: Path) -> Inspect:
         return [BadRow(str(path), chunk[fault.line - 1][0], fault.reason) for fault in faults]
 
     return inspect
-
-
-def _digest(digest: Any, row: dict[str, Any]) -> None:
-    for part in row_content(row):
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
