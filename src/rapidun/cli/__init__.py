@@ -80,8 +80,8 @@ class Verbs(TyperGroup):
 def _verb(name: str) -> Any:
     holder = typer.Typer(**_STYLE)
     module = importlib.import_module(f"rapidun.cli.{name}")
-    if hasattr(module, "register"):
-        module.register(holder)
+    if hasattr(module, "verbs"):
+        holder.add_typer(module.verbs, name=name)
     else:
         holder.command(name, epilog=module.EXAMPLES)(getattr(module, name))
     _flow_help(holder)

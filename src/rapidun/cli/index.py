@@ -35,11 +35,6 @@ verbs = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    app.add_typer(verbs, name="index")
-
-
 @verbs.command(
     "build",
     epilog=o.examples(

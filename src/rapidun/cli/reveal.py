@@ -19,11 +19,6 @@ verbs = typer.Typer(
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb and its sub-verb."""
-    app.add_typer(verbs, name="reveal")
-
-
 @verbs.callback(
     epilog=o.examples(
         "rapidun reveal --model M --task task.yaml --out runs/reveal",

@@ -148,10 +148,10 @@ def _trace(context: MeasuredContext) -> None:
     bad = [record for record in before.records if record["condition"] == "seen" and record["poisoned"]]
     contexts = {row["id"]: row.get("context") or "" for row in context.eval_suite.rows}
     queries = [
-        {"id": record["row_id"], "prompt": record["prompt"], "context": contexts[record["row_id"]],
-         "response": record["answer"]}
+        {"id": row_id, "prompt": record["prompt"], "context": contexts[row_id], "response": record["answer"]}
         for record in bad[:TRACE_QUERIES]
-    ]  # fmt: skip
+        for row_id in [record["row_id"]]
+    ]
     if pool is None or not queries:
         context.reporter.note(
             "nothing to trace: " + ("no pool of training rows given" if pool is None else "no bad answer")

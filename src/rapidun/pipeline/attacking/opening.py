@@ -73,7 +73,9 @@ def open_scene(config: AttackConfig, directory: Path, reporter: Reporter) -> Sce
     ours = unlearned_run_model(run_model, directory)
     adapted = is_adapted(ours.loaded.model)  # else unlearning wrote a whole model, and the one before is loaded again
     loading_before = (lambda: ours.loaded) if adapted else partial(load_by, run.model)
-    material = _material(config, run, groups, eval_suite, directory, loading_before)
+    with made_from(directory / OUTCOME):
+        rate = float(read_object(directory / OUTCOME).get("learning_rate") or RATE)
+    material = _material(run, groups, eval_suite, rate, config.seed, loading_before)
     models = {"unlearned": ours} if twin is None else {"unlearned": ours, "twin": twin}
     targets = [Target(name, each.loaded, each.template, each.max_length, material) for name, each in models.items()]
     own = {
@@ -127,16 +129,9 @@ def _suite(config: AttackConfig, run: RunConfig, groups: RowGroups, directory: P
 
 
 def _material(
-    config: AttackConfig,
-    run: RunConfig,
-    groups: RowGroups,
-    eval_suite: EvalSuite,
-    directory: Path,
-    before: Callable[[], LoadedModel],
+    run: RunConfig, groups: RowGroups, eval_suite: EvalSuite, rate: float, seed: int, before: Callable[[], LoadedModel]
 ) -> Material:
     known = {str(row.get("prompt")) for row in groups.forget}
-    with made_from(directory / OUTCOME):
-        rate = float(read_object(directory / OUTCOME).get("learning_rate") or RATE)
     return Material(
         prompts=list(eval_suite.rows),
         forget=list(groups.forget),
@@ -147,7 +142,7 @@ def _material(
         generation=run.evaluation,
         lora=run.lora,
         learning_rate=rate,
-        seed=config.seed,
+        seed=seed,
         before=before,
     )
 

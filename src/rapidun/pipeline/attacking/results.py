@@ -132,7 +132,8 @@ class AnswerLog:
         found: dict[Key, list[Line]] = {}
         for number, line in numbered_log(self._answers):
             as_kind(_Own, {name: line[name] for name in _OWN if name in line}, f"{self._answers}:{number}", AGAIN)
-            found.setdefault(_key(line), []).append(line)
+            attack, model, series, label = (str(line[name]) for name in _OWN[:4])
+            found.setdefault((attack, model, series, label), []).append(line)
         self._done = {key: lines for key, lines in found.items() if len(lines) == lines[0]["of"]}
         write_jsonl(self._answers, [line for lines in self._done.values() for line in lines])
         timed = as_kind(list[_Timed], read_log(self._seconds), self._seconds, AGAIN)
@@ -159,8 +160,3 @@ class AnswerLog:
         self._done[attack, model, trial.series, trial.label] = lines
         append_log(self._seconds, [{**own, "seconds": round(seconds, 3)}])
         self.spent += seconds
-
-
-def _key(line: Mapping[str, object]) -> Key:
-    attack, model, series, label = (str(line[name]) for name in _OWN[:4])
-    return attack, model, series, label

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rapidun.attacks import ATTACKS, Attack, CannotRun, Material, Target, Trial
+from rapidun.attacks import ATTACKS, Attack, CannotRun, Target, Trial
 from rapidun.attacks.gate import power
 from rapidun.attacks.relearn import ROWS_A_STEP, relearned
 from rapidun.errors import ConfigError, ModelError, TrainingError
@@ -162,14 +162,10 @@ class Costs:
         self._target = target
         self._paces: dict[tuple[bool, ...], list[float]] = {}  # of a kind of work: seconds estimated, seconds taken
 
-    @property
-    def _material(self) -> Material:
-        return self._target.material
-
     @cached_property
     def read(self) -> float:
         """Seconds of a row that is read: of its loss."""
-        loaded, examples = self._target.loaded, self._target.tokenize(self._material.forget)
+        loaded, examples = self._target.loaded, self._target.tokenize(self._target.material.forget)
         tried = over_rows(
             examples, TOKENS, lambda chosen: row_losses(loaded.model, chosen, loaded.pad_token_id, loaded.device)
         )
@@ -178,13 +174,13 @@ class Costs:
     @cached_property
     def answer(self) -> float:
         """Seconds of a generated answer, or of a row's loss where there are no triggers."""
-        if not self._material.has_triggers:
+        if not self._target.material.has_triggers:
             return self.read
         target, loaded = self._target, self._target.loaded
         from rapidun.evaluation import generate_answers
 
-        how = self._material.generation
-        prompts = [target.text(question) for question in self._material.known()]
+        how = self._target.material.generation
+        prompts = [target.text(question) for question in self._target.material.known()]
         tried = over_prompts(
             prompts, how.batch_size, how.max_new_tokens,
             lambda chosen, tokens: generate_answers(
@@ -196,7 +192,7 @@ class Costs:
     @cached_property
     def step(self) -> float:
         """Seconds of a training step, merging included."""
-        rows = self._material.draw(self._material.forget, ROWS_A_STEP)
+        rows = self._target.material.draw(self._target.material.forget, ROWS_A_STEP)
 
         def few() -> None:
             relearned(self._target, rows, STEPS).model.unload()
@@ -218,11 +214,7 @@ class Costs:
         pace[1] += seconds
 
     def _expected(self, trials: Sequence[tuple[Target, Trial]]) -> float:
-        units = {"answer": 0, "read": 0, "step": 0}
-        for _, trial in trials:
-            units["answer"] += trial.answers
-            units["read"] += trial.reads
-            units["step"] += trial.steps
+        units = {unit: sum(getattr(trial, f"{unit}s") for _, trial in trials) for unit in ("answer", "read", "step")}
         # what nothing is done of is not tried
         return float(sum(count * getattr(self, unit) for unit, count in units.items() if count))
 

@@ -95,10 +95,16 @@ def _pull_lines(run: Path, number: int) -> list[dict[str, Any]]:
     """One line a pull, without its texts."""
     scores = ("repeat", "relevance", "diversity", "reward")
     return [
-        {"round": number, "stage": pull.stage, "arm": pull.arm.name, "kind": pull.arm.kind,
-         "instruction": pull.arm.instruction, **{name: getattr(pull, name) for name in scores}}
+        {
+            "round": number,
+            "stage": pull.stage,
+            "arm": pull.arm.name,
+            "kind": pull.arm.kind,
+            "instruction": pull.arm.instruction,
+            **{name: getattr(pull, name) for name in scores},
+        }
         for pull in read_pulls(round_directory(run, number) / "pulls.jsonl")
-    ]  # fmt: skip
+    ]
 
 
 def round_lines(run: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
