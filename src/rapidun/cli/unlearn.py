@@ -100,7 +100,6 @@ def _say(outcome: dict[str, Any], out: Path) -> None:
 
 
 def _turn(out: Path, undo: int | None, redo: int | None, how: o.How) -> int:
-    """``--undo`` or ``--redo``."""
     if undo is not None and redo is not None:
         raise ConfigError("--undo and --redo: choose one.")
     from rapidun.pipeline.ledger import undo as turn

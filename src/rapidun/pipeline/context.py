@@ -28,7 +28,7 @@ from rapidun.pipeline.inputs import (
 from rapidun.pipeline.job import do_phase
 from rapidun.pipeline.measure import EvalSuite, Measurement, judge_examples, make_suite, measure
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.train import OUTCOME, check_preferred
+from rapidun.pipeline.train import OUTCOME, check_preferred, train
 from rapidun.reading import read_object
 from rapidun.settings.plugins import plugin_marks
 from rapidun.settings.run import RunConfig
@@ -53,6 +53,11 @@ class RunContext:
         """Write weights and what they are made of, unless that was done before."""
         step = partial(weigh, self.config, self.groups, self.run_model, self.directory.path, self.reporter)
         self.phase("weigh", "Influence in four directions, and weights", step)
+
+    def unlearn(self) -> None:
+        """Train with the weights that are there, unless that was done before."""
+        step = partial(train, self.config, self.groups, self.run_model, self.directory.path, self.reporter)
+        self.phase("unlearn", "Unlearning", step)
 
     def phase(self, name: str, title: str, step: Callable[[], object]) -> None:
         """`do_phase`."""

@@ -181,11 +181,11 @@ def read_groups(data: DataSettings, reporter: Reporter, seed: int) -> RowGroups:
 
 def rows_fingerprint(rows: Rows) -> str:
     """SHA-256 of ids, of all that decides the rows' tokens, and of their other answers, in order."""
-    return sha256_of(part for row in rows for part in (*row_content(row), *_other_answers(row)))
-
-
-def _other_answers(row: Row) -> list[bytes]:
-    return [f"{name}: {row[name]}".encode() for name in _OTHER_ANSWERS if row.get(name)]
+    return sha256_of(
+        part
+        for row in rows
+        for part in (*row_content(row), *(f"{name}: {row[name]}".encode() for name in _OTHER_ANSWERS if row.get(name)))
+    )
 
 
 def load_by(settings: ModelSettings, source: str | None = None) -> LoadedModel:

@@ -148,7 +148,9 @@ def unlearn_requests(
         _check_unchanged(entries, requests, groups, out)
         return _pieces(configs, groups, run_model, requests, len(entries))
 
-    marks, origins = _identity(config, groups[0], run_model), origins_of(configs[0], groups[0])
+    marks = identity(_for_request(config, Path("request")), groups[0], run_model)
+    del marks["rows forget"]  # what must stay the same over all requests is the rest
+    origins = origins_of(configs[0], groups[0])
     with job.claim(marks, left, origins=origins, replayable=False):
         entries = _carried_out(out)  # again: until now another process may have been at work
         _save(out, entries)
@@ -233,12 +235,6 @@ def describe(entry: Entry) -> str:
 
 def _for_request(config: RunConfig, path: Path) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"forget": path})})
-
-
-def _identity(config: RunConfig, groups: RowGroups, run_model: RunModel) -> dict[str, str]:
-    """What must stay the same over all requests: all of a run's identity but the forget rows."""
-    neutral = _for_request(config, Path("request"))
-    return {name: value for name, value in identity(neutral, groups, run_model).items() if name != "rows forget"}
 
 
 def _check_unchanged(

@@ -34,7 +34,7 @@ from rapidun.pipeline.measure import EvalSuite, Measurement, say_chances
 from rapidun.pipeline.pieces import measuring, tracing, training, weighing
 from rapidun.pipeline.reporter import Reporter, Silent
 from rapidun.pipeline.tracing import trace_rows
-from rapidun.pipeline.train import OUTCOME, train, unlearned_run_model, write_adapter_card
+from rapidun.pipeline.train import OUTCOME, unlearned_run_model, write_adapter_card
 from rapidun.reading import read_json, read_object
 from rapidun.report import write_report
 from rapidun.settings.run import RunConfig
@@ -92,7 +92,7 @@ def run(
         "before": context.before,
         "trace": lambda: context.phase("trace", "Tracing bad answers to training rows", partial(_trace, context)),
         "weigh": context.weigh,
-        "unlearn": lambda: context.phase("unlearn", "Unlearning", partial(_unlearn, context)),
+        "unlearn": context.unlearn,
         "after": lambda: context.phase("after", "Measuring the model after", partial(_after, context)),
     }
     with context.directory:
@@ -164,10 +164,6 @@ def _trace(context: MeasuredContext) -> None:
     shown = [line for line in found.lines if line["rank"] <= TRACE_SHOWN]
     write_jsonl(context.directory / "trace.jsonl", shown)
     write_json(context.directory / "trace_quality.json", found.quality)
-
-
-def _unlearn(context: MeasuredContext) -> None:
-    train(context.config, context.groups, context.run_model, context.directory.path, context.reporter)
 
 
 def _after(context: MeasuredContext) -> None:

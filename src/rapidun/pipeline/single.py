@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from rapidun.pipeline.estimating import Piece
 from rapidun.pipeline.job import Job
 from rapidun.pipeline.pieces import training, weighing
 from rapidun.pipeline.reporter import Reporter
-from rapidun.pipeline.train import OUTCOME, check_weights, train
+from rapidun.pipeline.train import OUTCOME, check_weights
 from rapidun.reading import read_object
 from rapidun.settings.run import RunConfig
 from rapidun.weighting import read_rapidin, read_weights, released_weights, scheme_weights, write_released
@@ -52,8 +51,7 @@ def unlearn_only(
             directory.write_text("weights.jsonl", weights.read_text(encoding="utf-8"))
         else:
             context.weigh()
-        step = partial(train, config, context.groups, context.run_model, out, reporter)
-        context.phase("unlearn", "Unlearning", step)
+        context.unlearn()
         return {**read_object(out / OUTCOME), "signatures": signatures(out, config)}
 
 

@@ -28,10 +28,9 @@ FUSED = "fused"
 
 @dataclass(frozen=True)
 class Traced:
-    """Hits for each query and, where the pool is labelled, every scorer's retrieval quality."""
+    """A line for each hit and, where the pool is labelled, every scorer's retrieval quality."""
 
     lines: list[dict[str, Any]]
-    hits: list[Hits]
     quality: list[dict[str, Any]]
 
 
@@ -141,14 +140,13 @@ def trace_rows(
     store = memory_store(model, run_model, rows, names, settings, seed=seed, reporter=reporter)
     found = rankings(store, model, trace_query(run_model, queries, reporter), names, similarity=settings.similarity)
     default = {name: found[name] for name in chosen}
-    hits = fused_hits(store, default, k)
-    lines = trace_lines(store, queries, hits)
+    lines = trace_lines(store, queries, fused_hits(store, default, k))
     if relevant is None:
-        return Traced(lines, hits, [])
+        return Traced(lines, [])
     scores = {name: ranking.scores() for name, ranking in found.items()}
     together = {FUSED: fused({name: scores[name] for name in chosen})}
     chance = {"random": random_scores(len(queries), len(rows), seed)}
-    return Traced(lines, hits, _quality({**together, **scores, **chance}, relevant))
+    return Traced(lines, _quality({**together, **scores, **chance}, relevant))
 
 
 def trace_lines(

@@ -261,9 +261,6 @@ def _open(
     return MeasuredContext(config, groups, run_model, directory, job.reporter, eval_suite)
 
 
-# --- The probe --------------------------------------------------------------------------------------------------------
-
-
 def _probes(context: MeasuredContext, space: Mapping[str, tuple[float, float]], steps: int) -> list[Probe]:
     """Rates from a 16th to 16 times the configured one at its strength, then strengths at the rate that did best."""
     context.reporter.phase("probe", f"Probing with {steps} steps")
@@ -299,9 +296,6 @@ def _probe(context: MeasuredContext, values: dict[str, float], steps: int) -> Pr
     if not (math.isfinite(rise) and math.isfinite(held_rise)):
         return Probe(values, 0.0, FREE)
     return Probe(values, rise, held_rise)
-
-
-# --- The trials -------------------------------------------------------------------------------------------------------
 
 
 def _trials(

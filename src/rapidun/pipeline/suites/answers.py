@@ -86,7 +86,7 @@ class AnswerSuite(Suite):
         groups = self.groups.values()
         every = [example for group in groups for part in group.parts for example in run_model.tokenize(part)]
         asked = [row for group in groups for part in (group.rows, group.asked) for row in part or ()]
-        few = settings.model_copy(update={"max_new_tokens": longest_answer(run_model, self.groups, settings)})
+        few = _long_enough(run_model, self.groups, settings)
         losses = Piece("losses of answers", len(every), "texts", partial(over_rows, every, BATCH_TOKENS, work))
         return [losses, answering(run_model, [run_model.template.prompt_text(row) for row in asked], few, "answers")]
 
@@ -133,7 +133,7 @@ def scored(
     Raises:
         ModelError: If a loss is no finite number; names the row.
     """
-    few = settings.model_copy(update={"max_new_tokens": longest_answer(run_model, groups, settings)})
+    few = _long_enough(run_model, groups, settings)
     return {name: _scores(run_model, group, few, reporter) for name, group in groups.items()}
 
 
@@ -222,18 +222,18 @@ def answers_to(run_model: RunModel, rows: Sequence[Row], settings: MeasureSettin
     )
 
 
-def longest_answer(run_model: RunModel, groups: Mapping[str, AnswerGroup], settings: MeasureSettings) -> int:
-    """Tokens that an answer may take: what was set, else those of the longest right one, within the model's context.
+def _long_enough(run_model: RunModel, groups: Mapping[str, AnswerGroup], settings: MeasureSettings) -> MeasureSettings:
+    """With the tokens that an answer may take: as set, else those of the longest right one, within the model's context.
 
     A recall counts what is there of the right answer, so a shorter limit would make a model seem to know less; and a
     group whose right answers are short would else be asked for less than the others.
     """
     if "max_new_tokens" in settings.model_fields_set:
-        return settings.max_new_tokens
+        return settings
     examples = [example for group in groups.values() for example in run_model.tokenize(group.rows)]
     longest = max(len(example) - example.answer_start for example in examples)
     room = context_length(run_model.loaded.model) - max(example.answer_start for example in examples)
-    return max(1, min(longest, room))
+    return settings.model_copy(update={"max_new_tokens": max(1, min(longest, room))})
 
 
 @dataclass(frozen=True)
