@@ -98,12 +98,13 @@ def measure(house: Path, rows: int) -> dict[str, Any]:
     from rapidun.attribution.store import open_index
     from rapidun.pipeline import indexing
     from rapidun.pipeline.reporter import Silent
+    from rapidun.settings.attribution import IndexConfig, IndexSettings
     from rapidun.settings.model import ModelSettings, RowSettings
 
-    config = indexing.IndexConfig(
+    config = IndexConfig(
         model=ModelSettings(source=str(house / "model"), device="cpu", dtype="float32"),
         data=RowSettings(template="plain", max_length=128),
-        index=indexing.IndexSettings(k=K, shard_rows=SHARD_ROWS, max_tokens=MAX_TOKENS),
+        index=IndexSettings(k=K, shard_rows=SHARD_ROWS, max_tokens=MAX_TOKENS),
     )
     out = house / f"index-{rows}"
     before = status("RssAnon")

@@ -51,6 +51,7 @@ from rapidun.pipeline import indexing
 from rapidun.pipeline.indexing import model_context
 from rapidun.pipeline.inputs import open_run_model, read_rows
 from rapidun.pipeline.reporter import Silent
+from rapidun.settings.attribution import IndexConfig, IndexSettings
 from rapidun.settings.kinds import StoreDtype
 from rapidun.settings.model import ModelSettings, RowSettings
 
@@ -187,10 +188,10 @@ def demo_index(folder: Path, rows: int, source: Path) -> tuple[Any, dict[str, np
     with (DEMO / "data" / "validation.jsonl").open() as file:
         lines = [line for _, line in zip(range(QUERIES), file, strict=False)]
     (folder / "queries.jsonl").write_text("".join(lines))
-    config = indexing.IndexConfig(
+    config = IndexConfig(
         model=ModelSettings(source=str(source), device="cpu", dtype="float32"),
         data=RowSettings(max_length=256, on_bad_row="skip"),
-        index=indexing.IndexSettings(k=4096, views=["gradient", "hidden"], max_tokens=2048),
+        index=IndexSettings(k=4096, views=["gradient", "hidden"], max_tokens=2048),
     )
     common = {"adapter": None, "reporter": Silent()}
     indexing.build(config, folder / "rows.jsonl", folder / "index", resume=False, overwrite=False, **common)

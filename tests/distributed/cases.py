@@ -11,6 +11,7 @@ import psutil
 from rapidun.distributed import IndexJob
 from rapidun.pipeline import indexing
 from rapidun.pipeline.reporter import Silent
+from rapidun.settings.attribution import IndexConfig, IndexSettings
 from rapidun.settings.model import ModelSettings, RowSettings
 from tiny import save_tiny, write_rows
 
@@ -29,10 +30,10 @@ def make_house(folder: Path, rows: int) -> Path:
 def make_job(
     house: Path, out: str = "index", *, shard_rows: int = 3, precondition: str = "none", **rows: object
 ) -> IndexJob:
-    config = indexing.IndexConfig(
+    config = IndexConfig(
         model=ModelSettings(source=str(house / "model"), device="cpu"),
         data=RowSettings(template="plain", max_length=96, **rows),
-        index=indexing.IndexSettings(
+        index=IndexSettings(
             k=64, shard_rows=shard_rows, max_tokens=200, precondition=precondition, precondition_rows=6
         ),
     )
