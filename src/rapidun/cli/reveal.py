@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rapidun.cli import options as o
-from rapidun.cli.console import print_json, say
+from rapidun.cli.console import say
 from rapidun.cli.made import Raw, Shows, made
 from rapidun.settings.reveal import RevealConfig, read_task
 
@@ -62,7 +62,6 @@ def reveal(
 
 
 def _print(result: Any) -> None:
-    """Rows, the rounds, and the verdict."""
     for line in result.summary["rounds"]:
         text = f"round {line['round']}: {line['rows']} rows revealed"
         if "relevance_after" in line:
@@ -87,17 +86,17 @@ def _print(result: Any) -> None:
 def undo(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a reveal run.")],
     to_round: Annotated[int, o.option("--to-round", "Round to go back to; 0 is the model as it was.", min=0)],
-    as_json: o.Json,
+    how: Annotated[o.How, o.Asks("as_json")],
 ) -> int:
     """Go back to the state after an earlier round, exactly. Later rounds are kept under RUN/undone."""
     from rapidun.pipeline import undo as undo_rounds
 
-    done = undo_rounds(run, to_round)
-    if as_json:
-        print_json(done)
-    else:
-        say(f"went back from round {done['from']} to round {done['to']}")
-        say(f"adapter: {done['adapter'] or 'none: the model is as it was'}")
-        for place in done["moved"]:
-            say(f"kept:    {place}")
+    how.show(undo_rounds(run, to_round), _print_undone)
     return 0
+
+
+def _print_undone(done: dict[str, Any]) -> None:
+    say(f"went back from round {done['from']} to round {done['to']}")
+    say(f"adapter: {done['adapter'] or 'none: the model is as it was'}")
+    for place in done["moved"]:
+        say(f"kept:    {place}")

@@ -1,4 +1,4 @@
-"""What weights are made of, computed on a model: influence blocks, hidden-state blocks, losses; only what is needed."""
+"""From a model to weights: influence blocks, hidden-state blocks, losses, only what a scheme needs; then its weights."""
 
 from __future__ import annotations
 

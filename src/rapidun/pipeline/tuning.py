@@ -384,11 +384,7 @@ def _forget_score(context: MeasuredContext, before: Measurement, after: Measurem
 
 
 def _optuna() -> Any:
-    """The library.
-
-    Raises:
-        ConfigError: If it is not installed.
-    """
+    """The library. Raises ConfigError where it is not installed."""
     try:
         import optuna
     except ImportError as error:

@@ -63,7 +63,6 @@ def results(config: AttackConfig, scene: Scene, jobs: Sequence[Job], missing: di
 
 
 def _curves(job: Job, model: str, log: AnswerLog) -> list[Curve]:
-    """The curves of one model."""
     points: list[Point] = []
     for target, trial in job.trials:
         if target.name == model:
@@ -125,7 +124,13 @@ class _Timed(_Own):
 
 
 class AnswerLog:
-    """What was measured so far, in a directory that is held."""
+    """What was measured so far, in a directory that is held: answers of the attacks, a line each.
+
+        {"attack", "model", "series", "label", "of", ...what came of the question}
+
+    ``of`` is the number of the trial's lines. What a kill left of a trial is taken out when the log is opened, and the
+    trial is done again.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._answers, self._seconds = directory / ANSWERS, directory / SECONDS

@@ -173,7 +173,10 @@ def _is_adapter(source: str) -> bool:
 
 
 def open_retained(config: MeasureConfig, reporter: Reporter) -> RunModel:
-    """The retained model, with the template and the length of the other."""
+    """The model that was trained without the forget rows, with the template and the length of the other.
+
+    It shows what forgotten looks like.
+    """
     source = str(config.retained)
     if _is_adapter(source):
         return open_run_model(config.model, config.data, reporter, adapter=Path(source).expanduser())

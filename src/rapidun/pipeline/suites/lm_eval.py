@@ -198,7 +198,6 @@ def _place(entry: Any) -> Path:
 
 
 def _task(manager: Any, name: str, entry: Any, seed: int) -> Any:
-    """One task, ready to be asked."""
     settings, folder = dict(entry.cfg or {}), _place(entry).parent
     source, options = settings.get("dataset_path"), settings.get("dataset_kwargs") or {}
     if "class" in settings or (source not in FORMATS and not (folder / str(source)).is_dir()):

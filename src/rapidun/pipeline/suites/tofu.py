@@ -83,11 +83,7 @@ def _as_asked(rows: Rows) -> Rows:
 
 
 def _only_forget(directory: Path) -> Path:
-    """The one forget set of a directory.
-
-    Raises:
-        InputError: If there are several; names them.
-    """
+    """The one forget set of a directory. Raises InputError where there are several."""
     found = sorted(directory.glob("forget*_perturbed.json"))
     if len(found) > 1:
         listed = ", ".join(path.name for path in found)

@@ -1,4 +1,7 @@
-"""Values of a whole pool, by the teacher or by a student, written in parts that a killed run does not lose."""
+"""Values of a whole pool, by the teacher or by a student, written in parts that a killed run does not lose.
+
+ALinFiK: the teacher values a sample of the pool, and a student learns to predict it from the rows' text.
+"""
 
 from __future__ import annotations
 
