@@ -1,4 +1,4 @@
-"""From a model to weights: influence blocks, hidden-state blocks, losses, only what a scheme needs; then its weights."""
+"""From a model to weights: influence blocks, hidden-state blocks, losses, whatever a scheme needs; its weights."""
 
 from __future__ import annotations
 
