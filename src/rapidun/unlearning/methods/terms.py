@@ -40,6 +40,17 @@ def bounded_ascent(rows: Answers, beta: float) -> torch.Tensor:
     return -(2.0 / beta) * F.logsigmoid(beta * rise(rows))
 
 
+def unlikelihood(rows: Answers) -> torch.Tensor:
+    """``mean_t -log(1 - p_t)``: steep where the model is sure of the answer, flat once it is forgotten. (batch,).
+
+    Welleck et al. 2020 (arXiv 1908.04319), eq. 4. Its slope at the token's logit is ``p_t``; that of a loss that is
+    climbed, whatever bounds it, has the factor ``1 - p_t``, which is nothing for an answer known by heart.
+    """
+    logits, wanted = rows.at_predicting("logits"), rows.targets[:, None]
+    others = logits.scatter(1, wanted, -torch.inf).logsumexp(dim=1)
+    return rows.row_means(logits.logsumexp(dim=1) - others)
+
+
 def soft_cross_entropy(rows: Answers, teacher: torch.Tensor) -> torch.Tensor:
     """``mean_t -sum_v q_t(v) log p_t(v)``; ``teacher`` q is (answer tokens, vocabulary), a constant. (batch,)."""
     logs = F.log_softmax(rows.at_predicting("logits"), dim=-1)
