@@ -161,6 +161,8 @@ def rapidun(rows: Rows, row: int, *, ascent: float, descent: float, bounded: boo
     tokens = len(token_losses(rows, row))
     away = npo(rows, row, beta=beta) / tokens if bounded else -ce(rows, row)
     at = place_in_wanted(rows, row)
+    if bounded and at is None:
+        away += float(np.mean(-np.log(1 - np.exp(-token_losses(rows, row)))))
     fade = 2 / (1 + np.exp(beta * risen(rows, row))) if bounded else 1.0
     return ascent * away + (0.0 if at is None else float(descent * fade * ce(rows["preferred"], at)))
 

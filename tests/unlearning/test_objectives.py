@@ -13,6 +13,7 @@ import torch
 from rapidun.errors import ConfigError
 from rapidun.models import sum_answer_loss
 from rapidun.unlearning import METHODS, Answers, Requires, Term, get_method, method_names
+from rapidun.unlearning.methods.terms import bounded_ascent, cross_entropy
 from unlearning.cases import BATCH, LENGTH, make_answers, select
 from unlearning.formulas import FORGET, PLAIN_RETAIN, RETAIN, as_numpy
 
@@ -182,17 +183,41 @@ def test_bounded_ascent_starts_with_the_gradient_of_plain_ascent_and_fades() -> 
     rows = make_answers()
 
     def gradient(logits: torch.Tensor, *, bounded: bool) -> torch.Tensor:
-        logits = logits.clone().requires_grad_()
-        loss_of("rapidun", Answers(logits, rows.labels, rows.logits), bounded=bounded).sum().backward()
+        given = Answers(logits := logits.clone().requires_grad_(), rows.labels, rows.logits)
+        (bounded_ascent(given, 0.1) / given.token_counts if bounded else -cross_entropy(given)).sum().backward()
         return logits.grad
 
     torch.testing.assert_close(gradient(rows.logits, bounded=True), gradient(rows.logits, bounded=False))
-    forgotten = rows.logits.clone()
+    forgotten = shifted(rows, -60)
+    assert gradient(forgotten, bounded=True).norm() < 0.01 * gradient(forgotten, bounded=False).norm()
+
+
+def shifted(rows: Answers, by: float) -> torch.Tensor:
+    """The logits with those of the answers' own tokens moved."""
+    logits = rows.logits.clone()
     for row in range(BATCH):
         for place in range(1, LENGTH):
             if rows.labels[row, place] != -100:
-                forgotten[row, place - 1, rows.labels[row, place]] -= 60
-    assert gradient(forgotten, bounded=True).norm() < 0.01 * gradient(forgotten, bounded=False).norm()
+                logits[row, place - 1, rows.labels[row, place]] += by
+    return logits
+
+
+@pytest.mark.parametrize("name", ["rapidun", "rapidun_kl"])
+def test_an_answer_known_by_heart_is_moved_though_nobody_wrote_a_preferred_one(name: str) -> None:
+    """The slope of a climbed loss is 1 - p at the answer's own logit: nothing, where the model is sure."""
+    rows = make_answers()
+    known = shifted(rows, 40)
+    slopes = {}
+    for ascent in ("with", "without"):
+        logits = known.clone().requires_grad_()
+        given = Answers(logits, rows.labels, known)
+        loss = loss_of(name, given) if ascent == "with" else bounded_ascent(given, 0.1) / given.token_counts
+        loss.sum().backward()
+        slopes[ascent] = given.row_sums(
+            logits.grad[:, :-1][rows.predicting].gather(1, rows.targets[:, None]).squeeze(1)
+        )
+    torch.testing.assert_close(slopes["with"], torch.ones(BATCH))
+    assert slopes["without"].abs().max() < 1e-4
 
 
 def test_the_descent_fades_with_the_row_and_the_fade_carries_no_gradient() -> None:

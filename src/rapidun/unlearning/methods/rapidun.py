@@ -44,13 +44,14 @@ def rapidun_forget(
     divided by the answer's length, which has the same gradient at the start and fades with the row's rise S - S_0 as
     ``2 sigmoid(-beta (S - S_0))``, and lets the descent fade alike: what a forgotten row still learns from its clean
     answer is that answer by heart, and the rest of the model pays for it. ``False`` is the paper's, whose descent is
-    0.5. A row without a clean answer has nothing but its ascent, and takes `unlikelihood` instead: NPO's term does not
-    move an answer that the model is sure of. ascent 1, descent 1, beta 0.1 (of the bounded form).
+    0.5. A row without a clean answer has nothing but its ascent, which does not move an answer that the model is sure
+    of; `unlikelihood` is added to it, so that both together begin as the mean log-odds ``log p_t / (1 - p_t)``.
+    ascent 1, descent 1, beta 0.1 (of the bounded form).
     """
     away = bounded_ascent(rows, beta) / rows.token_counts if bounded else -cross_entropy(rows)
     answered = torch.zeros_like(away, dtype=torch.bool) if rows.has_preferred is None else rows.has_preferred
     if bounded and not answered.all():
-        away = torch.where(answered, away, unlikelihood(rows))
+        away = away + torch.where(answered, 0.0, unlikelihood(rows))
     loss = ascent * away
     if rows.preferred is not None and rows.has_preferred is not None:
         wanted = torch.zeros_like(loss)
