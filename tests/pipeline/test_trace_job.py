@@ -196,7 +196,8 @@ def test_a_proposal_is_two_row_files_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(FingerprintError):
         proposal(tmp_path, tmp_path / "other", tmp_path / "fewer.jsonl")
     with pytest.raises(InputError, match=r"no row stands out.*Give rows known to be clean \(--clean\)"):
-        proposal(tmp_path, tmp_path / "other", data)
+        proposal(tmp_path, tmp_path / "other", data, fdr=0.05)
+    assert proposal(tmp_path, tmp_path / "unaided", data)["forget"] == len(bad)
     with pytest.raises(InputError, match="With 30 known clean rows, 117 others must stand out together"):
         proposal(tmp_path, tmp_path / "other", data, clean=clean, fdr=0.01)
     write_rows(clean, [rows[0], {"prompt": "of another file", "response": "robot"}])
