@@ -167,7 +167,7 @@ def run_config(world: World, arm: Arm, seed: int, prompts: int, paths: Mapping[s
         prompts: Measured rows.
         paths: Row files: ``forget``, ``retain`` and the others of the configuration's ``data``.
     """
-    base = world.settings
+    base = {name: section for name, section in world.settings.items() if name not in ("weights", "unlearning")}
     raw: dict[str, Any] = {
         **base,
         "model": {**base.get("model", {}), "source": world.model},
