@@ -59,7 +59,10 @@ WITHOUT_LABELS = [
     "of them 110 or 150 poisoned) are searched as `rapidun trace --propose --fdr 0.1` does, with the model before",
     "training at hand and no row known to be clean; what is proposed is unlearned by the default, without preferred",
     "answers. The minutes above hold the search. How a cut is made was changed on tuning draws of `nonsense` and",
-    "`badnet`, where it had proposed nothing, before any of these was computed.",
+    "`badnet`, where it had proposed nothing, before any of these was computed. The first of them, `badnet`, seed 0,",
+    "found all 110 rows and left 96.0% [98.2] (real-model-before.jsonl): an ascent alone does not move an answer known",
+    "by heart. What was then added to it (docs/methods.md) was tried on the same tuning draws; all cells here are of",
+    "after.",
 ]
 HISTORY = [
     "The default changed on the way, each time on tuning draws (directions.md): first how an update is held within",
