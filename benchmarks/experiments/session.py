@@ -252,12 +252,14 @@ class Table:
         self.sitting, self.drawn, self.seconds = sitting, drawn, seconds
         self.place = sitting.place / f"{cell.scenario}-{cell.seed}"
         self.place.mkdir(exist_ok=True)
+        self._parts: dict[tuple[str, str], _Priced] = {}
+        if not drawn.forget:
+            return  # every cell of it says so
         write_jsonl(self.place / "forget.jsonl", drawn.forget)
         write_jsonl(self.place / "retain.jsonl", drawn.retain)
         config = self.config(cell)
         groups = read_groups(config.data, Silent(), cell.seed)
         self.groups = usable_groups(groups, sitting.run_model, config.data, Silent())
-        self._parts: dict[tuple[str, str], _Priced] = {}
 
     def config(self, cell: Cell) -> RunConfig:
         """The configuration of a cell on this draw."""
@@ -266,6 +268,8 @@ class Table:
 
     def compute(self, cell: Cell) -> dict[str, Any]:
         """The cell's numbers; ``{"failed": why}`` where training could not be done."""
+        if not self.drawn.forget:
+            return {"failed": "no row was proposed", **self._counts()}
         self.sitting.clean_before(self.groups, self.config(cell))  # now, while the model carries no adapter
         if "/" not in cell.arm:
             run_model, found = self.sitting.untouched(cell.arm, self.groups, self.config(cell))

@@ -150,3 +150,14 @@ def test_the_proposal_of_the_incomplete_scenario_comes_from_the_model(tmp_path: 
     assert not set(forget) & set(retain)
     assert len(retain) == 10
     assert all(0 <= position < 100 for position in [*forget, *retain])
+
+
+def test_a_draw_of_which_nothing_was_proposed_is_a_result_and_no_end_of_the_table(tmp_path: Path, monkeypatch) -> None:
+    from experiments.session import Sitting
+
+    monkeypatch.setattr(Sitting, "_propose", lambda self, seed: lambda asked, pool, retain: ([], []))
+    world = tiny_world(tmp_path)
+    cells = make_cells(world, find_arms(["rapidun/uniform"]), ["incomplete"], [0], 4)
+    store = CellStore(tmp_path / "cells.jsonl")
+    run_cells(world, cells, store)
+    assert {line["result"]["failed"] for line in store.lines} == {"no row was proposed"}
