@@ -4,8 +4,8 @@ People have a few bad answers and no list of bad rows. Each view (hidden states,
 every bad answer. The cut comes from the scores themselves, at a stated false-discovery rate:
 
 1. *Evidence* of a row: each query's scores in units of the pool's lower spread, averaged over queries, standardised
-   again, averaged over views. One lucky match does not decide: of a row's highest score counts no more than its second
-   highest, or 6 spreads, and a score z counts as ``z / (1 + |z| / 20)``.
+   again, averaged over views. One lucky match does not decide: a row's highest score counts no more than the larger
+   of its second highest and 6 spreads, and every score z as ``z / (1 + |z| / 20)``.
 2. *Null*: how many clean rows lie at or above a cut t, ``false(t)``, is counted on rows known to be clean, or without
    them estimated from the shape of the pool's scores; see `rapidun.attribution.null`.
 3. *Cut*: the lowest t with ``false(t) / #{e >= t} <= fdr`` (Benjamini and Hochberg, JRSS B 1995).
